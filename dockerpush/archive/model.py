@@ -1,0 +1,134 @@
+"""What an archive holds, as values: members, blobs, images. No input, no output."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Union
+
+from ..oci import Descriptor, Digest, ImageConfig
+
+
+class Kind(enum.Enum):
+    """What a tar header announces, as far as an image archive may hold it."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symbolic link"
+    HARDLINK = "hard link"
+    OTHER = "special file"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member of a tar, or one file of a directory.
+
+    *name* and *target* are normalised: no ``./``, no leading or doubled slash.
+    *offset* is where the content starts in the archive file, in bytes (0 in a
+    directory); *size* is the content's length in bytes, 0 unless a file.
+    """
+
+    name: str
+    kind: Kind
+    size: int = 0
+    offset: int = 0
+    target: str = ""
+
+
+class Compression(enum.Enum):
+    """How a blob's bytes are packed, told by their first bytes, never by a name."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+    BZIP2 = "bzip2"
+    XZ = "xz"
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """A blob as it lies in the archive.
+
+    *member* names the file with the bytes, links resolved; None when the archive left
+    the blob out (a foreign layer, a platform that was not pulled). *size* is bytes as
+    stored. *digest* is that of the stored bytes where the archive tells it (the name of
+    an OCI blob, the diff_id of a raw layer); None for a compressed layer of a
+    docker-archive. *descriptor* is what an OCI manifest says of it, None otherwise.
+    """
+
+    member: str | None
+    size: int
+    compression: Compression
+    digest: Digest | None
+    diff_id: Digest | None = None
+    descriptor: Descriptor | None = None
+
+
+@dataclass(frozen=True)
+class StoredManifest:
+    """An image or artifact manifest of the archive, with what it needs.
+
+    *raw* is its exact bytes and *descriptor* what the index says of it; both None for
+    an entry of manifest.json, whose manifest must be built. *config* is the exact bytes
+    of the config, None when the archive left it out. *image_config* is None for an
+    artifact, such as an attestation.
+    """
+
+    descriptor: Descriptor | None
+    raw: bytes | None
+    config_descriptor: Descriptor
+    config: bytes | None
+    image_config: ImageConfig | None
+    layers: tuple[StoredBlob, ...]
+
+    @property
+    def complete(self) -> bool:
+        """True when every byte that a push needs is in the archive.
+
+        A layer that may be fetched elsewhere (``urls``) is not needed.
+        """
+        return self.config is not None and all(
+            layer.member is not None or (layer.descriptor and layer.descriptor.urls)
+            for layer in self.layers
+        )
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A manifest that an index names, and that the archive does not hold."""
+
+    descriptor: Descriptor
+
+    complete = False
+
+
+@dataclass(frozen=True)
+class StoredIndex:
+    """An index of the archive, children in its order, with its exact bytes."""
+
+    descriptor: Descriptor
+    raw: bytes
+    manifests: tuple[Node, ...]
+
+    @property
+    def complete(self) -> bool:
+        """True when every child is."""
+        return all(child.complete for child in self.manifests)
+
+
+Node = Union[StoredManifest, StoredIndex, Absent]
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """One image of an archive, under all the names it has there.
+
+    *names* are RepoTags and full references of annotations as written, in order,
+    without repeats; *tags* those annotations that hold only a tag. *entry* is what
+    manifest.json says of it, *root* what index.json names; at least one is there.
+    """
+
+    names: tuple[str, ...]
+    tags: tuple[str, ...]
+    entry: StoredManifest | None
+    root: StoredManifest | StoredIndex | None

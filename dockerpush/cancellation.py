@@ -1,0 +1,91 @@
+"""Cancellation: the one object that can stop everything that waits.
+
+It is passed to whatever may block. Loops look at it between pieces with `check`, sleep
+through `wait`, register sockets with `add_socket`, and poll `fileno` beside a pipe.
+`cancel` sets the flag, shuts the sockets down and makes the descriptor readable, so
+that no thread goes on waiting; it may be called from a signal handler.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from types import TracebackType
+
+from .errors import Cancelled
+
+
+class Cancellation:
+    """A flag that is raised once, and wakes everything that waits when it is."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._sockets: set[socket.socket] = set()
+        self._read_end, self._write_end = os.pipe()
+        self.reason = ""
+
+    def __enter__(self) -> Cancellation:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the two descriptors back; nobody may wait on this object any more."""
+        for end in (self._read_end, self._write_end):
+            if end >= 0:
+                os.close(end)
+        self._read_end = self._write_end = -1
+
+    @property
+    def cancelled(self) -> bool:
+        """True once `cancel` was called."""
+        return self._event.is_set()
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """Stop everything that was given this object; the first *reason* is kept."""
+        if self._event.is_set():
+            return
+        self.reason = reason
+        self._event.set()
+        if self._write_end >= 0:
+            with contextlib.suppress(OSError):
+                os.write(self._write_end, b"x")
+        for sock in tuple(self._sockets):
+            _shut(sock)
+
+    def check(self) -> None:
+        """Raises Cancelled once `cancel` was called."""
+        if self._event.is_set():
+            raise Cancelled(self.reason)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep for *seconds*; raises Cancelled at once when cancelled."""
+        self._event.wait(seconds)
+        self.check()
+
+    def fileno(self) -> int:
+        """A descriptor that polls as readable once cancelled."""
+        return self._read_end
+
+    def add_socket(self, sock: socket.socket) -> None:
+        """Shut *sock* down when cancelled, until it is taken out again."""
+        self._sockets.add(sock)
+        if self._event.is_set():
+            _shut(sock)
+
+    def remove_socket(self, sock: socket.socket) -> None:
+        """Forget *sock*, which its owner is about to close."""
+        self._sockets.discard(sock)
+
+
+def _shut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)

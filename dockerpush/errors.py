@@ -1,0 +1,106 @@
+"""Every exception that dockerpush raises, all derived from PusherError.
+
+A subclass exists only where a caller reacts differently to it; `dockerpush.cli` turns
+each into one line and an exit code. Messages are lower case, quote the input, say what
+was wanted and what to do next, and never hold a secret.
+"""
+
+from __future__ import annotations
+
+from http.client import responses
+
+
+class PusherError(Exception):
+    """Base of every error that dockerpush raises on purpose."""
+
+
+class UsageError(PusherError):
+    """The command line or the settings ask for something that cannot be."""
+
+
+class InvalidReference(PusherError, ValueError):
+    """A text is not an image reference."""
+
+
+class InvalidDigest(PusherError, ValueError):
+    """A text is not ``algorithm:hex`` of an algorithm that we can verify."""
+
+
+class InvalidJSON(PusherError, ValueError):
+    """A JSON document does not have the shape that its specification gives it."""
+
+
+class NotFound(PusherError):
+    """A file, an image in an archive, or something in a registry does not exist."""
+
+
+class ArchiveError(PusherError):
+    """An archive is broken, incomplete or hostile."""
+
+
+class ContentMismatch(PusherError):
+    """Bytes do not have the digest or the size that was promised for them."""
+
+
+class StateError(PusherError):
+    """A file of the state directory cannot be read or written, and must be."""
+
+
+class Cancelled(PusherError):
+    """The work was asked to stop before it was done."""
+
+
+class SomeFailed(PusherError):
+    """Of several independent pieces of work, some failed; each was reported."""
+
+
+class NetworkError(PusherError):
+    """The registry, or a proxy before it, cannot be reached or trusted."""
+
+
+class TransientError(NetworkError):
+    """A failure that may pass by itself: a broken connection, a time-out, a 5xx.
+
+    *status* is the HTTP status where there was an answer; *retry_after* the seconds
+    that the server asked us to wait; *sending* is true when the connection broke while
+    a request body was on its way, so that nobody knows how much arrived.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        sending: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+        self.sending = sending
+
+
+class RegistryError(PusherError):
+    """The registry gave a definite answer that we did not ask for.
+
+    *status* is the HTTP status, *code* the registry's own error code, such as
+    ``MANIFEST_UNKNOWN``, or "" (distribution-spec, Error Codes); *detail* its message.
+    """
+
+    def __init__(
+        self, method: str, url: str, status: int, code: str = "", detail: str = ""
+    ) -> None:
+        reason = responses.get(status, "non-standard status")
+        said = ": ".join(part for part in (code, detail) if part)
+        super().__init__(f"{method} {url}: {status} {reason}" + (said and f": {said}"))
+        self.status = status
+        self.code = code
+        self.detail = detail
+
+
+class Unauthorized(RegistryError):
+    """The registry refuses these credentials, or asks for some (401, 403)."""
+
+
+class NotFoundInRegistry(RegistryError, NotFound):
+    """The registry has no such repository, manifest, blob or upload session (404)."""

@@ -1,0 +1,109 @@
+"""What happens during a transfer, as immutable values.
+
+The library hands them to one callable (`OnEvent`); the command line draws them, tests
+collect them. They may come from any thread, one after another for one blob. *key* names
+one blob of one run, from the first event about it to the last; *size* and *count* are
+bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Callable, Union
+
+from .oci import Digest
+
+
+class Outcome(enum.Enum):
+    """How a blob came to be in the target repository."""
+
+    UPLOADED = "uploaded"
+    EXISTS = "exists"
+    MOUNTED = "mounted"
+    REUSED = "reused"
+
+
+@dataclass(frozen=True)
+class BlobPlanned:
+    """A blob is part of the run; *size* is an upper bound until it has started."""
+
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
+class BytesRead:
+    """*count* more bytes of a layer were read to compress or to hash it."""
+
+    key: str
+    count: int
+
+
+@dataclass(frozen=True)
+class BlobStarted:
+    """A blob is about to be sent, and its descriptor is known now."""
+
+    key: str
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True)
+class BytesSent:
+    """*count* more bytes are on their way; negative when some must be sent again."""
+
+    key: str
+    count: int
+
+
+@dataclass(frozen=True)
+class BlobFinished:
+    """The target repository holds the blob."""
+
+    key: str
+    digest: Digest
+    size: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Retrying:
+    """An attempt failed and another one follows after *delay* seconds."""
+
+    what: str
+    reason: str
+    delay: float
+
+
+@dataclass(frozen=True)
+class ManifestStored:
+    """The registry acknowledged a manifest; *tag* is None for one named by digest."""
+
+    repository: str
+    digest: Digest
+    tag: str | None
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that the user should know, but that stops nothing."""
+
+    text: str
+
+
+Event = Union[
+    BlobPlanned,
+    BytesRead,
+    BlobStarted,
+    BytesSent,
+    BlobFinished,
+    Retrying,
+    ManifestStored,
+    Notice,
+]
+OnEvent = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The listener of whoever does not want to know."""

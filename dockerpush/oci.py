@@ -1,0 +1,363 @@
+"""Digests, descriptors, platforms and manifests as values; no input, no output.
+
+Terms and JSON shapes are those of the OCI image-spec (descriptor.md, manifest.md,
+image-index.md, config.md) and of Docker's Image Manifest V2, Schema 2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Iterable, Mapping
+
+from .errors import InvalidDigest, InvalidJSON
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+JSON_LIMIT = 4 * 1024 * 1024
+"""Bytes that a manifest, an index or a config may have (distribution-spec, Pushing
+Manifests); a larger one is refused before it is read."""
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+OCI_LAYER_GZIP = OCI_LAYER + "+gzip"
+OCI_LAYER_ZSTD = OCI_LAYER + "+zstd"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+DOCKER_LAYER_GZIP = DOCKER_LAYER + ".gzip"
+DOCKER_LAYER_ZSTD = DOCKER_LAYER + ".zstd"
+DOCKER_FOREIGN_LAYER = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+
+MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
+INDEX_TYPES = (OCI_INDEX, DOCKER_INDEX)
+RAW_LAYER_TYPES = (OCI_LAYER, DOCKER_LAYER)
+
+_DIGEST_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
+_DIGEST = re.compile(r"(sha256|sha384|sha512):([0-9a-f]+)")
+
+
+class Digest(str):
+    """``algorithm:hex``, lower case (image-spec, descriptor.md, Digests).
+
+    A text that is a Digest is safe in a URL and as a file name. Raises InvalidDigest
+    unless the algorithm is sha256, sha384 or sha512 and the length is right.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Digest:
+        """*text* checked."""
+        match = _DIGEST.fullmatch(text)
+        if match is None or len(match[2]) != _DIGEST_LENGTHS[match[1]]:
+            raise InvalidDigest(
+                f"not a digest (wanted sha256:<64 hex>): {text[:160]!r}"
+            )
+        return super().__new__(cls, text)
+
+    @classmethod
+    def of(cls, content: bytes) -> Digest:
+        """The sha256 digest of *content*."""
+        return cls("sha256:" + hashlib.sha256(content).hexdigest())
+
+    @classmethod
+    def from_hash(cls, hasher: _Hash) -> Digest:
+        """What *hasher* has seen so far."""
+        return cls(f"{hasher.name}:{hasher.hexdigest()}")
+
+    @property
+    def algorithm(self) -> str:
+        """``sha256`` and the like; a name that hashlib knows."""
+        return self.partition(":")[0]
+
+    @property
+    def hex(self) -> str:
+        """The part after the colon."""
+        return self.partition(":")[2]
+
+    @property
+    def short(self) -> str:
+        """The first twelve characters of the hex part, as people say it."""
+        return self.hex[:12]
+
+    def hasher(self) -> _Hash:
+        """A fresh hash object of this digest's algorithm."""
+        return hashlib.new(self.algorithm)
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Where an image runs (image-spec, image-index.md)."""
+
+    os: str
+    architecture: str
+    variant: str | None = None
+    os_version: str | None = None
+
+    def __str__(self) -> str:
+        parts = (self.os, self.architecture, self.variant)
+        return "/".join(part for part in parts if part)
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        """``os/architecture[/variant]``. Raises InvalidJSON, which quotes *text*."""
+        parts = text.split("/")
+        if len(parts) not in (2, 3) or not all(parts):
+            raise InvalidJSON(f"not a platform (wanted os/arch[/variant]): {text!r}")
+        return cls(parts[0], parts[1], parts[2] if len(parts) == 3 else None)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Platform:
+        """From an index entry's ``platform``, or from an image config."""
+        record = require(value, dict, "platform")
+        return cls(
+            optional(record, "os", str, "platform") or "unknown",
+            optional(record, "architecture", str, "platform") or "unknown",
+            optional(record, "variant", str, "platform"),
+            optional(record, "os.version", str, "platform"),
+        )
+
+    def to_json(self) -> dict[str, str]:
+        """The object that goes under ``platform``."""
+        record = {"architecture": self.architecture, "os": self.os}
+        if self.os_version:
+            record["os.version"] = self.os_version
+        if self.variant:
+            record["variant"] = self.variant
+        return record
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """What a blob or manifest is: its type, its digest, its size in bytes.
+
+    (image-spec, descriptor.md)
+    """
+
+    media_type: str
+    digest: Digest
+    size: int
+    annotations: Mapping[str, str] | None = None
+    platform: Platform | None = None
+    urls: tuple[str, ...] = ()
+    artifact_type: str | None = None
+
+    @classmethod
+    def from_json(cls, value: Any, where: str = "descriptor") -> Descriptor:
+        """Raises InvalidJSON or InvalidDigest, which name *where* it stands."""
+        record = require(value, dict, where)
+        size = required(record, "size", int, where)
+        if isinstance(size, bool) or size < 0:
+            raise InvalidJSON(f"{where}.size: wanted a size in bytes, got {size!r}")
+        annotations = optional(record, "annotations", dict, where)
+        urls = optional(record, "urls", list, where) or []
+        platform = record.get("platform")
+        return cls(
+            optional(record, "mediaType", str, where) or "",
+            Digest(required(record, "digest", str, where)),
+            size,
+            {str(k): str(v) for k, v in annotations.items()} if annotations else None,
+            Platform.from_json(platform) if platform is not None else None,
+            tuple(str(url) for url in urls),
+            optional(record, "artifactType", str, where),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The object as it stands in a manifest or index."""
+        record: dict[str, Any] = {
+            "mediaType": self.media_type,
+            "digest": str(self.digest),
+            "size": self.size,
+        }
+        if self.urls:
+            record["urls"] = list(self.urls)
+        if self.annotations:
+            record["annotations"] = dict(self.annotations)
+        if self.platform:
+            record["platform"] = self.platform.to_json()
+        if self.artifact_type:
+            record["artifactType"] = self.artifact_type
+        return record
+
+    @classmethod
+    def of(cls, media_type: str, content: bytes) -> Descriptor:
+        """The descriptor of *content*."""
+        return cls(media_type, Digest.of(content), len(content))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An image or artifact manifest (image-spec, manifest.md; Docker schema 2)."""
+
+    media_type: str
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    subject: Descriptor | None = None
+    artifact_type: str | None = None
+    annotations: Mapping[str, str] | None = None
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, media_type: str = "") -> Manifest:
+        """Raises InvalidJSON; *media_type* counts when the document names none."""
+        record = require(parse_json(raw, "manifest"), dict, "manifest")
+        if "manifests" in record:
+            raise InvalidJSON("manifest: holds 'manifests', so it is an index")
+        layers = required(record, "layers", list, "manifest")
+        subject = record.get("subject")
+        annotations = optional(record, "annotations", dict, "manifest")
+        return cls(
+            optional(record, "mediaType", str, "manifest")
+            or media_type
+            or OCI_MANIFEST,
+            Descriptor.from_json(record.get("config"), "manifest.config"),
+            tuple(
+                Descriptor.from_json(layer, f"manifest.layers[{number}]")
+                for number, layer in enumerate(layers)
+            ),
+            Descriptor.from_json(subject, "manifest.subject") if subject else None,
+            optional(record, "artifactType", str, "manifest"),
+            {str(k): str(v) for k, v in annotations.items()} if annotations else None,
+        )
+
+    def to_bytes(self) -> bytes:
+        """The document, the same bytes for the same value."""
+        record: dict[str, Any] = {"schemaVersion": 2, "mediaType": self.media_type}
+        if self.artifact_type:
+            record["artifactType"] = self.artifact_type
+        record["config"] = self.config.to_json()
+        record["layers"] = [layer.to_json() for layer in self.layers]
+        if self.subject:
+            record["subject"] = self.subject.to_json()
+        if self.annotations:
+            record["annotations"] = dict(self.annotations)
+        return dump_json(record)
+
+
+@dataclass(frozen=True)
+class Index:
+    """An image index or Docker manifest list (image-spec, image-index.md)."""
+
+    media_type: str
+    manifests: tuple[Descriptor, ...]
+    subject: Descriptor | None = None
+    artifact_type: str | None = None
+    annotations: Mapping[str, str] | None = None
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, media_type: str = "") -> Index:
+        """Raises InvalidJSON; *media_type* counts when the document names none."""
+        record = require(parse_json(raw, "index"), dict, "index")
+        if "layers" in record or "config" in record:
+            raise InvalidJSON("index: holds 'layers' or 'config', so it is a manifest")
+        manifests = required(record, "manifests", list, "index")
+        subject = record.get("subject")
+        annotations = optional(record, "annotations", dict, "index")
+        return cls(
+            optional(record, "mediaType", str, "index") or media_type or OCI_INDEX,
+            tuple(
+                Descriptor.from_json(entry, f"index.manifests[{number}]")
+                for number, entry in enumerate(manifests)
+            ),
+            Descriptor.from_json(subject, "index.subject") if subject else None,
+            optional(record, "artifactType", str, "index"),
+            {str(k): str(v) for k, v in annotations.items()} if annotations else None,
+        )
+
+    def to_bytes(self) -> bytes:
+        """The document, the same bytes for the same value."""
+        record: dict[str, Any] = {"schemaVersion": 2, "mediaType": self.media_type}
+        if self.artifact_type:
+            record["artifactType"] = self.artifact_type
+        record["manifests"] = [entry.to_json() for entry in self.manifests]
+        if self.subject:
+            record["subject"] = self.subject.to_json()
+        if self.annotations:
+            record["annotations"] = dict(self.annotations)
+        return dump_json(record)
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """What we need of an image config (image-spec, config.md)."""
+
+    platform: Platform
+    diff_ids: tuple[Digest, ...]
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> ImageConfig:
+        """Raises InvalidJSON or InvalidDigest."""
+        record = require(parse_json(raw, "config"), dict, "config")
+        rootfs = require(record.get("rootfs"), dict, "config.rootfs")
+        diff_ids = optional(rootfs, "diff_ids", list, "config.rootfs") or []
+        return cls(
+            Platform.from_json(record),
+            tuple(Digest(require(item, str, "config.diff_ids")) for item in diff_ids),
+        )
+
+
+def as_docker(manifest: Manifest) -> Manifest | None:
+    """*manifest* as Docker schema 2; None when a layer has no Docker media type."""
+    types = {OCI_LAYER_GZIP: DOCKER_LAYER_GZIP, DOCKER_LAYER_GZIP: DOCKER_LAYER_GZIP}
+    if any(layer.media_type not in types for layer in manifest.layers):
+        return None
+    return Manifest(
+        DOCKER_MANIFEST,
+        replace(manifest.config, media_type=DOCKER_CONFIG),
+        tuple(
+            replace(layer, media_type=types[layer.media_type], annotations=None)
+            for layer in manifest.layers
+        ),
+    )
+
+
+def parse_json(raw: bytes, what: str) -> Any:
+    """*raw* decoded. Raises InvalidJSON, which names *what*, also for bombs."""
+    if len(raw) > JSON_LIMIT:
+        raise InvalidJSON(f"{what}: {len(raw)} bytes, the limit is {JSON_LIMIT}")
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise InvalidJSON(f"{what}: not JSON: {str(error)[:120]}") from error
+
+
+def dump_json(value: Any) -> bytes:
+    """*value* as compact UTF-8 JSON, keys in the order they were put in."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+_NAMES: Mapping[type, str] = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    int: "a number",
+}
+
+
+def require(value: Any, kind: type, where: str) -> Any:
+    """*value*, which must be a *kind*. Raises InvalidJSON, which names *where*."""
+    if not isinstance(value, kind):
+        got = "nothing" if value is None else repr(value)[:60]
+        raise InvalidJSON(f"{where}: wanted {_NAMES[kind]}, got {got}")
+    return value
+
+
+def required(record: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+    """``record[key]``, which must be there and be a *kind*. Raises InvalidJSON."""
+    return require(record.get(key), kind, f"{where}.{key}")
+
+
+def optional(record: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+    """``record[key]``, or None when it is absent or null. Raises InvalidJSON."""
+    value = record.get(key)
+    return None if value is None else require(value, kind, f"{where}.{key}")
+
+
+def total_size(descriptors: Iterable[Descriptor]) -> int:
+    """The sum of the sizes, in bytes."""
+    return sum(descriptor.size for descriptor in descriptors)

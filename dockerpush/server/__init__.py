@@ -1,0 +1,1 @@
+"""The embedded registry, on the standard library's HTTP server."""

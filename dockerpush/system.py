@@ -1,0 +1,104 @@
+"""What only some systems have: pread, file locks, free space, unlinked temp files.
+
+Everything that differs between POSIX and Windows is in this module, each with a
+fallback that a test exercises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import BinaryIO, Iterator
+
+from .errors import StateError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+HAS_PREAD = hasattr(os, "preadv")
+
+
+class SharedFile:
+    """A file that any number of threads read, each where it likes.
+
+    With *positioned* (what the system offers, by default) reads carry their own
+    offset; without it they take turns to seek and read.
+    """
+
+    def __init__(self, path: Path, *, positioned: bool = HAS_PREAD) -> None:
+        self._file: BinaryIO = path.open("rb", buffering=0)
+        self._positioned = positioned
+        self._lock = threading.Lock()  # guards the file's one position
+
+    def readinto(self, buffer: memoryview, offset: int) -> int:
+        """Fill *buffer* from *offset* on; the count of bytes read, 0 at the end."""
+        if self._positioned:
+            return os.preadv(self._file.fileno(), [buffer], offset)
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.readinto(buffer)  # type: ignore[attr-defined,no-any-return]
+
+    def size(self) -> int:
+        """Bytes in the file now."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        """Close the file for all its readers."""
+        self._file.close()
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, timeout: float) -> Iterator[None]:
+    """Hold the lock file *path*, which is made when missing, for the ``with``.
+
+    Raises StateError when another process keeps it for *timeout* seconds.
+    """
+    with try_lock(path, timeout=timeout) as held:
+        if not held:
+            raise StateError(f"{path}: another process holds this lock")
+        yield
+
+
+@contextlib.contextmanager
+def try_lock(path: Path, *, timeout: float = 0.0) -> Iterator[bool]:
+    """Try for *timeout* seconds to hold the lock file *path*; yields success.
+
+    Raises OSError when the file can be neither opened nor made.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield _lock_within(descriptor, timeout)
+    finally:
+        os.close(descriptor)  # gives the lock back as well
+
+
+def _lock_within(descriptor: int, timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    while not _lock_now(descriptor):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _lock_now(descriptor: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def free_space(directory: Path) -> int:
+    """Bytes that an ordinary user may still write below *directory*."""
+    return shutil.disk_usage(directory).free
