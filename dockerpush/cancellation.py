@@ -3,7 +3,8 @@
 It is passed to whatever may block. Loops look at it between pieces with `check`, sleep
 through `wait`, register sockets with `add_socket`, and poll `fileno` beside a pipe.
 `cancel` sets the flag, shuts the sockets down and makes the descriptor readable, so
-that no thread goes on waiting; it may be called from a signal handler.
+that no thread goes on waiting; it may be called from a signal handler. A `child` ends
+with its parent, and can end alone: one image of many that fails stops only itself.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ class Cancellation:
     def __init__(self) -> None:
         self._event = threading.Event()
         self._sockets: set[socket.socket] = set()
+        self._children: set[Cancellation] = set()
+        self._parent: Cancellation | None = None
         self._read_end, self._write_end = os.pipe()
         self.reason = ""
 
@@ -39,10 +42,21 @@ class Cancellation:
 
     def close(self) -> None:
         """Give the two descriptors back; nobody may wait on this object any more."""
+        if self._parent is not None:
+            self._parent._children.discard(self)
         for end in (self._read_end, self._write_end):
             if end >= 0:
                 os.close(end)
         self._read_end = self._write_end = -1
+
+    def child(self) -> Cancellation:
+        """A new one that is cancelled with this one; its owner closes it."""
+        child = Cancellation()
+        child._parent = self
+        self._children.add(child)
+        if self.cancelled:
+            child.cancel(self.reason)
+        return child
 
     @property
     def cancelled(self) -> bool:
@@ -60,6 +74,8 @@ class Cancellation:
                 os.write(self._write_end, b"x")
         for sock in tuple(self._sockets):
             _shut(sock)
+        for child in tuple(self._children):
+            child.cancel(reason)
 
     def check(self) -> None:
         """Raises Cancelled once `cancel` was called."""

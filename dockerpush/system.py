@@ -32,10 +32,15 @@ class SharedFile:
     offset; without it they take turns to seek and read.
     """
 
-    def __init__(self, path: Path, *, positioned: bool = HAS_PREAD) -> None:
-        self._file: BinaryIO = path.open("rb", buffering=0)
+    def __init__(self, file: BinaryIO, *, positioned: bool = HAS_PREAD) -> None:
+        self._file = file
         self._positioned = positioned
         self._lock = threading.Lock()  # guards the file's one position
+
+    @classmethod
+    def open(cls, path: Path) -> SharedFile:
+        """The file at *path*, unbuffered, to be read. Raises OSError."""
+        return cls(path.open("rb", buffering=0))
 
     def readinto(self, buffer: memoryview, offset: int) -> int:
         """Fill *buffer* from *offset* on; the count of bytes read, 0 at the end."""
