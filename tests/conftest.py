@@ -1,0 +1,201 @@
+"""Fixtures that every test file shares: real registries, real archives, the command."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterator, Mapping
+
+import pytest
+from real import RealArchives
+from registries import DockerRegistry, start_docker_registry
+
+USERS = {"alice": "correct horse", "bob": "p:a s$s%"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """After every test: no worker thread is alive, no temp file is left."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    yield
+    names = [thread.name for thread in threading.enumerate()]
+    assert [name for name in names if name.startswith("push")] == []
+    if temporary.is_dir():
+        assert [path.name for path in temporary.iterdir()] == []
+
+
+@pytest.fixture(scope="session")
+def shared_docker_registry(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[DockerRegistry]:
+    """One plain docker-registry for the session; use a repository of your own."""
+    with stored_registry(tmp_path_factory.mktemp("shared-registry")) as registry:
+        yield registry
+
+
+@pytest.fixture
+def docker_registry_factory(tmp_path: Path) -> Iterator[Any]:
+    """Start docker-registries: ``docker_registry_factory(users={...}, tls=True)``."""
+    with contextlib.ExitStack() as stack:
+
+        def start(name: str = "registry", **options: Any) -> DockerRegistry:
+            return stack.enter_context(stored_registry(tmp_path / name, **options))
+
+        yield start
+
+
+@pytest.fixture
+def docker_registry(docker_registry_factory: Any) -> DockerRegistry:
+    """A plain docker-registry with nothing in it."""
+    return docker_registry_factory()
+
+
+@pytest.fixture
+def htpasswd_registry(docker_registry_factory: Any) -> DockerRegistry:
+    """A docker-registry that asks for one of USERS (Basic)."""
+    return docker_registry_factory(users=USERS)
+
+
+@pytest.fixture
+def tls_registry(docker_registry_factory: Any) -> DockerRegistry:
+    """A docker-registry behind TLS; ``.authority`` is the CA's certificate."""
+    return docker_registry_factory(tls=True)
+
+
+@contextlib.contextmanager
+def stored_registry(directory: Path, **options: Any) -> Iterator[DockerRegistry]:
+    """A docker-registry whose storage is removed at the end."""
+    try:
+        with start_docker_registry(directory, **options) as registry:
+            yield registry
+    finally:
+        shutil.rmtree(directory / "storage", ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def real_archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealArchives]:
+    """Archive name → path, by podman, buildah, skopeo and umoci (see `real`)."""
+    directory = tmp_path_factory.mktemp("real")
+    yield RealArchives(directory)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a run of the command ended; *peak_rss* is VmHWM in bytes, 0 if unknown."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    peak_rss: int
+
+    @property
+    def json(self) -> Any:
+        """The JSON on the last line of stdout."""
+        return json.loads(self.stdout.splitlines()[-1])
+
+    @property
+    def error(self) -> str:
+        """The last line of stderr."""
+        return (self.stderr.splitlines() or [""])[-1]
+
+
+class Command:
+    """Runs ``python -m dockerpush`` with an environment of its own."""
+
+    def __init__(self, directory: Path, temporary: Path) -> None:
+        self.home = directory / "home"
+        self.state = directory / "state"
+        self._directory = directory
+        self._temporary = temporary
+        self.home.mkdir()
+
+    def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """No proxies, nobody's credentials, a HOME and a state of the test's own."""
+        kept = ("PATH", "SYSTEMROOT", "COVERAGE_PROCESS_START", "LD_LIBRARY_PATH")
+        return {
+            **{name: os.environ[name] for name in kept if name in os.environ},
+            "HOME": str(self.home),
+            "DOCKERPUSH_STATE_DIR": str(self.state),
+            "TMPDIR": str(self._temporary),
+            "LC_ALL": "C.UTF-8",
+            **(extra or {}),
+        }
+
+    def start(
+        self, *arguments: object, env: Mapping[str, str] | None = None, **options: Any
+    ) -> subprocess.Popen[bytes]:
+        """The command, started; *options* go to Popen, *env* is added to ours."""
+        options.setdefault("stdin", subprocess.DEVNULL)
+        command = [sys.executable, "-m", "dockerpush", *map(str, arguments)]
+        options.setdefault("cwd", self._directory)
+        return subprocess.Popen(command, env=self.environment(env), **options)
+
+    def __call__(
+        self,
+        *arguments: object,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes | Path | None = None,
+        timeout: float = 60,
+    ) -> Finished:
+        """The command, run to its end; killed and failed after *timeout* seconds."""
+        with contextlib.ExitStack() as stack:
+            out, err, given = (
+                stack.enter_context((self._directory / name).open("w+b"))
+                for name in ("stdout", "stderr", "stdin")
+            )
+            if isinstance(stdin, Path):
+                given = stack.enter_context(stdin.open("rb"))
+            else:
+                given.write(stdin or b"")
+                given.seek(0)
+            child = self.start(*arguments, env=env, stdin=given, stdout=out, stderr=err)
+            peak = wait_and_measure(child, timeout)
+            texts = []
+            for file in (out, err):
+                file.seek(0)
+                texts.append(file.read().decode())
+        return Finished(child.returncode, texts[0], texts[1], peak)
+
+
+def wait_and_measure(child: subprocess.Popen[bytes], timeout: float) -> int:
+    """Wait for *child* to end; the most memory it had (VmHWM), in bytes."""
+    peak, deadline = 0, time.monotonic() + timeout
+    while child.poll() is None:
+        peak = max(peak, peak_rss(child.pid))
+        if time.monotonic() > deadline:
+            child.kill()
+            child.wait()
+            raise AssertionError(f"still running after {timeout} s: {child.args}")
+        time.sleep(0.005)
+    return peak
+
+
+def peak_rss(pid: int) -> int:
+    """VmHWM of the process now, in bytes; 0 when it is gone or nobody tells."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path, nothing_left: None) -> Command:
+    """``run_cli("push", archive, "-t", ...)`` → Finished; ``.start`` for a Popen."""
+    return Command(tmp_path, tmp_path / "temporary")
