@@ -1,0 +1,306 @@
+"""Image references as values: ``registry/repository[:tag][@digest]``.
+
+The grammar and Docker's normalisation are those of github.com/distribution/reference;
+stricter only where such a name could never be reached: ports end at 65535, a part of a
+host name at 63 characters, and what stands in brackets is an IPv6 address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, replace
+
+from .errors import InvalidDigest, InvalidReference
+from .oci import Digest
+
+DOCKER_HUB = "docker.io"
+"""The registry that a name without one belongs to."""
+
+REPOSITORY_LIMIT = 255
+TAG_LIMIT = 128
+HOST_LIMIT = 253
+LABEL_LIMIT = 63
+
+_LEGACY_DOCKER_HUB = "index.docker.io"
+_OFFICIAL = "library/"
+_SCHEME = re.compile(r"(https?)://", re.IGNORECASE)
+_IMAGE_ID = re.compile(r"[a-f0-9]{64}")
+_LABEL = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?")
+_PORT = re.compile(r"[0-9]{1,9}")
+_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a registry is asked for; ``str()`` gives it in full.
+
+    *registry* is a host with an optional port, *repository* the path in it. Without
+    *tag* and *digest* the reference names a repository. Raises InvalidReference, which
+    names the part that is wrong, whichever way it is made.
+    """
+
+    registry: str
+    repository: str
+    tag: str | None = None
+    digest: Digest | None = None
+
+    def __post_init__(self) -> None:
+        _check_registry(self.registry)
+        _check_repository(self.repository)
+        if self.tag is not None:
+            _check_tag(self.tag)
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """The reference that *text* means to Docker.
+
+        ``ubuntu`` is ``library/ubuntu`` of Docker Hub; the part before the first slash
+        is a registry only if it holds a dot, a colon or an upper case letter, or is
+        ``localhost``. Raises InvalidReference, which quotes *text*.
+        """
+        try:
+            return cls._parse(text)
+        except InvalidReference as error:
+            raise InvalidReference(
+                f"not an image reference: {_quoted(text)}: {error}"
+            ) from error
+
+    @classmethod
+    def _parse(cls, text: str) -> Reference:
+        _check_beginning(text)
+        name, at, digest = text.partition("@")
+        registry, rest = _split_registry(name)
+        repository, colon, tag = rest.partition(":")
+        if registry == DOCKER_HUB and "/" not in repository:
+            repository = _OFFICIAL + repository
+        return cls(
+            registry,
+            repository,
+            tag if colon else None,
+            _parse_digest(digest) if at else None,
+        )
+
+    def __str__(self) -> str:
+        return self.name + self._suffix
+
+    @property
+    def name(self) -> str:
+        """``registry/repository``, without tag and digest."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def familiar(self) -> str:
+        """The reference as Docker shows it: ``ubuntu:1``, not ``docker.io/library/…``."""
+        if self.registry != DOCKER_HUB:
+            return str(self)
+        official, short = self.repository[: len(_OFFICIAL)], self.repository
+        if official == _OFFICIAL and "/" not in short[len(_OFFICIAL) :]:
+            short = short[len(_OFFICIAL) :]
+        return short + self._suffix
+
+    @property
+    def _suffix(self) -> str:
+        tag = f":{self.tag}" if self.tag is not None else ""
+        return tag + (f"@{self.digest}" if self.digest is not None else "")
+
+    def with_tag(self, tag: str | None) -> Reference:
+        """The same with another tag, or without one. Raises InvalidReference."""
+        return replace(self, tag=tag)
+
+    def with_digest(self, digest: Digest | None) -> Reference:
+        """The same with another digest, or without one."""
+        return replace(self, digest=digest)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where repositories are: ``HOST[/PREFIX]``, *prefix* "" when there is none.
+
+    Raises InvalidReference, which names the part that is wrong.
+    """
+
+    registry: str
+    prefix: str = ""
+
+    def __post_init__(self) -> None:
+        _check_registry(self.registry)
+        if self.prefix:
+            _check_repository(self.prefix)
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """*text* as ``HOST[:PORT][/PREFIX]``; what comes first is always the host.
+
+        Raises InvalidReference, which quotes *text*.
+        """
+        try:
+            _check_scheme(text)
+            registry, slash, prefix = text.rstrip("/").partition("/")
+            if slash:
+                _check_repository(prefix)
+            return cls(_modern(registry), prefix)
+        except InvalidReference as error:
+            raise InvalidReference(
+                f"not a registry (wanted HOST[:PORT][/PREFIX]): {_quoted(text)}: {error}"
+            ) from error
+
+    @classmethod
+    def of(cls, reference: Reference) -> Place:
+        """Where *reference* is: its registry, and all but its last path component."""
+        return cls(reference.registry, reference.repository.rpartition("/")[0])
+
+    def __str__(self) -> str:
+        return f"{self.registry}/{self.prefix}" if self.prefix else self.registry
+
+    def reference(self, repository: str, tag: str | None = None) -> Reference:
+        """*repository* below this place. Raises InvalidReference."""
+        path = f"{self.prefix}/{repository}" if self.prefix else repository
+        if self.registry == DOCKER_HUB and "/" not in path:
+            path = _OFFICIAL + path
+        return Reference(self.registry, path, tag)
+
+
+def split_scheme(text: str) -> tuple[str | None, str]:
+    """``http`` or ``https`` where *text* starts with such a scheme, and the rest."""
+    match = _SCHEME.match(text)
+    return (match[1].lower(), text[match.end() :]) if match else (None, text)
+
+
+def _split_registry(name: str) -> tuple[str, str]:
+    """The registry of *name*, and what follows it (normalize.go, splitDockerDomain)."""
+    first, slash, rest = name.partition("/")
+    is_registry = slash and (
+        first in ("", "localhost")
+        or any(sign in first for sign in ".:")
+        or first.lower() != first
+    )
+    return (_modern(first), rest) if is_registry else (DOCKER_HUB, name)
+
+
+def _modern(registry: str) -> str:
+    return DOCKER_HUB if registry == _LEGACY_DOCKER_HUB else registry
+
+
+def _parse_digest(text: str) -> Digest:
+    try:
+        return Digest(text)
+    except InvalidDigest as error:
+        raise InvalidReference(f"what follows '@' is {error}") from error
+
+
+def _check_beginning(text: str) -> None:
+    if not text:
+        raise InvalidReference("it is empty")
+    _check_scheme(text)
+    if _IMAGE_ID.fullmatch(text):
+        raise InvalidReference("64 hex digits are an image ID, name a repository")
+    if text.startswith("[") and "/" not in text:
+        raise InvalidReference("it names a registry, but no repository in it")
+
+
+def _check_scheme(text: str) -> None:
+    scheme, rest = split_scheme(text)
+    if scheme:
+        raise InvalidReference(f"leave out '{scheme}://', write {_quoted(rest)}")
+
+
+def _check_registry(registry: str) -> None:
+    if not registry:
+        raise InvalidReference("the registry before the first '/' is missing")
+    if registry.startswith("["):
+        address, bracket, after = registry[1:].partition("]")
+        _check_ipv6(address, bracket)
+        colon, port = after[:1], after[1:]
+        if colon not in ("", ":"):
+            raise InvalidReference(
+                f"registry {_quoted(registry)}: wanted ':' after ']'"
+            )
+    else:
+        host, colon, port = registry.partition(":")
+        if ":" in port:
+            raise InvalidReference(
+                f"registry {_quoted(registry)} has several colons, and an IPv6 address "
+                "needs brackets, as in [::1]:5000"
+            )
+        _check_host(host)
+    if colon:
+        _check_port(port)
+
+
+def _check_ipv6(address: str, bracket: str) -> None:
+    try:
+        good = bracket and "." not in address and "%" not in address
+        ipaddress.IPv6Address(address if good else "")
+    except ValueError as error:
+        raise InvalidReference(
+            f"registry: {_quoted(address)} between brackets is not an IPv6 address "
+            "(no zone and no IPv4 notation in it)"
+        ) from error
+
+
+def _check_host(host: str) -> None:
+    labels = host.split(".")
+    if len(host) > HOST_LIMIT or any(len(label) > LABEL_LIMIT for label in labels):
+        raise InvalidReference(
+            f"registry host {_quoted(host)} is too long (at most {LABEL_LIMIT} "
+            f"characters between dots, {HOST_LIMIT} in all)"
+        )
+    if not all(_LABEL.fullmatch(label) for label in labels):
+        raise InvalidReference(
+            f"registry host {_quoted(host)} must be parts of letters, digits and inner "
+            "'-', joined by single dots"
+        )
+
+
+def _check_port(port: str) -> None:
+    if not (_PORT.fullmatch(port) and 1 <= int(port) <= 65535):
+        raise InvalidReference(
+            f"registry port {_quoted(port)} is not a number from 1 to 65535"
+        )
+
+
+def _check_repository(repository: str) -> None:
+    if not repository or repository == _OFFICIAL:
+        raise InvalidReference("the repository is missing")
+    if len(repository) > REPOSITORY_LIMIT:
+        raise InvalidReference(
+            f"the repository has {len(repository)} characters, "
+            f"at most {REPOSITORY_LIMIT} are allowed"
+        )
+    if repository.lower() != repository:
+        raise InvalidReference(f"repository {_quoted(repository)} must be lower case")
+    for component in repository.split("/"):
+        _check_component(component, repository)
+
+
+def _check_component(component: str, repository: str) -> None:
+    if not component:
+        raise InvalidReference(
+            f"repository {_quoted(repository)} has an empty part beside a '/'"
+        )
+    if not _COMPONENT.fullmatch(component):
+        raise InvalidReference(
+            f"repository part {_quoted(component)} must be lower case letters and "
+            "digits, joined by one '.', one or two '_', or any number of '-'"
+        )
+
+
+def _check_tag(tag: str) -> None:
+    if not tag:
+        raise InvalidReference("the tag after ':' is missing")
+    if len(tag) > TAG_LIMIT:
+        raise InvalidReference(
+            f"the tag has {len(tag)} characters, at most {TAG_LIMIT} are allowed"
+        )
+    if not _TAG.fullmatch(tag):
+        raise InvalidReference(
+            f"tag {_quoted(tag)} must be letters, digits, '_', '.' and '-', and begin "
+            "with a letter, a digit or '_'"
+        )
+
+
+def _quoted(text: str) -> str:
+    """*text* as it is shown in an error: in quotes, on one line, and not endless."""
+    return repr(text if len(text) <= 160 else text[:157] + "...")
