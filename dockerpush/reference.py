@@ -92,13 +92,15 @@ class Reference:
 
     @property
     def familiar(self) -> str:
-        """The reference as Docker shows it: ``ubuntu:1``, not ``docker.io/library/…``."""
+        """The shortest text that means this: ``ubuntu:1`` for an official image."""
         if self.registry != DOCKER_HUB:
             return str(self)
-        official, short = self.repository[: len(_OFFICIAL)], self.repository
-        if official == _OFFICIAL and "/" not in short[len(_OFFICIAL) :]:
-            short = short[len(_OFFICIAL) :]
-        return short + self._suffix
+        name = self.repository
+        namespace, _, short = name.partition("/")
+        if namespace + "/" == _OFFICIAL and "/" not in short:
+            name = name if _IMAGE_ID.fullmatch(short) else short
+        is_clear = _split_registry(name) == (DOCKER_HUB, name)
+        return name + self._suffix if is_clear else str(self)
 
     @property
     def _suffix(self) -> str:
@@ -143,7 +145,7 @@ class Place:
             return cls(_modern(registry), prefix)
         except InvalidReference as error:
             raise InvalidReference(
-                f"not a registry (wanted HOST[:PORT][/PREFIX]): {_quoted(text)}: {error}"
+                f"not a registry (HOST[:PORT][/PREFIX]): {_quoted(text)}: {error}"
             ) from error
 
     @classmethod
