@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Union
+from typing import Iterator, NamedTuple, Union
 
 from ..oci import Descriptor, Digest, ImageConfig
 
@@ -16,16 +16,19 @@ class Kind(enum.Enum):
     DIRECTORY = "directory"
     SYMLINK = "symbolic link"
     HARDLINK = "hard link"
+    SPARSE = "sparse file"
+    OUTSIDE = "symbolic link that leads out of the directory"
     OTHER = "special file"
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One member of a tar, or one file of a directory.
 
-    *name* and *target* are normalised: no ``./``, no leading or doubled slash.
-    *offset* is where the content starts in the archive file, in bytes (0 in a
-    directory); *size* is the content's length in bytes, 0 unless a file.
+    *name* is normalised (no ``./``, no leading or doubled slash); so is the *target* of
+    a hard link, that of a symbolic link is as written. *offset* is where the content
+    starts in the archive file, in bytes (0 in a directory); *size* is the content's
+    length in bytes as stored, 0 where there is none. A tuple, because an archive may
+    have tens of thousands of them, and a tuple takes a third of a dataclass's memory.
     """
 
     name: str
@@ -132,3 +135,21 @@ class StoredImage:
     tags: tuple[str, ...]
     entry: StoredManifest | None
     root: StoredManifest | StoredIndex | None
+
+
+def manifests(node: Node | None) -> Iterator[StoredManifest]:
+    """Every manifest that *node* holds, in the archive's order."""
+    if isinstance(node, StoredManifest):
+        yield node
+    elif isinstance(node, StoredIndex):
+        for child in node.manifests:
+            yield from manifests(child)
+
+
+def missing_blobs(manifest: StoredManifest) -> tuple[Digest, ...]:
+    """The digests of what *manifest* needs and the archive does not hold."""
+    gone = [] if manifest.config is not None else [manifest.config_descriptor.digest]
+    for layer in manifest.layers:
+        if layer.member is None and layer.descriptor and not layer.descriptor.urls:
+            gone.append(layer.descriptor.digest)
+    return tuple(gone)
