@@ -1,0 +1,249 @@
+"""What each registry allows in an upload, as values; what was seen updates them.
+
+The defaults per host and the reactions are facts about registries, each of them paid
+for by somebody's bug report. No registry's name appears anywhere else.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from ..errors import RegistryError
+
+MIB = 1024 * 1024
+ONE_PUT = 100_000_000
+"""Bytes that one PUT carries unless a host's limits say otherwise: what Cloudflare's
+smallest plan lets through."""
+CHUNK = 50 * MIB
+"""Bytes of a chunk by default: below Cloudflare's limit, a multiple of the 10 MiB that
+distribution's S3 driver writes at a time."""
+SMALLEST_CHUNK = MIB
+"""Where halving ends: nginx lets a body of 1 MiB through by default."""
+
+
+class Tail(enum.Enum):
+    """Where the last bytes of a chunked upload go."""
+
+    PATCH = "in a PATCH like the others, then an empty PUT"
+    PUT = "in the closing PUT, with Content-Range"
+
+
+class Status(enum.Enum):
+    """What a GET on the upload session is worth."""
+
+    ASK = "asked, and believed when plausible"
+    OFF_BY_ONE = "ends with the count of bytes, not with the last byte"
+    NEVER = "wrong, or not there"
+
+
+class Observed(enum.Enum):
+    """What an answer taught us about a host."""
+
+    TOO_LARGE = "a body of this size does not pass (413, or cut twice at one size)"
+    CHUNK_TOO_LARGE = "a PATCH of this size is refused (416 that means size)"
+    CHUNK_TOO_SMALL = "a PATCH of this size is refused for being small"
+    MONOLITHIC_REFUSED = "a PUT with the whole blob is refused"
+    CHUNKS_REFUSED = "a second PATCH, or any, is refused"
+    STATUS_WRONG = "the session's status cannot be true"
+    THROTTLED = "too many requests (429)"
+
+
+@dataclass(frozen=True)
+class HostLimits:
+    """How blobs go to one host; sizes are bytes.
+
+    *monolithic_max* is the largest blob to send in one PUT, None for any size.
+    *chunk* is the size to start with, kept between *chunk_min* and *chunk_max*. With
+    *equal_chunks* all but the last must have one size. *pace* is the time in seconds
+    that must pass between the starts of two requests with a body.
+    """
+
+    monolithic: bool = True
+    monolithic_max: int | None = ONE_PUT
+    chunked: bool = True
+    chunk: int = CHUNK
+    chunk_min: int = 1
+    chunk_max: int | None = None
+    equal_chunks: bool = False
+    tail: Tail = Tail.PATCH
+    status: Status = Status.ASK
+    pace: float = 0.0
+
+    @property
+    def chunk_size(self) -> int:
+        """Bytes of the next chunk, both bounds applied; the maximum wins."""
+        size = max(self.chunk, self.chunk_min)
+        return size if self.chunk_max is None else min(size, self.chunk_max)
+
+    def is_monolithic(self, size: int) -> bool:
+        """True when a blob of *size* bytes goes in one PUT."""
+        if not self.chunked or not self.monolithic:
+            return not self.chunked
+        return self.monolithic_max is None or size <= self.monolithic_max
+
+    def next_chunk(self, offset: int, size: int) -> int:
+        """Bytes to send at *offset* of a blob of *size* bytes.
+
+        Leaves no tail of one byte, which serverless-registry refuses
+        (cloudflare/serverless-registry, src/chunk.ts): the tail joins its chunk, or
+        where that may not grow, the split moves. For equal chunks see `for_blob`.
+        """
+        left, chunk = size - offset, self.chunk_size
+        if left <= chunk:
+            return left
+        if left > chunk + 1 or self.equal_chunks:
+            return chunk
+        if self.chunk_max is None or self.chunk_max > chunk:
+            return left
+        return max(chunk - 1, 1)
+
+    def for_blob(self, size: int) -> HostLimits:
+        """These limits with a chunk size that leaves no one-byte tail of *size*.
+
+        Only equal chunks need it, and only before the first byte is sent.
+        """
+        chunk = self.chunk_size
+        if not self.equal_chunks or size <= chunk or size % chunk != 1:
+            return self
+        smaller = chunk - 1 if chunk - 1 >= self.chunk_min else chunk + 1
+        return replace(self, chunk=smaller)
+
+    def with_chunk(self, size: int) -> HostLimits:
+        """These limits when the user asks for chunks of *size* bytes."""
+        return replace(self, chunk=max(1, size))
+
+    def advertised(self, minimum: int | None, maximum: int | None) -> HostLimits:
+        """These limits after OCI-Chunk-Min-Length and OCI-Chunk-Max-Length.
+
+        A host that says the maximum too wants equal chunks, as serverless-registry
+        does (distribution-spec#485).
+        """
+        if minimum is None and maximum is None:
+            return self
+        limits = self
+        if minimum is not None:
+            limits = replace(limits, chunk_min=max(1, minimum))
+        if maximum is None or maximum < 1:
+            return limits
+        lower = min(maximum, limits.chunk_max or maximum)
+        return replace(limits, chunk_max=lower, equal_chunks=True)
+
+    def observe(self, observed: Observed, size: int = 0) -> HostLimits:
+        """These limits after *observed* of a body of *size* bytes.
+
+        Equal to these when there is nowhere left to go: then the failure is definite.
+        """
+        if observed is Observed.TOO_LARGE:
+            return self._halved(size)
+        if observed is Observed.CHUNK_TOO_LARGE:
+            return self._shrunk(4 * MIB if size > 4 * MIB else size // 2)
+        if observed is Observed.CHUNK_TOO_SMALL:
+            return replace(self, chunk_min=max(self.chunk_min, 5 * MIB))
+        if observed is Observed.MONOLITHIC_REFUSED and self.chunked:
+            return replace(self, monolithic=False)
+        if observed is Observed.CHUNKS_REFUSED and self.monolithic:
+            return replace(self, chunked=False)
+        if observed is Observed.STATUS_WRONG:
+            return replace(self, status=Status.NEVER)
+        if observed is Observed.THROTTLED:
+            return replace(self, pace=min(8.0, max(0.5, self.pace * 2)))
+        return self
+
+    def _halved(self, size: int) -> HostLimits:
+        if not self.chunked:
+            return self
+        within = self._shrunk(max(SMALLEST_CHUNK, size // 2))
+        largest = size - 1
+        if self.monolithic_max is not None:
+            largest = min(largest, self.monolithic_max)
+        return within if within == self else replace(within, monolithic_max=largest)
+
+    def _shrunk(self, size: int) -> HostLimits:
+        if not self.chunked or size < max(self.chunk_min, SMALLEST_CHUNK):
+            return self
+        if self.chunk_max is not None and self.chunk_max <= size:
+            return self
+        return replace(self, chunk_max=size)
+
+
+_ONE_PUT_ONLY = HostLimits(chunked=False, monolithic_max=None, status=Status.NEVER)
+
+_HOSTS: tuple[tuple[str, HostLimits], ...] = (
+    # 416 for a PATCH above 4 MiB (rust-oci-client#35); a PUT of any size is fine
+    ("ghcr.io", HostLimits(monolithic_max=None, chunk=4 * MIB, chunk_max=4 * MIB)),
+    # no chunks (dotnet/sdk-container-builds#287)
+    ("*.pkg.dev", _ONE_PUT_ONLY),
+    ("gcr.io", _ONE_PUT_ONLY),
+    ("*.gcr.io", _ONE_PUT_ONLY),
+    # status stuck at the first chunk (aws/containers-roadmap#2831), an empty closing
+    # PUT fails (tart#159), parts below 5 MiB fail (dotnet/sdk-container-builds#424)
+    (
+        "*.dkr.ecr.*.amazonaws.com*",
+        HostLimits(
+            monolithic_max=None,
+            chunk_min=5 * MIB,
+            tail=Tail.PUT,
+            status=Status.NEVER,
+        ),
+    ),
+    # chunks get stuck and the status is always 404 (dotnet/sdk#33019)
+    ("public.ecr.aws", _ONE_PUT_ONLY),
+    # 413 above some 20 MB (goharbor/harbor#23015)
+    ("*.azurecr.io", HostLimits(monolithic_max=20_000_000, chunk=16 * MIB)),
+    # chunks sometimes end in 404 (regclient#323)
+    ("docker.io", HostLimits(monolithic_max=None, chunk=100 * MIB)),
+    ("registry-1.docker.io", HostLimits(monolithic_max=None, chunk=100 * MIB)),
+    # the status ends with the count of bytes (quay/quay, endpoints/v2/blob.py)
+    ("quay.io", HostLimits(status=Status.OFF_BY_ONE)),
+)
+
+
+def defaults_for(host: str) -> HostLimits:
+    """The limits to start with at *host* (``name[:port]``)."""
+    name = host.lower().partition(":")[0]
+    for pattern, limits in _HOSTS:
+        if fnmatchcase(name, pattern):
+            return limits
+    return HostLimits()
+
+
+_SIZE_WORDS = ("too large", "too big", "exceeds", "maximum permissible")
+_SMALL_WORDS = ("too small", "parttoosmall", "smaller than")
+
+
+def observed_in(error: RegistryError) -> Observed | None:
+    """What a definite answer to a request with a body says about limits.
+
+    None when it says nothing about them. A 416 without words about sizes means that
+    the offset was wrong, which is not a limit.
+    """
+    text = f"{error.code} {error.detail}".lower()
+    if error.status == 413:
+        return Observed.TOO_LARGE
+    if any(word in text for word in _SMALL_WORDS):
+        return Observed.CHUNK_TOO_SMALL
+    if error.status == 416 and any(word in text for word in _SIZE_WORDS):
+        return Observed.CHUNK_TOO_LARGE
+    if error.status == 429:
+        return Observed.THROTTLED
+    return None
+
+
+def believable(
+    reported: int, acknowledged: int, sent: int, status: Status = Status.ASK
+) -> int | None:
+    """The offset to go on from, or None when the session must start over.
+
+    *reported* is what the session's status says, *acknowledged* the offset after the
+    last chunk that was answered, *sent* how many more bytes may have arrived. A report
+    one above all that was sent is a registry that says the count (Gitea, Quay).
+    """
+    if status is Status.NEVER:
+        return None
+    if status is Status.OFF_BY_ONE:
+        reported -= 1
+    if acknowledged <= reported <= acknowledged + sent:
+        return reported
+    return acknowledged + sent if reported == acknowledged + sent + 1 else None

@@ -1,0 +1,113 @@
+"""The one owner of retries: which failures may pass, how often and how long to wait.
+
+A policy decides, `retrying` acts. Nothing below it (urllib3) and nothing above it
+repeats a request by itself, except the uploader, which owns the requests with a body.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import time
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Callable, TypeVar
+
+from ..cancellation import Cancellation
+from ..errors import TransientError
+from ..events import Notice, OnEvent, Retrying, ignore
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
+"""Statuses that may be different next time; every other one is a definite answer."""
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often to try and how long to wait in between; all times are seconds.
+
+    *attempts* counts the first one too. The delays are *base*, twice that, and so on,
+    up to *cap*, each shortened by a random part of up to *jitter* (0 to 1). What a
+    server asks for by Retry-After is waited for in full, up to *longest_wait*.
+    """
+
+    attempts: int = 4
+    base: float = 1.0
+    cap: float = 30.0
+    jitter: float = 0.5
+    longest_wait: float = 120.0
+    random: Callable[[], float] = field(
+        default=random.random, repr=False, compare=False
+    )
+
+    def delay(self, attempt: int, retry_after: float | None = None) -> float | None:
+        """Seconds to wait after failed attempt number *attempt*, from 1 on.
+
+        None means that it was the last one.
+        """
+        if attempt >= self.attempts:
+            return None
+        if retry_after is not None:
+            return min(max(retry_after, 0.0), self.longest_wait)
+        doublings = min(attempt - 1, 32)
+        delay = min(self.cap, self.base * float(2**doublings))
+        return delay * (1 - self.jitter * self.random())
+
+
+def retrying(
+    call: Callable[[], T],
+    policy: RetryPolicy,
+    cancellation: Cancellation,
+    *,
+    on_event: OnEvent = ignore,
+    what: str,
+) -> T:
+    """*call()* until it succeeds; only TransientError earns another attempt.
+
+    *what* names the work for people. Raises the last TransientError, Cancelled, or
+    whatever else *call* raises, at once.
+    """
+    for attempt in itertools.count(1):
+        cancellation.check()
+        try:
+            return call()
+        except TransientError as error:
+            delay = policy.delay(attempt, error.retry_after)
+            if delay is None:
+                raise
+            announce(error, delay, what, on_event)
+            cancellation.wait(delay)
+    raise AssertionError("unreachable")
+
+
+def announce(error: TransientError, delay: float, what: str, on_event: OnEvent) -> None:
+    """Say that *what* failed by *error* and is tried again after *delay* seconds.
+
+    A server that asked for a longer wait than it gets is mentioned aloud.
+    """
+    if error.retry_after is not None and error.retry_after > delay:
+        asked = f"{error.retry_after:.0f} s"
+        on_event(Notice(f"{what}: asked to wait {asked}, waiting {delay:.0f} s"))
+    on_event(Retrying(what, str(error), delay))
+    log.info("%s: waiting %.1fs after: %s", what, delay, error)
+
+
+def parse_retry_after(
+    value: str | None, now: Callable[[], float] = time.time
+) -> float | None:
+    """Seconds that a Retry-After header asks for (RFC 9110, 10.2.3).
+
+    Takes seconds and dates, the latter against the wall clock *now*; None for no header
+    and for nonsense. Never negative.
+    """
+    text = (value or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:12])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now())
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
