@@ -144,6 +144,25 @@ class Workers:
         self._executor.shutdown()
 
 
+@contextlib.contextmanager
+def ticker(seconds: float, tick: Callable[[], None]) -> Iterator[None]:
+    """Have a thread call *tick* every so many *seconds* while the ``with`` lasts."""
+    done = threading.Event()
+
+    def run() -> None:
+        while not done.wait(seconds):
+            tick()
+
+    thread = threading.Thread(target=run, name="push-ticker", daemon=True)
+    with _small_stacks():
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 def _wait(futures: tuple[Future[Any], ...]) -> None:
     while wait(futures, STEP).not_done:
         pass
