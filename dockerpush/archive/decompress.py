@@ -1,0 +1,215 @@
+"""Compressed archives and layers, told by their first bytes and read forward.
+
+Rules: no step takes more memory for what the stream claims to hold; an xz stream that
+wants more than XZ_LIMIT, or a zstd frame that wants more than `zstd.WINDOW_LIMIT`, is
+refused; whatever is wrong with a stream is an ArchiveError that names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable
+
+from ..cancellation import Cancellation
+from ..errors import UsageError
+from ..oci import Digest
+from .model import Compression
+from .streams import PIECE, Decoder, Format, Readable, StreamReader
+from .zstd import MAGIC as ZSTD_MAGIC
+from .zstd import SKIPPABLE_MAGICS, find_zstd
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+XZ_LIMIT = 128 * 1024 * 1024
+"""Bytes of memory that an xz stream may want; ``xz -9`` wants 65 MiB."""
+
+MAGICS = {
+    Compression.GZIP: (b"\x1f\x8b",),
+    Compression.BZIP2: (b"BZh",),
+    Compression.XZ: (b"\xfd7zXZ\0",),
+    Compression.ZSTD: (ZSTD_MAGIC, *SKIPPABLE_MAGICS),
+}
+
+
+def compression_of(head: bytes) -> Compression:
+    """How a file that begins with *head* (six bytes are enough) is packed."""
+    for compression, magics in MAGICS.items():
+        if head.startswith(magics):
+            return compression
+    return Compression.NONE
+
+
+def open_decompressed(
+    file: Readable, compression: Compression, *, name: str = "the archive"
+) -> io.RawIOBase:
+    """A reader of what *file* holds, which need not be seekable; it closes *file*.
+
+    *name* stands in errors. Raises UsageError when what it needs is not installed;
+    reading raises ArchiveError.
+    """
+    if compression is Compression.NONE:
+        return _Plain(file)
+    if compression is Compression.ZSTD:
+        return find_zstd().open(file, name)
+    try:
+        kind = _FORMATS[compression]()
+    except ImportError as error:
+        raise UsageError(
+            f"{name}: this Python has no {compression.value}: unpack the file first"
+        ) from error
+    return StreamReader(file, kind, name)
+
+
+@dataclass(frozen=True)
+class StoredDigests:
+    """What one pass over a blob tells: *digest* and *size* (bytes) are of the stored
+    bytes, *diff_id* is the digest of what they hold."""
+
+    digest: Digest
+    size: int
+    diff_id: Digest
+
+
+def digests(
+    file: Readable,
+    compression: Compression,
+    *,
+    cancellation: Cancellation,
+    on_read: Callable[[int], None],
+    name: str = "the layer",
+) -> StoredDigests:
+    """Hash *file* and what it holds in one pass; closes it.
+
+    *on_read* is told of each piece of stored bytes. Raises ArchiveError as
+    `open_decompressed` and its reader do, Cancelled.
+    """
+    stored = _Hashing(file, cancellation, on_read)
+    content = hashlib.sha256()
+    buffer = memoryview(bytearray(PIECE))
+    with open_decompressed(stored, compression, name=name) as reader:
+        while count := reader.readinto(buffer):
+            content.update(buffer[:count])
+    return StoredDigests(
+        Digest.from_hash(stored.hasher), stored.size, Digest.from_hash(content)
+    )
+
+
+class _Hashing:
+    """A file that hashes and counts what is read from it."""
+
+    def __init__(
+        self, file: Readable, cancellation: Cancellation, on_read: Callable[[int], None]
+    ) -> None:
+        self.hasher: _Hash = hashlib.sha256()
+        self.size = 0
+        self.close = file.close
+        self._file = file
+        self._cancellation = cancellation
+        self._on_read = on_read
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        self._cancellation.check()
+        count = self._file.readinto(buffer) or 0
+        if count:
+            self.hasher.update(buffer[:count])
+            self.size += count
+            self._on_read(count)
+        return count
+
+
+class _Plain(io.RawIOBase):
+    """A file that is not compressed."""
+
+    def __init__(self, file: Readable) -> None:
+        super().__init__()
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int | None:  # type: ignore[override]
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._file.close()
+
+
+class ZlibDecoder:
+    """A gzip member, decoded by the zlib of Python."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(wbits=31)
+
+    @property
+    def eof(self) -> bool:
+        """True behind the checksum and the size."""
+        return self._zlib.eof
+
+    @property
+    def needs_input(self) -> bool:
+        """True when all that was fed is used up."""
+        return not self.eof and not self._zlib.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        """What lies behind the member."""
+        return self._zlib.unused_data
+
+    def decompress(self, data: memoryview | bytes, max_length: int) -> bytes:
+        """The next *max_length* bytes at the most."""
+        return self._zlib.decompress(data or self._zlib.unconsumed_tail, max_length)
+
+
+def gzip_format() -> Format:
+    """gzip by zlib (RFC 1952)."""
+    return Format("gzip", MAGICS[Compression.GZIP], ZlibDecoder, (zlib.error,))
+
+
+def fast_gzip_format() -> Format:
+    """gzip by the package isal. Raises ImportError."""
+    igzip_lib: Any = importlib.import_module("isal.igzip_lib")
+
+    def decoder() -> Decoder:
+        made: Decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        return made
+
+    return Format("gzip", MAGICS[Compression.GZIP], decoder, (igzip_lib.IsalError,))
+
+
+def _best_gzip_format() -> Format:
+    try:
+        return fast_gzip_format()
+    except ImportError:
+        return gzip_format()
+
+
+def bzip2_format() -> Format:
+    """bzip2, whose decoder raises OSError for bad data."""
+    import bz2  # not every Python has it
+
+    magics = MAGICS[Compression.BZIP2]
+    return Format("bzip2", magics, bz2.BZ2Decompressor, (OSError, ValueError))
+
+
+def xz_format() -> Format:
+    """xz, with XZ_LIMIT."""
+    import lzma  # not every Python has it
+
+    def decoder() -> Decoder:
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_LIMIT)
+
+    return Format("xz", MAGICS[Compression.XZ], decoder, (lzma.LZMAError,))
+
+
+_FORMATS: dict[Compression, Callable[[], Format]] = {
+    Compression.GZIP: _best_gzip_format,
+    Compression.BZIP2: bzip2_format,
+    Compression.XZ: xz_format,
+}
