@@ -7,13 +7,14 @@ fallback that a test exercises.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import BinaryIO, Iterator
+from typing import BinaryIO, Iterator, Mapping
 
 from .errors import StateError
 
@@ -21,8 +22,11 @@ if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+    import pwd
 
 HAS_PREAD = hasattr(os, "preadv")
+
+_HELD_BY_ANOTHER = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 
 
 class SharedFile:
@@ -75,7 +79,8 @@ def locked(path: Path, *, timeout: float) -> Iterator[None]:
 def try_lock(path: Path, *, timeout: float = 0.0) -> Iterator[bool]:
     """Try for *timeout* seconds to hold the lock file *path*; yields success.
 
-    Raises OSError when the file can be neither opened nor made.
+    Raises OSError when the file can be neither opened nor made, or lies on a file
+    system that has no locks.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -99,9 +104,33 @@ def _lock_now(descriptor: int) -> bool:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno not in _HELD_BY_ANOTHER:
+            raise
         return False
     return True
+
+
+def home_directory(environ: Mapping[str, str], user: int | None = None) -> Path | None:
+    """The home of who runs us; None for a *user* whom the system does not know.
+
+    ``HOME`` of *environ* decides, else the user database: cron and containers often
+    set none. *user* is the numeric id, our own by default.
+    """
+    if sys.platform == "win32":
+        home = environ.get("USERPROFILE", "")
+    else:
+        home = environ.get("HOME") or _home_of(os.getuid() if user is None else user)
+    return Path(home) if home else None
+
+
+def _home_of(user: int) -> str:
+    if sys.platform == "win32":
+        return ""
+    try:
+        return pwd.getpwuid(user).pw_dir
+    except KeyError:
+        return ""
 
 
 def free_space(directory: Path) -> int:
