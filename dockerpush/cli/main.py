@@ -1,0 +1,114 @@
+"""The commands, and the way from an argument list to an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from types import TracebackType
+from typing import Any, NoReturn, Sequence
+
+from .. import __version__
+from ..errors import Cancelled, PusherError
+from . import exits, output
+from .options import add_common_options, normalised
+
+COMMANDS = {
+    "push": "push an archive to a registry",
+    "inspect": "show the images of an archive",
+    "serve": "run a registry on this machine",
+}
+
+
+class Parser(ArgumentParser):
+    """An argument parser whose errors end with one ``error:`` line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and *message*, and exit with 2."""
+        self.print_usage(sys.stderr)
+        output.error_line(f"{message}; see '{self.prog} --help'")
+        raise SystemExit(exits.USAGE)
+
+
+def build_parser(wanted: Sequence[str] = tuple(COMMANDS)) -> ArgumentParser:
+    """The whole tree of arguments, with the options of the *wanted* commands."""
+    parser = Parser(
+        prog="dockerpush",
+        description="Push container images to registries: no daemon, flat memory.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"dockerpush {__version__}"
+    )
+    add_common_options(parser, default=None)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", parser_class=Parser
+    )
+    for name, help_text in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=help_text, description=help_text, allow_abbrev=False
+        )
+        add_common_options(command, default=SUPPRESS)
+        if name in wanted:
+            _module(name).configure(command)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that *argv* (``sys.argv`` by default) asks for; the exit code."""
+    argv = normalised(sys.argv[1:] if argv is None else argv)
+    parser = build_parser([name for name in COMMANDS if name in argv])
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return exits.USAGE
+    _report_bugs(show_traceback=args.debug)
+    try:
+        code = _run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What follows must not fail again when the interpreter flushes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.CLOSED_PIPE
+    return code
+
+
+def _run(args: Namespace) -> int:
+    from .session import Session
+
+    with Session(args) as session:
+        try:
+            return int(_module(args.command).run(args, session))
+        except Cancelled as error:
+            session.end_progress()
+            if session.signal is not None:
+                session.die_by_signal()
+            output.error_line(str(error))
+            return exits.OTHER
+        except PusherError as error:
+            session.end_progress()
+            if session.signal is not None:
+                session.die_by_signal()
+            output.error_line(str(error))
+            return exits.exit_code(error)
+
+
+def _module(command: str) -> Any:
+    return importlib.import_module(f".{command}", __package__)
+
+
+def _report_bugs(*, show_traceback: bool) -> None:
+    """Have an error that nobody expected end in one line too."""
+
+    def report(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        if show_traceback:
+            sys.__excepthook__(kind, error, trace)
+        output.error_line(
+            f"this is a bug in dockerpush: {kind.__name__}: {error}; please report it "
+            "with what --debug shows"
+        )
+
+    sys.excepthook = report

@@ -1,0 +1,106 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
+from typing import Any, Sequence
+
+BOOLEANS = ("--tls-verify",)
+"""Options that take ``=true`` or ``=false``, or nothing, or the next word."""
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY_UNITS = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZE = re.compile(r"(\d[\d_]*(?:\.\d+)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
+
+
+def normalised(argv: Sequence[str]) -> list[str]:
+    """*argv* with every spelling of a boolean option as ``--option=value``."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] in BOOLEANS and word in ("true", "false"):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return [f"{word}=true" if word in BOOLEANS else word for word in words]
+
+
+def add_common_options(parser: ArgumentParser, *, default: Any) -> None:
+    """What may stand before the command as well as after it."""
+    group = parser.add_argument_group("output")
+
+    def add(*names: str, otherwise: Any, **more: Any) -> None:
+        value = SUPPRESS if default is SUPPRESS else otherwise
+        group.add_argument(*names, default=value, **more)
+
+    add(
+        "-q",
+        "--quiet",
+        action="store_true",
+        otherwise=False,
+        help="only results, warnings and errors",
+    )
+    add(
+        "-v",
+        "--verbose",
+        action="store_true",
+        otherwise=False,
+        help="say what is decided and why",
+    )
+    add(
+        "-D",
+        "--debug",
+        action="store_true",
+        otherwise=False,
+        help="show every request (secrets redacted), and tracebacks of bugs",
+    )
+    add(
+        "--progress",
+        choices=("auto", "tty", "plain", "none"),
+        otherwise="auto",
+        help="bars, lines or nothing (default: bars on a terminal, else lines)",
+    )
+    add(
+        "--no-progress",
+        "--no-tty",
+        dest="progress",
+        action="store_const",
+        const="none",
+        otherwise="auto",
+        help=SUPPRESS,
+    )
+    add(
+        "--progress-interval",
+        type=seconds,
+        otherwise=30.0,
+        metavar="SECONDS",
+        help="time between progress lines when there is no terminal (default: 30)",
+    )
+
+
+def size(text: str) -> int:
+    """Bytes from ``50MiB``, ``100MB``, ``1_000_000``: for ``type=``."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ArgumentTypeError(f"not a size (wanted 50MiB, 100MB or bytes): {text!r}")
+    unit = (match[2] or "").lower()
+    factor = _BINARY_UNITS[unit] if unit.endswith("i") else _UNITS[unit]
+    return int(float(match[1].replace("_", "")) * factor)
+
+
+def seconds(text: str) -> float:
+    """A positive number of seconds: for ``type=``."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e9:
+        raise ArgumentTypeError(f"not a number of seconds above 0: {text!r}")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number from 1 to 64: for ``type=``."""
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise ArgumentTypeError(f"not a whole number from 1 to 64: {text!r}")
+    return int(text)

@@ -1,0 +1,48 @@
+"""The only print: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, Iterable, Sequence
+
+
+def result(text: str) -> None:
+    """A line of what the command was asked for."""
+    print(text)
+
+
+def json_result(value: Any) -> None:
+    """*value* as one line of JSON on stdout."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def error_line(text: str) -> None:
+    """The last line of a failure, on stderr, always one line."""
+    say("error: " + " ".join(str(text).split()))
+
+
+def table(rows: Iterable[Sequence[str]]) -> None:
+    """*rows* on stdout, in columns as wide as they need."""
+    rows = [tuple(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths))
+        result("  ".join(cells).rstrip())
+
+
+def size_text(size: int) -> str:
+    """*size* bytes as people read it: ``980 B``, ``12.3 MiB``."""
+    if size < 1024:
+        return f"{size} B"
+    amount = float(size)
+    for unit in ("KiB", "MiB", "GiB"):
+        amount /= 1024
+        if amount < 1024:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1024:.1f} TiB"

@@ -1,0 +1,321 @@
+"""``push SOURCE [-t REF]``."""
+
+from __future__ import annotations
+
+import time
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Sequence
+
+from ..errors import Cancelled, PusherError, SomeFailed, UsageError
+from . import exits, output
+from .connect import Connections, add_connection_options, add_credential_options
+from .options import count, size
+
+if TYPE_CHECKING:
+    from ..archive import Archive, StoredImage
+    from ..push import PushOptions, PushResult
+    from ..push.transfer import PushTarget
+    from ..reference import Reference
+    from .session import Session
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments of ``push``."""
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a tar archive or a directory that docker, podman, ... wrote",
+    )
+    _add_selection(parser)
+    _add_transfer(parser)
+    _add_result(parser)
+    add_credential_options(parser)
+    add_connection_options(parser)
+
+
+def _add_selection(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("what and where")
+    group.add_argument(
+        "-t",
+        "--target",
+        metavar="REF",
+        help="where to: registry/repository[:tag]",
+    )
+    group.add_argument(
+        "--registry",
+        metavar="HOST[/PREFIX]",
+        help="where to, under the names that the archive gives",
+    )
+    group.add_argument(
+        "--name", metavar="NAME", help="which image, when the archive holds several"
+    )
+    group.add_argument(
+        "-a",
+        "--all-tags",
+        action="store_true",
+        help="every image and tag of the archive",
+    )
+    group.add_argument(
+        "--platform",
+        action="append",
+        default=[],
+        metavar="OS/ARCH",
+        help="only this platform of a multi-platform image (may be repeated)",
+    )
+    group.add_argument(
+        "--strict",
+        action="store_true",
+        help="fail when the archive lacks a platform that its index names",
+    )
+    group.add_argument("--yes", action="store_true", help="accept an inferred target")
+
+
+def _add_transfer(parser: ArgumentParser) -> None:
+    from ..push.options import CHUNK_SIZE, JOBS
+
+    group = parser.add_argument_group("transfer")
+    group.add_argument(
+        "--compress",
+        choices=("gzip", "zstd", "none"),
+        default="gzip",
+        help="what becomes of layers that are not compressed (default: gzip)",
+    )
+    group.add_argument(
+        "--compress-level", type=int, metavar="N", help="the compressor's level"
+    )
+    group.add_argument(
+        "-j",
+        "--jobs",
+        "--parallel",
+        "--concurrency",
+        type=count,
+        default=JOBS,
+        metavar="N",
+        help=f"uploads at a time (default: {JOBS})",
+    )
+    group.add_argument(
+        "--blob-chunk",
+        type=size,
+        default=CHUNK_SIZE,
+        metavar="SIZE",
+        help="size of one PATCH of a large blob (default: 50MiB)",
+    )
+
+
+def _add_result(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("result")
+    group.add_argument(
+        "--dry-run", action="store_true", help="show what would be sent, send nothing"
+    )
+    group.add_argument(
+        "--json", action="store_true", help="one JSON object for each pushed tag"
+    )
+    group.add_argument("--format", choices=("json",), help=SUPPRESS)
+    group.add_argument(
+        "--digestfile", metavar="FILE", help="write the manifest's digest to FILE"
+    )
+
+
+def run(args: Namespace, session: Session) -> int:
+    """Push what *args* name; the exit code."""
+    from ..archive import open_archive
+
+    with ExitStack() as stack:
+        archive = stack.enter_context(open_archive(args.source))
+        jobs = _jobs(archive, args)
+        connections = stack.enter_context(Connections(args, session))
+        if args.dry_run:
+            return _dry_run(archive, jobs, connections, args)
+        return _push_all(archive, jobs, connections, args)
+
+
+def _jobs(archive: Archive, args: Namespace) -> list[tuple[StoredImage, Reference]]:
+    """Which image goes where."""
+    from ..archive import select_image
+    from ..reference import Reference
+    from .names import targets_below, targets_in
+
+    if args.all_tags:
+        if args.name:
+            raise UsageError("--all-tags takes every image, so --name has no place")
+        if args.registry:
+            return targets_below(args.registry, archive.images)
+        if args.target:
+            return targets_in(Reference.parse(args.target), archive.images)
+        raise UsageError("--all-tags needs --registry HOST[/PREFIX] or -t REPOSITORY")
+    image = select_image(archive.images, args.name)
+    if args.target:
+        return [(image, _with_tag(Reference.parse(args.target)))]
+    if args.registry:
+        return targets_below(args.registry, [image])[:1]
+    raise UsageError("say where to: -t REGISTRY/REPOSITORY:TAG")
+
+
+def _with_tag(reference: Reference) -> Reference:
+    named = reference.tag or reference.digest
+    return reference if named else reference.with_tag("latest")
+
+
+def _push_all(
+    archive: Archive,
+    jobs: Sequence[tuple[StoredImage, Reference]],
+    connections: Connections,
+    args: Namespace,
+) -> int:
+    done, failed = [], []
+    for image, reference in jobs:
+        try:
+            done.append(_push_one(archive, image, reference, connections, args))
+        except Cancelled:
+            raise
+        except PusherError as error:
+            if len(jobs) == 1:
+                raise
+            output.say(f"failed: {reference}: {error}")
+            failed.append(reference)
+    if args.digestfile:
+        _write_digests(Path(args.digestfile), done)
+    if failed:
+        raise SomeFailed(
+            f"{len(failed)} of {len(jobs)} pushes failed: "
+            + ", ".join(map(str, failed[:5]))
+        )
+    return exits.DONE
+
+
+def _push_one(
+    archive: Archive,
+    image: StoredImage,
+    reference: Reference,
+    connections: Connections,
+    args: Namespace,
+) -> tuple[Reference, PushResult]:
+    from ..push import push_image
+
+    started = time.monotonic()
+    with connections.target(reference) as target:
+        result = push_image(
+            target, archive, image, tags=[_tag(reference)], options=_options(args)
+        )
+    seconds = time.monotonic() - started
+    connections.session.end_progress()
+    _report(reference, result, seconds, args)
+    return reference, result
+
+
+def _tag(reference: Reference) -> str:
+    return str(reference.digest) if reference.tag is None else reference.tag
+
+
+def _report(
+    reference: Reference, result: PushResult, seconds: float, args: Namespace
+) -> None:
+    digest = result.descriptor.digest
+    name = f"{reference.registry}/{reference.repository}"
+    if args.json or args.format:
+        output.json_result(_record(reference, result, seconds))
+    else:
+        output.result(f"{name}@{digest}")
+    if not args.quiet:
+        blobs = ", ".join(
+            f"{number} {outcome.value}" for outcome, number in result.blobs.items()
+        )
+        output.say(
+            f"pushed {reference}: {blobs}; {output.size_text(result.sent)} "
+            f"in {seconds:.1f} s"
+        )
+
+
+def _record(reference: Reference, result: PushResult, seconds: float) -> dict[str, Any]:
+    return {
+        "target": str(reference),
+        "ref": f"{reference.registry}/{reference.repository}"
+        f"@{result.descriptor.digest}",
+        "tag": reference.tag,
+        "digest": result.descriptor.digest,
+        "mediaType": result.descriptor.media_type,
+        "size": result.descriptor.size,
+        "blobs": {outcome.value: n for outcome, n in result.blobs.items()},
+        "bytes": result.sent,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _write_digests(path: Path, done: Sequence[tuple[Reference, PushResult]]) -> None:
+    """One push: the bare digest, as podman writes it; several: a line for each."""
+    if len(done) == 1:
+        text = str(done[0][1].descriptor.digest)
+    else:
+        text = "".join(
+            f"{result.descriptor.digest} {reference}\n" for reference, result in done
+        )
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise PusherError(f"--digestfile {path}: {error.strerror}") from error
+
+
+def _options(args: Namespace) -> PushOptions:
+    from ..oci import Platform
+    from ..push import PushOptions
+
+    return PushOptions(
+        compress=args.compress,
+        compress_level=args.compress_level,
+        jobs=args.jobs,
+        platforms=tuple(Platform.parse(text) for text in args.platform),
+        strict=args.strict,
+    )
+
+
+def _dry_run(
+    archive: Archive,
+    jobs: Sequence[tuple[StoredImage, Reference]],
+    connections: Connections,
+    args: Namespace,
+) -> int:
+    for image, reference in jobs:
+        with connections.target(reference) as target:
+            record = _dry_record(archive, image, reference, target, args)
+        connections.session.end_progress()
+        if args.json or args.format:
+            output.json_result(record)
+        else:
+            _print_plan(record)
+    return exits.DONE
+
+
+def _dry_record(
+    archive: Archive,
+    image: StoredImage,
+    reference: Reference,
+    target: PushTarget,
+    args: Namespace,
+) -> dict[str, Any]:
+    from ..push import look
+
+    blobs = [
+        {
+            "blob": blob.name,
+            "size": blob.size,
+            "action": blob.action,
+        }
+        for blob in look(target, archive, image, options=_options(args))
+    ]
+    return {
+        "target": str(reference),
+        "blobs": blobs,
+        "bytes": sum(b["size"] for b in blobs if b["action"] != "exists"),
+    }
+
+
+def _print_plan(record: dict[str, Any]) -> None:
+    rows = [("BLOB", "SIZE", "ACTION")]
+    for blob in record["blobs"]:
+        rows.append((blob["blob"], output.size_text(blob["size"]), blob["action"]))
+    output.table(rows)
+    output.result(
+        f"{record['target']}: {output.size_text(record['bytes'])} at most would be sent"
+    )

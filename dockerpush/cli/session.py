@@ -1,0 +1,122 @@
+"""What one run of the command shares: cancellation, signals, progress, logging.
+
+The first SIGINT or SIGTERM cancels: sockets are shut, threads join, temp files go, and
+the process then ends by that signal, as a shell expects. Whatever still hangs after
+GRACE seconds (a name look-up cannot be interrupted) is left behind. A second signal
+ends at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from argparse import Namespace
+from contextlib import ExitStack
+from types import FrameType, TracebackType
+from typing import Union
+
+from ..cancellation import Cancellation
+from ..events import Event
+from ..progress import BarProgress, PlainProgress, QuietProgress
+from ..workers import ticker
+from . import output
+
+GRACE = 2.5
+"""Seconds that threads have to end after the first signal."""
+
+Progress = Union[BarProgress, PlainProgress, QuietProgress]
+
+INTERRUPTED = "interrupted; run the same command again to go on where it stopped"
+
+
+class Session:
+    """One run of the command, as a context manager."""
+
+    def __init__(self, args: Namespace) -> None:
+        self.args = args
+        self.cancellation = Cancellation()
+        self.signal: signal.Signals | None = None
+        self._progress: Progress | None = None
+        self._cleanup = ExitStack()
+
+    def __enter__(self) -> Session:
+        _configure_logging(self.args)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._interrupt)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end_progress()
+        self.cancellation.close()
+
+    def on_event(self, event: Event) -> None:
+        """The listener that draws progress; it starts with the first event."""
+        if self._progress is None:
+            self._progress = _progress_for(self.args)
+            self._cleanup.enter_context(ticker(1.0, self._progress.tick))
+            self._cleanup.callback(self._progress.close)
+        self._progress(event)
+
+    def end_progress(self) -> None:
+        """Take the bars away, so that other lines can follow."""
+        self._cleanup.close()
+        self._progress = None
+
+    def die_by_signal(self) -> None:
+        """End the process by the signal that was caught. Does not return."""
+        assert self.signal is not None
+        output.error_line(INTERRUPTED)
+        sys.stdout.flush()
+        signal.signal(self.signal, signal.SIG_DFL)
+        os.kill(os.getpid(), self.signal)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            os._exit(128 + number)
+        self.signal = signal.Signals(number)
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, lambda *_: self.die_by_signal())
+            signal.setitimer(signal.ITIMER_REAL, GRACE)
+        self.cancellation.cancel(INTERRUPTED)
+
+
+def _progress_for(args: Namespace) -> Progress:
+    if args.quiet:
+        return QuietProgress(sys.stderr)
+    if args.progress == "none":
+        return QuietProgress(sys.stderr)
+    if args.progress == "tty" or (args.progress == "auto" and _is_terminal()):
+        return BarProgress(sys.stderr)
+    return PlainProgress(sys.stderr, interval=args.progress_interval)
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _configure_logging(args: Namespace) -> None:
+    """INFO with -v, DEBUG with --debug or OCI_DEBUG; secrets are redacted below."""
+    debug = args.debug or _is_on("OCI_DEBUG") or _is_on("OCI_DEBUG_UPLOAD")
+    level = logging.DEBUG if debug else logging.INFO if args.verbose else None
+    package = logging.getLogger("dockerpush")
+    if level is None:
+        package.addHandler(logging.NullHandler())
+        package.propagate = False
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    package.addHandler(handler)
+    package.setLevel(level)
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "") not in ("", "0")

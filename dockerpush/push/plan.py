@@ -1,0 +1,300 @@
+"""What a push will do with an image of an archive, decided before a byte is sent.
+
+Pure: values in, values out. The plan holds the manifests to be stored, children before
+the index that names them, and every blob once, with how it will be made. Layers are
+told apart by key: the digest of the stored bytes where the archive gives it, else the
+name of the member.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Callable, Iterator, Union
+
+from ..archive.model import (
+    Absent,
+    Compression,
+    Node,
+    StoredBlob,
+    StoredImage,
+    StoredIndex,
+    StoredManifest,
+)
+from ..errors import ArchiveError, NotFound
+from ..oci import RAW_LAYER_TYPES, Digest, Platform
+
+SUBJECT_ANNOTATION = "vnd.docker.reference.digest"
+"""How buildkit's attestation manifests name the image they speak of."""
+
+
+class Method(enum.Enum):
+    """How a layer of the archive becomes the blob that is sent."""
+
+    AS_IS = "as it is"
+    COMPRESS = "compressed"
+    FOREIGN = "left where its urls point"
+
+
+@dataclass(frozen=True)
+class PlannedBlob:
+    """One layer to be put into the target repository."""
+
+    key: str
+    stored: StoredBlob
+    method: Method
+
+
+@dataclass(frozen=True)
+class PlannedManifest:
+    """A manifest to be stored; *verbatim* when its bytes are the archive's own."""
+
+    stored: StoredManifest
+    layers: tuple[str, ...]
+    verbatim: bool
+
+
+@dataclass(frozen=True)
+class PlannedIndex:
+    """An index to be stored after its *children*."""
+
+    stored: StoredIndex
+    children: tuple[PlannedNode, ...]
+    verbatim: bool
+
+
+PlannedNode = Union[PlannedManifest, PlannedIndex]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is to be stored for one image, and what the user should know."""
+
+    root: PlannedNode
+    blobs: tuple[PlannedBlob, ...]
+    notices: tuple[str, ...] = ()
+
+    def manifests(self) -> Iterator[PlannedManifest]:
+        """Every image and artifact manifest of the plan."""
+        return _manifests(self.root)
+
+
+Decide = Callable[[StoredBlob], Method]
+
+
+def plan_push(
+    image: StoredImage,
+    decide: Decide,
+    *,
+    platforms: tuple[Platform, ...] = (),
+    strict: bool = False,
+) -> Plan:
+    """What pushing *image* takes, when *decide* says what becomes of each layer.
+
+    Raises NotFound when no manifest is for one of *platforms*; ArchiveError when the
+    archive lacks what is needed: with *strict* anything that it names, else everything.
+    """
+    notices: list[str] = []
+    root = _choose(image, decide)
+    if platforms:
+        root = _narrow(root, platforms)
+    if strict and not root.complete:
+        raise ArchiveError(f"the archive is incomplete: {_missing(root)}")
+    node = _plan_node(root, decide, notices)
+    if node is None:
+        raise ArchiveError(f"nothing in the archive is complete: {_missing(root)}")
+    return Plan(node, tuple(_blobs(node, decide)), tuple(notices))
+
+
+def blob_key(blob: StoredBlob) -> str:
+    """The name under which *blob* goes through one push."""
+    return str(blob.digest or blob.member)
+
+
+def _choose(image: StoredImage, decide: Decide) -> StoredManifest | StoredIndex:
+    """The archive's own manifest where it can stay as it is, else the one we build."""
+    if image.root is None or image.entry is None:
+        root = image.root or image.entry
+        assert root is not None
+        return root
+    rewritten = any(
+        decide(layer) is Method.COMPRESS
+        for manifest in _stored_manifests(image.root)
+        for layer in manifest.layers
+    )
+    return image.entry if rewritten else image.root
+
+
+def _stored_manifests(node: Node) -> Iterator[StoredManifest]:
+    if isinstance(node, StoredManifest):
+        yield node
+    elif isinstance(node, StoredIndex):
+        for child in node.manifests:
+            yield from _stored_manifests(child)
+
+
+def _narrow(
+    root: StoredManifest | StoredIndex, platforms: tuple[Platform, ...]
+) -> StoredManifest | StoredIndex:
+    """*root* with the images for *platforms* alone."""
+    found = {
+        platform: [node for node in _stored_manifests(root) if _runs_on(node, platform)]
+        for platform in platforms
+    }
+    for platform, nodes in found.items():
+        if not nodes:
+            have = sorted({str(_platform(node)) for node in _stored_manifests(root)})
+            raise NotFound(
+                f"the archive holds no image for {platform}, only for {', '.join(have)}"
+            )
+    wanted = [nodes[0] for nodes in found.values()]
+    if len(wanted) == 1 or isinstance(root, StoredManifest):
+        return wanted[0]
+    return StoredIndex(root.descriptor, b"", tuple(wanted))
+
+
+def _runs_on(manifest: StoredManifest, wanted: Platform) -> bool:
+    have = _platform(manifest)
+    same = (have.os, have.architecture) == (wanted.os, wanted.architecture)
+    return same and wanted.variant in (None, have.variant)
+
+
+def _platform(manifest: StoredManifest) -> Platform:
+    if manifest.descriptor and manifest.descriptor.platform:
+        return manifest.descriptor.platform
+    if manifest.image_config:
+        return manifest.image_config.platform
+    return Platform("unknown", "unknown")
+
+
+def _plan_node(node: Node, decide: Decide, notices: list[str]) -> PlannedNode | None:
+    if isinstance(node, Absent) or (
+        isinstance(node, StoredManifest) and not node.complete
+    ):
+        notices.append(f"not in the archive, left out: {_name(node)}")
+        return None
+    if isinstance(node, StoredManifest):
+        verbatim = node.raw is not None and not any(
+            decide(layer) is Method.COMPRESS for layer in node.layers
+        )
+        return PlannedManifest(node, tuple(map(blob_key, node.layers)), verbatim)
+    return _plan_index(node, decide, notices)
+
+
+def _plan_index(
+    index: StoredIndex, decide: Decide, notices: list[str]
+) -> PlannedNode | None:
+    planned = [_plan_node(child, decide, notices) for child in index.manifests]
+    present = [child for child in planned if child is not None]
+    gone = _lost_subjects(index, planned)
+    children = []
+    for child in present:
+        subject = _subject(child)
+        if subject in gone:
+            notices.append(
+                f"left out: {_name(child.stored)}, which speaks of an image that "
+                f"is not stored under its old digest {subject[7:19]}"
+            )
+        else:
+            children.append(child)
+    if not children:
+        return None
+    changed = len(children) < len(index.manifests) or not index.raw
+    if changed and len(children) == 1:
+        return children[0]
+    verbatim = not changed and all(child.verbatim for child in children)
+    return PlannedIndex(index, tuple(children), verbatim)
+
+
+def _lost_subjects(index: StoredIndex, planned: list[PlannedNode | None]) -> set[str]:
+    """Digests of children that will not be in the registry under that name."""
+    return {
+        str(child.descriptor.digest)
+        for child, node in zip(index.manifests, planned)
+        if child.descriptor and (node is None or not node.verbatim)
+    }
+
+
+def _subject(node: PlannedNode) -> str:
+    descriptor = node.stored.descriptor
+    annotations = (descriptor and descriptor.annotations) or {}
+    return annotations.get(SUBJECT_ANNOTATION, "")
+
+
+def _blobs(node: PlannedNode, decide: Decide) -> Iterator[PlannedBlob]:
+    seen = set()
+    for manifest in _manifests(node):
+        for layer in manifest.stored.layers:
+            key = blob_key(layer)
+            if key not in seen:
+                seen.add(key)
+                yield PlannedBlob(key, layer, decide(layer))
+
+
+def _manifests(node: PlannedNode) -> Iterator[PlannedManifest]:
+    if isinstance(node, PlannedManifest):
+        yield node
+    else:
+        for child in node.children:
+            yield from _manifests(child)
+
+
+def _name(node: Node) -> str:
+    descriptor = node.descriptor
+    if isinstance(node, StoredManifest):
+        platform = str(_platform(node))
+    else:
+        platform = (
+            str(descriptor.platform) if descriptor and descriptor.platform else ""
+        )
+    digest = descriptor.digest.short if descriptor else ""
+    return " ".join(part for part in (platform, digest) if part) or "an image"
+
+
+def _missing(node: Node) -> str:
+    """The names of what is absent below *node*, a few of them."""
+    names = list(_missing_names(node))
+    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + rest
+
+
+def _missing_names(node: Node) -> Iterator[str]:
+    if isinstance(node, StoredIndex):
+        for child in node.manifests:
+            yield from _missing_names(child)
+    elif isinstance(node, Absent):
+        yield f"manifest {_name(node)}"
+    elif not node.complete:
+        if node.config is None:
+            yield f"config {node.config_descriptor.digest.short}"
+        for layer in node.layers:
+            if layer.member is None and layer.digest:
+                yield f"layer {layer.digest.short}"
+
+
+def raw_layer_decision(layer: StoredBlob, *, compress: bool) -> Method:
+    """What becomes of *layer* when raw ones are to be compressed, or are not.
+
+    Only a layer of an image is ever compressed; the other blobs of an artifact, such as
+    an attestation's statements, mean their exact bytes. bzip2 and xz have no media type
+    of their own, so such a layer is packed anew.
+    """
+    if layer.member is None:
+        return Method.FOREIGN
+    if not _is_tar(layer):
+        return Method.AS_IS
+    if layer.compression is Compression.NONE:
+        return Method.COMPRESS if compress else Method.AS_IS
+    odd = layer.compression in (Compression.BZIP2, Compression.XZ)
+    return Method.COMPRESS if odd else Method.AS_IS
+
+
+def _is_tar(layer: StoredBlob) -> bool:
+    if layer.diff_id is None:
+        return False
+    return layer.descriptor is None or layer.descriptor.media_type in RAW_LAYER_TYPES
+
+
+def known_digest(blob: PlannedBlob) -> Digest | None:
+    """The digest that *blob* will have, where that is certain before it is read."""
+    return blob.stored.digest if blob.method is Method.AS_IS else None
