@@ -1,0 +1,162 @@
+"""What only some systems have, and what stands in for it elsewhere."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from dockerpush import system
+from dockerpush.errors import StateError
+from dockerpush.system import SharedFile
+
+CONTENT = bytes(range(256)) * 64
+
+
+@pytest.fixture(params=[True, False], ids=["pread", "seek and read"])
+def shared(request, tmp_path):
+    """One file, with what the system offers and with the fallback."""
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    file = SharedFile(path.open("rb", buffering=0), positioned=request.param)
+    yield file
+    file.close()
+
+
+@pytest.mark.parametrize("offset", [0, 1, 255, 16383, 16384, 99999])
+def test_a_shared_file_is_read_from_any_place(shared, offset):
+    buffer = bytearray(100)
+    count = shared.readinto(memoryview(buffer), offset)
+    assert bytes(buffer[:count]) == CONTENT[offset : offset + 100]
+
+
+def test_a_shared_file_tells_its_size(shared):
+    assert shared.size() == len(CONTENT)
+
+
+def test_many_threads_read_a_shared_file_without_getting_in_each_others_way(shared):
+    wrong = []
+
+    def read(start):
+        for step in range(200):
+            offset = (start + step * 37) % (len(CONTENT) - 64)
+            buffer = bytearray(64)
+            shared.readinto(memoryview(buffer), offset)
+            if buffer != CONTENT[offset : offset + 64]:
+                wrong.append(offset)
+
+    threads = [threading.Thread(target=read, args=(n * 997,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_missing_file_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        SharedFile.open(tmp_path / "missing")
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path):
+    path = tmp_path / "lock"
+    with system.try_lock(path) as first, system.try_lock(path) as second:
+        assert (first, second) == (True, False)
+    with system.try_lock(path) as again:
+        assert again
+
+
+def test_a_lock_is_waited_for_as_long_as_allowed(tmp_path):
+    path = tmp_path / "lock"
+    with system.locked(path, timeout=0):
+        begun = time.monotonic()
+        with (
+            pytest.raises(StateError, match=r"lock: another process holds this lock"),
+            system.locked(path, timeout=0.2),
+        ):
+            raise AssertionError("the lock was given away twice")
+        assert 0.2 <= time.monotonic() - begun < 2
+
+
+def test_a_lock_comes_free_while_one_waits(tmp_path):
+    path = tmp_path / "lock"
+    with system.try_lock(path):
+        waiter = threading.Thread(target=lambda: taken.append(take(path)))
+        taken = []
+        waiter.start()
+        time.sleep(0.1)
+    waiter.join()
+    assert taken == [True]
+
+
+def take(path):
+    with system.try_lock(path, timeout=5) as held:
+        return held
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path; from dockerpush import system\n"
+        "with system.locked(Path(sys.argv[1]), timeout=0):\n"
+        "    print('held', flush=True); time.sleep(60)\n"
+    )
+    path = tmp_path / "lock"
+    command = [sys.executable, "-c", script, str(path)]
+    root = Path(__file__).parent.parent
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as child:
+        assert child.stdout.readline() == b"held\n"
+        with system.try_lock(path) as held:
+            assert not held
+        child.kill()
+    with system.try_lock(path) as held:
+        assert held
+
+
+def test_the_lock_file_is_for_its_owner_alone(tmp_path):
+    with system.locked(tmp_path / "lock", timeout=0):
+        mode = (tmp_path / "lock").stat().st_mode
+    assert stat.S_IMODE(mode) == 0o600
+
+
+def test_a_lock_that_cannot_be_made_is_an_os_error(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError),
+        system.try_lock(tmp_path / "missing" / "lock"),
+    ):
+        raise AssertionError("there is no such directory")
+
+
+def test_a_file_system_without_locks_is_an_os_error_and_not_a_wait(tmp_path):
+    """A descriptor that cannot be locked stands for one; it fails at once."""
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    os.close(read_end)
+    with pytest.raises(OSError) as caught:
+        system._lock_within(read_end, 60)
+    assert caught.value.errno == errno.EBADF
+
+
+def test_the_home_is_what_the_environment_says():
+    assert system.home_directory({"HOME": "/somewhere"}) == Path("/somewhere")
+
+
+def test_without_home_the_user_database_decides():
+    assert system.home_directory({}, user=0) == Path("/root")
+
+
+def test_a_user_whom_nobody_knows_has_no_home():
+    """A container that runs under any number."""
+    assert system.home_directory({}, user=1_234_567_891) is None
+
+
+def test_free_space_is_what_may_be_written(tmp_path):
+    space = os.statvfs(tmp_path)
+    expected = space.f_bavail * space.f_frsize
+    assert abs(system.free_space(tmp_path) - expected) < 1 << 30
