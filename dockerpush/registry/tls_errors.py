@@ -109,7 +109,7 @@ def explain(error: BaseException, host: str) -> str:
 
     Looks for the cause through whatever has been wrapped around it.
     """
-    for cause in _causes(error):
+    for cause in causes(error):
         text = _sentence(cause)
         if text:
             return f"{host}: " + text.format(host=host)
@@ -132,7 +132,7 @@ def _literal(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """*error* and everything it was made from, each once, the outermost first."""
     waiting, seen = [error], set()
     while waiting:
