@@ -102,7 +102,8 @@ PODMAN_ENTRY = """\
             "localhost/x:3",
             "docker.io/library/nginx:latest"
         ],
-        "Digest": "sha256:7f105e143f5a907778b8118087c4718c50f000b3316bdfb402fc2b2d9aa9fa44",
+        "Digest":
+            "sha256:7f105e143f5a907778b8118087c4718c50f000b3316bdfb402fc2b2d9aa9fa44",
         "History": [
             "docker.io/library/nginx:latest",
             "localhost/x:3"
