@@ -67,6 +67,9 @@ class Storage:
             "XDG_RUNTIME_DIR": str(directory / "run"),
             "BUILDAH_ISOLATION": "chroot",
         }
+        policy = directory / ".config/containers/policy.json"
+        policy.parent.mkdir(parents=True)
+        policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
         self._fill(directory / "big")
         self._commit("scratch", self.files, SMALL)
         self._commit(SMALL, directory / "big", BIG)

@@ -1,0 +1,76 @@
+# `make` alone shows what there is. PYTHON=python3.12 chooses the Python.
+PYTHON ?= python3
+ARCHIVE ?=
+ARGS ?=
+
+TEST := .venv-test/bin/python
+LINT := .venv-lint/bin/python
+DEMO := .venv-demo/bin/python
+BUILD := .venv-build/bin/python
+
+# The oldest urllib3 and the oldest Python that we promise, for what is carried along.
+PORTABLE := --python-version 3.9 --implementation py --abi none --platform any --only-binary=:all:
+
+.PHONY: help demo test test-all lint bench pyz wheelhouse dist clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 14
+
+demo: .venv-demo/done  ## push a small image (or ARCHIVE=path) to a registry that is started for it
+	@$(DEMO) tests/demo.py $(ARCHIVE)
+
+test: .venv-test/done  ## run the tests (ARGS=... goes to pytest)
+	$(TEST) -m pytest $(ARGS)
+
+test-all:  ## run the tests with every Python there is from 3.9 on, the oldest also with urllib3 1.26.5
+	tests/all_pythons $(ARGS)
+
+lint: .venv-lint/done  ## ruff and mypy, at the versions in setup.cfg
+	$(LINT) -m ruff check
+	$(LINT) -m ruff format --check
+	$(LINT) -m mypy
+
+bench: .venv-test/done  ## measure against skopeo and the others on the PATH (ARGS=... as in tests/bench)
+	$(TEST) -m pip install --quiet -e '.[fast]'
+	$(TEST) -m tests.bench $(ARGS)
+
+pyz: .venv-build/done  ## dist/dockerpush.pyz: one file that a bare Python runs
+	rm -rf build/pyz
+	$(BUILD) -m pip wheel --quiet --no-deps -w build/pyz-wheel .
+	$(BUILD) -m pip install --quiet --no-compile $(PORTABLE) --target build/pyz --find-links build/pyz-wheel dockerpush
+	rm -rf build/pyz/bin
+	mkdir -p dist
+	$(BUILD) -m zipapp build/pyz -c -m dockerpush.__main__:main -p '/usr/bin/env python3' -o dist/dockerpush.pyz
+
+wheelhouse: .venv-build/done  ## dist/wheelhouse: what pip install --no-index needs
+	rm -rf dist/wheelhouse
+	$(BUILD) -m pip wheel --quiet --no-deps -w dist/wheelhouse .
+	$(BUILD) -m pip download --quiet $(PORTABLE) -d dist/wheelhouse --find-links dist/wheelhouse dockerpush
+
+dist: .venv-build/done  ## a wheel and an sdist in dist/
+	$(BUILD) -m build --outdir dist
+
+clean:  ## remove what these commands made
+	rm -rf .venv-test* .venv-lint .venv-demo .venv-build build dist *.egg-info
+	rm -rf .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find dockerpush tests -name __pycache__ -prune -exec rm -rf {} +
+
+.venv-test/done: setup.cfg setup.py
+	$(PYTHON) -m venv .venv-test
+	$(TEST) -m pip install --quiet -e '.[test]'
+	@touch $@
+
+.venv-lint/done: setup.cfg setup.py
+	$(PYTHON) -m venv .venv-lint
+	$(LINT) -m pip install --quiet -e '.[fast,lint]'
+	@touch $@
+
+.venv-demo/done: setup.cfg setup.py $(wildcard dockerpush/*.py dockerpush/*/*.py)
+	$(PYTHON) -m venv .venv-demo
+	$(DEMO) -m pip install --quiet .
+	@touch $@
+
+.venv-build/done: setup.cfg setup.py
+	$(PYTHON) -m venv .venv-build
+	$(BUILD) -m pip install --quiet build
+	@touch $@
