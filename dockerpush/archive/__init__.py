@@ -1,1 +1,9 @@
 """What is on disk: tar files and directories that hold images."""
+
+from __future__ import annotations
+
+from .model import StoredImage
+from .opened import Archive, open_archive
+from .select import describe, select_image
+
+__all__ = ["Archive", "StoredImage", "describe", "open_archive", "select_image"]

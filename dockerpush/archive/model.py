@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Iterator, NamedTuple, Union
 
-from ..oci import Descriptor, Digest, ImageConfig
+from ..oci import OCI_LAYER, Descriptor, Digest, ImageConfig
 
 
 class Kind(enum.Enum):
@@ -65,6 +65,15 @@ class StoredBlob:
     digest: Digest | None
     diff_id: Digest | None = None
     descriptor: Descriptor | None = None
+
+    @property
+    def media_type(self) -> str:
+        """What the archive's manifest says, else the OCI type of such a layer."""
+        if self.descriptor is not None:
+            return self.descriptor.media_type
+        if self.compression is Compression.NONE:
+            return OCI_LAYER
+        return f"{OCI_LAYER}+{self.compression.value}"
 
 
 @dataclass(frozen=True)

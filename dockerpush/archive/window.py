@@ -42,9 +42,11 @@ class Window(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
+        """Always."""
         return True
 
     def seekable(self) -> bool:
+        """Always; seeking costs nothing."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:

@@ -1,0 +1,142 @@
+"""The parts of an archive that assembly looks at, found by name and by digest.
+
+Bounds keep a hostile archive from taking memory: JSON is refused by name when one
+document is large, and as a whole when all of it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import Iterator, Mapping
+
+from ..errors import ArchiveError, InvalidDigest, InvalidJSON
+from ..oci import JSON_LIMIT, Digest, ImageConfig
+from .model import Compression, Kind, Member
+from .names import quoted, resolved
+from .sniff import compression_of
+
+DOCUMENTS_LIMIT = 16 * 1024 * 1024
+"""Bytes that all manifests, indexes and configs of an archive may have together."""
+
+DESCRIPTOR_LIMIT = 50_000
+"""Layers and manifests that an archive may name, every mention counted."""
+
+_BLOB_NAME = re.compile(r"blobs/(sha256|sha384|sha512)/([0-9a-f]+)")
+_CONFIG_NAME = re.compile(r"(?:sha256:)?([0-9a-f]{64})(?:\.json)?")
+
+
+class Contents:
+    """Members, small JSON and first bytes of one archive, with what was used of them.
+
+    *documents* holds the bytes of JSON members and *heads* the first bytes of any, both
+    by the name of a member that is no link. Both may read only when they are asked.
+    """
+
+    def __init__(
+        self,
+        members: Mapping[str, Member],
+        documents: Mapping[str, bytes],
+        heads: Mapping[str, bytes],
+    ) -> None:
+        self.members = members
+        self._documents = documents
+        self._heads = heads
+        self._kept: dict[str, bytes] = {}
+        self._kept_size = 0
+        self._configs: dict[str, ImageConfig] = {}
+        self._descriptors = 0
+
+    def find(self, name: str) -> Member | None:
+        """The file that *name* leads to; None when the archive lacks it.
+
+        Raises ArchiveError when it is no regular file, or leads out of the archive.
+        """
+        member = resolved(self.members, name)
+        if member is not None and member.kind is not Kind.FILE:
+            raise ArchiveError(f"{quoted(name)}: a {member.kind.value}, wanted a file")
+        return member
+
+    def find_blob(self, digest: Digest) -> Member | None:
+        """The file with the blob *digest*; None when the archive lacks it.
+
+        (image-spec, image-layout.md; and the form that skopeo writes as ``dir:``)
+        """
+        found = self.find(f"blobs/{digest.algorithm}/{digest.hex}")
+        return (
+            found or self.find(digest.hex) or self.find(f"{digest.hex}.manifest.json")
+        )
+
+    def document(self, member: Member) -> bytes:
+        """The bytes of the JSON file *member*. Raises ArchiveError when too many."""
+        if member.name in self._kept:
+            return self._kept[member.name]
+        if member.size > JSON_LIMIT:
+            raise ArchiveError(
+                f"{quoted(member.name)}: {member.size} bytes of JSON, the limit is "
+                f"{JSON_LIMIT}"
+            )
+        self._kept_size += member.size
+        if self._kept_size > DOCUMENTS_LIMIT:
+            raise ArchiveError(
+                f"{quoted(member.name)}: all the JSON takes more than the "
+                f"{DOCUMENTS_LIMIT} bytes it may"
+            )
+        self._kept[member.name] = self._documents[member.name]
+        return self._kept[member.name]
+
+    def image_config(self, member: Member) -> ImageConfig:
+        """The image config in *member*. Raises ArchiveError, InvalidJSON."""
+        if member.name not in self._configs:
+            with naming(member.name):
+                config = ImageConfig.from_bytes(self.document(member))
+            self._configs[member.name] = config
+        return self._configs[member.name]
+
+    def compression(self, member: Member) -> Compression:
+        """How the blob in *member* is packed."""
+        return compression_of(self._heads[member.name] if member.size else b"")
+
+    def count_descriptors(self, count: int) -> None:
+        """Take note of *count* more layers or manifests. Raises ArchiveError."""
+        self._descriptors += count
+        if self._descriptors > DESCRIPTOR_LIMIT:
+            raise ArchiveError(
+                f"it names more than {DESCRIPTOR_LIMIT} layers and manifests"
+            )
+
+
+def blob_digest(name: str) -> Digest | None:
+    """The digest that *name* gives the blob of an OCI layout."""
+    match = _BLOB_NAME.fullmatch(name)
+    try:
+        return Digest(f"{match[1]}:{match[2]}") if match else None
+    except InvalidDigest:
+        return None
+
+
+def config_digest(name: str) -> Digest | None:
+    """The digest that *name* gives a config; docker, ko and nix name theirs so."""
+    match = _CONFIG_NAME.fullmatch(name)
+    return Digest(f"sha256:{match[1]}") if match else blob_digest(name)
+
+
+def check_bytes(content: bytes, digest: Digest, name: str) -> None:
+    """Nothing, when *content* has the *digest*. Raises ArchiveError."""
+    hasher = digest.hasher()
+    hasher.update(content)
+    found = Digest.from_hash(hasher)
+    if found != digest:
+        raise ArchiveError(
+            f"{quoted(name)}: its digest is {found}, it should be {digest}; the "
+            "archive is damaged, save it again"
+        )
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Put *name* before what the ``with`` raises about a document."""
+    try:
+        yield
+    except (InvalidJSON, InvalidDigest) as error:
+        raise type(error)(f"{quoted(name)}: {error}") from error

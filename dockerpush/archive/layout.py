@@ -1,0 +1,311 @@
+"""Images as an OCI image layout tells them: index.json and what it leads to.
+
+(image-spec, image-layout.md). The same walk serves the form that skopeo and podman call
+``dir:``, whose manifest.json is the image's own manifest.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Mapping
+
+from ..errors import ArchiveError
+from ..oci import (
+    DOCKER_CONFIG,
+    OCI_CONFIG,
+    RAW_LAYER_TYPES,
+    Descriptor,
+    Digest,
+    ImageConfig,
+    Index,
+    Manifest,
+    parse_json,
+    require,
+)
+from .contents import Contents, check_bytes, naming
+from .model import (
+    Absent,
+    Compression,
+    Member,
+    Node,
+    StoredBlob,
+    StoredIndex,
+    StoredManifest,
+)
+from .names import quoted
+
+INDEX_JSON = "index.json"
+
+DEPTH_LIMIT = 8
+"""Indexes within indexes; real ones have two."""
+
+FULL_NAME = "io.containerd.image.name"
+REF_NAME = "org.opencontainers.image.ref.name"
+
+_TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+_LAYER_TYPES = (
+    "application/vnd.oci.image.layer.",
+    "application/vnd.docker.image.rootfs.",
+)
+_ATTESTATION = "vnd.docker.reference.type"
+
+
+@dataclass(frozen=True)
+class Root:
+    """What one digest of index.json leads to, under all its names there."""
+
+    names: tuple[str, ...]
+    tags: tuple[str, ...]
+    node: Node
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a layout leads to: its *roots*, and what is strange about them.
+
+    *problems* says by digest why a manifest does not fit its blobs; *subjects* which
+    manifest another one is about; *foreign* which layers lie elsewhere.
+    """
+
+    roots: tuple[Root, ...] = ()
+    problems: Mapping[Digest, str] = field(default_factory=dict)
+    subjects: Mapping[Digest, Digest] = field(default_factory=dict)
+    foreign: Mapping[Digest, Descriptor] = field(default_factory=dict)
+
+
+def read_layout(contents: Contents, member: Member) -> Layout:
+    """Everything that the index.json in *member* leads to.
+
+    Manifests, indexes and configs are checked against their descriptors. Raises
+    ArchiveError, InvalidJSON, InvalidDigest.
+    """
+    raw = contents.document(member)
+    contents.count_descriptors(raw.count(b'"digest"'))
+    with naming(member.name):
+        index = Index.from_bytes(raw)
+    walk = _Walk(contents)
+    nodes = tuple(walk.visit(descriptor, 1).node for descriptor in index.manifests)
+    if _is_one_image(index):
+        whole = StoredIndex(Descriptor.of(index.media_type, raw), raw, nodes)
+        return walk.layout((Root((), (), whole),))
+    return walk.layout(_merged(index.manifests, nodes))
+
+
+def read_manifest_folder(contents: Contents, member: Member) -> Layout:
+    """The image whose own manifest or index is the manifest.json in *member*."""
+    raw = contents.document(member)
+    walk = _Walk(contents)
+    node = walk.read(Descriptor.of("", raw), raw, 1).node
+    return walk.layout((Root((), (), node),))
+
+
+def _is_one_image(index: Index) -> bool:
+    """True for an index.json that lists the platforms of one image, without a name.
+
+    (image-spec, image-layout.md, index.json: it may be a multi-platform index itself)
+    """
+    platforms = [entry.platform for entry in index.manifests]
+    return (
+        len(platforms) > 1
+        and len(set(platforms)) == len(platforms)
+        and None not in platforms
+        and not any(map(_names, index.manifests))
+        and not any(map(_tags, index.manifests))
+    )
+
+
+def _merged(
+    descriptors: tuple[Descriptor, ...], nodes: tuple[Node, ...]
+) -> tuple[Root, ...]:
+    """One root for each digest, which an index lists once for every tag."""
+    roots: dict[Digest, Root] = {}
+    for descriptor, node in zip(descriptors, nodes):
+        root = roots.get(descriptor.digest, Root((), (), node))
+        roots[descriptor.digest] = Root(
+            root.names + _names(descriptor), root.tags + _tags(descriptor), root.node
+        )
+    return tuple(roots.values())
+
+
+def _names(descriptor: Descriptor) -> tuple[str, ...]:
+    """The full references among the annotations of *descriptor*."""
+    annotations = descriptor.annotations or {}
+    values = (annotations.get(FULL_NAME), annotations.get(REF_NAME))
+    return tuple(name for name in values if name and not _TAG.fullmatch(name))
+
+
+def _tags(descriptor: Descriptor) -> tuple[str, ...]:
+    """The annotation that docker means as a tag, and others as a reference."""
+    name = (descriptor.annotations or {}).get(REF_NAME)
+    return (name,) if name and _TAG.fullmatch(name) else ()
+
+
+@dataclass(frozen=True)
+class _Visited:
+    """A node with the number of nodes below and including it, and their depth."""
+
+    node: Node
+    weight: int = 1
+    height: int = 1
+
+
+class _Walk:
+    """Reads each manifest once, however often and under whatever names it is listed.
+
+    What indexes add up to is counted with repeats, since that is how often whoever
+    walks over the result comes by.
+    """
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+        self._visited: dict[tuple[Digest, int], _Visited] = {}
+        self._problems: dict[Digest, str] = {}
+        self._subjects: dict[Digest, Digest] = {}
+        self._foreign: dict[Digest, Descriptor] = {}
+
+    def layout(self, roots: tuple[Root, ...]) -> Layout:
+        return Layout(roots, self._problems, self._subjects, self._foreign)
+
+    def visit(self, descriptor: Descriptor, depth: int) -> _Visited:
+        """What *descriptor* names, *depth* indexes below the top."""
+        key = (descriptor.digest, descriptor.size)
+        known = self._visited.get(key)
+        if known is None:
+            known = self._visited[key] = self._find(descriptor, depth)
+        else:
+            self._contents.count_descriptors(known.weight)
+        _check_depth(depth + known.height - 1)
+        return replace(known, node=_described(known.node, descriptor))
+
+    def _find(self, descriptor: Descriptor, depth: int) -> _Visited:
+        _check_depth(depth)
+        member = self._contents.find_blob(descriptor.digest)
+        if member is None:
+            return _Visited(Absent(descriptor))
+        if member.size != descriptor.size:
+            raise ArchiveError(
+                f"{quoted(member.name)}: {member.size} bytes, its descriptor says "
+                f"{descriptor.size}; the archive is damaged, save it again"
+            )
+        raw = self._contents.document(member)
+        check_bytes(raw, descriptor.digest, member.name)
+        with naming(member.name):
+            return self.read(descriptor, raw, depth)
+
+    def read(self, descriptor: Descriptor, raw: bytes, depth: int) -> _Visited:
+        """The index or manifest in *raw*."""
+        self._contents.count_descriptors(raw.count(b'"digest"'))
+        record = require(parse_json(raw, "manifest"), dict, "manifest")
+        if record.get("schemaVersion") == 1:
+            raise ArchiveError(
+                f"{descriptor.digest}: a manifest of schema version 1, which no "
+                "registry takes any more; pull the image anew and save it again"
+            )
+        if "manifests" in record:
+            return self._read_index(descriptor, raw, depth)
+        return _Visited(self._read_manifest(descriptor, raw))
+
+    def _read_index(self, descriptor: Descriptor, raw: bytes, depth: int) -> _Visited:
+        index = Index.from_bytes(raw, descriptor.media_type)
+        children = [self.visit(child, depth + 1) for child in index.manifests]
+        node = StoredIndex(
+            replace(descriptor, media_type=index.media_type),
+            raw,
+            tuple(child.node for child in children),
+        )
+        weight = 1 + sum(child.weight for child in children)
+        height = 1 + max((child.height for child in children), default=0)
+        return _Visited(node, weight, height)
+
+    def _read_manifest(self, descriptor: Descriptor, raw: bytes) -> StoredManifest:
+        manifest = Manifest.from_bytes(raw, descriptor.media_type)
+        if manifest.subject:
+            self._subjects[descriptor.digest] = manifest.subject.digest
+        config, image_config = self._read_config(descriptor, manifest)
+        diff_ids: list[Digest | None] = list(
+            image_config.diff_ids if image_config else ()
+        )
+        count = len(manifest.layers)
+        if image_config and len(diff_ids) != count:
+            self._problems[descriptor.digest] = (
+                f"{count} layers, but {len(diff_ids)} diff_ids in its config"
+            )
+        diff_ids += [None] * count
+        return StoredManifest(
+            replace(descriptor, media_type=manifest.media_type),
+            raw,
+            manifest.config,
+            config,
+            image_config,
+            tuple(
+                self._layer(layer, diff_id, descriptor.digest)
+                for layer, diff_id in zip(manifest.layers, diff_ids)
+            ),
+        )
+
+    def _read_config(
+        self, descriptor: Descriptor, manifest: Manifest
+    ) -> tuple[bytes | None, ImageConfig | None]:
+        member = self._contents.find_blob(manifest.config.digest)
+        if member is None:
+            return None, None
+        raw = self._contents.document(member)
+        check_bytes(raw, manifest.config.digest, member.name)
+        if len(raw) != manifest.config.size:
+            self._problems[descriptor.digest] = (
+                f"its config has {len(raw)} bytes, not {manifest.config.size}"
+            )
+        if not _is_image(descriptor, manifest):
+            return raw, None
+        return raw, self._contents.image_config(member)
+
+    def _layer(
+        self, layer: Descriptor, diff_id: Digest | None, manifest: Digest
+    ) -> StoredBlob:
+        member = self._contents.find_blob(layer.digest)
+        if member is None:
+            if layer.urls:
+                self._foreign[layer.digest] = layer
+            return StoredBlob(
+                None, layer.size, Compression.NONE, layer.digest, diff_id, layer
+            )
+        compression = self._contents.compression(member)
+        if member.size != layer.size:
+            self._problems[manifest] = (
+                f"its layer {layer.digest} has {member.size} bytes, not {layer.size}"
+            )
+        elif layer.media_type in RAW_LAYER_TYPES and diff_id not in (
+            None,
+            layer.digest,
+        ):
+            self._problems[manifest] = (
+                f"its layer {layer.digest} is not the {diff_id} that its config wants"
+            )
+        return StoredBlob(
+            member.name, member.size, compression, layer.digest, diff_id, layer
+        )
+
+
+def _check_depth(depth: int) -> None:
+    if depth > DEPTH_LIMIT:
+        raise ArchiveError(f"indexes within indexes, more than {DEPTH_LIMIT} deep")
+
+
+def _described(node: Node, descriptor: Descriptor) -> Node:
+    """*node* under another *descriptor*, with the media type that its bytes have."""
+    if isinstance(node, Absent):
+        return Absent(descriptor)
+    if node.descriptor:
+        descriptor = replace(descriptor, media_type=node.descriptor.media_type)
+    return replace(node, descriptor=descriptor)
+
+
+def _is_image(descriptor: Descriptor, manifest: Manifest) -> bool:
+    """False for attestations, signatures, charts and whatever else is no image."""
+    return (
+        _ATTESTATION not in (descriptor.annotations or {})
+        and not manifest.artifact_type
+        and manifest.config.media_type in (OCI_CONFIG, DOCKER_CONFIG)
+        and all(layer.media_type.startswith(_LAYER_TYPES) for layer in manifest.layers)
+    )

@@ -1,0 +1,82 @@
+"""Which image of an archive is meant, when it holds several or has several names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Iterator, Sequence
+
+from ..errors import NotFound, UsageError
+from ..oci import Digest
+from .model import StoredImage
+from .names import canonical, quoted
+
+_SHOWN = 20
+
+
+def select_image(images: Sequence[StoredImage], name: str | None = None) -> StoredImage:
+    """The one of *images* that *name* means, under that name alone.
+
+    *name* is a RepoTag as written, a reference that means the same to Docker, the end
+    of one (``app:1`` for ``localhost/app:1``), a tag, or a digest, tried in this order.
+    Raises NotFound when it means none; UsageError when it, or its absence, leaves the
+    choice among several. Both list what there is.
+    """
+    if name is None:
+        if len(images) > 1:
+            raise UsageError(
+                f"the archive holds {len(images)} images, pick one with --name: "
+                + describe(images)
+            )
+        return images[0]
+    found = _matching(images, name)
+    if not found:
+        raise NotFound(
+            f"no image {quoted(name)} in the archive, it holds: {describe(images)}"
+        )
+    if len(found) > 1:
+        raise UsageError(
+            f"{quoted(name)} means {len(found)} images of the archive, name one in "
+            f"full: {describe(found)}"
+        )
+    return found[0]
+
+
+def describe(images: Sequence[StoredImage]) -> str:
+    """The names of *images*, for an error; an image without one has its digest."""
+    names = [name for image in images for name in _labels(image)]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _labels(image: StoredImage) -> tuple[str, ...]:
+    return image.names + image.tags or (f"(no name) {next(_digests(image))}",)
+
+
+def _matching(images: Sequence[StoredImage], name: str) -> list[StoredImage]:
+    """What the first rule that fits anything fits."""
+    meant = canonical(name)
+    rules = (
+        lambda text: text == name,
+        lambda text: canonical(text) == meant,
+        lambda text: canonical(text).endswith(f"/{name}"),
+        lambda text: canonical(text).rpartition(":")[2] == name,
+    )
+    for rule in rules:
+        found = [
+            replace(image, names=(text,), tags=())
+            for image in images
+            for text in image.names
+            if rule(text)
+        ]
+        if found:
+            return found
+    by_tag = [replace(i, names=(), tags=(name,)) for i in images if name in i.tags]
+    return by_tag or [image for image in images if name in map(str, _digests(image))]
+
+
+def _digests(image: StoredImage) -> Iterator[Digest]:
+    """What identifies *image* without a name: its manifest, its config."""
+    if image.root is not None and image.root.descriptor is not None:
+        yield image.root.descriptor.digest
+    if image.entry is not None:
+        yield image.entry.config_descriptor.digest

@@ -1,0 +1,92 @@
+"""What bytes are, told by how they begin; and what to do when they are no tar."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+from ..errors import ArchiveError
+from .blocks import BLOCK, is_header
+from .model import Compression
+
+HEAD_SIZE = 16
+"""Bytes from the beginning of a blob that `compression_of` needs."""
+
+_ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)
+_BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17\x72\x45\x38\x50\x90)", re.DOTALL)
+
+_UNPACK = {
+    Compression.GZIP: ("gunzip", (".gz", ".tgz")),
+    Compression.BZIP2: ("bunzip2", (".bz2", ".tbz2", ".tbz")),
+    Compression.XZ: ("unxz", (".xz", ".txz")),
+    Compression.ZSTD: ("unzstd", (".zst", ".tzst")),
+}
+
+_OTHER_FILES = (
+    (re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE), "an HTML or XML page"),
+    (re.compile(rb"\s*[{\[]"), "a JSON file"),
+    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, not the file itself"),
+    (re.compile(rb"PK\x03\x04"), "a zip file"),
+    (re.compile(rb"Rar!|7z\xbc\xaf"), "a rar or 7z file"),
+    (re.compile(rb"!<arch>"), "an ar file or a Debian package"),
+    (re.compile(rb"\x7fELF|MZ"), "a program"),
+    (re.compile(rb"hsqs"), "a squashfs file system"),
+    (re.compile(rb"QFI\xfb"), "a disk image of a virtual machine"),
+    (re.compile(rb"07070[127]"), "a cpio archive"),
+    (re.compile(rb"[\t\n\r\x20-\x7e]+\Z"), "a text file"),
+)
+
+
+def compression_of(head: bytes) -> Compression:
+    """How what begins with *head* is packed; NONE when that is none we know."""
+    if head.startswith(b"\x1f\x8b"):
+        return Compression.GZIP
+    if head.startswith(b"\x28\xb5\x2f\xfd") or _ZSTD_SKIPPABLE.match(head):
+        return Compression.ZSTD
+    if head.startswith(b"\xfd7zXZ\0"):
+        return Compression.XZ
+    if _BZIP2.match(head):
+        return Compression.BZIP2
+    return Compression.NONE
+
+
+def check_tar(head: bytes, path: PurePath) -> None:
+    """Nothing, when a file at *path* that begins with *head* is a plain tar.
+
+    Raises ArchiveError, which says what the file looks like and what to do.
+    """
+    if not head:
+        raise ArchiveError("the file is empty; save the image again")
+    compression = compression_of(head)
+    if compression is not Compression.NONE:
+        refuse_compressed(compression, path)
+    if is_header(head):
+        return
+    if len(head) == BLOCK and not any(head):
+        raise ArchiveError("it starts with zeros; an empty tar, or a failed download")
+    for pattern, what in _OTHER_FILES:
+        if pattern.match(head):
+            raise ArchiveError(
+                f"not a tar, it looks like {what}; wanted what docker save writes"
+            )
+    raise ArchiveError("not a tar; wanted what docker save or podman save writes")
+
+
+def refuse_compressed(compression: Compression, path: PurePath) -> None:
+    """Raises ArchiveError with the command that makes a plain tar of *path*."""
+    program, suffixes = _UNPACK[compression]
+    if path.suffix in suffixes:
+        command = f"{program} {path}"
+    else:
+        command = f"{program} < {path} > {path.stem}-plain.tar"
+    raise ArchiveError(
+        f"compressed with {compression.value}; decompress it first: {command}"
+    )
+
+
+def refuse_stream() -> None:
+    """Raises ArchiveError, which says how to give a file instead of a pipe."""
+    raise ArchiveError(
+        "standard input cannot be read as an archive; write it to a file first: "
+        "cat > image.tar"
+    )
