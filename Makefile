@@ -8,7 +8,7 @@ LINT := .venv-lint/bin/python
 DEMO := .venv-demo/bin/python
 BUILD := .venv-build/bin/python
 
-# The oldest urllib3 and the oldest Python that we promise, for what is carried along.
+# What is carried to other machines must run on the oldest Python that we promise.
 PORTABLE := --python-version 3.9 --implementation py --abi none --platform any --only-binary=:all:
 
 .PHONY: help demo test test-all lint bench pyz wheelhouse dist clean
@@ -34,12 +34,10 @@ bench: .venv-test/done  ## measure against skopeo and the others on the PATH (AR
 	$(TEST) -m pip install --quiet -e '.[fast]'
 	$(TEST) -m tests.bench $(ARGS)
 
-pyz: .venv-build/done  ## dist/dockerpush.pyz: one file that a bare Python runs
+pyz: wheelhouse  ## dist/dockerpush.pyz: one file that a bare Python runs
 	rm -rf build/pyz
-	$(BUILD) -m pip wheel --quiet --no-deps -w build/pyz-wheel .
-	$(BUILD) -m pip install --quiet --no-compile $(PORTABLE) --target build/pyz --find-links build/pyz-wheel dockerpush
+	$(BUILD) -m pip install --quiet --no-compile --no-index --no-deps --target build/pyz dist/wheelhouse/*.whl
 	rm -rf build/pyz/bin
-	mkdir -p dist
 	$(BUILD) -m zipapp build/pyz -c -m dockerpush.__main__:main -p '/usr/bin/env python3' -o dist/dockerpush.pyz
 
 wheelhouse: .venv-build/done  ## dist/wheelhouse: what pip install --no-index needs
