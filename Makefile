@@ -35,13 +35,12 @@ bench: .venv-test/done  ## measure against skopeo and the others on the PATH (AR
 	$(TEST) -m tests.bench $(ARGS)
 
 pyz: wheelhouse  ## dist/dockerpush.pyz: one file that a bare Python runs
-	rm -rf build/pyz
 	$(BUILD) -m pip install --quiet --no-compile --no-index --no-deps --target build/pyz dist/wheelhouse/*.whl
 	rm -rf build/pyz/bin
 	$(BUILD) -m zipapp build/pyz -c -m dockerpush.__main__:main -p '/usr/bin/env python3' -o dist/dockerpush.pyz
 
 wheelhouse: .venv-build/done  ## dist/wheelhouse: what pip install --no-index needs
-	rm -rf dist/wheelhouse
+	rm -rf build dist/wheelhouse
 	$(BUILD) -m pip wheel --quiet --no-deps -w dist/wheelhouse .
 	$(BUILD) -m pip download --quiet $(PORTABLE) -d dist/wheelhouse --find-links dist/wheelhouse dockerpush
 
@@ -65,6 +64,7 @@ clean:  ## remove what these commands made
 
 .venv-demo/done: setup.cfg setup.py $(wildcard dockerpush/*.py dockerpush/*/*.py)
 	$(PYTHON) -m venv .venv-demo
+	rm -rf build
 	$(DEMO) -m pip install --quiet .
 	@touch $@
 
