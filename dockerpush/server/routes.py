@@ -1,0 +1,93 @@
+"""Which endpoint of the distribution-spec a request is for; pure."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote
+
+from .errors import NAME_UNKNOWN, UNSUPPORTED, ProtocolError
+from .names import Repository
+
+
+class Resource(enum.Enum):
+    """What a path names."""
+
+    BASE = "base"
+    CATALOG = "catalog"
+    BLOB = "blob"
+    UPLOADS = "uploads"
+    UPLOAD = "upload"
+    MANIFEST = "manifest"
+    TAGS = "tags"
+    REFERRERS = "referrers"
+
+
+@dataclass(frozen=True)
+class Route:
+    """A resource of *repository*; *item* is a digest, reference or session, unchecked.
+
+    *repository* is None for what belongs to no repository.
+    """
+
+    resource: Resource
+    repository: Repository | None = None
+    item: str = ""
+
+
+_PATTERNS = (
+    (Resource.UPLOADS, re.compile(r"(.+)/blobs/uploads/?()")),
+    (Resource.UPLOAD, re.compile(r"(.+)/blobs/uploads/([^/]+)")),
+    (Resource.BLOB, re.compile(r"(.+)/blobs/([^/]+)")),
+    (Resource.MANIFEST, re.compile(r"(.+)/manifests/([^/]+)")),
+    (Resource.TAGS, re.compile(r"(.+)/tags/list()")),
+    (Resource.REFERRERS, re.compile(r"(.+)/referrers/([^/]+)")),
+)
+
+METHODS = {
+    Resource.BASE: ("GET", "HEAD"),
+    Resource.CATALOG: ("GET", "HEAD"),
+    Resource.BLOB: ("GET", "HEAD", "DELETE"),
+    Resource.UPLOADS: ("POST",),
+    Resource.UPLOAD: ("GET", "HEAD", "PATCH", "PUT", "DELETE"),
+    Resource.MANIFEST: ("GET", "HEAD", "PUT", "DELETE"),
+    Resource.TAGS: ("GET", "HEAD"),
+    Resource.REFERRERS: ("GET", "HEAD"),
+}
+"""The methods that an endpoint knows."""
+
+
+def split_target(target: str) -> tuple[str, dict[str, list[str]]]:
+    """The decoded path of a request target, and the values of its query.
+
+    Raises ProtocolError (400) for a query with absurdly many fields.
+    """
+    path, _, query = target.partition("?")
+    try:
+        return unquote(path), parse_qs(query, keep_blank_values=True, max_num_fields=64)
+    except ValueError as error:
+        raise ProtocolError(400, UNSUPPORTED, f"bad query: {error}") from error
+
+
+def parse_route(path: str) -> Route:
+    """The route of a decoded path. Raises ProtocolError: 404, or a bad name."""
+    if path in ("/v2", "/v2/"):
+        return Route(Resource.BASE)
+    if path == "/v2/_catalog":
+        return Route(Resource.CATALOG)
+    rest = path[len("/v2/") :] if path.startswith("/v2/") else ""
+    for resource, pattern in _PATTERNS:
+        match = pattern.fullmatch(rest)
+        if match is not None:
+            return Route(resource, Repository(match[1]), match[2])
+    raise ProtocolError(404, NAME_UNKNOWN, f"no such endpoint: {path[:160]!r}")
+
+
+def check_method(route: Route, method: str) -> None:
+    """Raises ProtocolError (405) when the endpoint does not know *method*."""
+    known = METHODS[route.resource]
+    if method not in known:
+        headers = {"Allow": ", ".join(known)}
+        message = f"{method} is not for this endpoint"
+        raise ProtocolError(405, UNSUPPORTED, message, headers=headers)
