@@ -46,6 +46,10 @@ class StateError(PusherError):
     """A file of the state directory cannot be read or written, and must be."""
 
 
+class HelperFailed(PusherError):
+    """A credential helper is missing, failed, or did not answer in time."""
+
+
 class Cancelled(PusherError):
     """The work was asked to stop before it was done."""
 

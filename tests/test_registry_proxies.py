@@ -163,6 +163,9 @@ class TestAddress:
         proxy = settings.proxy_for("https://r.example/")
         assert proxy is not None
         assert proxy.authorization.reveal() == "Basic YWxpQGNlOnA6dw=="
+        assert proxy.address.reveal() == text
+        assert settings.address_for("https://r.example/") == text
+        assert settings.address_for("http://r.example/") is None
         assert (str(proxy), proxy.source) == ("http://p.example:3128", "HTTPS_PROXY")
         for shown in (repr(proxy), repr(settings)):
             assert not any(part in shown for part in ("p%3Aw", "p:w", "YWxp", "ali"))
@@ -170,6 +173,7 @@ class TestAddress:
     def test_a_user_without_a_password_is_one(self) -> None:
         assert Proxy.parse("u@p:1").authorization.reveal() == "Basic dTo="
         assert not Proxy.parse("p:1").authorization
+        assert Proxy.parse("p:1").address.reveal() == "http://p:1"
 
     def test_socks_is_refused_in_clear_words(self) -> None:
         settings = ProxySettings.from_environ(

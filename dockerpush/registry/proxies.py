@@ -30,16 +30,33 @@ _Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 class Proxy:
     """An HTTP proxy: *url* is ``scheme://host:port``, without credentials.
 
-    *authorization* is the value of Proxy-Authorization; *source* says who named the
-    proxy: a variable or ``--proxy``.
+    *user* is ``user[:password]`` as it stood in the address, percent-encoded; *source*
+    says who named the proxy: a variable or ``--proxy``.
     """
 
     url: str
-    authorization: Secret = NO_SECRET
+    user: Secret = NO_SECRET
     source: str = "--proxy"
 
     def __str__(self) -> str:
         return self.url
+
+    @property
+    def authorization(self) -> Secret:
+        """The value of Proxy-Authorization (RFC 7617); false without a user."""
+        if not self.user:
+            return NO_SECRET
+        name, _, password = self.user.reveal().partition(":")
+        pair = f"{unquote(name)}:{unquote(password)}"
+        raw = pair.encode("utf-8", "surrogateescape")
+        return Secret("Basic " + base64.b64encode(raw).decode())
+
+    @property
+    def address(self) -> Secret:
+        """The URL with user and password in it."""
+        if not self.user:
+            return Secret(self.url)
+        return Secret(self.url.replace("://", f"://{self.user.reveal()}@", 1))
 
     @classmethod
     def parse(cls, text: str, source: str = "--proxy") -> Proxy:
@@ -62,10 +79,10 @@ class Proxy:
                 f"{source} is not the address of a proxy, wanted "
                 f"http://[USER:PASSWORD@]HOST:PORT, got {_shown(text)!r}"
             )
-        host = (
-            f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        )
-        return cls(f"{scheme}://{host}:{port}", _authorization(parts), source)
+        name = parts.hostname or ""
+        host = f"[{name}]" if ":" in name else name
+        user = Secret(parts.netloc.rpartition("@")[0])
+        return cls(f"{scheme}://{host}:{port}", user, source)
 
 
 @dataclass(frozen=True)
@@ -110,6 +127,11 @@ class ProxySettings:
             return None
         return Proxy.parse(text.reveal(), source)
 
+    def address_for(self, url: str) -> str | None:
+        """As `proxy_for`, as one URL that holds the proxy's user and password."""
+        proxy = self.proxy_for(url)
+        return proxy.address.reveal() if proxy else None
+
     def _chosen(self, scheme: str, host: str) -> tuple[str, Secret]:
         if self.named is not None:
             return "--proxy", self.named
@@ -133,7 +155,7 @@ def explain(error: BaseException, proxy: Proxy) -> str | None:
 def explain_status(status: int, proxy: Proxy) -> str:
     """One line for a *status* that *proxy* itself answered, and what to do next."""
     who = f"the proxy {proxy.url} (from {proxy.source})"
-    if status == 407 and proxy.authorization:
+    if status == 407 and proxy.user:
         return f"{who} refuses the user or password in its address: correct them there"
     if status == 407:
         return f"{who} wants a password: name it as http://USER:PASSWORD@HOST:PORT"
@@ -189,13 +211,6 @@ def _port(parts: SplitResult) -> int | None:
 def _shown(text: str) -> str:
     """*text* without what may be a password."""
     return re.sub(r"^([a-zA-Z0-9+.-]+://)?.*@", r"\1***@", text, flags=re.S)[:100]
-
-
-def _authorization(parts: SplitResult) -> Secret:
-    if parts.username is None:
-        return NO_SECRET
-    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return Secret("Basic " + base64.b64encode(pair.encode()).decode())
 
 
 def _exempts(entry: str, host: str, port: int | None) -> bool:
