@@ -1,0 +1,297 @@
+"""Connections that can be cancelled at any moment, and that tell what went wrong.
+
+Rules:
+- A socket is known to the Cancellation from its first moment to its real end, also
+  through the TLS handshake, so that cancelling wakes whoever waits on it.
+- Connecting is short. While a request is sent, the socket's time-out counts for one
+  piece of the body; while its answer is awaited, urllib3 sets the time that the caller
+  allows; while the answer's body is read, it is the time for one piece again.
+- A peer may answer before it has the whole body (413, 401), and close. So we look for
+  an answer between pieces, and still ask for one after the connection broke. Such a
+  connection is never used again.
+- Works over urllib3 1.26 and 2: only hooks that both have are overridden.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import selectors
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Iterable, Iterator, Union
+
+import urllib3
+import urllib3.connection
+from urllib3.util.wait import wait_for_read
+
+from ..cancellation import Cancellation
+from ..errors import ArchiveError, PusherError
+from .failures import (
+    broke_while_sending,
+    cannot_connect,
+    cannot_resolve,
+    proxy_failure,
+    tls_failure,
+)
+from .origins import Address, Resolver
+
+Piece = Union[bytes, bytearray, memoryview]
+"""A part of a body; small enough for a slow link to take in one time-out."""
+
+POLL = 0.1
+"""Seconds between two looks at the cancellation while a connection is being made."""
+LATE_ANSWER = 5.0
+"""Seconds to wait for an answer after a peer stopped taking the body."""
+
+
+@dataclass(frozen=True)
+class Dialer:
+    """How to open sockets: all that a connection needs beyond host and port.
+
+    *timeout* is seconds for the handshakes and for one piece, *connect_timeout* for one
+    address. *admit* raises NetworkError for an address that we may not go to.
+    """
+
+    cancellation: Cancellation
+    resolve: Resolver
+    timeout: float
+    connect_timeout: float
+    admit: Callable[[str, Address], None]
+
+    def dial(self, host: str, port: int) -> socket.socket:
+        """A connected socket to the first address of *host* that answers.
+
+        Raises NetworkError, TransientError or Cancelled.
+        """
+        failure: OSError | None = None
+        for address in self._addresses(host, port):
+            self.admit(host, address)
+            try:
+                return self._connected(address)
+            except OSError as error:
+                failure = error
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise cannot_connect(where, failure) from failure
+
+    def _addresses(self, host: str, port: int) -> list[Address]:
+        self.cancellation.check()
+        try:
+            return self.resolve(host, port)
+        except (OSError, UnicodeError) as error:
+            known = error if isinstance(error, OSError) else OSError(str(error))
+            raise cannot_resolve(host, known) from error
+
+    def _connected(self, address: Address) -> socket.socket:
+        sock = WatchedSocket(
+            address.family, socket.SOCK_STREAM, cancellation=self.cancellation
+        )
+        try:
+            sock.settimeout(0)
+            with contextlib.suppress(BlockingIOError):
+                sock.connect(address.target)
+            self._await_connection(sock)
+            sock.settimeout(self.timeout)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _await_connection(self, sock: socket.socket) -> None:
+        deadline = time.monotonic() + self.connect_timeout
+        with selectors.DefaultSelector() as selector:
+            selector.register(sock, selectors.EVENT_WRITE)
+            while not selector.select(POLL):
+                self.cancellation.check()
+                if time.monotonic() >= deadline:
+                    raise socket.timeout("timed out")
+        self.cancellation.check()
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+
+
+class WatchedSocket(socket.socket):
+    """A socket that is known to a Cancellation for as long as it is open."""
+
+    def __init__(self, family: int, kind: int, *, cancellation: Cancellation) -> None:
+        super().__init__(family, kind)
+        self._cancellation = cancellation
+        cancellation.add_socket(self)
+
+    def detach(self) -> int:
+        """The descriptor, which somebody else owns (and watches) from now on."""
+        self._cancellation.remove_socket(self)
+        return super().detach()
+
+    def _real_close(self, *arguments: Any) -> None:
+        self._cancellation.remove_socket(self)
+        super()._real_close(*arguments)  # type: ignore[misc]
+
+
+def watch_tls(context: ssl.SSLContext, cancellation: Cancellation) -> None:
+    """Make the sockets of *context* known to *cancellation*, handshake included."""
+
+    class WatchedTLSSocket(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002
+            cancellation.add_socket(self)
+            super().do_handshake(block)
+
+        def _real_close(self) -> None:
+            cancellation.remove_socket(self)
+            super()._real_close()  # type: ignore[misc]
+
+    context.sslsocket_class = WatchedTLSSocket
+
+
+class WatchedConnection(urllib3.connection.HTTPConnection):
+    """An HTTP connection by the rules of this module."""
+
+    def __init__(self, *arguments: Any, dialer: Dialer, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._dialer = dialer
+        self._request_line = ""
+        self._size = 0
+        self._sent = 0
+        self._sending = False
+        self._answers = 0
+        self._cut: BaseException | None = None  # why the body was not sent to its end
+
+    def _new_conn(self) -> socket.socket:
+        self._answers = 0
+        return self._dialer.dial(self.host, self.port)
+
+    def connect(self) -> None:
+        """Connect, through a proxy's tunnel and TLS where they are needed."""
+        where = f"{self.host}:{self.port}"
+        try:
+            super().connect()
+        except PusherError:
+            raise
+        except ssl.SSLError as error:
+            self._dialer.cancellation.check()
+            raise tls_failure(self._peer(), error) from error
+        except OSError as error:
+            self._dialer.cancellation.check()
+            if "unnel connection failed" in str(error):
+                raise proxy_failure(where, error) from error
+            raise cannot_connect(self._peer(), error) from error
+        # whether certificates count was decided with the context, and urllib3's
+        # warning about it is not for our users
+        self.is_verified = True
+
+    def _peer(self) -> str:
+        host, port = self._tunnel_host or self.host, self._tunnel_port or self.port
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def request(  # type: ignore[override]
+        self,
+        method: str,
+        url: str,
+        body: Iterable[Piece] | None = None,
+        headers: Any = None,
+        **options: Any,
+    ) -> None:
+        """Send a request; an answer that comes early, or a break, ends the body."""
+        self._cut, self._sent, self._sending = None, 0, False
+        if self.sock is None:
+            self.connect()
+        self._wait_at_most(self._dialer.timeout)
+        self._request_line = f"{method} {self._peer()}{url.partition('?')[0]}"
+        self._size = int((headers or {}).get("Content-Length", 0))
+        pieces = None if body is None else self._pieces(body)
+        super().request(method, url, body=pieces, headers=headers, **options)  # type: ignore[arg-type]
+
+    def _pieces(self, body: Iterable[Piece]) -> Iterator[Piece]:
+        self._sending = True
+        for piece in _readable(body):
+            self._dialer.cancellation.check()
+            if self._answered_early():
+                self._cut = self._cut or BrokenPipeError("answered early")
+            if self._cut is not None:
+                return
+            yield piece
+            self._sent += len(piece)
+
+    def send(self, data: Any) -> None:
+        """Send *data*; a break inside a body is kept for `getresponse`."""
+        if self._cut is not None:
+            return
+        try:
+            super().send(data)
+        except OSError as error:
+            self._dialer.cancellation.check()
+            if not self._sending:
+                raise
+            self._cut = error
+
+    def _answered_early(self) -> bool:
+        # before its first answer, TLS 1.3 has session tickets to read
+        if isinstance(self.sock, ssl.SSLSocket) and not self._answers:
+            return False
+        return self.sock is not None and wait_for_read(self.sock, timeout=0)
+
+    def getresponse(self) -> Any:
+        """The answer. Raises TransientError when the body broke and none is there."""
+        sock, cut = self.sock, self._cut
+        if cut is not None:
+            self._wait_at_most(LATE_ANSWER)
+        try:
+            answer = super().getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            self._dialer.cancellation.check()
+            if cut is None and not (self._size and _is_break(error)):
+                raise
+            raise broke_while_sending(
+                self._request_line, self._sent, self._size, cut
+            ) from (cut or error)
+        self._answers += 1
+        self._read_on(sock)
+        return answer
+
+    def _read_on(self, sock: socket.socket | None) -> None:
+        """Prepare for reading the answer's body from *sock*."""
+        with contextlib.suppress(OSError):
+            if sock is not None:
+                sock.settimeout(self._dialer.timeout)
+        if self._cut is not None and self.sock is not None:
+            self.sock.close()  # for real when the answer was read
+            self.sock = None
+
+    def _wait_at_most(self, seconds: float) -> None:
+        self.timeout = seconds
+        if self.sock is not None:
+            self.sock.settimeout(seconds)
+
+
+def _readable(body: Iterable[Piece]) -> Iterator[Piece]:
+    """*body*, whose own failures must not look like those of the network."""
+    try:
+        yield from body
+    except OSError as error:
+        raise ArchiveError(f"cannot read what is to be sent: {error}") from error
+
+
+def _is_break(error: BaseException) -> bool:
+    return isinstance(error, (ConnectionError, ssl.SSLEOFError))
+
+
+class WatchedTLSConnection(WatchedConnection, urllib3.connection.HTTPSConnection):
+    """An HTTPS connection by the rules of this module."""
+
+
+class WatchedPool(urllib3.HTTPConnectionPool):
+    """A pool of WatchedConnection."""
+
+    ConnectionCls = WatchedConnection  # type: ignore[assignment]
+
+
+class WatchedTLSPool(urllib3.HTTPSConnectionPool):
+    """A pool of WatchedTLSConnection."""
+
+    ConnectionCls = WatchedTLSConnection  # type: ignore[assignment]

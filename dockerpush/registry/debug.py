@@ -1,0 +1,69 @@
+"""What may be shown of a request: one place that turns URLs and answers into text.
+
+Rules: a header is never shown. Of a query only the parameters in `_SHOWN` are, so that
+an upload's state, a signature or a token cannot slip through under a new name. What a
+server says is cut to one line without control characters.
+
+Two loggers carry the lines; the command line enables them by `enabled_loggers`:
+``dockerpush.registry.requests`` (OCI_DEBUG=1) has one line per request, and
+``dockerpush.registry.uploads`` (OCI_DEBUG_UPLOAD=1) sessions, chunks and redirects.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Mapping
+
+requests_log = logging.getLogger("dockerpush.registry.requests")
+uploads_log = logging.getLogger("dockerpush.registry.uploads")
+
+_SHOWN = frozenset(
+    ("digest", "mount", "from", "n", "last", "artifactType", "scope", "service")
+)
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u1fff\u2010-\u2027\u2030-\ufffd]+")
+
+
+def enabled_loggers(environ: Mapping[str, str]) -> tuple[logging.Logger, ...]:
+    """The loggers that OCI_DEBUG and OCI_DEBUG_UPLOAD in *environ* turn on."""
+    uploads = _is_on(environ.get("OCI_DEBUG_UPLOAD"))
+    if not uploads and not _is_on(environ.get("OCI_DEBUG")):
+        return ()
+    return (requests_log, uploads_log) if uploads else (requests_log,)
+
+
+def _is_on(value: str | None) -> bool:
+    return (value or "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
+def show_url(url: str) -> str:
+    """*url* without its secrets: no user, no fragment, no unknown parameter."""
+    head, _, query = url.partition("#")[0].partition("?")
+    scheme, separator, rest = head.partition("://")
+    if separator:
+        authority, slash, path = rest.partition("/")
+        head = f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+    shown = [part for part in query.split("&") if part.partition("=")[0] in _SHOWN]
+    if query and len(shown) < len(query.split("&")):
+        shown.append("…")
+    return one_line(head + ("?" + "&".join(shown) if shown else ""), 500)
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """*text* as one printable line of at most *limit* characters."""
+    line = " ".join(_UNPRINTABLE.sub(" ", text[: limit * 20]).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def log_request(
+    method: str, url: str, status: int, *, scopes: tuple[str, ...], seconds: float
+) -> None:
+    """One line for OCI_DEBUG about an answered request."""
+    requests_log.debug(
+        "%s %s -> %d scope=%s %d ms",
+        method,
+        show_url(url),
+        status,
+        ",".join(scopes) or "-",
+        round(seconds * 1000),
+    )

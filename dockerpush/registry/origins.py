@@ -1,0 +1,157 @@
+"""Where a URL leads, and whether we may go there; pure, but for the resolver passed in.
+
+Rules: two URLs have one origin when scheme, host and effective port are the same
+(RFC 6454); a subdomain is another host. A host that the user did not name may not lead
+us to an address closer to us than the registry itself is (loopback, link-local,
+private): otherwise any registry could make us talk to this machine or to a cloud's
+metadata service. The address is checked, not the name (ggcr#2440).
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+from typing import Any, Callable, Iterable, NamedTuple
+
+from ..errors import NetworkError
+from .debug import one_line
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Address(NamedTuple):
+    """A socket family and what `socket.connect` takes for it."""
+
+    family: int
+    target: tuple[Any, ...]
+
+    @property
+    def ip(self) -> str:
+        """The IP literal."""
+        return str(self.target[0])
+
+
+Resolver = Callable[[str, int], "list[Address]"]
+"""(host, port) → addresses to try, in order. Raises OSError (socket.gaierror)."""
+
+_URL = re.compile(
+    r"(?P<scheme>https?)://"
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_.])?)"
+    r"(?::(?P<port>[0-9]{1,5})?)?"
+    r"(?P<target>[/?][\x21-\x22\x24-\x7e]*)?"
+    r"(?:\#.*)?",
+    re.IGNORECASE | re.DOTALL,
+)
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Scheme, host and effective port; *host* is lower case and without brackets."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def host_port(self) -> str:
+        """``host[:port]`` as people write it: no default port, IPv6 in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        default = DEFAULT_PORTS[self.scheme] == self.port
+        return host if default else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host_port}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A URL in two parts; *target* is path and query, never changed on the way."""
+
+    origin: Origin
+    target: str
+
+    @classmethod
+    def parse(cls, url: str) -> Place:
+        """From an absolute URL; a fragment is dropped.
+
+        Raises NetworkError for anything else, also for one with a user name in it.
+        """
+        match = _URL.fullmatch(url)
+        port = int(match["port"]) if match and match["port"] else None
+        if match is None or (port is not None and not 0 < port < 65536):
+            raise NetworkError(f"not a URL that can be followed: {one_line(url, 80)!r}")
+        scheme = match["scheme"].lower()
+        host = match["host"].strip("[]").lower()
+        target = match["target"] or "/"
+        return cls(
+            Origin(scheme, host, port or DEFAULT_PORTS[scheme]),
+            target if target.startswith("/") else "/" + target,
+        )
+
+    @property
+    def url(self) -> str:
+        """The whole URL."""
+        return f"{self.origin}{self.target}"
+
+
+def same_origin(one: str, other: str) -> bool:
+    """True when the absolute URLs *one* and *other* have one origin."""
+    return Place.parse(one).origin == Place.parse(other).origin
+
+
+class Nearness(enum.Enum):
+    """How close to us an address is."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+    LINK_LOCAL = "link-local"
+    LOOPBACK = "loopback"
+
+
+def nearness(address: str) -> Nearness:
+    """Where the IP literal *address* is; IPv4 inside IPv6 counts as itself."""
+    ip = _unwrapped(ipaddress.ip_address(address.partition("%")[0]))
+    if ip.is_loopback or ip.is_unspecified:
+        return Nearness.LOOPBACK
+    if ip.is_link_local:
+        return Nearness.LINK_LOCAL
+    return Nearness.PUBLIC if ip.is_global else Nearness.PRIVATE
+
+
+def _unwrapped(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or ip
+
+
+def resolve(host: str, port: int) -> list[Address]:
+    """The addresses of *host*, by the system. Raises OSError (socket.gaierror)."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [Address(family, target) for family, _, _, _, target in found]
+
+
+def is_loopback(host: str) -> bool:
+    """True for names and literals that can only mean this machine (RFC 6761)."""
+    name = host.strip("[]").lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def allowed_from(home: Iterable[Address]) -> frozenset[Nearness]:
+    """How near a foreign host may be when the registry is at the addresses *home*."""
+    there = {nearness(address.ip) for address in home}
+    if Nearness.LOOPBACK in there:
+        there.add(Nearness.PRIVATE)
+    return frozenset(there | {Nearness.PUBLIC})

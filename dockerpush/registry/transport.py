@@ -1,0 +1,338 @@
+"""Requests over pooled connections: one attempt each, no redirects, no credentials.
+
+Rules: one urllib3 pool per origin and proxy, with urllib3's own retries and redirects
+off. A body is an iterable of pieces with a Content-Length, never chunked. Every failure
+leaves as NetworkError, TransientError or Cancelled. A Response is closed by whoever
+asked for it; closing gives the connection back when nothing is left on it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import ssl
+import threading
+import time
+from dataclasses import dataclass, field
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Callable, Iterable, Mapping, Union
+from urllib.parse import unquote
+
+import urllib3
+import urllib3.exceptions
+from urllib3.util import Timeout, make_headers, parse_url
+
+from ..cancellation import Cancellation
+from ..errors import NetworkError, PusherError
+from ..oci import JSON_LIMIT
+from .connections import Dialer, Piece, WatchedPool, WatchedTLSPool, watch_tls
+from .debug import show_url
+from .failures import translated
+from .origins import Address, Nearness, Origin, Place, Resolver, allowed_from, nearness
+from .origins import resolve as resolve_by_system
+
+if TYPE_CHECKING:
+    from urllib3.response import BaseHTTPResponse
+
+log = logging.getLogger(__name__)
+
+PIECE = 256 * 1024
+"""Bytes that a piece of a body should have: a link of 20 KB/s takes one in 13 s."""
+LEFTOVER = 64 * 1024
+"""Bytes of an answer worth reading to keep its connection."""
+
+_TLSPool = Union[WatchedPool, WatchedTLSPool]
+
+
+def verified(host_port: str) -> ssl.SSLContext:
+    """The TLS context that trusts what the system trusts."""
+    return ssl.create_default_context()
+
+
+def direct(url: str) -> str | None:
+    """No proxy for *url*, whatever it is."""
+    return None
+
+
+@dataclass(frozen=True)
+class TransportSettings:
+    """How to talk to a registry; times are seconds.
+
+    *timeout* is for one piece of a body and for an ordinary answer, *answer_timeout*
+    for the answer to a PUT or PATCH, which a registry may have to think about.
+    *ssl_context* gets ``host[:port]``; *proxy_for* gets a URL and returns the proxy's,
+    user and password included, or None. *headers* go to the registry's own origin only.
+    """
+
+    plain_http: bool = False
+    timeout: float = 60.0
+    connect_timeout: float = 10.0
+    answer_timeout: float = 900.0
+    jobs: int = 3
+    user_agent: str = "dockerpush"
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    ssl_context: Callable[[str], ssl.SSLContext] = verified
+    proxy_for: Callable[[str], str | None] = direct
+    resolve: Resolver = resolve_by_system
+
+
+class Transport:
+    """The connections to one registry, *home* (``host[:port]``), and where it leads."""
+
+    def __init__(
+        self, settings: TransportSettings, cancellation: Cancellation, home: str
+    ) -> None:
+        self._settings = settings
+        self._cancellation = cancellation
+        self._home = Place.parse(f"https://{home}/").origin
+        self._lock = threading.Lock()  # guards _pools and _nearness
+        self._pools: dict[tuple[Origin, str | None], _TLSPool] = {}
+        self._nearness: frozenset[Nearness] | None = None
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        with self._lock:
+            pools = list(self._pools.values())
+            self._pools.clear()
+        for pool in pools:
+            pool.close()
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: Iterable[Piece] | None = None,
+        size: int = 0,
+    ) -> Response:
+        """The answer to one request, its body not read yet, whatever the status.
+
+        *size* is the bytes of *body*. Raises NetworkError, TransientError (*sending* is
+        set when it broke inside the body), or Cancelled.
+        """
+        self._cancellation.check()
+        place = Place.parse(url)
+        proxy = self._settings.proxy_for(url)
+        pool = self._pool(place.origin, proxy)
+        absolute = proxy is not None and place.origin.scheme == "http"
+        sent = {"User-Agent": self._settings.user_agent, **headers}
+        if body is not None or method in ("POST", "PUT", "PATCH"):
+            sent["Content-Length"] = str(size)
+        label = f"{method} {show_url(url)}"
+        try:
+            raw = pool.urlopen(
+                method,
+                place.url if absolute else place.target,
+                body=body,  # type: ignore[arg-type]
+                headers=sent,
+                retries=False,
+                redirect=False,
+                assert_same_host=False,
+                timeout=self._timeouts(method),
+                preload_content=False,
+                decode_content=False,
+            )
+        except PusherError:
+            self._cancellation.check()
+            raise
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as e:
+            self._cancellation.check()
+            raise translated(label, place.origin.host_port, e) from e
+        except ValueError as e:  # a header or a URL that http.client refuses
+            raise NetworkError(f"{label}: cannot be sent: {e}") from e
+        return Response(raw, method, url, self._cancellation)
+
+    def _timeouts(self, method: str) -> Timeout:
+        slow = method in ("PUT", "PATCH")
+        seconds = self._settings.answer_timeout if slow else self._settings.timeout
+        return Timeout(connect=self._settings.timeout, read=seconds)
+
+    def _pool(self, origin: Origin, proxy: str | None) -> _TLSPool:
+        with self._lock:
+            pool = self._pools.get((origin, proxy))
+            if pool is None:
+                pool = self._pools[origin, proxy] = self._new_pool(origin, proxy)
+        return pool
+
+    def _new_pool(self, origin: Origin, proxy: str | None) -> _TLSPool:
+        options: dict[str, object] = {
+            "maxsize": self._settings.jobs + 1,
+            "dialer": self._dialer(foreign=self._is_foreign(origin) and not proxy),
+        }
+        if proxy is not None:
+            options.update(self._proxy_options(proxy))
+        if origin.scheme == "https":
+            context = self._context(origin.host_port)
+            options.update(ssl_context=context, cert_reqs=context.verify_mode)
+            return WatchedTLSPool(origin.host, origin.port, **options)  # type: ignore[arg-type]
+        where = origin if proxy is None else Place.parse(_without_user(proxy)).origin
+        return WatchedPool(where.host, where.port, **options)  # type: ignore[arg-type]
+
+    def _context(self, host_port: str) -> ssl.SSLContext:
+        context = self._settings.ssl_context(host_port)
+        watch_tls(context, self._cancellation)
+        return context
+
+    def _proxy_options(self, proxy: str) -> dict[str, object]:
+        """urllib3's own settings for *proxy*; its user and password become a header."""
+        url = parse_url(proxy)
+        headers = make_headers(proxy_basic_auth=unquote(url.auth)) if url.auth else {}
+        manager = urllib3.ProxyManager(
+            _without_user(proxy),
+            proxy_headers=headers,
+            proxy_ssl_context=(
+                self._context(url.netloc or "") if url.scheme == "https" else None
+            ),
+        )
+        keys = ("_proxy", "_proxy_headers", "_proxy_config")
+        return {key: manager.connection_pool_kw[key] for key in keys}
+
+    def _dialer(self, *, foreign: bool) -> Dialer:
+        return Dialer(
+            self._cancellation,
+            self._settings.resolve,
+            self._settings.timeout,
+            self._settings.connect_timeout,
+            self._admit_foreign if foreign else _admit_all,
+        )
+
+    def _is_foreign(self, origin: Origin) -> bool:
+        return origin.host != self._home.host
+
+    def _admit_foreign(self, host: str, address: Address) -> None:
+        near = nearness(address.ip)
+        if near is not Nearness.PUBLIC and near not in self._allowed():
+            raise NetworkError(
+                f"{self._home.host_port} leads to {host}, which is a {near.value} "
+                "address; refused, since the registry itself is elsewhere"
+            )
+
+    def _allowed(self) -> frozenset[Nearness]:
+        with self._lock:
+            known = self._nearness
+        if known is None:
+            try:
+                known = allowed_from(
+                    self._settings.resolve(self._home.host, self._home.port)
+                )
+            except OSError:  # reached through a proxy that resolves for us
+                known = frozenset({Nearness.PUBLIC})
+            with self._lock:
+                self._nearness = known
+        return known
+
+
+def _admit_all(host: str, address: Address) -> None:
+    """Every address is fine for a host that the user named."""
+
+
+def _without_user(proxy: str) -> str:
+    scheme, separator, rest = proxy.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+class Response:
+    """An answer: status and headers now, the body as it is read."""
+
+    def __init__(
+        self,
+        raw: BaseHTTPResponse,
+        method: str,
+        url: str,
+        cancellation: Cancellation,
+    ) -> None:
+        self._raw = raw
+        self._cancellation = cancellation
+        self._read = 0
+        self._ended = False
+        self.method = method
+        self.url = url
+        self.status = raw.status
+        self.answered = time.monotonic()
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def header(self, name: str) -> str | None:
+        """The header *name*, None when it is not there."""
+        value = self._raw.headers.get(name)
+        return value if value is None else str(value)
+
+    def header_lines(self, name: str) -> list[str]:
+        """Every line of the header *name*, not joined."""
+        return [str(line) for line in self._raw.headers.getlist(name)]
+
+    @property
+    def size(self) -> int | None:
+        """Content-Length in bytes, None when there is no usable one."""
+        text = (self.header("Content-Length") or "").strip()
+        return int(text) if text.isascii() and text.isdigit() else None
+
+    def read(self, limit: int) -> bytes:
+        """At most *limit* bytes of the rest of the body."""
+        pieces: list[bytes] = []
+        while limit > 0 and (piece := self._next(min(limit, PIECE))):
+            pieces.append(piece)
+            limit -= len(piece)
+        return b"".join(pieces)
+
+    def read_json(self, what: str, limit: int = JSON_LIMIT) -> bytes:
+        """The whole body. Raises NetworkError when it is above *limit* bytes."""
+        too_large = NetworkError(
+            f"{show_url(self.url)}: {what} is larger than {limit} bytes; refused"
+        )
+        if (self.size or 0) > limit:
+            raise too_large
+        content = self.read(limit + 1)
+        if len(content) > limit:
+            raise too_large
+        return content
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill *buffer* as far as the next bytes go; 0 at the end of the body."""
+        piece = self._next(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def _next(self, count: int) -> bytes:
+        self._cancellation.check()
+        label = f"{self.method} {show_url(self.url)}"
+        try:
+            piece = self._raw.read(count)
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as e:
+            self._cancellation.check()
+            raise translated(label, Place.parse(self.url).origin.host_port, e) from e
+        self._read += len(piece)
+        if piece:
+            return piece
+        self._cancellation.check()
+        self._ended = True
+        bodiless = self.method == "HEAD" or self.status in (204, 304)
+        missing = 0 if bodiless else (self.size or 0) - self._read
+        if missing > 0:
+            raise translated(label, "", http.client.IncompleteRead(b"", missing))
+        return b""
+
+    def close(self) -> None:
+        """Give the connection back, or close it when too much is left to read."""
+        if not self._ended and (self.size or 0) <= LEFTOVER:
+            self._drain()
+        if not self._ended:
+            self._raw.close()
+        self._raw.release_conn()
+
+    def _drain(self) -> None:
+        try:
+            self.read(LEFTOVER)
+            self._next(1)
+        except PusherError as error:
+            log.debug("the rest of an answer is lost: %s", error)
