@@ -46,16 +46,28 @@ class PreparedBlob:
     release: Callable[[], None] = lambda: None
 
 
+def unlimited(count: int) -> int:
+    """All of *count* bytes may be sent now."""
+    return count
+
+
 class CheckedContent:
     """The bytes of *blob* for one upload, hashed and reported as they go.
 
     One thread uses it. `position` is how far the bytes were handed out; going back is
-    reported as a negative BytesSent, and what was hashed is not hashed again.
+    reported as a negative BytesSent, and what was hashed is not hashed again. *take*
+    waits until some of so many bytes may be sent, and says how many.
     """
 
     def __init__(
-        self, blob: PreparedBlob, cancellation: Cancellation, on_event: OnEvent
+        self,
+        blob: PreparedBlob,
+        cancellation: Cancellation,
+        on_event: OnEvent,
+        *,
+        take: Callable[[int], int] = unlimited,
     ) -> None:
+        self._take = take
         self.size = blob.descriptor.size
         self.position = 0
         self._blob = blob
@@ -108,9 +120,12 @@ class CheckedContent:
             self._hash(piece, self.position)
             if self.position + len(piece) == self.size:
                 self.verify()
-            yield piece
-            self.position += len(piece)
-            self._on_event(BytesSent(self._blob.key, len(piece)))
+            while piece:
+                granted = self._take(len(piece))
+                yield piece[:granted]
+                piece = piece[granted:]
+                self.position += granted
+                self._on_event(BytesSent(self._blob.key, granted))
 
     def verify(self) -> None:
         """Raises ContentMismatch unless all of the content is what was promised.
