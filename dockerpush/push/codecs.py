@@ -25,6 +25,11 @@ GZIP_LEVEL = 1
 ZSTD_LEVEL = 3
 """What the zstd program does by default."""
 
+GZIP_BLOCK = 512 * 1024
+"""As small a result as with 1 MiB, and 10 MiB less memory with 8 threads."""
+
+ZSTD_BLOCK = 1024 * 1024
+
 ISAL_LEVELS = range(1, 4)
 GZIP_LEVELS = range(10)
 ZSTD_LEVELS = range(1, 23)
@@ -46,6 +51,10 @@ class Codec(Protocol):
 
     @property
     def media_type(self) -> str: ...  # noqa: D102
+
+    @property
+    def block_size(self) -> int:
+        """Bytes of content that are packed at a time."""
 
     @property
     def header(self) -> bytes:
@@ -70,6 +79,7 @@ class GzipCodec:
 
     compression = Compression.GZIP
     media_type = OCI_LAYER_GZIP
+    block_size = GZIP_BLOCK
     header = _GZIP_HEADER
 
     def __str__(self) -> str:
@@ -106,6 +116,7 @@ class ZstdCodec:
 
     compression = Compression.ZSTD
     media_type = OCI_LAYER_ZSTD
+    block_size = ZSTD_BLOCK
     header = b""
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
 """One layer compressed by many threads, the same bytes whatever their number.
 
-The content is cut into blocks of BLOCK bytes. The caller's thread reads and hashes
+The content is cut into blocks of the codec's size. The caller's thread reads and hashes
 them, in order, while a pool packs them; it collects, hashes and writes the results in
 the same order. No more than the pool's threads and SPARE blocks exist at a time.
 """
@@ -19,9 +19,6 @@ from ..workers import Workers
 from .codecs import Codec, choose_codec
 
 __all__ = ["Codec", "Compressed", "choose_codec", "compress"]
-
-BLOCK = 1024 * 1024
-"""Bytes of content that one thread packs at a time."""
 
 HISTORY = 32 * 1024
 """Bytes before a block that it may refer back to: all that deflate can reach."""
@@ -66,13 +63,13 @@ def compress(
 ) -> Compressed:
     """Write all of *source* to *sink*, packed by the threads of *blocks*.
 
-    *on_read* is told of every BLOCK bytes read. Raises what *source* and *sink* raise,
-    Cancelled, and PusherError when the compressor fails.
+    *on_read* is told of every block read, in bytes. Raises what *source* and *sink*
+    raise, Cancelled, and PusherError when the compressor fails.
     """
     run = _Run(sink, codec, blocks)
     run.write(codec.header)
-    count = BLOCK
-    while count == BLOCK:
+    count = codec.block_size
+    while count == codec.block_size:
         cancellation.check()
         buffer = run.buffer()
         count = _fill(source, buffer)
@@ -111,7 +108,7 @@ class _Run:
     def buffer(self) -> memoryview:
         """Room for a block: new, or given back by the oldest block in flight."""
         if len(self._in_flight) < self._blocks.count + SPARE:
-            return memoryview(bytearray(BLOCK))
+            return memoryview(bytearray(self._codec.block_size))
         return self._collect()
 
     def pack(self, buffer: memoryview, count: int) -> None:
