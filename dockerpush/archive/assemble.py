@@ -68,12 +68,11 @@ def _joined(entries: Iterable[Entry], layout: Layout) -> Iterator[StoredImage]:
     """
     roots = _roots_by_config(layout.roots)
     for entry in entries:
-        config = entry.manifest.config_descriptor.digest
-        first, *others = roots.get(config, [Root((), (), entry.manifest)])
-        others = [root for root in others if root.names or root.tags]
+        found = roots.get(entry.manifest.config_descriptor.digest, [])
+        others = [root for root in found[1:] if root.names or root.tags]
         taken = {canonical(name) for root in others for name in root.names}
         names = [name for name in entry.names if canonical(name) not in taken]
-        yield _image(entry, first, layout, names)
+        yield _image(entry, found[0] if found else None, layout, names)
         for root in others:
             yield _image(entry, root, layout, [])
 
@@ -87,29 +86,39 @@ def _roots_by_config(roots: Iterable[Root]) -> dict[Digest, list[Root]]:
 
 
 def _image(
-    entry: Entry, root: Root, layout: Layout, names: Iterable[str]
+    entry: Entry, root: Root | None, layout: Layout, names: Iterable[str]
 ) -> StoredImage:
-    node = root.node
-    is_trusted = not isinstance(node, Absent) and _fits(entry.manifest, root, layout)
+    if root is None:
+        return StoredImage(*_names(names, ()), entry.manifest, None)
     return StoredImage(
         *_names((*names, *root.names), root.tags),
         entry.manifest,
-        node if is_trusted and not isinstance(node, Absent) else None,
+        _fitting(root.node, entry.manifest, layout),
     )
 
 
-def _fits(entry: StoredManifest, root: Root, layout: Layout) -> bool:
-    """True when *root* says the same as *entry* of the files they share."""
-    found = list(manifests(root.node))
-    if any(_digest(manifest) in layout.problems for manifest in found):
-        return False
-    files = [layer.member for layer in entry.layers]
+def _fitting(
+    node: Node, entry: StoredManifest, layout: Layout
+) -> StoredManifest | StoredIndex | None:
+    """*node*, when it says the same as *entry* of the files they share."""
+    found = list(manifests(node))
+    if isinstance(node, Absent) or any(_problems(found, layout)):
+        return None
     config = entry.config_descriptor.digest
-    return any(
-        [layer.member for layer in manifest.layers] == files
+    files = [layer.member for layer in entry.layers]
+    fits = any(
+        manifest.config_descriptor.digest == config
+        and [layer.member for layer in manifest.layers] == files
         for manifest in found
-        if manifest.config_descriptor.digest == config and manifest.raw is not None
     )
+    return node if fits else None
+
+
+def _problems(found: Iterable[StoredManifest], layout: Layout) -> Iterator[str]:
+    for manifest in found:
+        problem = layout.problems.get(_digest(manifest))
+        if problem:
+            yield f"manifest {_digest(manifest)}: {problem}"
 
 
 def _remaining(entries: Iterable[Entry], layout: Layout) -> Iterator[StoredImage]:
@@ -137,13 +146,11 @@ def _checked_image(root: Root, layout: Layout) -> StoredImage:
     node = root.node
     what = quoted((root.names + root.tags + (str(_digest(node)),))[0])
     found = list(manifests(node))
-    for manifest in found:
-        problem = layout.problems.get(_digest(manifest))
-        if problem:
-            raise ArchiveError(
-                f"image {what}: manifest {_digest(manifest)}: {problem}; the archive "
-                "is damaged, save it again"
-            )
+    problem = next(_problems(found, layout), None)
+    if problem:
+        raise ArchiveError(
+            f"image {what}: {problem}; the archive is damaged, save it again"
+        )
     if isinstance(node, Absent) or not found:
         gone: tuple[Digest, ...] = (_digest(node),)
         if isinstance(node, StoredIndex):
@@ -171,8 +178,8 @@ def _digests(node: Node) -> Iterator[Digest]:
 
 
 def _digest(node: Node) -> Digest:
-    """The digest of a node of index.json, which has a descriptor."""
-    return node.descriptor.digest if node.descriptor else Digest.of(b"")
+    assert node.descriptor is not None, "only an entry of manifest.json has none"
+    return node.descriptor.digest
 
 
 def _names(

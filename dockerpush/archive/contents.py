@@ -30,7 +30,8 @@ class Contents:
     """Members, small JSON and first bytes of one archive, with what was used of them.
 
     *documents* holds the bytes of JSON members and *heads* the first bytes of any, both
-    by the name of a member that is no link. Both may read only when they are asked.
+    by the name of a member that is no link. Both may read only when they are asked;
+    a file that is not among the documents is taken for something else than JSON.
     """
 
     def __init__(
@@ -82,8 +83,11 @@ class Contents:
                 f"{quoted(member.name)}: all the JSON takes more than the "
                 f"{DOCUMENTS_LIMIT} bytes it may"
             )
-        self._kept[member.name] = self._documents[member.name]
-        return self._kept[member.name]
+        content = self._documents.get(member.name)
+        if content is None:
+            raise InvalidJSON(f"{quoted(member.name)}: not JSON")
+        self._kept[member.name] = content
+        return content
 
     def image_config(self, member: Member) -> ImageConfig:
         """The image config in *member*. Raises ArchiveError, InvalidJSON."""

@@ -31,7 +31,7 @@ class DirectorySource:
     """
 
     def __init__(self, path: Path) -> None:
-        self._root = path.resolve()
+        self._root = _real(path)
         self.members: dict[str, Member] = {}
         if not any((path / name).exists() for name in _MARKERS):
             raise ArchiveError(
@@ -44,7 +44,7 @@ class DirectorySource:
 
     def open_member(self, member: Member, offset: int) -> io.RawIOBase:
         """A reader of *member* from *offset* on, with a file handle of its own."""
-        path = (self._root / member.name).resolve()
+        path = _real(self._root / member.name)
         if not self._holds(path):
             raise ArchiveError(f"{quoted(member.name)}: a {Kind.OUTSIDE.value}")
         try:
@@ -71,7 +71,7 @@ class DirectorySource:
                     yield from self._walk(Path(entry.path), name + "/", depth + 1)
 
     def _member(self, entry: os.DirEntry[str], name: str) -> Member:
-        if entry.is_symlink() and not self._holds(Path(entry.path).resolve()):
+        if entry.is_symlink() and not self._holds(_real(entry.path)):
             return Member(name, Kind.OUTSIDE)
         if entry.is_dir():
             return Member(name, Kind.DIRECTORY)
@@ -81,3 +81,8 @@ class DirectorySource:
 
     def _holds(self, path: Path) -> bool:
         return path == self._root or self._root in path.parents
+
+
+def _real(path: str | Path) -> Path:
+    """*path* without links; `Path.resolve` fails on loops before Python 3.13."""
+    return Path(os.path.realpath(path))

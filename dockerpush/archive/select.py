@@ -14,7 +14,7 @@ _SHOWN = 20
 
 
 def select_image(images: Sequence[StoredImage], name: str | None = None) -> StoredImage:
-    """The one of *images* that *name* means, under that name alone.
+    """The one of *images* that *name* means, under the names it means alone.
 
     *name* is a RepoTag as written, a reference that means the same to Docker, the end
     of one (``app:1`` for ``localhost/app:1``), a tag, or a digest, tried in this order.
@@ -62,11 +62,11 @@ def _matching(images: Sequence[StoredImage], name: str) -> list[StoredImage]:
         lambda text: canonical(text).rpartition(":")[2] == name,
     )
     for rule in rules:
+        names = [tuple(filter(rule, image.names)) for image in images]
         found = [
-            replace(image, names=(text,), tags=())
-            for image in images
-            for text in image.names
-            if rule(text)
+            replace(image, names=kept, tags=())
+            for image, kept in zip(images, names)
+            if kept
         ]
         if found:
             return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -24,12 +25,11 @@ class TarSource:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = SharedFile.open(path)
-        try:
+        with contextlib.ExitStack() as stack:
+            self._file = SharedFile.open(path)
+            stack.callback(self._file.close)
             self.members = self._scan(path)
-        except BaseException:
-            self._file.close()
-            raise
+            stack.pop_all()
 
     def open_member(self, member: Member, offset: int) -> io.RawIOBase:
         """A reader of *member* from *offset* on, independent of all others."""
