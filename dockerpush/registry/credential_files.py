@@ -114,14 +114,12 @@ def _default_files(
     docker = _path(environ.get("DOCKER_CONFIG")) or (home and home / ".docker")
     if docker:
         yield docker / "config.json"
-    runtime = environ.get("XDG_RUNTIME_DIR")
-    directories = [runtime] if runtime else []
-    if not runtime and uid is not None:
-        directories = [f"/run/user/{uid}", f"/run/containers/{uid}"]
-    for directory in directories:
-        # podman's name for the second is already complete
-        inside = "" if directory.startswith("/run/containers/") else "containers"
-        yield Path(directory, inside, "auth.json")
+    runtime = _path(environ.get("XDG_RUNTIME_DIR"))
+    if runtime:
+        yield runtime / "containers" / "auth.json"
+    elif uid is not None:
+        yield Path(f"/run/user/{uid}/containers/auth.json")
+        yield Path(f"/run/containers/{uid}/auth.json")
     config = _path(environ.get("XDG_CONFIG_HOME")) or (home and home / ".config")
     if config:
         yield config / "containers" / "auth.json"

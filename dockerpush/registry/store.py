@@ -193,7 +193,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _object(record: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
     """The object under *key*, empty when there is none."""
-    return _checked(record.get(key) or {}, path, f"wrong: {key!r} is not an object")
+    value = record.get(key)
+    return _checked(
+        {} if value is None else value, path, f"wrong: {key!r} is not an object"
+    )
 
 
 def _checked(value: Any, path: Path, wrong: str) -> dict[str, Any]:
