@@ -99,6 +99,11 @@ class Client:
         return image.manifest
 
 
+def open_client(host: str, **options: Any) -> contextlib.closing[Client]:
+    """A client for a ``with``."""
+    return contextlib.closing(Client(host, **options))
+
+
 class Image:
     """A made-up image: *blobs* by digest, and the manifest's bytes."""
 
