@@ -333,7 +333,9 @@ def parse_json(raw: bytes, what: str) -> Any:
 
 def dump_json(value: Any) -> bytes:
     """*value* as compact UTF-8 JSON, keys in the order they were put in."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    # Half of a surrogate pair has no UTF-8; backslashreplace writes JSON's own escape.
+    return text.encode(errors="backslashreplace")
 
 
 _NAMES: Mapping[type, str] = {
