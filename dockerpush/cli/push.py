@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 from ..errors import Cancelled, PusherError, SomeFailed, UsageError
 from . import exits, output
-from .connect import Connections, add_connection_options, add_credential_options
-from .options import count, size
+from .connect import Connections, add_connection_options, add_transfer_options
+from .secrets import add_credential_options
 
 if TYPE_CHECKING:
     from ..archive import Archive, StoredImage
     from ..push import PushOptions, PushResult
     from ..push.transfer import PushTarget
     from ..reference import Reference
+    from ..settings import Settings
     from .session import Session
 
 
@@ -29,7 +30,7 @@ def configure(parser: ArgumentParser) -> None:
         help="a tar archive or a directory that docker, podman, ... wrote",
     )
     _add_selection(parser)
-    _add_transfer(parser)
+    add_transfer_options(parser)
     _add_result(parser)
     add_credential_options(parser)
     add_connection_options(parser)
@@ -70,38 +71,6 @@ def _add_selection(parser: ArgumentParser) -> None:
         help="fail when the archive lacks a platform that its index names",
     )
     group.add_argument("--yes", action="store_true", help="accept an inferred target")
-
-
-def _add_transfer(parser: ArgumentParser) -> None:
-    from ..push.options import CHUNK_SIZE, JOBS
-
-    group = parser.add_argument_group("transfer")
-    group.add_argument(
-        "--compress",
-        choices=("gzip", "zstd", "none"),
-        default="gzip",
-        help="what becomes of layers that are not compressed (default: gzip)",
-    )
-    group.add_argument(
-        "--compress-level", type=int, metavar="N", help="the compressor's level"
-    )
-    group.add_argument(
-        "-j",
-        "--jobs",
-        "--parallel",
-        "--concurrency",
-        type=count,
-        default=JOBS,
-        metavar="N",
-        help=f"uploads at a time (default: {JOBS})",
-    )
-    group.add_argument(
-        "--blob-chunk",
-        type=size,
-        default=CHUNK_SIZE,
-        metavar="SIZE",
-        help="size of one PATCH of a large blob (default: 50MiB)",
-    )
 
 
 def _add_result(parser: ArgumentParser) -> None:
@@ -197,7 +166,11 @@ def _push_one(
     started = time.monotonic()
     with connections.target(reference) as target:
         result = push_image(
-            target, archive, image, tags=[_tag(reference)], options=_options(args)
+            target,
+            archive,
+            image,
+            tags=[_tag(reference)],
+            options=_options(args, connections.settings(reference.registry)),
         )
     seconds = time.monotonic() - started
     connections.session.end_progress()
@@ -257,14 +230,14 @@ def _write_digests(path: Path, done: Sequence[tuple[Reference, PushResult]]) -> 
         raise PusherError(f"--digestfile {path}: {error.strerror}") from error
 
 
-def _options(args: Namespace) -> PushOptions:
+def _options(args: Namespace, settings: Settings) -> PushOptions:
     from ..oci import Platform
     from ..push import PushOptions
 
     return PushOptions(
-        compress=args.compress,
-        compress_level=args.compress_level,
-        jobs=args.jobs,
+        compress=settings.compress,
+        compress_level=settings.compress_level,
+        jobs=settings.jobs,
         platforms=tuple(Platform.parse(text) for text in args.platform),
         strict=args.strict,
     )
@@ -278,7 +251,8 @@ def _dry_run(
 ) -> int:
     for image, reference in jobs:
         with connections.target(reference) as target:
-            record = _dry_record(archive, image, reference, target, args)
+            options = _options(args, connections.settings(reference.registry))
+            record = _dry_record(archive, image, reference, target, options)
         connections.session.end_progress()
         if args.json or args.format:
             output.json_result(record)
@@ -292,7 +266,7 @@ def _dry_record(
     image: StoredImage,
     reference: Reference,
     target: PushTarget,
-    args: Namespace,
+    options: PushOptions,
 ) -> dict[str, Any]:
     from ..push import look
 
@@ -302,7 +276,7 @@ def _dry_record(
             "size": blob.size,
             "action": blob.action,
         }
-        for blob in look(target, archive, image, options=_options(args))
+        for blob in look(target, archive, image, options=options)
     ]
     return {
         "target": str(reference),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Sequence
 
-from ..archive.model import StoredImage
-from .compress import Codec, choose_codec
+from ..archive.model import Compression, StoredImage
+from .codecs import Codec, choose_codec
+from .decide import SampledDecision, raw_layer_decision
 from .layers import Readable
 from .options import PushOptions
-from .plan import Method, Plan, known_digest, plan_push, raw_layer_decision
+from .plan import Decide, Method, Plan, known_digest, plan_push
 from .transfer import PushResult, PushTarget, find_present, push_plan
 
 __all__ = [
@@ -39,7 +40,7 @@ def push_image(
     return push_plan(
         target,
         archive,
-        _plan(image, options),
+        _plan(archive, image, options),
         tags=tags,
         codec=_codec(options),
         options=options,
@@ -59,7 +60,7 @@ def look(
     target: PushTarget, archive: Readable, image: StoredImage, *, options: PushOptions
 ) -> list[BlobForecast]:
     """What `push_image` would do, by asking the registry and sending nothing."""
-    plan = _plan(image, options)
+    plan = _plan(archive, image, options)
     present = find_present(target, plan, options.jobs)
     configs = {
         m.stored.config_descriptor.digest: m.stored.config_descriptor
@@ -87,15 +88,19 @@ def look(
     return forecasts
 
 
-def _plan(image: StoredImage, options: PushOptions) -> Plan:
-    return plan_push(
-        image,
-        partial(raw_layer_decision, compress=options.compress != "none"),
-        platforms=options.platforms,
-        strict=options.strict,
-    )
+def _plan(archive: Readable, image: StoredImage, options: PushOptions) -> Plan:
+    decide: Decide = partial(raw_layer_decision, compress=options.compress != "none")
+    if options.compress == "auto":
+        decide = SampledDecision(archive)
+    plan = plan_push(image, decide, platforms=options.platforms, strict=options.strict)
+    if isinstance(decide, SampledDecision) and decide.kept:
+        kept = f"{len(decide.kept)} that would not shrink"
+        return replace(plan, notices=(*plan.notices, f"sent raw: layers: {kept}"))
+    return plan
 
 
 def _codec(options: PushOptions) -> Codec:
-    algorithm = "gzip" if options.compress == "none" else options.compress
-    return choose_codec(algorithm, options.compress_level)
+    zstd = options.compress == "zstd"
+    return choose_codec(
+        Compression.ZSTD if zstd else Compression.GZIP, options.compress_level
+    )

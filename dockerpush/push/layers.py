@@ -19,7 +19,8 @@ from ..errors import ContentMismatch
 from ..events import BytesRead, Notice, OnEvent
 from ..oci import OCI_LAYER, Descriptor, Digest
 from ..workers import Workers
-from .compress import Codec, compress
+from .codecs import Codec
+from .compress import compress
 from .manifests import SentBlob
 from .plan import Method, PlannedBlob
 from .prepared import BlobReader, PreparedBlob
@@ -116,19 +117,21 @@ class LayerMaker:
         reader = self.archive.open_at(stored.member)
         if stored.compression is Compression.NONE:
             return reader
-        return open_decompressed(reader, stored.compression)
+        return open_decompressed(
+            reader, stored.compression, name=f"layer {stored.member}"
+        )
 
     def _inspected(self, planned: PlannedBlob) -> MadeBlob:
         """A compressed layer of a docker-archive: one pass tells digest and diff_id."""
         stored = planned.stored
         assert stored.member is not None
-        with self.archive.open_at(stored.member) as reader:
-            found = digests(
-                reader,
-                stored.compression,
-                cancellation=self.cancellation,
-                on_read=self._reporter(planned.key),
-            )
+        found = digests(
+            self.archive.open_at(stored.member),
+            stored.compression,
+            cancellation=self.cancellation,
+            on_read=self._reporter(planned.key),
+            name=f"layer {stored.member}",
+        )
         _check_diff_id(stored, found.diff_id)
         return self._window(planned, found.digest, found.size)
 

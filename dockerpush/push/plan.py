@@ -14,7 +14,6 @@ from typing import Callable, Iterator, Union
 
 from ..archive.model import (
     Absent,
-    Compression,
     Node,
     StoredBlob,
     StoredImage,
@@ -22,7 +21,7 @@ from ..archive.model import (
     StoredManifest,
 )
 from ..errors import ArchiveError, NotFound
-from ..oci import RAW_LAYER_TYPES, Digest, Platform
+from ..oci import Digest, Platform
 
 SUBJECT_ANNOTATION = "vnd.docker.reference.digest"
 """How buildkit's attestation manifests name the image they speak of."""
@@ -270,29 +269,6 @@ def _missing_names(node: Node) -> Iterator[str]:
         for layer in node.layers:
             if layer.member is None and layer.digest:
                 yield f"layer {layer.digest.short}"
-
-
-def raw_layer_decision(layer: StoredBlob, *, compress: bool) -> Method:
-    """What becomes of *layer* when raw ones are to be compressed, or are not.
-
-    Only a layer of an image is ever compressed; the other blobs of an artifact, such as
-    an attestation's statements, mean their exact bytes. bzip2 and xz have no media type
-    of their own, so such a layer is packed anew.
-    """
-    if layer.member is None:
-        return Method.FOREIGN
-    if not _is_tar(layer):
-        return Method.AS_IS
-    if layer.compression is Compression.NONE:
-        return Method.COMPRESS if compress else Method.AS_IS
-    odd = layer.compression in (Compression.BZIP2, Compression.XZ)
-    return Method.COMPRESS if odd else Method.AS_IS
-
-
-def _is_tar(layer: StoredBlob) -> bool:
-    if layer.diff_id is None:
-        return False
-    return layer.descriptor is None or layer.descriptor.media_type in RAW_LAYER_TYPES
 
 
 def known_digest(blob: PlannedBlob) -> Digest | None:

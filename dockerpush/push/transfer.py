@@ -22,7 +22,7 @@ from ..events import BlobFinished, BlobPlanned, ManifestStored, Notice, OnEvent,
 from ..oci import OCI_MANIFEST, Descriptor, Digest, Manifest, as_docker
 from ..registry.client import RegistryClient
 from ..workers import Workers, block_threads
-from .compress import Codec
+from .codecs import Codec
 from .layers import LayerMaker, MadeBlob, Readable, config_blob
 from .manifests import Document, SentBlob, documents
 from .options import PushOptions

@@ -1,0 +1,255 @@
+"""From arguments, environment and files to clients of registries."""
+
+from __future__ import annotations
+
+import logging
+import os
+from argparse import ArgumentParser, Namespace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Iterator
+
+from .. import __version__
+from .secrets import given_credentials
+
+if TYPE_CHECKING:
+    from ..push import PushTarget
+    from ..rate import RateLimiter
+    from ..reference import Reference
+    from ..registry.client import RegistryClient
+    from ..registry.credentials import CredentialSource
+    from ..registry.retry import RetryPolicy
+    from ..registry.transport import TransportSettings
+    from ..settings import Config, Settings
+    from ..state import StateDirectory
+    from .session import Session
+
+log = logging.getLogger(__name__)
+
+_TRANSFER_KEYS = (
+    "blob_chunk",
+    "jobs",
+    "limit_rate",
+    "compress",
+    "compress_level",
+)
+_ALIASES = {
+    "jobs": ("-j", "--parallel", "--concurrency"),
+    "cacert": ("--ca-file",),
+    "cert": ("--cert-file",),
+    "key": ("--key-file",),
+    "authfile": ("--registry-config", "--compat-auth-file"),
+    "retry_times": ("--retry",),
+}
+_SWITCHES = ("plain_http",)
+
+
+def add_connection_options(parser: ArgumentParser) -> None:
+    """How to reach a registry: one option for each setting that is about that."""
+    from ..keys import KEYS
+
+    group = parser.add_argument_group("connection")
+    for key in KEYS:
+        if key.flag and key.name not in _TRANSFER_KEYS:
+            _add_setting(group, key)
+    group.add_argument(
+        "--no-tls-verify",
+        "--insecure",
+        dest="tls_verify",
+        action="store_const",
+        const="false",
+        help="the same as --tls-verify=false",
+    )
+    group.add_argument(
+        "--config", metavar="FILE", help="configuration instead of the state's own"
+    )
+
+
+def add_transfer_options(parser: ArgumentParser) -> None:
+    """How to send: one option for each setting that is about that."""
+    from ..keys import KEYS
+
+    group = parser.add_argument_group("transfer")
+    for key in KEYS:
+        if key.name in _TRANSFER_KEYS:
+            _add_setting(group, key)
+
+
+def _add_setting(group: Any, key: Any) -> None:
+    names = [*_ALIASES.get(key.name, ()), key.flag]
+    names.sort(key=lambda name: name.startswith("--"))
+    default = key.shown(key.default)
+    more: dict[str, Any] = {
+        "help": key.help + (f" (default: {default})" * bool(default))
+    }
+    if key.name in _SWITCHES:
+        more.update(action="store_const", const="true")
+    else:
+        more["metavar"] = key.name.upper().replace("_", "-")
+    group.add_argument(*names, dest=key.name, default=None, **more)
+
+
+class Connections:
+    """The clients of one run, each made when it is first asked for."""
+
+    def __init__(self, args: Namespace, session: Session) -> None:
+        from ..settings import Config
+        from ..state import StateDirectory
+
+        self.session = session
+        self._args = args
+        self._stack = ExitStack()
+        self.state: StateDirectory = StateDirectory.locate(os.environ, session.on_event)
+        named = Path(args.config) if args.config else None
+        self.config: Config = Config.find(named, self.state.path)
+        self._clients: dict[str, RegistryClient] = {}
+        self._limiter: RateLimiter | None = None
+        self._given = given_credentials(args, os.environ)
+
+    def __enter__(self) -> Connections:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def settings(self, registry: str | None = None) -> Settings:
+        """What is in force for *registry*."""
+        from ..settings import resolve
+
+        return resolve(vars(self._args), os.environ, self.config, registry)
+
+    def client(self, registry: str) -> RegistryClient:
+        """The client for *registry* (``host[:port]``)."""
+        if registry not in self._clients:
+            self._clients[registry] = self._new_client(registry)
+        return self._clients[registry]
+
+    @contextmanager
+    def target(self, reference: Reference) -> Iterator[PushTarget]:
+        """Where a push to *reference* goes, for one push."""
+        from ..push import PushTarget
+        from ..push.learned import LearnedLimits, limits_for
+        from ..push.uploader import Uploader
+        from ..registry.limits import default_limits
+        from ..registry.uploads import UploadSessions
+
+        settings = self.settings(reference.registry)
+        limits = limits_for(default_limits(reference.registry), settings.blob_chunk)
+        limits = replace(limits, pace=max(limits.pace, settings.chunk_delay))
+        client = self.client(reference.registry)
+        with self.session.cancellation.child() as cancellation:
+            uploader = Uploader(
+                client,
+                reference.repository,
+                LearnedLimits(limits),
+                _policy(settings),
+                cancellation=cancellation,
+                on_event=self.session.on_event,
+                sessions=UploadSessions(self.state.path / "uploads"),
+                rate=self._rate(settings),
+            )
+            yield PushTarget(
+                client,
+                reference.repository,
+                uploader,
+                cancellation,
+                self.session.on_event,
+            )
+
+    def _new_client(self, registry: str) -> RegistryClient:
+        from ..registry.client import RegistryClient
+
+        settings = self.settings(registry)
+        return self._stack.enter_context(
+            RegistryClient(
+                registry,
+                self._transport(registry, settings),
+                self.session.cancellation,
+                credentials=self._credentials(settings),
+                policy=_policy(settings),
+                on_event=self.session.on_event,
+            )
+        )
+
+    def _transport(self, registry: str, settings: Settings) -> TransportSettings:
+        from ..registry.proxies import ProxySettings
+        from ..registry.session import api_host
+        from ..registry.tls import Trust, TrustPlaces, TrustSettings
+        from ..registry.transport import TransportSettings
+        from ..system import home_directory
+
+        own = TrustSettings(
+            settings.cacert,
+            settings.cert,
+            settings.key,
+            settings.cert_dir,
+            settings.tls_verify,
+        )
+        trust = Trust(
+            {registry: own, api_host(registry): own},
+            own.for_other_hosts(),
+            TrustPlaces.from_environ(os.environ, home_directory(os.environ)),
+            on_event=self.session.on_event,
+        )
+        proxies = ProxySettings.from_environ(
+            os.environ, settings.proxy, settings.no_proxy
+        )
+        for note in proxies.notes:
+            log.debug("%s", note)
+        return TransportSettings(
+            plain_http=settings.plain_http,
+            timeout=settings.timeout,
+            jobs=settings.jobs,
+            user_agent=f"dockerpush/{__version__}",
+            ssl_context=trust.ssl_context,
+            proxy_for=proxies.address_for,
+        )
+
+    def _credentials(self, settings: Settings) -> CredentialSource:
+        """Those of this run, else those that were stored."""
+        from ..registry.credential_files import (
+            CredentialFiles,
+            CredentialPlaces,
+            user_id,
+        )
+        from ..registry.credential_helpers import CredentialHelpers
+        from ..registry.credentials import anonymous
+        from ..system import home_directory
+
+        given = self._given
+        if self._args.no_creds:
+            return anonymous
+        if given is not None:
+            return lambda registry, repository: given
+        places = CredentialPlaces.from_environ(
+            os.environ,
+            home=home_directory(os.environ),
+            uid=user_id(),
+            own=self.state.path / "credentials.json",
+            authfile=settings.authfile,
+        )
+        helpers = CredentialHelpers(os.environ, cancellation=self.session.cancellation)
+        return CredentialFiles(places, helpers, on_event=self.session.on_event)
+
+    def _rate(self, settings: Settings) -> RateLimiter | None:
+        """The one limit that all uploads of this run share."""
+        from ..rate import RateLimiter
+
+        if settings.limit_rate is None:
+            return None
+        if self._limiter is None:
+            self._limiter = RateLimiter(settings.limit_rate)
+        return self._limiter
+
+
+def _policy(settings: Settings) -> RetryPolicy:
+    from ..registry.retry import RetryPolicy
+
+    return RetryPolicy(attempts=settings.retry_times + 1, base=settings.retry_delay)

@@ -1,0 +1,104 @@
+"""Credentials that the command line or the environment give for one run."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Mapping
+
+from ..errors import PusherError, UsageError
+from . import output
+
+if TYPE_CHECKING:
+    from ..registry.credentials import Credentials
+
+_VARIABLES = (
+    ("DOCKERPUSH_USERNAME", "DOCKERPUSH_PASSWORD"),
+    ("DOCKER_USERNAME", "DOCKER_PASSWORD"),
+)
+
+
+def add_credential_options(parser: ArgumentParser) -> None:
+    """The ways to say who one is."""
+    group = parser.add_argument_group(
+        "credentials", "without these: what login, docker and podman have stored"
+    )
+    group.add_argument("-u", "--username", metavar="NAME")
+    group.add_argument(
+        "-p",
+        "--password",
+        metavar="PASSWORD",
+        help="others can see it in the process list: prefer --password-stdin",
+    )
+    group.add_argument(
+        "--password-stdin",
+        "--pass-stdin",
+        action="store_true",
+        help="read the password from standard input",
+    )
+    group.add_argument("--password-file", metavar="FILE", help="read it from FILE")
+    group.add_argument("--creds", metavar="NAME:PASSWORD", help="both in one")
+    group.add_argument("--registry-token", metavar="TOKEN", help="a bearer token")
+    group.add_argument(
+        "--no-creds", action="store_true", help="use no credentials at all"
+    )
+
+
+def given_credentials(
+    args: Namespace, environ: Mapping[str, str]
+) -> Credentials | None:
+    """What the options say, else the environment; None when neither does.
+
+    Raises UsageError for half of a pair.
+    """
+    from ..registry.credentials import Credentials, Secret
+
+    if args.registry_token:
+        token = Secret(args.registry_token)
+        return Credentials(registry_token=token, source="--registry-token")
+    username, password = _from_options(args)
+    if username is not None or password is not None:
+        if not username or not password:
+            raise UsageError(
+                "credentials need both parts: --username with --password-stdin"
+            )
+        return Credentials(username, Secret(password), source="--username")
+    for name, secret in _VARIABLES:
+        if environ.get(name) and environ.get(secret):
+            return Credentials(environ[name], Secret(environ[secret]), source=name)
+    return None
+
+
+def _from_options(args: Namespace) -> tuple[str | None, str | None]:
+    username, password = args.username, args.password
+    if args.creds is not None:
+        username, _, password = args.creds.partition(":")
+    if args.password_stdin:
+        password = read_password_line()
+    if args.password_file is not None:
+        password = _read_file(args.password_file)
+    if args.password is not None and not args.quiet:
+        output.say(
+            "note: a password on the command line can be seen in the process list; "
+            "--password-stdin avoids that"
+        )
+    return username, password
+
+
+def read_password_line() -> str:
+    """The password on standard input, without the end of its line.
+
+    Raises UsageError when there is none.
+    """
+    password = sys.stdin.read(64 * 1024).rstrip("\r\n")
+    if not password:
+        raise UsageError("--password-stdin: standard input is empty")
+    return password
+
+
+def _read_file(name: str) -> str:
+    try:
+        with open(name, encoding="utf-8") as file:  # noqa: PTH123
+            return file.read(64 * 1024).rstrip("\r\n")
+    except OSError as error:
+        raise PusherError(f"--password-file {name}: {error.strerror}") from error
