@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from argparse import Namespace
 from contextlib import ExitStack
 from types import FrameType, TracebackType
@@ -70,6 +71,13 @@ class Session:
         """Take the bars away, so that other lines can follow."""
         self._cleanup.close()
         self._progress = None
+
+    def wait_for_signal(self) -> None:
+        """Return once SIGINT or SIGTERM has come, and let it count as a request."""
+        while self.signal is None:
+            time.sleep(0.1)  # no lock that a signal handler could find taken
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def die_by_signal(self) -> None:
         """End the process by the signal that was caught. Does not return."""

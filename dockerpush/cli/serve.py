@@ -1,0 +1,118 @@
+"""``serve``: the embedded registry, on a directory and on archives as they are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+from . import exits, output
+
+if TYPE_CHECKING:
+    from ..archive import Archive
+    from ..oci import Digest
+    from ..server import ReadOnlySource
+    from .session import Session
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments of ``serve``."""
+    parser.add_argument(
+        "archives",
+        metavar="ARCHIVE",
+        nargs="*",
+        help="archives and OCI directories to serve as they are, under their names",
+    )
+    parser.add_argument(
+        "--dir",
+        metavar="DIR",
+        help="where pushed images are kept (default: registry in the state directory)",
+    )
+    parser.add_argument("--addr", default="127.0.0.1", help="default: 127.0.0.1")
+    parser.add_argument("--port", type=_port, default=5000, help="0: any free one")
+    parser.add_argument(
+        "--read-only", "--store-ro", action="store_true", help="refuse every push"
+    )
+    parser.add_argument(
+        "--htpasswd", "--auth-basic", metavar="FILE", help="users and passwords"
+    )
+    parser.add_argument("--tls-cert", metavar="FILE", help="PEM certificate, for HTTPS")
+    parser.add_argument("--tls-key", metavar="FILE", help="PEM key of the certificate")
+
+
+def run(args: Namespace, session: Session) -> int:
+    """Serve until SIGINT or SIGTERM, which is the way to end it: exit code 0."""
+    from ..archive import open_archive
+    from ..server import Registry, RegistryServer
+    from ..state import StateDirectory
+
+    if bool(args.tls_cert) != bool(args.tls_key):
+        raise UsageError("--tls-cert and --tls-key go together")
+    state = StateDirectory.locate(os.environ, session.on_event)
+    with ExitStack() as stack:
+        archives = [stack.enter_context(open_archive(name)) for name in args.archives]
+        registry = Registry(
+            Path(args.dir) if args.dir else state.path / "registry",
+            read_only=args.read_only,
+            sources=[_source(archive, session) for archive in archives],
+        )
+        server = RegistryServer(
+            registry,
+            args.addr,
+            args.port,
+            htpasswd=Path(args.htpasswd) if args.htpasswd else None,
+            tls=(Path(args.tls_cert), Path(args.tls_key)) if args.tls_cert else None,
+        )
+        with server:
+            output.result(server.url)
+            sys.stdout.flush()
+            session.wait_for_signal()
+    return exits.DONE
+
+
+def _source(archive: Archive, session: Session) -> ReadOnlySource:
+    """*archive* as it is; layers stay as they are packed."""
+    from ..push.whole import whole_archive
+    from ..reference import Reference
+    from ..server import RawManifest, ReadOnlySource, SourceBlob
+    from .names import short_path
+
+    repositories: dict[str, dict[str, Digest]] = {}
+    manifests, blobs = {}, {}
+    for image in whole_archive(archive, session.cancellation):
+        for document in image.documents:
+            digest = document.descriptor.digest
+            manifests[digest] = RawManifest(
+                document.descriptor.media_type, digest, document.raw
+            )
+        for prepared in image.blobs:
+            size = prepared.descriptor.size
+            blobs[prepared.descriptor.digest] = SourceBlob(size, prepared.open_at)
+        root = image.documents[-1].descriptor.digest
+        names = [Reference.parse(name) for name in image.names]
+        if not names:
+            names = [Reference.parse(_fallback_name(archive.path))]
+        for name in names:
+            tags = repositories.setdefault(short_path(name), {})
+            tags[name.tag or "latest"] = root
+            output.say(f"serving {short_path(name)}:{name.tag or 'latest'} {root}")
+    return ReadOnlySource(repositories, manifests, blobs)
+
+
+def _fallback_name(path: Path) -> str:
+    """A repository for an image without a name: that of its file."""
+    stem = path.name.partition(".")[0].lower()
+    kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in stem).strip("-")
+    return kept or "image"
+
+
+def _port(text: str) -> int:
+    from argparse import ArgumentTypeError
+
+    if not text.isdecimal() or int(text) > 65535:
+        raise ArgumentTypeError(f"not a port from 0 to 65535: {text!r}")
+    return int(text)

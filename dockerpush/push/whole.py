@@ -1,0 +1,86 @@
+"""The images of an archive as a registry would hold them, without changing a byte."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Iterator
+
+from ..archive.decompress import digests
+from ..archive.model import StoredImage
+from ..cancellation import Cancellation
+from ..errors import ArchiveError
+from ..oci import OCI_LAYER, Descriptor, Digest
+from .decide import raw_layer_decision
+from .layers import config_blob
+from .manifests import Document, SentBlob, documents
+from .plan import Method, PlannedBlob, plan_push
+from .prepared import PreparedBlob
+
+if TYPE_CHECKING:
+    from ..archive import Archive
+
+
+@dataclass(frozen=True)
+class WholeImage:
+    """An image's manifests, children first, and every blob that they name."""
+
+    names: tuple[str, ...]
+    documents: tuple[Document, ...]
+    blobs: tuple[PreparedBlob, ...]
+
+
+def whole_archive(archive: Archive, cancellation: Cancellation) -> Iterator[WholeImage]:
+    """Every image of *archive*.
+
+    A layer whose digest the archive does not tell is read once, bounded in memory.
+    Raises ArchiveError, also for layers in a packing that registries do not know.
+    """
+    for image in archive.images:
+        yield _whole_image(archive, image, cancellation)
+
+
+def _whole_image(
+    archive: Archive, image: StoredImage, cancellation: Cancellation
+) -> WholeImage:
+    plan = plan_push(image, partial(raw_layer_decision, compress=False))
+    sent, blobs = {}, []
+    for planned in plan.blobs:
+        if planned.method is Method.FOREIGN:
+            continue
+        digest = planned.stored.digest or _digest(archive, planned, cancellation)
+        size = planned.stored.size
+        sent[planned.key] = SentBlob(digest, size, planned.stored.compression)
+        blobs.append(_blob(archive, planned, digest))
+    for manifest in plan.manifests():
+        stored = manifest.stored
+        assert stored.config is not None, "a planned manifest is complete"
+        blobs.append(config_blob(stored.config_descriptor, stored.config))
+    return WholeImage(image.names, documents(plan.root, sent), tuple(blobs))
+
+
+def _digest(
+    archive: Archive, planned: PlannedBlob, cancellation: Cancellation
+) -> Digest:
+    member = planned.stored.member
+    assert member is not None, "a layer that is not foreign is in the archive"
+    if planned.method is Method.COMPRESS:
+        packing = planned.stored.compression.value
+        raise ArchiveError(f"layer {member}: packed by {packing}, push it instead")
+    return digests(
+        archive.open_at(member),
+        planned.stored.compression,
+        cancellation=cancellation,
+        on_read=lambda count: None,
+        name=f"layer {member}",
+    ).digest
+
+
+def _blob(archive: Archive, planned: PlannedBlob, digest: Digest) -> PreparedBlob:
+    member, size = planned.stored.member, planned.stored.size
+    assert member is not None, "a layer that is not foreign is in the archive"
+    return PreparedBlob(
+        planned.key,
+        Descriptor(OCI_LAYER, digest, size),
+        lambda offset: archive.open_at(member, offset),
+    )
