@@ -7,7 +7,9 @@ was wanted and what to do next, and never hold a secret.
 
 from __future__ import annotations
 
-from http.client import responses
+from http import HTTPStatus
+
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 class PusherError(Exception):
@@ -94,7 +96,7 @@ class RegistryError(PusherError):
     def __init__(
         self, method: str, url: str, status: int, code: str = "", detail: str = ""
     ) -> None:
-        reason = responses.get(status, "non-standard status")
+        reason = _REASONS.get(status, "non-standard status")
         said = ": ".join(part for part in (code, detail) if part)
         super().__init__(f"{method} {url}: {status} {reason}" + (said and f": {said}"))
         self.status = status

@@ -10,13 +10,17 @@ import contextlib
 import errno
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import BinaryIO, Iterator, Mapping
+from typing import TYPE_CHECKING, BinaryIO, Iterator, Mapping
 
 from .errors import StateError
+
+if TYPE_CHECKING:
+    import subprocess
 
 if sys.platform == "win32":
     import msvcrt
@@ -136,3 +140,16 @@ def _home_of(user: int) -> str:
 def free_space(directory: Path) -> int:
     """Bytes that an ordinary user may still write below *directory*."""
     return shutil.disk_usage(directory).free
+
+
+def user_id() -> int | None:
+    """The number of the user we run as; None where users have none."""
+    return None if sys.platform == "win32" else os.getuid()
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill *process*, and what it started if it leads a session of its own."""
+    if sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -160,3 +162,56 @@ def test_free_space_is_what_may_be_written(tmp_path):
     space = os.statvfs(tmp_path)
     expected = space.f_bavail * space.f_frsize
     assert abs(system.free_space(tmp_path) - expected) < 1 << 30
+
+
+def test_a_user_has_a_number():
+    assert system.user_id() == os.getuid()
+
+
+FAMILY = (
+    "import subprocess, sys, time\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+    "print(child.pid, flush=True); time.sleep(60)\n"
+)
+
+
+@pytest.fixture(params=[True, False], ids=["leader", "not a leader"])
+def family(request):
+    """A process, whether it leads a group, and the id of the child that it started."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FAMILY],
+        stdout=subprocess.PIPE,
+        start_new_session=request.param,
+    )
+    grandchild = int(process.stdout.readline())
+    yield process, request.param, grandchild
+    process.stdout.close()
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(grandchild, signal.SIGKILL)
+
+
+def test_a_group_is_killed_and_never_our_own(family):
+    """A process that leads no group is in ours, so it goes alone."""
+    process, leads, grandchild = family
+    system.kill_group(process)
+    assert process.wait(10) == -signal.SIGKILL
+    assert is_gone(grandchild) == leads
+
+
+def is_gone(pid):
+    """True once the process has ended, or is about to be reaped."""
+    for _ in range(50):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_killing_what_has_ended_harms_nobody():
+    process = subprocess.Popen(["true"], start_new_session=True)
+    process.wait()
+    system.kill_group(process)

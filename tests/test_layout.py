@@ -1,0 +1,248 @@
+"""The shape of the package: who imports whom, where each dependency lives, sizes."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+import dockerpush
+from dockerpush.errors import PusherError
+
+ROOT = Path(dockerpush.__file__).parent
+PATHS = sorted(ROOT.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text("utf-8"), str(path)) for path in PATHS}
+
+SIDES = {
+    "archive": {"archive"},
+    "registry": {"registry"},
+    "state": {"state", "stores", "targets"},
+    "progress": {"progress"},
+    "server": {"server"},
+    "runtimes": {"runtimes", "picker", "programs"},
+}
+"""Side by side: what one of them needs of another is passed in by its caller."""
+
+TRANSFERS = {"push", "pull", "copy"}
+"""What joins the sides."""
+
+FRONT = {"cli", "__main__", "__init__"}
+"""Everything else is below the sides, and uses none of them."""
+
+HOMES = {
+    "urllib3": {"registry"},
+    "tqdm": {"progress"},
+    "argparse": {"cli"},
+    "http.server": {"server"},
+    "fcntl": {"system"},
+    "msvcrt": {"system"},
+    "pwd": {"system"},
+    "resource": {"system"},
+    "termios": {"system"},
+    "tty": {"system"},
+}
+THREADS = {"Thread", "Timer", "ThreadPoolExecutor", "start_new_thread"}
+POSIX_ONLY = {"pread", "preadv", "fork", "getuid", "geteuid", "setsid", "killpg"}
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def unit(path: Path) -> str:
+    """The top-level module or package that *path* belongs to."""
+    return path.relative_to(ROOT).parts[0].partition(".")[0]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of the modules that *path* imports, wherever in the file."""
+    package = ("dockerpush", *path.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*start, *filter(None, [node.module])))
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(path: Path) -> Iterator[str]:
+    """The units of ours that *path* imports."""
+    for name in imports(path):
+        first, _, rest = name.partition(".")
+        if first == "dockerpush":
+            yield rest.partition(".")[0]
+
+
+def level(name: str) -> int:
+    """How high a unit stands; imports go to the same level or down."""
+    if name in FRONT:
+        return 5
+    if name in TRANSFERS:
+        return 4
+    if any(name in side for side in SIDES.values()):
+        return 3
+    return {"errors": 0, "oci": 1}.get(name, 2)
+
+
+def side(name: str) -> str | None:
+    return next((key for key, units in SIDES.items() if name in units), None)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=relative)
+def test_imports_point_one_way(path):
+    """errors ← oci ← the rest of the base ← the sides ← transfers ← cli."""
+    if path == ROOT / "__init__.py":
+        return  # the public API, which is loaded lazily
+    mine = unit(path)
+    for other in own_imports(path):
+        if other == "__version__":
+            continue
+        assert level(other) <= level(mine), f"{mine} imports {other}"
+        if side(mine) and side(other):
+            assert side(mine) == side(other), f"{mine} imports {other}"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=relative)
+def test_every_dependency_has_one_home(path):
+    for name in imports(path):
+        for dependency, homes in HOMES.items():
+            if f"{name}.".startswith(f"{dependency}."):
+                assert unit(path) in homes, f"{name} belongs in {homes}"
+
+
+def names(path: Path) -> Iterator[str]:
+    """Every name and attribute that *path* mentions in its code."""
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+
+
+@pytest.mark.parametrize("path", PATHS, ids=relative)
+def test_only_workers_and_the_server_make_threads(path):
+    if unit(path) not in ("workers", "server"):
+        assert THREADS.isdisjoint(names(path))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=relative)
+def test_only_the_command_line_prints(path):
+    if unit(path) != "cli":
+        assert "print" not in names(path)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=relative)
+def test_what_only_posix_has_is_in_one_module(path):
+    if unit(path) != "system":
+        assert POSIX_ONLY.isdisjoint(names(path))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=relative)
+def test_modules_are_short_and_say_what_they_are(path):
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) <= 400
+    assert not text or ast.get_docstring(TREES[path])
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+
+
+def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of the body, its docstring apart."""
+    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+@pytest.mark.parametrize("path", PATHS, ids=relative)
+def test_functions_are_short_and_take_few_positional_parameters(path):
+    for node in functions(path):
+        assert body_lines(node) <= 60, node.name
+        few = positional(node)
+        if not node.name.startswith("_"):
+            assert len(few) <= 4, f"{node.name}({', '.join(few)})"
+
+
+def positional(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Names of the parameters that may be given by position."""
+    taken = [argument.arg for argument in node.args.posonlyargs + node.args.args]
+    return [name for name in taken if name not in ("self", "cls")]
+
+
+def test_half_of_all_functions_have_ten_lines_at_most():
+    sizes = sorted(body_lines(node) for path in PATHS for node in functions(path))
+    assert sizes[len(sizes) // 2] <= 10
+
+
+@pytest.mark.parametrize("path", PATHS, ids=relative)
+def test_every_exception_derives_from_ours(path):
+    """Whoever uses us as a library catches one class."""
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    module = importlib.import_module(".".join(parts).replace(".__init__", ""))
+    for _, kind in inspect.getmembers(module, inspect.isclass):
+        if kind.__module__ == module.__name__ and issubclass(kind, BaseException):
+            assert issubclass(kind, PusherError)
+
+
+IMPORTED = """
+import sys
+from dockerpush.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+heavy = {"urllib3", "tqdm", "ssl", "http.client", "tarfile", "asyncio", "unittest"}
+print(sorted(heavy & sys.modules.keys()), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--version"], ["--help"], ["push", "--help"], ["inspect", "--help"], []],
+    ids=" ".join,
+)
+def test_help_and_version_load_neither_urllib3_nor_tqdm(arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT.parent,
+    )
+    loaded = done.stderr.splitlines()[-1]
+    assert "urllib3" not in loaded and "tqdm" not in loaded
+    if arguments in (["--version"], ["--help"]):
+        assert done.stdout.strip()
+        assert loaded == "[]"
+
+
+def test_the_rules_of_this_file_see_what_they_forbid(monkeypatch):
+    """Each check, on a module that breaks its rule."""
+    path = ROOT / "archive" / "wrong.py"
+    code = """
+import fcntl
+import urllib3.util
+from ..registry import client
+def long(a, b, c, d, e):
+    print(threading.Thread, os.pread)
+"""
+    monkeypatch.setitem(TREES, path, ast.parse(code))
+    for check in (
+        test_imports_point_one_way,
+        test_every_dependency_has_one_home,
+        test_only_workers_and_the_server_make_threads,
+        test_only_the_command_line_prints,
+        test_what_only_posix_has_is_in_one_module,
+        test_functions_are_short_and_take_few_positional_parameters,
+    ):
+        with pytest.raises(AssertionError):
+            check(path)
