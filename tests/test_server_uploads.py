@@ -291,7 +291,7 @@ def test_many_put_one_tag_at_once(tmp_path: Path):
             list(pool.map(put, images))
         assert seen <= wanted
         assert client("GET", "/v2/a/manifests/latest").body in wanted
-        assert names_in(tmp_path / "temporary") == []
+        assert names_in(tmp_path / "incomplete") == []
 
 
 def test_a_manifest_and_the_deletion_of_its_blob_exclude_each_other(tmp_path: Path):
@@ -361,7 +361,7 @@ def test_a_server_killed_at_any_moment_serves_nothing_wrong(tmp_path: Path):
         with open_client(host) as client:
             for blob in blobs:
                 assert client("GET", f"/v2/a/blobs/{digest_of(blob)}").body == blob
-        assert names_in(tmp_path / "temporary") == []
+        assert names_in(tmp_path / "incomplete") == []
 
 
 def push_all(host: str, blobs: list[bytes]) -> None:

@@ -123,6 +123,7 @@ class Handler(BaseHTTPRequestHandler):
         """One request. A connection on which nothing comes is closed without a word."""
         self._reader.begin_head()
         self._expecting = False
+        self.command = ""
         self.close_connection = True
         try:
             super().handle_one_request()

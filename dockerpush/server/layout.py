@@ -8,7 +8,7 @@
     repositories/<name>/_tags/<tag>=<capitals>        a digest
     repositories/<name>/_referrers/<subject>/<hex>/<algorithm>-<hex>   a descriptor
     repositories/<name>/_uploads/<uuid>               bytes received so far
-    temporary/                                        emptied at the start
+    incomplete/                                       emptied at the start
     lock                                              held by the server that writes
 
 No component of a repository name starts with an underscore, so the two never meet.
@@ -33,7 +33,7 @@ class Layout:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.temporary = root / "temporary"
+        self.incomplete = root / "incomplete"
         self.lock = root / "lock"
         self._blobs = root / "blobs"
         self._repositories = root / "repositories"
@@ -85,7 +85,7 @@ class Layout:
 
     def write(self, path: Path, content: bytes) -> None:
         """Let *path* hold *content* from one moment to the next."""
-        temporary = self.temporary / uuid.uuid4().hex
+        temporary = self.incomplete / uuid.uuid4().hex
         try:
             temporary.write_bytes(content)
             move(temporary, path)

@@ -81,15 +81,15 @@ class Registry:
             return
         root = self._layout.root
         try:
-            self._layout.temporary.mkdir(parents=True, exist_ok=True)
+            self._layout.incomplete.mkdir(parents=True, exist_ok=True)
             held = self._open.enter_context(system.try_lock(self._layout.lock))
             if not held:
                 raise ServerError(
                     f"{root}: another server uses this directory; stop it, or serve "
                     "another directory or this one read-only"
                 )
-            for name in names_in(self._layout.temporary):
-                remove(self._layout.temporary / name)
+            for name in names_in(self._layout.incomplete):
+                remove(self._layout.incomplete / name)
             self._uploads.sweep()
         except OSError as error:
             self.close()

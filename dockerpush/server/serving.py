@@ -84,7 +84,7 @@ class Listener(ThreadingHTTPServer):
         try:
             return super().get_request()
         except OSError:
-            time.sleep(0.05)
+            time.sleep(0.01)
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -119,6 +119,12 @@ class Listener(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a bug of ours; the connection ends."""
         log.error("while serving %s", client_address[0], exc_info=True)
+
+    def shutdown(self) -> None:
+        """Accept no more, and at once where the system lets us wake the thread."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        super().shutdown()
 
     def cut(self) -> None:
         """Shut every connection down, and those that come late."""

@@ -1,0 +1,557 @@
+"""The embedded registry under bad requests, slow and many clients, and a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import socket
+import ssl
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conformance import (
+    Image,
+    closing,
+    digest_of,
+    open_client,
+    random_bytes,
+    raw_exchange,
+    read_to_end,
+    serving,
+    uploads,
+)
+from registries import make_certificates
+
+from dockerpush.cancellation import Cancellation
+from dockerpush.server import (
+    Registry,
+    RegistryServer,
+    ServerError,
+    handler,
+)
+from dockerpush.server import (
+    serving as listening,
+)
+
+
+@pytest.fixture
+def served(tmp_path: Path):
+    with serving(tmp_path / "registry", client_timeout=5) as (server, client):
+        yield server, client
+
+
+@pytest.fixture
+def impatient(tmp_path: Path):
+    """A server that waits for its clients for 0.3 s."""
+    with serving(tmp_path / "registry", client_timeout=0.3) as (server, client):
+        yield server, client
+
+
+def status_of(raw: bytes) -> int:
+    assert raw.startswith(b"HTTP/1.1 "), raw
+    return int(raw.split()[1])
+
+
+# Bad requests
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET\r\n\r\n", 400),
+        (b"GET /v2/ HTTP/9.9\r\n\r\n", 505),
+        (b"GET /v2/ HTTP/x\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (b"BREW /v2/ HTTP/1.1\r\n\r\n", 501),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET /v2/ HTTP/1.1\r\nA: " + b"a" * 70_000 + b"\r\n\r\n", 431),
+        (b"GET /v2/ HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n", 431),
+        (b"GET /v2/ HTTP/1.1\r\n" + (b"A: " + b"b" * 60_000 + b"\r\n") * 9, 431),
+        (b"PUT /v2/ HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
+        (b"PUT /v2/ HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"GET /v2/?" + b"a=b&" * 100 + b" HTTP/1.1\r\n\r\n", 400),
+    ],
+)
+def test_a_bad_request_is_refused_in_the_specified_form(served, request_, status):
+    """With a JSON body, and the connection ends."""
+    raw = raw_exchange(served[0].host, request_)
+    assert status_of(raw) == status
+    head, _, body = raw.partition(b"\r\n\r\n")
+    assert b"Connection: close" in head
+    assert json.loads(body)["errors"][0]["code"].isupper()
+    assert served[1]("GET", "/v2/").status == 200
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v2/../../etc/passwd",
+        "/v2/a/../../b/manifests/x",
+        "/v2/%2e%2e/%2e%2e/manifests/x",
+        "/v2/a%2f..%2fb/manifests/x",
+        "/v2/a/manifests/..",
+        "/v2/a/manifests/%2e%2e%2f%2e%2e%2flock",
+        "/v2/a/blobs/sha256:../../../lock",
+        "/v2/a/blobs/sha256:%2e%2e%2flock",
+        "/v2/a/blobs/uploads/..%2f..%2flock",
+        "/v2/a/blobs/uploads/../lock",
+        "/v2/a/_uploads/manifests/x",
+        "/v2/_blobs/manifests/x",
+        "/v2/a\\..\\b/manifests/x",
+        "/v2/a%00/manifests/x",
+        "//etc/passwd",
+        "*",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
+def test_a_path_trick_touches_nothing(served, tmp_path, target, method):
+    """No file appears, disappears, or is shown."""
+    served[1].push_image("a", "v1")
+    before = sorted(tmp_path.rglob("*"))
+    head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    raw = raw_exchange(served[0].host, head.encode() + b"Content-Length: 0\r\n\r\n")
+    assert 400 <= status_of(raw) < 500
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "allowed"),
+    [
+        ("POST", "/v2/a/manifests/v1", "GET, HEAD, PUT, DELETE"),
+        ("PUT", "/v2/a/tags/list", "GET, HEAD"),
+        ("GET", "/v2/a/blobs/uploads/", "POST"),
+        ("PATCH", "/v2/", "GET, HEAD"),
+    ],
+)
+def test_a_method_that_an_endpoint_does_not_know_is_named(
+    served, method, target, allowed
+):
+    answer = served[1](method, target, b"")
+    assert (answer.status, answer.code) == (405, "UNSUPPORTED")
+    assert answer.headers["Allow"] == allowed
+
+
+def test_a_manifest_without_its_blobs_is_refused_by_name(served):
+    """MANIFEST_BLOB_UNKNOWN for each of them; a child of an index as well."""
+    client, image = served[1], Image(1)
+    client.push_blob("a", image.blobs[image.config["digest"]])
+    client.push_blob("other", image.blobs[image.layers[0]["digest"]])
+    answer = client.push_manifest("a", "v1", image.manifest)
+    assert answer.status == 400
+    assert [error["detail"] for error in answer.json["errors"]] == [
+        layer["digest"] for layer in image.layers
+    ]
+    index = {"schemaVersion": 2, "manifests": [image.descriptor]}
+    kind = "application/vnd.oci.image.index.v1+json"
+    answer = client.push_manifest("a", "v1", index, kind)
+    assert (answer.status, answer.code) == (400, "MANIFEST_BLOB_UNKNOWN")
+    assert client("GET", "/v2/a/manifests/v1").status == 404
+
+
+def test_requests_that_are_sent_ahead_are_answered_in_order(served):
+    """Pipelining, with a body in between."""
+    first = b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"
+    last = b"GET /v2/ HTTP/1.1\r\nConnection: close\r\n\r\n"
+    raw = raw_exchange(served[0].host, first + first + last)
+    found = [line for line in raw.split(b"\r\n") if line.startswith(b"HTTP/1.1")]
+    assert [line.split()[1] for line in found] == [b"202", b"202", b"200"]
+
+
+def test_an_old_client_is_served_and_let_go(served):
+    raw = raw_exchange(served[0].host, b"GET /v2/ HTTP/1.0\r\n\r\n")
+    assert status_of(raw) == 200
+    assert b"Connection: close" in raw
+
+
+def test_a_client_that_expects_to_be_asked_is_asked(served):
+    """100 Continue comes when the body is wanted."""
+    client = served[1]
+    content = b"the body"
+    location = client.start_upload("a")
+    target = closing(location, digest_of(content))
+    head = f"PUT {target} HTTP/1.1\r\nExpect: 100-continue\r\n"
+    head += f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+    name, _, port = served[0].host.rpartition(":")
+    with socket.create_connection((name, int(port)), 5) as sock:
+        sock.sendall(head.encode())
+        assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(content)
+        assert status_of(read_to_end(sock)) == 201
+
+
+def test_a_client_whose_body_is_not_wanted_is_not_asked_for_it(served):
+    head = b"PUT /v2/A/manifests/x HTTP/1.1\r\nExpect: 100-continue\r\n"
+    raw = raw_exchange(served[0].host, head + b"Content-Length: 9000000000\r\n\r\n")
+    assert status_of(raw) == 400
+    assert b"100 Continue" not in raw
+
+
+@pytest.mark.parametrize("size", [10, 3_000_000])
+def test_an_unwanted_body_does_not_cost_the_connection(served, size):
+    """The answer is read, and the same connection serves the next request."""
+    client = served[1]
+    answer = client("PATCH", f"/v2/a/blobs/uploads/{'0' * 8}", b"x" * size)
+    assert (answer.status, answer.code) == (404, "BLOB_UPLOAD_UNKNOWN")
+    used = client.connection.sock
+    assert used is not None
+    assert client("GET", "/v2/").status == 200
+    assert client.connection.sock is used
+
+
+def test_an_unwanted_body_without_end_does_cost_it(served, monkeypatch):
+    monkeypatch.setattr(handler, "DRAIN_BYTES", 1_000_000)
+    client = served[1]
+    pieces = (b"x" * 100_000 for _ in range(100))
+    with contextlib.suppress(OSError):
+        answer = client("PATCH", f"/v2/a/blobs/uploads/{'0' * 8}", pieces)
+        assert answer.status == 404
+    client.close()
+    assert client("GET", "/v2/").status == 200
+
+
+# Slow clients, many clients
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", None),
+        (b"GET /v2/ HT", 408),
+        (b"GET /v2/ HTTP/1.1\r\nHost:", 408),
+        (b"POST /v2/a/blobs/uploads/?digest=sha256:" + b"0" * 64, 408),
+    ],
+)
+def test_a_client_that_stalls_is_let_go(impatient, sent, status):
+    """With a word when it had begun to ask, without one when it had not."""
+    raw = raw_exchange(impatient[0].host, sent)
+    assert (status_of(raw) if raw else None) == status
+
+
+def test_an_upload_that_stalls_is_let_go_and_can_go_on(impatient):
+    server, client = impatient
+    location = client.start_upload("a")
+    head = f"PATCH {location} HTTP/1.1\r\nContent-Length: 100\r\n\r\n"
+    raw = raw_exchange(server.host, head.encode() + b"x" * 40)
+    assert status_of(raw) == 408
+    with open_client(server.host) as fresh:
+        assert fresh("GET", location).headers["Range"] == "0-39"
+
+
+def test_a_reader_that_stalls_is_let_go(impatient):
+    """Its thread is free again, and the server stops in time."""
+    server, client = impatient
+    content = random_bytes(30_000_000)
+    digest = client.push_blob("a", content)
+    name, _, port = server.host.rpartition(":")
+    with socket.create_connection((name, int(port)), 5) as sock:
+        sock.sendall(f"GET /v2/a/blobs/{digest} HTTP/1.1\r\n\r\n".encode())
+        time.sleep(1)
+        assert len(read_to_end(sock)) < len(content)
+
+
+def test_a_client_too_many_is_told_to_come_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(listening, "CONNECTIONS", 3)
+    with serving(tmp_path) as (server, client):
+        name, _, port = server.host.rpartition(":")
+        client("GET", "/v2/")
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                sock = socket.create_connection((name, int(port)), 5)
+                stack.enter_context(sock).sendall(b"GET /v2/ HTTP/1.1\r\n\r\n")
+                assert status_of(sock.recv(1000)) == 200
+            raw = raw_exchange(server.host)
+            assert status_of(raw) == 503
+            assert b"Retry-After: 1" in raw
+        deadline = time.monotonic() + 5
+        while status_of(raw_exchange(server.host, b"GET / HTTP/1.0\r\n\r\n")) != 404:
+            assert time.monotonic() < deadline
+
+
+def test_twenty_clients_are_served_at_once(served):
+    """Each pushes an image of its own and pulls that of another."""
+    server, _ = served
+
+    def work(number: int) -> None:
+        with open_client(server.host) as client:
+            client.push_image(f"r{number}", "v1", number)
+            again = client.push_image("shared", f"v{number}", number % 5)
+            answer = client("GET", f"/v2/shared/manifests/v{number}")
+            assert answer.body == again
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(work, range(20)))
+    with open_client(server.host) as client:
+        names = client("GET", "/v2/_catalog").json["repositories"]
+        assert names == sorted([*(f"r{number}" for number in range(20)), "shared"])
+        page = client("GET", "/v2/_catalog?n=2")
+        assert page.json["repositories"] == names[:2]
+        assert "last=r1" in page.headers["Link"]
+
+
+# Disks
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [(errno.ENOSPC, 507), (errno.EIO, 500), (errno.EROFS, 500)]
+)
+def test_a_storage_that_fails_is_an_answer(served, monkeypatch, code, status):
+    """A full disk is said, and the session can go on once there is room."""
+    client = served[1]
+    content = b"content"
+    location = client.start_upload("a")
+
+    def fails(self, *arguments) -> None:
+        raise OSError(code, "disk trouble")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(listening.Registry, "append", fails)
+        answer = client("PATCH", location, content)
+    assert (answer.status, answer.code) == (status, "UNKNOWN")
+    assert client("PUT", closing(location, digest_of(content)), content).status == 201
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /dev/full")
+def test_bytes_that_did_not_fit_are_not_counted(served, tmp_path):
+    """The offset is what is on the disk, and the hash is right all the same."""
+    client = served[1]
+    location = client.start_upload("a")
+    path = tmp_path / "registry/repositories/a/_uploads" / location.rpartition("/")[2]
+    assert client("PATCH", location, b"abc").status == 202
+    path.rename(tmp_path / "aside")
+    path.symlink_to("/dev/full")
+    answer = client("PATCH", location, b"lost")
+    assert (answer.status, answer.code) == (507, "UNKNOWN")
+    path.unlink()
+    (tmp_path / "aside").rename(path)
+    assert client("GET", location).headers["Range"] == "0-2"
+    target = closing(location, digest_of(b"abcdef"))
+    assert client("PUT", target, b"def", Content_Range="3-5").status == 201
+
+
+def test_a_file_that_shrinks_under_a_reader_ends_the_answer(served, tmp_path):
+    """Fewer bytes than announced is a broken answer, never a silent one."""
+    client = served[1]
+    digest = client.push_blob("a", random_bytes(10_000))
+    path = tmp_path / "registry/blobs/sha256" / digest[7:9] / digest[7:]
+    head = f"GET /v2/a/blobs/{digest} HTTP/1.1\r\nRange: bytes=0-9998\r\n\r\n"
+    size = Registry.blob_size
+
+    class Late(Registry):
+        pass
+
+    served[0]._registry.__class__ = Late
+    Late.blob_size = lambda self, *args: (size(self, *args), path.write_bytes(b"x"))[0]
+    raw = raw_exchange(served[0].host, head.encode())
+    assert b"Content-Length: 9999" in raw
+    assert len(raw.partition(b"\r\n\r\n")[2]) == 1
+
+
+# Starting and stopping
+
+
+def test_what_is_open_is_cut_when_the_server_stops(tmp_path):
+    """Idle connections and half a request alike; all threads are joined."""
+    with contextlib.ExitStack() as stack:
+        with serving(tmp_path) as (server, client):
+            client("GET", "/v2/")
+            name, _, port = server.host.rpartition(":")
+            socks = [
+                stack.enter_context(socket.create_connection((name, int(port)), 5))
+                for _ in range(3)
+            ]
+            socks[1].sendall(b"PATCH /v2/")
+            socks[2].sendall(
+                b"PUT /v2/a/manifests/x HTTP/1.1\r\nContent-Length: 9\r\n\r\n"
+            )
+            time.sleep(0.1)
+            started = time.monotonic()
+        assert time.monotonic() - started < 2
+        assert threading.active_count() == 1
+        for sock in socks:
+            assert b" 20" not in read_to_end(sock)
+
+
+def test_a_cancellation_ends_serving(tmp_path):
+    """What the command's signal handler does."""
+    with Cancellation() as cancellation:
+        server = RegistryServer(Registry(tmp_path))
+        timer = threading.Timer(0.3, cancellation.cancel)
+        timer.start()
+        server.serve_until(cancellation)
+        timer.join()
+    assert threading.active_count() == 1
+    with serving(tmp_path) as (_, client):
+        assert client("GET", "/v2/").status == 200
+
+
+def test_a_port_that_is_taken_is_an_error_of_one_line(tmp_path, served):
+    port = served[0].port
+    server = RegistryServer(Registry(tmp_path / "other"), port=port)
+    with pytest.raises(ServerError, match=f"cannot listen on 127.0.0.1:{port}: "):
+        server.start()
+    with serving(tmp_path / "other"):
+        pass
+
+
+def test_a_directory_that_is_taken_is_an_error_of_one_line(served, tmp_path):
+    """Two writers on one directory would not know of each other."""
+    with pytest.raises(ServerError, match="another server uses this directory"):
+        RegistryServer(Registry(tmp_path / "registry")).start()
+    with serving(tmp_path / "registry", read_only=True) as (_, client):
+        assert client("GET", "/v2/").status == 200
+
+
+def test_a_directory_that_cannot_be_made_is_an_error_of_one_line(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ServerError, match="cannot store in"):
+        RegistryServer(Registry(tmp_path / "file/registry")).start()
+
+
+def test_what_a_killed_server_left_half_written_is_swept(tmp_path):
+    (tmp_path / "incomplete").mkdir()
+    (tmp_path / "incomplete/left").write_text("half")
+    with serving(tmp_path):
+        assert list((tmp_path / "incomplete").iterdir()) == []
+
+
+# Modes
+
+
+def test_a_read_only_registry_changes_nothing(tmp_path):
+    """Everything can be pulled, and every write is DENIED."""
+    with serving(tmp_path) as (_, client):
+        raw = client.push_image("a", "v1")
+        location = client.start_upload("a")
+    before = sorted(tmp_path.rglob("*"))
+    with serving(tmp_path, read_only=True) as (_, client):
+        assert client("GET", "/v2/a/manifests/v1").body == raw
+        assert client("GET", "/v2/a/tags/list").json["tags"] == ["v1"]
+        digest = Image(0).config["digest"]
+        for method, target in (
+            ("POST", uploads("a")),
+            ("POST", uploads("b", mount=digest)),
+            ("PATCH", location),
+            ("PUT", "/v2/a/manifests/v2"),
+            ("DELETE", "/v2/a/manifests/v1"),
+            ("DELETE", f"/v2/a/blobs/{digest}"),
+        ):
+            answer = client(method, target, b"x" * 10)
+            assert (answer.status, answer.code) == (405, "DENIED")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_read_only_registry_needs_no_directory(tmp_path):
+    with serving(tmp_path / "none", read_only=True) as (_, client):
+        assert client("GET", "/v2/").status == 200
+        assert client("GET", "/v2/a/tags/list").status == 404
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_smallest_chunk_is_announced(tmp_path):
+    with serving(tmp_path, min_chunk=1024) as (_, client):
+        answer = client("POST", uploads("a"), b"")
+        assert answer.headers["OCI-Chunk-Min-Length"] == "1024"
+
+
+def test_mounting_from_anywhere_can_be_switched_off(tmp_path):
+    with serving(tmp_path, automatic_mount=False) as (_, client):
+        digest = client.push_blob("a", b"content")
+        assert client("POST", uploads("b", mount=digest), b"").status == 202
+        query = {"mount": digest, "from": "a"}
+        assert client("POST", uploads("b", **query), b"").status == 201
+
+
+def test_every_request_can_be_watched(tmp_path):
+    """Method, target with its query, status, and bytes of the body."""
+    seen: list = []
+    with serving(tmp_path, on_request=seen.append) as (_, client):
+        digest = client.push_blob("a", b"content")
+        client("GET", "/v2/none/tags/list", Accept="x")
+    assert [(one.method, one.status, one.received) for one in seen] == [
+        ("POST", 202, 0),
+        ("PUT", 201, 7),
+        ("GET", 404, 0),
+    ]
+    assert seen[1].path.endswith("?digest=" + digest.replace(":", "%3A"))
+    assert seen[2].headers.first("accept") == "x"
+
+
+def test_an_address_of_ipv6_is_served(tmp_path):
+    try:
+        with serving(tmp_path, address="::1") as (server, client):
+            assert server.url == f"http://[::1]:{server.port}"
+            assert client("GET", "/v2/").status == 200
+    except ServerError:
+        pytest.skip("this machine has no IPv6")
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("certificates")
+    make_certificates(directory)
+    return directory
+
+
+@pytest.fixture
+def secure(tmp_path, certificates):
+    """A server behind TLS, and a client that trusts it."""
+    tls = (certificates / "server.pem", certificates / "server.key")
+    context = ssl.create_default_context(cafile=str(certificates / "authority.pem"))
+    registry = Registry(tmp_path / "registry")
+    server = RegistryServer(registry, tls=tls, client_timeout=1)
+    with server, open_client(server.host, context=context) as client:
+        yield server, client
+
+
+def test_an_image_goes_both_ways_over_tls(secure):
+    server, client = secure
+    assert server.url.startswith("https://127.0.0.1:")
+    raw = client.push_image("a", "v1")
+    assert client("GET", "/v2/a/manifests/v1").body == raw
+    content = random_bytes(3_000_000)
+    digest = client.push_blob("a", content)
+    assert client("GET", f"/v2/a/blobs/{digest}").body == content
+    assert (
+        client("GET", f"/v2/a/blobs/{digest}", Range="bytes=5-9").body == content[5:10]
+    )
+
+
+def test_who_speaks_http_to_https_is_told_so(secure):
+    raw = raw_exchange(secure[0].host, b"GET /v2/ HTTP/1.1\r\n\r\n")
+    assert status_of(raw) == 400
+    assert b"HTTP request to an HTTPS server" in raw
+
+
+def test_a_handshake_that_stalls_holds_nobody_up(secure):
+    server, client = secure
+    name, _, port = server.host.rpartition(":")
+    with socket.create_connection((name, int(port)), 5) as silent:
+        with socket.create_connection((name, int(port)), 5) as half:
+            half.sendall(b"\x16\x03\x01")
+            assert client("GET", "/v2/").status == 200
+            assert read_to_end(half) == b""
+        assert read_to_end(silent) == b""
+
+
+@pytest.mark.parametrize("broken", ["certificate", "key", "swapped"])
+def test_a_certificate_that_cannot_be_used_is_an_error_of_one_line(
+    tmp_path, certificates, broken
+):
+    tls = [certificates / "server.pem", certificates / "server.key"]
+    if broken == "certificate":
+        tls[0] = tmp_path / "absent.pem"
+    if broken == "key":
+        tls[1] = certificates / "authority.key"
+    if broken == "swapped":
+        tls.reverse()
+    with pytest.raises(ServerError, match="cannot use the certificate"):
+        RegistryServer(Registry(tmp_path), tls=(tls[0], tls[1]))
