@@ -81,7 +81,7 @@ def look(
         elif blob.method is Method.FOREIGN:
             action = "left where its urls point"
         elif blob.method is Method.COMPRESS:
-            action = f"compress ({options.compress}) and send"
+            action = f"compress ({_codec(options).compression.value}) and send"
         else:
             action = "send"
         forecasts.append(BlobForecast(blob.key, blob.stored.size, action))
