@@ -1,4 +1,4 @@
-"""Compressed archives and layers, told by their first bytes and read forward.
+"""Compressed archives and layers, read forward.
 
 Rules: no step takes more memory for what the stream claims to hold; an xz stream that
 wants more than XZ_LIMIT, or a zstd frame that wants more than `zstd.WINDOW_LIMIT`, is
@@ -19,8 +19,7 @@ from ..errors import UsageError
 from ..oci import Digest
 from .model import Compression
 from .streams import PIECE, Decoder, Format, Readable, StreamReader
-from .zstd import MAGIC as ZSTD_MAGIC
-from .zstd import SKIPPABLE_MAGICS, find_zstd
+from .zstd import find_zstd
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -28,20 +27,7 @@ if TYPE_CHECKING:
 XZ_LIMIT = 128 * 1024 * 1024
 """Bytes of memory that an xz stream may want; ``xz -9`` wants 65 MiB."""
 
-MAGICS = {
-    Compression.GZIP: (b"\x1f\x8b",),
-    Compression.BZIP2: (b"BZh",),
-    Compression.XZ: (b"\xfd7zXZ\0",),
-    Compression.ZSTD: (ZSTD_MAGIC, *SKIPPABLE_MAGICS),
-}
-
-
-def compression_of(head: bytes) -> Compression:
-    """How a file that begins with *head* (six bytes are enough) is packed."""
-    for compression, magics in MAGICS.items():
-        if head.startswith(magics):
-            return compression
-    return Compression.NONE
+_GZIP_MAGICS = (b"\x1f\x8b",)
 
 
 def open_decompressed(
@@ -169,7 +155,7 @@ class ZlibDecoder:
 
 def gzip_format() -> Format:
     """gzip by zlib (RFC 1952)."""
-    return Format("gzip", MAGICS[Compression.GZIP], ZlibDecoder, (zlib.error,))
+    return Format("gzip", _GZIP_MAGICS, ZlibDecoder, (zlib.error,))
 
 
 def fast_gzip_format() -> Format:
@@ -180,7 +166,7 @@ def fast_gzip_format() -> Format:
         made: Decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
         return made
 
-    return Format("gzip", MAGICS[Compression.GZIP], decoder, (igzip_lib.IsalError,))
+    return Format("gzip", _GZIP_MAGICS, decoder, (igzip_lib.IsalError,))
 
 
 def _best_gzip_format() -> Format:
@@ -194,8 +180,7 @@ def bzip2_format() -> Format:
     """bzip2, whose decoder raises OSError for bad data."""
     import bz2  # not every Python has it
 
-    magics = MAGICS[Compression.BZIP2]
-    return Format("bzip2", magics, bz2.BZ2Decompressor, (OSError, ValueError))
+    return Format("bzip2", (b"BZh",), bz2.BZ2Decompressor, (OSError, ValueError))
 
 
 def xz_format() -> Format:
@@ -205,7 +190,7 @@ def xz_format() -> Format:
     def decoder() -> Decoder:
         return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_LIMIT)
 
-    return Format("xz", MAGICS[Compression.XZ], decoder, (lzma.LZMAError,))
+    return Format("xz", (b"\xfd7zXZ\0",), decoder, (lzma.LZMAError,))
 
 
 _FORMATS: dict[Compression, Callable[[], Format]] = {
