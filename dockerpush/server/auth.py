@@ -1,9 +1,7 @@
 """Who may use the registry: a password file as ``htpasswd`` writes it.
 
-Understood everywhere: ``htpasswd -s`` ({SHA}) and ``htpasswd -m`` ($apr1$). What the
-system's own crypt knows (bcrypt, SHA-256 and SHA-512 crypt) is understood where Python
-still has the crypt module, which is up to 3.12. Anything else is refused when the file
-is read, not when somebody tries to log in.
+Understood are ``htpasswd -B`` (bcrypt), ``-m`` ($apr1$) and ``-s`` ({SHA}). Anything
+else is refused when the file is read, not when somebody tries to log in.
 """
 
 from __future__ import annotations
@@ -15,19 +13,17 @@ import hmac
 import os
 import re
 import threading
-import warnings
 from pathlib import Path
-from typing import Callable, Mapping, Optional
+from typing import Callable, Mapping
 
+from . import bcrypt
 from .errors import ServerError
 
 Check = Callable[[bytes], bool]
-Crypt = Optional[Callable[[str, str], Optional[str]]]
 
 _APR1 = re.compile(r"\$apr1\$([^$]{1,8})\$([./0-9A-Za-z]{22})")
-_CRYPT = re.compile(r"\$(?:2[aby]|5|6)\$.+")
 _ALPHABET = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_ADVICE = "write it anew with: htpasswd -m FILE USER"
+_ADVICE = "write it anew with: htpasswd -B FILE USER"
 
 
 class PasswordFile:
@@ -48,7 +44,7 @@ class PasswordFile:
             raise ServerError(
                 f"cannot read the password file {path}: {error}"
             ) from error
-        return cls(parse_entries(lines, str(path), system_crypt()))
+        return cls(parse_entries(lines, str(path)))
 
     def accepts(self, authorization: str | None) -> bool:
         """Whether an Authorization header has a known user and the right password."""
@@ -60,15 +56,14 @@ class PasswordFile:
         if check is None:
             return False
         proof = hmac.new(self._key, password, "sha256").digest()
-        with self._lock:
+        with self._lock:  # a slow hash is paid once for each user, one at a time
             known = self._known.get(user)
-        if known is not None and hmac.compare_digest(known, proof):
-            return True  # the slow hashes are paid once for each user
-        if not check(password):
-            return False
-        with self._lock:
-            self._known[user] = proof
-        return True
+            if known is not None and hmac.compare_digest(known, proof):
+                return True
+            accepted = check(password)
+            if accepted:
+                self._known[user] = proof
+            return accepted
 
 
 def parse_basic(authorization: str | None) -> tuple[str, bytes] | None:
@@ -83,7 +78,7 @@ def parse_basic(authorization: str | None) -> tuple[str, bytes] | None:
         return None
 
 
-def parse_entries(lines: list[str], where: str, crypt: Crypt) -> dict[str, Check]:
+def parse_entries(lines: list[str], where: str) -> dict[str, Check]:
     """User → check, of the lines of a password file.
 
     Raises ServerError, which names the line, and never the hash in it.
@@ -94,46 +89,34 @@ def parse_entries(lines: list[str], where: str, crypt: Crypt) -> dict[str, Check
         if not entry or entry.startswith("#"):
             continue
         user, colon, stored = entry.partition(":")
-        check = _check_of(stored, crypt) if colon and user else None
+        check = _check_of(stored) if colon and user else None
         if check is None:
             what = f"line {number} of {where} ({user[:40]!r})"
-            raise ServerError(f"{what}: {_complaint(stored, crypt)}; {_ADVICE}")
+            raise ServerError(f"{what}: {_complaint(stored)}; {_ADVICE}")
         checks[user] = check
     if not checks:
         raise ServerError(f"{where}: no user in this password file; {_ADVICE}")
     return checks
 
 
-def _complaint(stored: str, crypt: Crypt) -> str:
-    if _CRYPT.fullmatch(stored) and crypt is None:
-        return "this Python cannot check bcrypt and SHA crypt passwords"
-    return "not a password hash that is understood here"
+def _complaint(stored: str) -> str:
+    cost = bcrypt.cost_of(stored)
+    if cost is None:
+        return "not a password hash that is understood here"
+    return f"bcrypt of cost {cost}, the most that is checked is {bcrypt.HIGHEST_COST}"
 
 
-def _check_of(stored: str, crypt: Crypt) -> Check | None:
+def _check_of(stored: str) -> Check | None:
     if stored.startswith("{SHA}"):
         return _sha_check(stored[len("{SHA}") :])
     apr1 = _APR1.fullmatch(stored)
     if apr1 is not None:
         salt, digest = apr1[1].encode(), apr1[2]
         return lambda password: hmac.compare_digest(md5_crypt(password, salt), digest)
-    if crypt is None or not _CRYPT.fullmatch(stored):
+    cost = bcrypt.cost_of(stored)
+    if cost is None or cost > bcrypt.HIGHEST_COST:
         return None
-    system = crypt
-    probe = system("probe", stored)
-    if probe is None or len(probe) != len(stored):
-        return None
-    return lambda password: _crypt_matches(system, password, stored)
-
-
-def _crypt_matches(
-    crypt: Callable[[str, str], str | None], password: bytes, stored: str
-) -> bool:
-    try:
-        found = crypt(password.decode(), stored)
-    except ValueError:  # not UTF-8, or with a zero byte
-        return False
-    return found is not None and hmac.compare_digest(found, stored)
+    return lambda password: bcrypt.is_password(password, stored)
 
 
 def _sha_check(encoded: str) -> Check | None:
@@ -146,17 +129,6 @@ def _sha_check(encoded: str) -> Check | None:
     return lambda password: hmac.compare_digest(
         hashlib.sha1(password, usedforsecurity=False).digest(), wanted
     )
-
-
-def system_crypt() -> Crypt:
-    """The system's crypt(3), None where Python does not offer it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        try:
-            from crypt import crypt
-        except ImportError:
-            return None
-    return crypt
 
 
 def md5_crypt(password: bytes, salt: bytes) -> str:
