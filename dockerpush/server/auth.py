@@ -33,7 +33,7 @@ class PasswordFile:
         self._checks = dict(checks)
         self._key = os.urandom(32)
         self._known: dict[str, bytes] = {}
-        self._lock = threading.Lock()  # guards _known
+        self._lock = threading.Lock()  # one slow check at a time, paid once a user
 
     @classmethod
     def read(cls, path: Path) -> PasswordFile:
@@ -56,14 +56,19 @@ class PasswordFile:
         if check is None:
             return False
         proof = hmac.new(self._key, password, "sha256").digest()
-        with self._lock:  # a slow hash is paid once for each user, one at a time
-            known = self._known.get(user)
-            if known is not None and hmac.compare_digest(known, proof):
+        if self._is_known(user, proof):
+            return True
+        with self._lock:
+            if self._is_known(user, proof):  # by now
                 return True
             accepted = check(password)
             if accepted:
                 self._known[user] = proof
             return accepted
+
+    def _is_known(self, user: str, proof: bytes) -> bool:
+        known = self._known.get(user)
+        return known is not None and hmac.compare_digest(known, proof)
 
 
 def parse_basic(authorization: str | None) -> tuple[str, bytes] | None:

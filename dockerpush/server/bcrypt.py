@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hmac
 import re
-import struct
 from typing import Sequence
 
 HIGHEST_COST = 10
