@@ -139,6 +139,7 @@ class Connections:
         from ..push.uploader import Uploader
         from ..registry.limits import default_limits
         from ..registry.uploads import UploadSessions
+        from ..stores import KnownBlobs
 
         settings = self.settings(reference.registry)
         limits = limits_for(default_limits(reference.registry), settings.blob_chunk)
@@ -161,6 +162,7 @@ class Connections:
                 uploader,
                 cancellation,
                 self.session.on_event,
+                KnownBlobs(self.state),
             )
 
     def _new_client(self, registry: str) -> RegistryClient:

@@ -276,7 +276,9 @@ def _dry_record(
             "size": blob.size,
             "action": blob.action,
         }
-        for blob in look(target, archive, image, options=options)
+        for blob in look(
+            target, archive, image, tags=[_tag(reference)], options=options
+        )
     ]
     return {
         "target": str(reference),

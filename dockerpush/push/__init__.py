@@ -7,12 +7,16 @@ from functools import partial
 from typing import Sequence
 
 from ..archive.model import Compression, StoredImage
+from ..reference import Reference
 from .codecs import Codec, choose_codec
 from .decide import SampledDecision, raw_layer_decision
+from .known import Knowledge, TargetImage
 from .layers import Readable
 from .options import PushOptions
-from .plan import Decide, Method, Plan, known_digest, plan_push
-from .transfer import PushResult, PushTarget, find_present, push_plan
+from .plan import Decide, Method, known_digest, plan_push
+from .transfer import Push, PushResult, PushTarget, find_present
+
+SEND = "send"
 
 __all__ = [
     "BlobForecast",
@@ -37,14 +41,7 @@ def push_image(
     Raises ArchiveError, ContentMismatch, NotFound, RegistryError, NetworkError,
     Cancelled; then no tag was moved.
     """
-    return push_plan(
-        target,
-        archive,
-        _plan(archive, image, options),
-        tags=tags,
-        codec=_codec(options),
-        options=options,
-    )
+    return _push(target, archive, image, tags, options).run(tags)
 
 
 @dataclass(frozen=True)
@@ -57,46 +54,77 @@ class BlobForecast:
 
 
 def look(
-    target: PushTarget, archive: Readable, image: StoredImage, *, options: PushOptions
+    target: PushTarget,
+    archive: Readable,
+    image: StoredImage,
+    *,
+    tags: Sequence[str],
+    options: PushOptions,
 ) -> list[BlobForecast]:
     """What `push_image` would do, by asking the registry and sending nothing."""
-    plan = _plan(archive, image, options)
-    present = find_present(target, plan, options.jobs)
+    push = _push(target, archive, image, tags, options)
+    plan, offers = push.plan, push.known.offers(push.plan)
+    present = find_present(push, offers)
     configs = {
-        m.stored.config_descriptor.digest: m.stored.config_descriptor
-        for m in plan.manifests()
-    }.values()
+        manifest.stored.config_descriptor.digest: manifest.stored.config_descriptor.size
+        for manifest in plan.manifests()
+    }
     forecasts = [
-        BlobForecast(
-            descriptor.digest,
-            descriptor.size,
-            "exists" if descriptor.digest in present else "send",
-        )
-        for descriptor in configs
+        BlobForecast(digest, size, present[digest].value if digest in present else SEND)
+        for digest, size in configs.items()
     ]
     for blob in plan.blobs:
-        digest = known_digest(blob)
+        offer = offers.get(blob.key)
+        digest = offer.digest if offer else known_digest(blob)
         if digest in present:
-            action = "exists"
+            action = present[digest].value
         elif blob.method is Method.FOREIGN:
             action = "left where its urls point"
         elif blob.method is Method.COMPRESS:
-            action = f"compress ({_codec(options).compression.value}) and send"
+            action = f"compress ({push.codec.compression.value}) and send"
         else:
-            action = "send"
+            action = SEND
         forecasts.append(BlobForecast(blob.key, blob.stored.size, action))
     return forecasts
 
 
-def _plan(archive: Readable, image: StoredImage, options: PushOptions) -> Plan:
+def _push(
+    target: PushTarget,
+    archive: Readable,
+    image: StoredImage,
+    tags: Sequence[str],
+    options: PushOptions,
+) -> Push:
+    """*image* with all that is known and decided before a byte is sent."""
+    codec = _codec(options)
+    known = _knowledge(target, tags, codec, options)
     decide: Decide = partial(raw_layer_decision, compress=options.compress != "none")
     if options.compress == "auto":
-        decide = SampledDecision(archive)
+        decide = SampledDecision(archive, known)
     plan = plan_push(image, decide, platforms=options.platforms, strict=options.strict)
     if isinstance(decide, SampledDecision) and decide.kept:
         kept = f"{len(decide.kept)} that would not shrink"
-        return replace(plan, notices=(*plan.notices, f"sent raw: layers: {kept}"))
-    return plan
+        plan = replace(plan, notices=(*plan.notices, f"sent raw: layers: {kept}"))
+    return Push(target, archive, plan, codec, options, known)
+
+
+def _knowledge(
+    target: PushTarget, tags: Sequence[str], codec: Codec, options: PushOptions
+) -> Knowledge:
+    """What the target's image and earlier runs tell.
+
+    Whoever asks for a level means that level, so what became of a layer by another one
+    does not count then.
+    """
+    asked = options.compress_level is not None
+    image = TargetImage.read(target.client, target.repository, tags)
+    return Knowledge(
+        Reference(target.client.registry, target.repository),
+        codec.compression,
+        name=str(codec) if asked else codec.compression.value,
+        image=replace(image, layers={}) if asked else image,
+        blobs=target.blobs,
+    )
 
 
 def _codec(options: PushOptions) -> Codec:

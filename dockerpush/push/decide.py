@@ -10,6 +10,7 @@ from .plan import Method, blob_key
 from .sample import shrinks
 
 if TYPE_CHECKING:
+    from .known import Knowledge
     from .layers import Readable
 
 
@@ -17,11 +18,13 @@ class SampledDecision:
     """gzip for raw layers, but as they are for those that would not shrink.
 
     The sample is the same for the same bytes, so is the decision; each layer is looked
-    at once. *kept* holds the keys of those that stay raw.
+    at once, and not at all when *known* tells what it became before. *kept* holds the
+    keys of those that stay raw.
     """
 
-    def __init__(self, archive: Readable) -> None:
+    def __init__(self, archive: Readable, known: Knowledge) -> None:
         self.kept: set[str] = set()
+        self._known = known
         self._archive = archive
         self._decided: dict[str, Method] = {}
 
@@ -37,9 +40,13 @@ class SampledDecision:
         member = layer.member
         if method is not Method.COMPRESS or member is None:
             return method
-        if layer.compression is not Compression.NONE:
+        if layer.compression is not Compression.NONE or layer.diff_id is None:
             return method
-        if shrinks(lambda offset: self._archive.open_at(member, offset), layer.size):
+        if self._known.was_compressed(layer.diff_id):
+            return method
+        if not self._known.stays_raw(layer.diff_id) and shrinks(
+            lambda offset: self._archive.open_at(member, offset), layer.size
+        ):
             return method
         self.kept.add(key)
         return Method.AS_IS

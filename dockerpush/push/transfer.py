@@ -12,8 +12,8 @@ import os
 from collections import Counter
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Callable, Mapping, Sequence, TypeVar
 
 from ..archive.model import Compression
 from ..cancellation import Cancellation
@@ -21,8 +21,10 @@ from ..errors import RegistryError
 from ..events import BlobFinished, BlobPlanned, ManifestStored, Notice, OnEvent, Outcome
 from ..oci import OCI_MANIFEST, Descriptor, Digest, Manifest, as_docker
 from ..registry.client import RegistryClient
+from ..stores import KnownBlobs
 from ..workers import Workers, block_threads
 from .codecs import Codec
+from .known import Knowledge
 from .layers import LayerMaker, MadeBlob, Readable, config_blob
 from .manifests import Document, SentBlob, documents
 from .options import PushOptions
@@ -30,6 +32,8 @@ from .plan import Method, Plan, PlannedBlob, known_digest
 from .prepared import PreparedBlob
 from .spool import TempSpace, temp_directory
 from .uploader import Uploader
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,60 +53,129 @@ class PushResult:
 
 @dataclass(frozen=True)
 class PushTarget:
-    """Where a push goes, and everything it shares with others."""
+    """Where a push goes, and everything it shares with others.
+
+    *blobs* is what earlier runs left in the state directory, None for nothing.
+    """
 
     client: RegistryClient
     repository: str
     uploader: Uploader
     cancellation: Cancellation
     on_event: OnEvent
+    blobs: KnownBlobs | None = None
 
 
-def push_plan(
-    target: PushTarget,
-    archive: Readable,
-    plan: Plan,
-    *,
-    tags: Sequence[str],
-    codec: Codec,
-    options: PushOptions,
-) -> PushResult:
-    """Carry *plan* out and name the result by each of *tags*.
+@dataclass(frozen=True)
+class Push:
+    """One image on its way: what goes where, and how."""
 
-    Raises RegistryError, NetworkError, ContentMismatch, ArchiveError, Cancelled; then
-    no tag was moved.
-    """
-    for notice in plan.notices:
-        target.on_event(Notice(notice))
+    target: PushTarget
+    archive: Readable
+    plan: Plan
+    codec: Codec
+    options: PushOptions
+    known: Knowledge
+
+    def run(self, tags: Sequence[str]) -> PushResult:
+        """Carry the plan out and name the result by each of *tags*.
+
+        Raises RegistryError, NetworkError, ContentMismatch, ArchiveError, Cancelled;
+        then no tag was moved.
+        """
+        for notice in self.plan.notices:
+            self.target.on_event(Notice(notice))
+        offers = self.known.offers(self.plan)
+        try:
+            return self._run(tags, offers)
+        except RegistryError as error:
+            if error.code not in _UNKNOWN_BLOB or not (offers or self.known.held):
+                raise
+        self.target.on_event(
+            Notice("the registry lost blobs that it was known to hold: sending them")
+        )
+        known = self.known.doubted(offers, self.plan)
+        return replace(self, known=known)._run(tags, {})
+
+    def _run(self, tags: Sequence[str], offers: Mapping[str, SentBlob]) -> PushResult:
+        target, plan = self.target, self.plan
+        _announce(target, plan)
+        present = _mount_offers(self, offers, find_present(self, offers))
+        arrived = _transfer(self, present, offers)
+        sent = {made.key: made.sent for made in arrived}
+        stored = store(target, documents(plan.root, sent), tags)
+        self.known.learn(plan, sent)
+        uploaded = (m.sent.size for m in arrived if m.outcome is Outcome.UPLOADED)
+        return PushResult(
+            target.repository,
+            tuple(tags),
+            stored,
+            Counter(made.outcome for made in arrived),
+            sum(uploaded),
+        )
+
+
+_UNKNOWN_BLOB = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN")
+
+
+def _announce(target: PushTarget, plan: Plan) -> None:
     for config in _configs(plan):
         target.on_event(BlobPlanned(config.key, config.descriptor.size))
     for blob in plan.blobs:
         if blob.method is not Method.FOREIGN:
             target.on_event(BlobPlanned(blob.key, blob.stored.size))
-    present = find_present(target, plan, options.jobs)
-    arrived = _transfer(target, archive, plan, present, codec, options)
-    sent = {made.key: made.sent for made in arrived}
-    stored = store(target, documents(plan.root, sent), tags)
-    uploaded = (made.sent.size for made in arrived if made.outcome is Outcome.UPLOADED)
-    return PushResult(
-        target.repository,
-        tuple(tags),
-        stored,
-        Counter(made.outcome for made in arrived),
-        sum(uploaded),
+
+
+def find_present(push: Push, offers: Mapping[str, SentBlob]) -> dict[Digest, Outcome]:
+    """Which blobs need not be sent, of those whose digests can be told, and why.
+
+    What the target's own image holds is not asked for.
+    """
+    offered = {sent.digest: sent.size for sent in offers.values()}
+    wanted = {**known_sizes(push.plan), **offered}
+    present = {d: Outcome.REUSED for d in wanted if d in push.known.held}
+    asked = [digest for digest in wanted if digest not in present]
+    client, repository = push.target.client, push.target.repository
+    sizes = _in_parallel(
+        push, lambda digest: client.blob_size(repository, digest), asked
     )
+    for digest, size in zip(asked, sizes):
+        if size == wanted[digest]:
+            reused = digest in offered
+            present[digest] = Outcome.REUSED if reused else Outcome.EXISTS
+    return present
 
 
-def find_present(target: PushTarget, plan: Plan, jobs: int) -> frozenset[Digest]:
-    """Which blobs of *plan*, as far as their digests are known, the registry holds."""
-    digests = list(known_sizes(plan))
-    with Workers(target.cancellation, jobs, name="look") as workers:
-        looking = [
-            workers.submit(target.client.blob_size, target.repository, digest)
-            for digest in digests
-        ]
-        sizes = workers.wait(looking)
-    return frozenset(digest for digest, size in zip(digests, sizes) if size is not None)
+def _mount_offers(
+    push: Push, offers: Mapping[str, SentBlob], present: Mapping[Digest, Outcome]
+) -> dict[Digest, Outcome]:
+    """*present*, and what could be had from other repositories without reading it."""
+    client, repository = push.target.client, push.target.repository
+
+    def mount(digest: Digest) -> bool:
+        source = push.known.holders(digest)[0]
+        upload = client.start_upload(repository, mount=digest, source=source)
+        if upload is not None:
+            client.cancel_upload(repository, upload)
+        return upload is None
+
+    asked = [
+        digest
+        for digest in dict.fromkeys(sent.digest for sent in offers.values())
+        if digest not in present and push.known.holders(digest)
+    ]
+    mounted = zip(asked, _in_parallel(push, mount, asked))
+    return {**present, **{digest: Outcome.MOUNTED for digest, done in mounted if done}}
+
+
+def _in_parallel(
+    push: Push, ask: Callable[[Digest], T], digests: Sequence[Digest]
+) -> list[T]:
+    if not digests:
+        return []
+    jobs = min(push.options.jobs, len(digests))
+    with Workers(push.target.cancellation, jobs, name="look") as workers:
+        return workers.wait([workers.submit(ask, digest) for digest in digests])
 
 
 def known_sizes(plan: Plan) -> dict[Digest, int]:
@@ -178,40 +251,62 @@ class _Arrived:
 
 
 def _transfer(
-    target: PushTarget,
-    archive: Readable,
-    plan: Plan,
-    present: frozenset[Digest],
-    codec: Codec,
-    options: PushOptions,
+    push: Push, present: Mapping[Digest, Outcome], offers: Mapping[str, SentBlob]
 ) -> list[_Arrived]:
-    """Make the repository hold every blob of *plan*."""
+    """Make the repository hold every blob of the plan."""
+    target, options = push.target, push.options
     directory = options.temp_directory or temp_directory(os.environ)
-    cancellation = target.cancellation
     with ExitStack() as stack:
         space = stack.enter_context(TempSpace(directory, options.temp_budget))
         blocks, uploads, producer = (
-            stack.enter_context(Workers(cancellation, count, name=name))
+            stack.enter_context(Workers(target.cancellation, count, name=name))
             for count, name in (
                 (block_threads(), "block"),
                 (options.jobs, "upload"),
                 (1, "producer"),
             )
         )
-        maker = LayerMaker(archive, codec, blocks, space, cancellation, target.on_event)
+        maker = LayerMaker(
+            push.archive,
+            push.codec,
+            blocks,
+            space,
+            target.cancellation,
+            target.on_event,
+        )
 
         def submit(made: MadeBlob) -> Future[_Arrived]:
-            return uploads.submit(_send, target, made, present)
+            return uploads.submit(_send, push, made, present)
 
-        layers = [blob for blob in plan.blobs if blob.method is not Method.FOREIGN]
-        windows = [maker.window(b) for b in layers if not maker.needs_reading(b)]
-        to_read = [blob for blob in layers if maker.needs_reading(blob)]
+        layers = [blob for blob in push.plan.blobs if blob.method is not Method.FOREIGN]
+        reused = [b.key for b in layers if _is_had(b.key, offers, present)]
+        rest = [blob for blob in layers if blob.key not in reused]
+        windows = [maker.window(b) for b in rest if not maker.needs_reading(b)]
+        to_read = [blob for blob in rest if maker.needs_reading(blob)]
         reading = producer.submit(_read_all, maker, to_read, submit)
-        sending = [submit(made) for made in [*_made_configs(plan), *windows]]
+        sending = [submit(made) for made in [*_made_configs(push.plan), *windows]]
         return [
+            *(_reused(target, key, offers[key], present) for key in reused),
             *uploads.wait(sending),
             *uploads.wait(producer.wait([reading])[0]),
         ]
+
+
+def _is_had(
+    key: str, offers: Mapping[str, SentBlob], present: Mapping[Digest, Outcome]
+) -> bool:
+    return key in offers and offers[key].digest in present
+
+
+def _reused(
+    target: PushTarget,
+    key: str,
+    sent: SentBlob,
+    present: Mapping[Digest, Outcome],
+) -> _Arrived:
+    outcome = present[sent.digest]
+    target.on_event(BlobFinished(key, sent.digest, sent.size, outcome))
+    return _Arrived(key, sent, outcome)
 
 
 def _read_all(
@@ -223,18 +318,18 @@ def _read_all(
     return [submit(maker.read(blob)) for blob in blobs]
 
 
-def _send(target: PushTarget, made: MadeBlob, present: frozenset[Digest]) -> _Arrived:
+def _send(push: Push, made: MadeBlob, present: Mapping[Digest, Outcome]) -> _Arrived:
     """An uploader thread's work."""
-    blob = made.prepared
-    descriptor = blob.descriptor
+    blob, target = made.prepared, push.target
+    digest = blob.descriptor.digest
     try:
-        if descriptor.digest in present:
-            outcome = Outcome.EXISTS
-            target.on_event(
-                BlobFinished(blob.key, descriptor.digest, descriptor.size, outcome)
-            )
-        else:
-            outcome = target.uploader.upload(blob)
+        if digest in present:
+            return _reused(target, blob.key, made.sent, present)
+        outcome = target.uploader.upload(
+            blob,
+            mount_from=push.known.holders(digest),
+            known_absent=digest in known_sizes(push.plan),
+        )
     finally:
         blob.release()
     return _Arrived(blob.key, made.sent, outcome)
