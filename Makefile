@@ -1,7 +1,9 @@
-# `make` alone shows what there is. PYTHON=python3.12 chooses the Python.
+# `make` alone shows what there is. PYTHON=python3.12 chooses the Python,
+# EXTRAS=test,fast has the tests run with the fast compressor too.
 PYTHON ?= python3
 ARCHIVE ?=
 ARGS ?=
+EXTRAS ?= test
 
 TEST := .venv-test/bin/python
 LINT := .venv-lint/bin/python
@@ -19,7 +21,7 @@ help:  ## this list
 demo: .venv-demo/done  ## push a small image (or ARCHIVE=path) to a registry that is started for it
 	@$(DEMO) tests/demo.py $(ARCHIVE)
 
-test: .venv-test/done  ## run the tests (ARGS=... goes to pytest)
+test: .venv-test/done-$(EXTRAS)  ## run the tests (ARGS=... goes to pytest)
 	$(TEST) -m pytest $(ARGS)
 
 test-all:  ## run the tests with every Python there is from 3.9 on, the oldest also with urllib3 1.26.5
@@ -30,7 +32,7 @@ lint: .venv-lint/done  ## ruff and mypy, at the versions in setup.cfg
 	$(LINT) -m ruff format --check
 	$(LINT) -m mypy
 
-bench: .venv-test/done  ## measure against skopeo and the others on the PATH (ARGS=... as in tests/bench)
+bench: .venv-test/done-$(EXTRAS)  ## measure against skopeo and the others on the PATH (ARGS=... as in tests/bench)
 	$(TEST) -m pip install --quiet -e '.[fast]'
 	$(TEST) -m tests.bench $(ARGS)
 
@@ -52,9 +54,9 @@ clean:  ## remove what these commands made
 	rm -rf .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find dockerpush tests -name __pycache__ -prune -exec rm -rf {} +
 
-.venv-test/done: setup.cfg setup.py
+.venv-test/done-$(EXTRAS): setup.cfg setup.py
 	$(PYTHON) -m venv .venv-test
-	$(TEST) -m pip install --quiet -e '.[test]'
+	$(TEST) -m pip install --quiet -e '.[$(EXTRAS)]'
 	@touch $@
 
 .venv-lint/done: setup.cfg setup.py
