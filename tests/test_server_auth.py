@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conformance import Client, serving
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from registries import run
 
@@ -113,6 +113,7 @@ def test_a_file_that_cannot_be_read_is_refused_at_the_start(tmp_path, content):
         PasswordFile.read(path)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_no_header_breaks_the_parser(text):
     parse_basic(text)

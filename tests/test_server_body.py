@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dockerpush.server import body as body_module
@@ -34,6 +34,7 @@ def chunked(*pieces: bytes, trailer: bytes = b"") -> bytes:
     return b"".join([*parts, b"0\r\n", trailer, b"\r\n"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=8), st.integers(1, 400))
 def test_a_chunked_body_is_what_was_chunked(pieces, size):
     """Whatever the chunks and the buffer, and nothing behind it is touched."""
@@ -47,6 +48,7 @@ def test_a_chunked_body_is_what_was_chunked(pieces, size):
     assert source.read() == b"next request"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_break_the_chunk_parser(content):
     """It ends: with the body, or with one of our errors."""
@@ -95,6 +97,7 @@ def test_extensions_and_trailers_of_chunks_are_skipped():
     assert read_all(ChunkedBody(stream(content)), 1000) == b"hello"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(1, 400), st.binary(max_size=20))
 def test_a_fixed_body_has_its_length(content, size, rest):
     source = stream(content + rest)

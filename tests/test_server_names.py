@@ -7,7 +7,7 @@ import string
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dockerpush.errors import PusherError
@@ -47,6 +47,7 @@ def test_any_other_repository_name_is_refused(name):
     assert (caught.value.status, caught.value.code) == (400, "NAME_INVALID")
 
 
+@settings(deadline=None)
 @given(TAGS)
 def test_a_tag_comes_back_from_its_file_name(text):
     tag = Tag.parse(text)
@@ -58,6 +59,7 @@ def test_a_tag_comes_back_from_its_file_name(text):
     assert len(tag.file_name) <= 255
 
 
+@settings(deadline=None)
 @given(TAGS)
 def test_no_two_tags_share_a_file_even_where_names_have_no_case(text):
     texts = {text, text.lower(), text.upper(), text.swapcase(), text.title()}
@@ -76,6 +78,7 @@ DIGEST = "sha256:" + "0" * 64
 SESSION = "00000000-0000-0000-0000-000000000000"
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([*TRICKS, *WORDS, DIGEST, SESSION]), max_size=9).map(
         "".join
@@ -140,6 +143,7 @@ def test_a_path_without_meaning_is_not_found(path):
     assert caught.value.status == 404
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(0, 60), st.integers(0, 60))
 def test_a_range_is_what_python_slices(size, start, end):
     """For every blob and range: the same bytes as a slice, or a refusal."""
@@ -156,6 +160,7 @@ def test_a_range_is_what_python_slices(size, start, end):
     assert count > 0
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.none() | st.integers(0, 10))
 def test_no_content_range_breaks_the_parser(text, length):
     try:
