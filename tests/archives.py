@@ -120,7 +120,7 @@ class Image:
 
 
 def legacy(*images: Image) -> Files:
-    """docker save up to 24: ``ID/layer.tar``, a symbolic link for a layer seen before."""
+    """docker save up to 24: ``ID/layer.tar``, or a link to a layer seen before."""
     files: Files = {}
     entries = []
     seen: dict[str, str] = {}

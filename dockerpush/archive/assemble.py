@@ -9,6 +9,7 @@ not trusted: docker 25.0.0 wrote layers in another order (github.com/moby/moby i
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Iterable, Iterator, Mapping
 
 from ..errors import ArchiveError
@@ -54,6 +55,8 @@ def assemble(
         elif document is not None:
             records = require(document, list, MANIFEST_JSON)
             entries = read_entries(contents, records, layout.foreign)
+    if layout.whole is not None and not entries:
+        layout = replace(layout, roots=(Root((), (), layout.whole),))
     images = (*_joined(entries, layout), *_remaining(entries, layout))
     if not images:
         raise ArchiveError(explain_no_image(members))

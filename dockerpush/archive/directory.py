@@ -6,6 +6,7 @@ that nobody can read, so that an image that does not need them can still be push
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from pathlib import Path
@@ -73,10 +74,11 @@ class DirectorySource:
     def _member(self, entry: os.DirEntry[str], name: str) -> Member:
         if entry.is_symlink() and not self._holds(_real(entry.path)):
             return Member(name, Kind.OUTSIDE)
-        if entry.is_dir():
-            return Member(name, Kind.DIRECTORY)
-        if entry.is_file():
-            return Member(name, Kind.FILE, entry.stat().st_size)
+        with contextlib.suppress(OSError):  # a loop of links, or a file that went away
+            if entry.is_dir():
+                return Member(name, Kind.DIRECTORY)
+            if entry.is_file():
+                return Member(name, Kind.FILE, entry.stat().st_size)
         return Member(name, Kind.OTHER)
 
     def _holds(self, path: Path) -> bool:

@@ -68,7 +68,7 @@ class _EntryReader:
         names = [name for name in _strings(record, "RepoTags", where) if name]
         layers = _strings(record, "Layers", where)
         config_name = required(record, "Config", str, where)
-        what = quoted(names[0] if names else config_name)
+        what = quoted(names[0]) if names else where
         self._contents.count_descriptors(len(layers) + 1)
         config = self._contents.find(config_name)
         if config is None:

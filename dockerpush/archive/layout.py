@@ -65,10 +65,13 @@ class Layout:
     """What a layout leads to: its *roots*, and what is strange about them.
 
     *problems* says by digest why a manifest does not fit its blobs; *subjects* which
-    manifest another one is about; *foreign* which layers lie elsewhere.
+    manifest another one is about; *foreign* which layers lie elsewhere. *whole* is
+    index.json itself, where it lists the platforms of one image without a name
+    (image-spec, image-layout.md, index.json File).
     """
 
     roots: tuple[Root, ...] = ()
+    whole: StoredIndex | None = None
     problems: Mapping[Digest, str] = field(default_factory=dict)
     subjects: Mapping[Digest, Digest] = field(default_factory=dict)
     foreign: Mapping[Digest, Descriptor] = field(default_factory=dict)
@@ -86,10 +89,10 @@ def read_layout(contents: Contents, member: Member) -> Layout:
         index = Index.from_bytes(raw)
     walk = _Walk(contents)
     nodes = tuple(walk.visit(descriptor, 1).node for descriptor in index.manifests)
-    if _is_one_image(index):
+    whole = None
+    if _lists_platforms(index):
         whole = StoredIndex(Descriptor.of(index.media_type, raw), raw, nodes)
-        return walk.layout((Root((), (), whole),))
-    return walk.layout(_merged(index.manifests, nodes))
+    return walk.layout(_merged(index.manifests, nodes), whole)
 
 
 def read_manifest_folder(contents: Contents, member: Member) -> Layout:
@@ -100,11 +103,7 @@ def read_manifest_folder(contents: Contents, member: Member) -> Layout:
     return walk.layout((Root((), (), node),))
 
 
-def _is_one_image(index: Index) -> bool:
-    """True for an index.json that lists the platforms of one image, without a name.
-
-    (image-spec, image-layout.md, index.json: it may be a multi-platform index itself)
-    """
+def _lists_platforms(index: Index) -> bool:
     platforms = [entry.platform for entry in index.manifests]
     return (
         len(platforms) > 1
@@ -164,8 +163,10 @@ class _Walk:
         self._subjects: dict[Digest, Digest] = {}
         self._foreign: dict[Digest, Descriptor] = {}
 
-    def layout(self, roots: tuple[Root, ...]) -> Layout:
-        return Layout(roots, self._problems, self._subjects, self._foreign)
+    def layout(
+        self, roots: tuple[Root, ...], whole: StoredIndex | None = None
+    ) -> Layout:
+        return Layout(roots, whole, self._problems, self._subjects, self._foreign)
 
     def visit(self, descriptor: Descriptor, depth: int) -> _Visited:
         """What *descriptor* names, *depth* indexes below the top."""
