@@ -14,6 +14,7 @@ import urllib3.exceptions
 
 from ..errors import NetworkError, TransientError
 from .debug import one_line
+from .tls_errors import explain
 
 
 class SpeaksPlainHTTP(NetworkError):
@@ -29,10 +30,6 @@ _NOT_TLS = frozenset(
         "PACKET_LENGTH_TOO_LONG",
     )
 )
-_EXPIRED = 10
-_NOT_YET_VALID = 9
-_UNKNOWN_ISSUER = frozenset((2, 18, 19, 20, 21))
-_WRONG_NAME = frozenset((62, 64))  # by name and by IP address
 
 
 def cannot_resolve(host: str, error: OSError) -> NetworkError:
@@ -58,44 +55,15 @@ def cannot_connect(where: str, error: OSError | None) -> TransientError:
 
 
 def tls_failure(where: str, error: ssl.SSLError) -> NetworkError:
-    """The handshake with *where* failed for good; each cause has its own advice."""
+    """The handshake with *where* (``host[:port]``) failed as *error* says."""
+    text = explain(error, where)
     if isinstance(error, ssl.SSLCertVerificationError):
-        return NetworkError(_distrusted(where, error))
+        return NetworkError(text)
     if error.reason in _NOT_TLS:
-        return SpeaksPlainHTTP(
-            f"{where} does not answer TLS; if it speaks plain HTTP, use --plain-http"
-        )
+        return SpeaksPlainHTTP(text)
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-        return TransientError(f"{where} closed the connection during the TLS handshake")
-    words = (error.reason or _reason(error)).replace("_", " ").lower()
-    hint = "; it may want a client certificate (--cert, --key)"
-    return NetworkError(
-        f"TLS with {where} failed: {words}" + (hint if "certificate" in words else "")
-    )
-
-
-def _distrusted(where: str, error: ssl.SSLCertVerificationError) -> str:
-    code, name = error.verify_code, where.partition("/")[0]
-    if code == _EXPIRED:
-        return (
-            f"the certificate of {where} has expired; "
-            "have it renewed, or check this machine's clock"
-        )
-    if code == _NOT_YET_VALID:
-        return (
-            f"the certificate of {where} is not valid yet; check this machine's clock"
-        )
-    if code in _WRONG_NAME:
-        return (
-            f"the certificate of {where} is for another host; "
-            "use the name that it was issued for"
-        )
-    if code in _UNKNOWN_ISSUER:
-        return (
-            f"the certificate of {where} is signed by an unknown authority; give its "
-            f"CA with --cacert FILE or put it into /etc/docker/certs.d/{name}/ca.crt"
-        )
-    return f"the certificate of {where} is not trusted: {error.verify_message}"
+        return TransientError(text)
+    return NetworkError(text)
 
 
 def broke_while_sending(

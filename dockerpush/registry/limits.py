@@ -200,7 +200,7 @@ _HOSTS: tuple[tuple[str, HostLimits], ...] = (
 )
 
 
-def defaults_for(host: str) -> HostLimits:
+def default_limits(host: str) -> HostLimits:
     """The limits to start with at *host* (``name[:port]``)."""
     name = host.lower().partition(":")[0]
     for pattern, limits in _HOSTS:

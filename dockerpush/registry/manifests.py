@@ -1,0 +1,217 @@
+"""The endpoints for manifests, and the checks of what a registry says about them."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Iterable
+
+from ..errors import (
+    ContentMismatch,
+    InvalidDigest,
+    InvalidJSON,
+    NotFoundInRegistry,
+    RegistryError,
+    TransientError,
+)
+from ..oci import (
+    DOCKER_INDEX,
+    DOCKER_MANIFEST,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    Digest,
+    optional,
+    parse_json,
+    require,
+)
+from .calls import PUSH, Caller, checked_reference
+from .debug import one_line, show_url
+from .transport import Response
+
+ACCEPT = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST)
+"""Every type of manifest that we can read, the most telling first."""
+
+
+class ManifestCalls(Caller):
+    """Manifests and tags (distribution-spec, Pulling and Pushing Manifests)."""
+
+    def read_manifest(
+        self, repository: str, reference: str, accept: Iterable[str] = ACCEPT
+    ) -> tuple[Descriptor, bytes]:
+        """What *reference*, a tag or digest, names: its descriptor, its exact bytes.
+
+        Raises ContentMismatch when the bytes do not have the digest that was asked for
+        or stated, InvalidJSON when they are no manifest of one of the types *accept*.
+        """
+        call = self._call(
+            "GET",
+            repository,
+            f"manifests/{checked_reference(reference)}",
+            (200,),
+            headers={"Accept": ", ".join(accept)},
+        )
+
+        def read() -> tuple[Descriptor, bytes]:
+            with self._session.send(call) as response:
+                raw = response.read_json("a manifest")
+                return described(response, reference, raw), raw
+
+        return self._retrying(read, f"reading {repository}:{reference}")
+
+    def manifest_descriptor(
+        self, repository: str, reference: str, accept: Iterable[str] = ACCEPT
+    ) -> Descriptor | None:
+        """The descriptor of what *reference* names; None when there is nothing."""
+        what = f"looking for {repository}:{reference}"
+        try:
+            found = self._retrying(
+                lambda: self._head_manifest(repository, reference, accept), what
+            )
+            if found is None:  # the answer to HEAD does not say what it is
+                found = self.read_manifest(repository, reference, accept)[0]
+        except NotFoundInRegistry:
+            return None
+        return found
+
+    def _head_manifest(
+        self, repository: str, reference: str, accept: Iterable[str] = ACCEPT
+    ) -> Descriptor | None:
+        call = self._call(
+            "HEAD",
+            repository,
+            f"manifests/{checked_reference(reference)}",
+            (200, 405),
+            headers={"Accept": ", ".join(accept)},
+        )
+        with self._session.send(call) as response:
+            digest, size = stated_digest(response), response.size
+            media_type = (response.header("Content-Type") or "").partition(";")[0]
+            if response.status == 405 or digest is None or not size or not media_type:
+                return None
+            if ":" in reference and digest != reference:
+                raise ContentMismatch(
+                    f"{show_url(response.url)}: the registry names {digest} instead"
+                )
+            return Descriptor(media_type.strip(), digest, size)
+
+    def put_manifest(
+        self, repository: str, reference: str, raw: bytes, media_type: str
+    ) -> Digest:
+        """Store *raw* under *reference*, a tag or its digest; its digest.
+
+        When an answer is lost, it is looked up whether the manifest has arrived before
+        it is sent again. Raises ContentMismatch when the registry names another digest.
+        """
+        digest = _digest_for(checked_reference(reference), raw)
+        call = self._call(
+            "PUT",
+            repository,
+            f"manifests/{reference}",
+            (200, 201, 202, 204),
+            scopes=(self._scope(repository, PUSH),),
+            headers={"Content-Type": media_type},
+            content=raw,
+            size=len(raw),
+        )
+        attempts = itertools.count()
+
+        def put() -> Digest:
+            if next(attempts) and self._holds(repository, reference, digest):
+                return digest
+            with self._session.send(call) as response:
+                check_digest(response, digest)
+                return digest
+
+        return self._retrying(put, f"storing {repository}:{reference}")
+
+    def _holds(self, repository: str, reference: str, digest: Digest) -> bool:
+        try:
+            found = self._head_manifest(repository, reference)
+        except TransientError:
+            raise
+        except (RegistryError, ContentMismatch):
+            return False
+        return found is not None and found.digest == digest
+
+    def delete_manifest(self, repository: str, reference: str) -> None:
+        """Delete the tag or, with a digest, the manifest *reference*."""
+        tail = f"manifests/{checked_reference(reference)}"
+        call = self._call("DELETE", repository, tail, (200, 202, 204), actions="delete")
+        self._done(call, f"deleting {repository}:{reference}")
+
+
+def stated_digest(response: Response) -> Digest | None:
+    """Docker-Content-Digest of *response*; None when there is none that we know."""
+    text = (response.header("Docker-Content-Digest") or "").strip()
+    try:
+        return Digest(text)
+    except InvalidDigest:
+        return None
+
+
+def check_digest(response: Response, digest: Digest) -> None:
+    """Raises ContentMismatch when *response* names another digest than *digest*."""
+    stated = stated_digest(response)
+    if stated is not None and stated.algorithm == digest.algorithm and stated != digest:
+        raise ContentMismatch(
+            f"{response.method} {show_url(response.url)}: the registry has {stated} "
+            f"instead of {digest}"
+        )
+
+
+def described(response: Response, reference: str, raw: bytes) -> Descriptor:
+    """The descriptor of *raw*, a manifest that came for *reference*.
+
+    Raises ContentMismatch when the digest is not that of the reference or the header,
+    InvalidJSON when the document is not what its media type says (CVE-2021-41190).
+    """
+    where = show_url(response.url)
+    stated = stated_digest(response)
+    wanted = Digest(reference) if ":" in reference else stated
+    digest = _digest_like(wanted, raw)
+    for expected in (wanted, stated):
+        if expected is not None and _digest_like(expected, raw) != expected:
+            raise ContentMismatch(
+                f"{where}: the manifest has the digest {_digest_like(expected, raw)} "
+                f"instead of {expected}"
+            )
+    header = (response.header("Content-Type") or "").partition(";")[0].strip().lower()
+    return Descriptor(_media_type(raw, header, where), digest, len(raw))
+
+
+def _digest_like(example: Digest | None, raw: bytes) -> Digest:
+    if example is None:
+        return Digest.of(raw)
+    hasher = example.hasher()
+    hasher.update(raw)
+    return Digest.from_hash(hasher)
+
+
+def _digest_for(reference: str, raw: bytes) -> Digest:
+    """The digest of *raw*. Raises ContentMismatch when *reference* is another one."""
+    digest = _digest_like(Digest(reference) if ":" in reference else None, raw)
+    if ":" in reference and digest != reference:
+        raise ContentMismatch(f"the manifest has the digest {digest}, not {reference}")
+    return digest
+
+
+def _media_type(raw: bytes, header: str, where: str) -> str:
+    """What *raw* is, when the header, the document and its fields agree."""
+    record = require(parse_json(raw, where), dict, where)
+    said = optional(record, "mediaType", str, where)
+    known = header if header in ACCEPT else ""
+    if said and known and said != known:
+        raise InvalidJSON(
+            f"{where}: sent as {known!r}, but calls itself {one_line(said, 80)!r}"
+        )
+    is_index = "manifests" in record
+    media_type = said or known or (OCI_INDEX if is_index else OCI_MANIFEST)
+    fitting = INDEX_TYPES if is_index else MANIFEST_TYPES
+    if media_type not in fitting or (is_index and "layers" in record):
+        raise InvalidJSON(
+            f"{where}: not a manifest that can be read: {one_line(media_type, 80)!r} "
+            f"with {'manifests' if is_index else 'no manifests'} in it"
+        )
+    return media_type
