@@ -15,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import os
 import selectors
@@ -26,10 +27,11 @@ from typing import Any, Callable, Iterable, Iterator, Union
 
 import urllib3
 import urllib3.connection
+from urllib3.util.ssltransport import SSLTransport
 from urllib3.util.wait import wait_for_read
 
 from ..cancellation import Cancellation
-from ..errors import ArchiveError, PusherError
+from ..errors import ArchiveError
 from .failures import (
     broke_while_sending,
     cannot_connect,
@@ -168,22 +170,44 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
 
     def connect(self) -> None:
         """Connect, through a proxy's tunnel and TLS where they are needed."""
-        where = f"{self.host}:{self.port}"
+        sock = self._new_conn()
         try:
-            super().connect()
-        except PusherError:
+            self.sock = sock
+            if self._tunnel_host:
+                self._open_tunnel()
+            self._start_tls()
+        except BaseException:
+            self.close()
+            sock.close()
             raise
-        except ssl.SSLError as error:
-            self._dialer.cancellation.check()
-            raise tls_failure(self._peer(), error) from error
+
+    def _open_tunnel(self) -> None:
+        proxy = f"{self.host}:{self.port}"
+        if getattr(self.proxy, "scheme", None) == "https":
+            context = getattr(self.proxy_config, "ssl_context", None)
+            self.sock = self._encrypted(context, self.host, proxy)
+        try:
+            self._tunnel()
         except OSError as error:
             self._dialer.cancellation.check()
-            if "unnel connection failed" in str(error):
-                raise proxy_failure(where, error) from error
-            raise cannot_connect(self._peer(), error) from error
-        # whether certificates count was decided with the context, and urllib3's
-        # warning about it is not for our users
-        self.is_verified = True
+            raise proxy_failure(proxy, error) from error
+
+    def _start_tls(self) -> None:
+        """Nothing to do for plain HTTP."""
+
+    def _encrypted(self, context: Any, name: str, peer: str) -> Any:
+        """The connection's socket with TLS of *context* around it, for host *name*."""
+        wrap = context.wrap_socket
+        if isinstance(self.sock, ssl.SSLSocket):  # TLS inside the TLS of a proxy
+            wrap = functools.partial(SSLTransport, ssl_context=context)
+        try:
+            return wrap(self.sock, server_hostname=name)
+        except ssl.SSLError as error:
+            self._dialer.cancellation.check()
+            raise tls_failure(peer, error) from error
+        except OSError as error:
+            self._dialer.cancellation.check()
+            raise cannot_connect(peer, error) from error
 
     def _peer(self) -> str:
         host, port = self._tunnel_host or self.host, self._tunnel_port or self.port
@@ -283,6 +307,13 @@ def _is_break(error: BaseException) -> bool:
 
 class WatchedTLSConnection(WatchedConnection, urllib3.connection.HTTPSConnection):
     """An HTTPS connection by the rules of this module."""
+
+    def _start_tls(self) -> None:
+        name = self._tunnel_host or self.host
+        self.sock = self._encrypted(self.ssl_context, name, self._peer())
+        # whether certificates count was decided with the context, and urllib3's
+        # warning about it is not for our users
+        self.is_verified = True
 
 
 class WatchedPool(urllib3.HTTPConnectionPool):

@@ -229,8 +229,11 @@ class Session:
 
     def _advice(self, call: Call, response: Response) -> str:
         """What to do about a refusal, where that depends on who we are."""
-        if not self._is_home(response.url) or response.status not in (401, 403, 404):
+        home = self._is_home(response.url)
+        if not home or response.status not in (401, 403, 404):
             return ""
+        if response.status == 404 and not call.url.startswith("/"):
+            return ""  # an upload session that is gone
         credentials = self.auth.credentials(call.repository)
         if response.status != 404:
             return advice_for(self.registry, credentials)
