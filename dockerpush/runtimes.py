@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import (
     BinaryIO,
     Callable,
-    ContextManager,
     Iterator,
     Sequence,
     Union,
@@ -278,7 +277,15 @@ def _partial(path: Path) -> Iterator[BinaryIO]:
             raise
 
 
-def _only_writer(part: Path) -> ContextManager[bool]:
-    if os.name == "nt":  # where nobody can rename a file that somebody has open
-        return contextlib.nullcontext(enter_result=True)
-    return try_lock(part)
+@contextlib.contextmanager
+def _only_writer(part: Path) -> Iterator[bool]:
+    """Whether no other run writes *part*; supposed where locks are of no use here.
+
+    Windows lets nobody rename a file that is open, and some file systems lock nothing.
+    """
+    with contextlib.ExitStack() as stack:
+        alone = True
+        if os.name == "posix":
+            with contextlib.suppress(OSError):
+                alone = stack.enter_context(try_lock(part))
+        yield alone
