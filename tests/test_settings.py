@@ -41,10 +41,11 @@ def test_flags_and_variables_follow_the_name() -> None:
 
 
 def test_the_defaults_are_those_of_a_push() -> None:
-    from dockerpush.push.options import CHUNK_SIZE, JOBS
+    from dockerpush.push.options import JOBS
+    from dockerpush.registry.limits import CHUNK
 
     settings = resolve({}, {}, NOTHING)
-    assert (settings.blob_chunk, settings.jobs) == (CHUNK_SIZE, JOBS)
+    assert (settings.blob_chunk, settings.jobs) == (CHUNK, JOBS)
     assert (settings.timeout, settings.chunk_delay, settings.layer_delay) == (60, 0, 0)
     assert set(settings.sources.values()) == {"built in"}
 
