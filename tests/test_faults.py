@@ -1,0 +1,269 @@
+"""Random faults between the command and a real registry: what passes is survived.
+
+A schedule is made from its number alone, so a failure names what to run again. The
+commands run a few to a process, as `many_runs` says; those of TestTheCommand have a
+process each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import ssl
+import subprocess
+import sys
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+from conftest import Command
+from faults import FaultProxy, Schedule, lasting_fault, transient_faults
+from images import digest_of, docker_archive, small_archive, tar_of
+from registries import DockerRegistry, make_certificates, read_back
+
+RETRIES = 5
+MOST_FAULTS = 4
+"""Of one schedule. One that breaks a chunk on docker-registry 2.8, which loses the
+session then, may take two attempts of a blob where all of them meet."""
+
+TRANSIENT = range(160)
+LASTING = range(1000, 1048)
+BY_PROCESS = [*range(2000, 2026), *range(3000, 3008)]
+"""Schedules with a process each: transient ones below 3000, lasting ones from there."""
+
+BATCH = 8
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+many_runs = """
+import contextlib, io, json, sys
+from dockerpush.cli.main import main
+for arguments in json.load(sys.stdin):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments)
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+"""
+"""The command again and again in one process, which only saves its start."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A registry with an old image in it, behind a proxy that breaks things."""
+
+    registry: DockerRegistry
+    proxy: FaultProxy
+    archive: Path
+    diff_ids: list[str]
+    flags: tuple[str, ...]
+    old: bytes
+
+    def prepare(self, number: int) -> tuple[str, Schedule]:
+        """A repository where ``:1`` is the old image, and what will happen there."""
+        repository = f"faults/{self.flags[0].strip('-')}-{number}"
+        put_old_image(self.registry.host, repository, self.old)
+        lasting = number in LASTING or number >= 3000
+        faults = lasting_fault(number) if lasting else transient_faults(
+            number, MOST_FAULTS
+        )
+        return repository, self.proxy.schedule(repository, faults)
+
+    def arguments(self, repository: str) -> list[str]:
+        """What to run."""
+        return [
+            *("push", str(self.archive), "-t", f"{self.proxy.host}/{repository}:1"),
+            *("--retry-times", str(RETRIES), "--retry-delay", "0.001", "--json"),
+            *("--blob-chunk", "64KiB", "-q", *self.flags),
+        ]
+
+    def check(self, repository: str, code: int, out: str, err: str) -> None:
+        """The push ended as its schedule lets it."""
+        schedule = self.proxy.schedules[repository]
+        if any(fault.always for fault in schedule.faults):
+            assert code in (1, 3, 4, 5), (schedule, err)
+            last = err.splitlines()[-1]
+            assert last.startswith("error: "), err
+            assert "bug" not in last
+            assert fetch(self.registry.host, repository, "manifests/1") == self.old
+            assert out == ""
+        else:
+            assert code == 0, (schedule.faults, schedule.met, err)
+            pushed = json.loads(out.splitlines()[-1])["digest"]
+            assert pushed == check_stored(
+                self.registry.host, repository, self.diff_ids
+            )
+        assert "Traceback" not in err
+
+
+def fetch(host: str, repository: str, what: str) -> bytes:
+    """What the registry itself answers, the proxy left out."""
+    connection = http.client.HTTPConnection(host, timeout=20)
+    with contextlib.closing(connection):
+        connection.request(
+            "GET", f"/v2/{repository}/{what}", headers={"Accept": MANIFEST}
+        )
+        response = connection.getresponse()
+        content = response.read()
+        assert response.status == 200, content
+        return content
+
+
+def check_stored(host: str, repository: str, diff_ids: list[str]) -> str:
+    """Every byte under ``:1`` is right; the manifest's digest."""
+    raw = fetch(host, repository, "manifests/1")
+    manifest = json.loads(raw)
+    contents = []
+    for descriptor in (manifest["config"], *manifest["layers"]):
+        content = fetch(host, repository, f"blobs/{descriptor['digest']}")
+        assert digest_of(content) == descriptor["digest"]
+        assert len(content) == descriptor["size"]
+        contents.append(content)
+    config, *layers = contents
+    unpacked = [
+        zlib.decompress(layer, wbits=31) if layer[:2] == b"\x1f\x8b" else layer
+        for layer in layers
+    ]
+    assert [digest_of(layer) for layer in unpacked] == diff_ids
+    assert json.loads(config)["rootfs"]["diff_ids"] == diff_ids
+    return digest_of(raw)
+
+
+def put_old_image(host: str, repository: str, manifest: bytes) -> None:
+    """Have ``:1`` name the old image, whose blobs are in ``faults/old``."""
+    record = json.loads(manifest)
+    connection = http.client.HTTPConnection(host, timeout=20)
+    with contextlib.closing(connection):
+        for blob in (record["config"], *record["layers"]):
+            call(
+                connection,
+                "POST",
+                f"/v2/{repository}/blobs/uploads/?mount={blob['digest']}&from=faults/old",
+            )
+        call(connection, "PUT", f"/v2/{repository}/manifests/1", manifest)
+
+
+def call(
+    connection: http.client.HTTPConnection, method: str, path: str, body: bytes = b""
+) -> None:
+    connection.request(method, path, body=body, headers={"Content-Type": MANIFEST})
+    response = connection.getresponse()
+    content = response.read()
+    assert response.status == 201, content
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four layers of up to five chunks; three of them shrink."""
+    noise = hashlib.shake_128(b"layers").digest
+    numbers = b"".join(b"%d\n" % (n * n) for n in range(60_000))
+    return docker_archive(
+        tmp_path_factory.mktemp("image") / "image.tar",
+        [
+            tar_of({"etc/motd": b"hello\n"}),
+            tar_of({"srv/numbers": numbers}),
+            tar_of({"srv/noise": noise(290_000)}),
+            tar_of({"srv/mixed": noise(65_536) + numbers[:100_000]}),
+        ],
+    )
+
+
+@pytest.fixture(scope="module", params=["http", "https"])
+def place(
+    request: pytest.FixtureRequest,
+    image: Path,
+    shared_docker_registry: DockerRegistry,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Place]:
+    directory = tmp_path_factory.mktemp("place")
+    registry, context = shared_docker_registry, None
+    flags = ("--plain-http",)
+    if request.param == "https":
+        authority = make_certificates(directory)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(directory / "server.pem", directory / "server.key")
+        flags = ("--cacert", str(authority))
+    command = Command(directory, directory)
+    old = small_archive(directory / "old.tar")
+    done = command("push", old, "-t", f"{registry.host}/faults/old:1", "--json")
+    assert done.returncode == 0, done.stderr
+    with FaultProxy(registry.host, context) as proxy:
+        yield Place(
+            registry,
+            proxy,
+            image,
+            diff_ids_of(image),
+            flags,
+            fetch(registry.host, "faults/old", "manifests/1"),
+        )
+
+
+def diff_ids_of(archive: Path) -> list[str]:
+    import tarfile
+
+    with tarfile.open(archive) as tar:
+        return json.load(tar.extractfile("config.json"))["rootfs"]["diff_ids"]
+
+
+class TestManySchedules:
+    """Half of the schedules over plain HTTP, half over HTTPS."""
+
+    def numbers(self, place: Place, numbers: range) -> list[int]:
+        return [n for n in numbers if n % 2 == (place.proxy.context is not None)]
+
+    def push_all(self, place: Place, numbers: list[int], run_cli: Command) -> None:
+        """Run the schedules in batches, two at a time, and check each."""
+        batches = [numbers[i : i + BATCH] for i in range(0, len(numbers), BATCH)]
+
+        def run(batch: list[int]) -> None:
+            repositories = [place.prepare(number)[0] for number in batch]
+            words = json.dumps([place.arguments(name) for name in repositories])
+            state = {"DOCKERPUSH_STATE_DIR": str(run_cli.state / str(batch[0]))}
+            done = subprocess.run(
+                [sys.executable, "-c", many_runs],
+                input=words.encode(),
+                capture_output=True,
+                env=run_cli.environment(state),
+                timeout=120,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr.decode()
+            results = map(json.loads, done.stdout.splitlines())
+            for name, result in zip(repositories, results):
+                place.check(name, *result)
+
+        with ThreadPoolExecutor(2, "schedules") as pool:
+            for _ in pool.map(run, batches):
+                pass
+
+    def test_what_passes_by_itself_is_survived(self, place, run_cli):
+        numbers = self.numbers(place, TRANSIENT)
+        self.push_all(place, numbers, run_cli)
+        names = [f"faults/{place.flags[0].strip('-')}-{number}" for number in numbers]
+        met = sum(len(place.proxy.schedules[name].met) for name in names)
+        assert met > len(numbers)  # the schedules do break something
+        for name in names[::8]:
+            stored = read_back(place.registry.host, name, "1")
+            assert stored.layers == stored.diff_ids == place.diff_ids
+
+    def test_what_stays_ends_in_one_line_and_the_old_tag_in_place(self, place, run_cli):
+        self.push_all(place, self.numbers(place, LASTING), run_cli)
+
+
+class TestTheCommand:
+    """The same with a process for each push."""
+
+    @pytest.mark.parametrize("number", BY_PROCESS)
+    def test_it_survives_or_fails_cleanly(self, number, place, run_cli):
+        if number % 2 == (place.proxy.context is None):
+            number += 500
+        repository, _ = place.prepare(number)
+        done = run_cli(*place.arguments(repository))
+        place.check(repository, done.returncode, done.stdout, done.stderr)
+        if done.returncode == 0:
+            stored = read_back(place.registry.host, repository, "1")
+            assert stored.layers == stored.diff_ids == place.diff_ids
