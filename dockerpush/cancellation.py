@@ -3,16 +3,16 @@
 It is passed to whatever may block. Loops look at it between pieces with `check`, sleep
 through `wait`, register sockets with `add_socket`, and poll `fileno` beside a pipe.
 `cancel` sets the flag, shuts the sockets down and makes the descriptor readable, so
-that no thread goes on waiting; it may be called from a signal handler. A `child` ends
-with its parent, and can end alone: one image of many that fails stops only itself.
+that no thread goes on waiting; it takes no lock, so a signal handler may call it. A
+`child` ends with its parent, and can end alone: one image of many that fails stops only
+itself.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import selectors
 import socket
-import threading
 from types import TracebackType
 
 from .errors import Cancelled
@@ -22,11 +22,12 @@ class Cancellation:
     """A flag that is raised once, and wakes everything that waits when it is."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._cancelled = False
         self._sockets: set[socket.socket] = set()
         self._children: set[Cancellation] = set()
         self._parent: Cancellation | None = None
-        self._read_end, self._write_end = os.pipe()
+        self._read_end, self._write_end = socket.socketpair()  # Windows polls these
+        self._write_end.settimeout(0)
         self.reason = ""
 
     def __enter__(self) -> Cancellation:
@@ -44,10 +45,8 @@ class Cancellation:
         """Give the two descriptors back; nobody may wait on this object any more."""
         if self._parent is not None:
             self._parent._children.discard(self)
-        for end in (self._read_end, self._write_end):
-            if end >= 0:
-                os.close(end)
-        self._read_end = self._write_end = -1
+        self._read_end.close()
+        self._write_end.close()
 
     def child(self) -> Cancellation:
         """A new one that is cancelled with this one; its owner closes it."""
@@ -61,17 +60,16 @@ class Cancellation:
     @property
     def cancelled(self) -> bool:
         """True once `cancel` was called."""
-        return self._event.is_set()
+        return self._cancelled
 
     def cancel(self, reason: str = "cancelled") -> None:
         """Stop everything that was given this object; the first *reason* is kept."""
-        if self._event.is_set():
+        if self._cancelled:
             return
         self.reason = reason
-        self._event.set()
-        if self._write_end >= 0:
-            with contextlib.suppress(OSError):
-                os.write(self._write_end, b"x")
+        self._cancelled = True
+        with contextlib.suppress(OSError):
+            self._write_end.send(b"x")
         for sock in tuple(self._sockets):
             _shut(sock)
         for child in tuple(self._children):
@@ -79,22 +77,25 @@ class Cancellation:
 
     def check(self) -> None:
         """Raises Cancelled once `cancel` was called."""
-        if self._event.is_set():
+        if self._cancelled:
             raise Cancelled(self.reason)
 
     def wait(self, seconds: float) -> None:
         """Sleep for *seconds*; raises Cancelled at once when cancelled."""
-        self._event.wait(seconds)
+        self.check()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._read_end, selectors.EVENT_READ)
+            selector.select(max(seconds, 0))
         self.check()
 
     def fileno(self) -> int:
         """A descriptor that polls as readable once cancelled."""
-        return self._read_end
+        return self._read_end.fileno()
 
     def add_socket(self, sock: socket.socket) -> None:
         """Shut *sock* down when cancelled, until it is taken out again."""
         self._sockets.add(sock)
-        if self._event.is_set():
+        if self._cancelled:
             _shut(sock)
 
     def remove_socket(self, sock: socket.socket) -> None:

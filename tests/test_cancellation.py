@@ -170,11 +170,6 @@ def test_a_signal_handler_may_cancel(cancellation):
         signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=subprocess.TimeoutExpired,
-    reason="Event.set waits for the lock that the interrupted Event.wait holds",
-)
 def test_a_signal_handler_may_cancel_at_any_moment():
     """Also between the steps of a sleep that is about to begin or to end."""
     script = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Iterator
 from . import exits, output
 
 if TYPE_CHECKING:
-    from ..archive.model import Node, StoredBlob, StoredImage, StoredManifest
+    from ..archive.model import StoredBlob, StoredImage, StoredManifest
     from .session import Session
 
 
@@ -21,10 +21,10 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Show the images of an archive."""
-    from ..archive import open_archive
+    from .sources import open_source
 
-    with open_archive(args.source) as archive:
-        records = [record for image in archive.images for record in _records(image)]
+    with open_source(args.source, session.cancellation) as source:
+        records = [record for image in source.images for record in _records(image)]
     if args.json or args.format:
         output.json_result({"images": records})
         return exits.DONE
@@ -35,7 +35,9 @@ def run(args: Namespace, session: Session) -> int:
 
 def _records(image: StoredImage) -> Iterator[dict[str, Any]]:
     """One record a platform, the way ``--json`` shows it."""
-    for manifest in _manifests(image.root or image.entry):
+    from ..archive.model import manifests
+
+    for manifest in manifests(image.root or image.entry):
         yield {
             "tags": [*image.names, *image.tags],
             "platform": _platform(manifest),
@@ -47,16 +49,6 @@ def _records(image: StoredImage) -> Iterator[dict[str, Any]]:
             "complete": manifest.complete,
             "layers": [_layer(layer) for layer in manifest.layers],
         }
-
-
-def _manifests(node: Node | None) -> Iterator[StoredManifest]:
-    from ..archive.model import StoredIndex, StoredManifest
-
-    if isinstance(node, StoredManifest):
-        yield node
-    elif isinstance(node, StoredIndex):
-        for child in node.manifests:
-            yield from _manifests(child)
 
 
 def _platform(manifest: StoredManifest) -> str:

@@ -6,20 +6,22 @@ import time
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any, Optional, Sequence
 
 from ..errors import Cancelled, PusherError, SomeFailed, UsageError
 from . import exits, output
 from .connect import Connections, add_connection_options, add_transfer_options
 from .secrets import add_credential_options
+from .sources import STDIN, ForwardSource, Source, open_source
 
 if TYPE_CHECKING:
-    from ..archive import Archive, StoredImage
-    from ..push import PushOptions, PushResult
-    from ..push.transfer import PushTarget
+    from ..archive import StoredImage
+    from ..push import BlobForecast, PushOptions, PushResult
     from ..reference import Reference
     from ..settings import Settings
     from .session import Session
+
+    Job = tuple[Optional[StoredImage], Reference]
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -27,7 +29,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="a tar archive or a directory that docker, podman, ... wrote",
+        help="a tar archive, plain or compressed; a directory; - for standard input",
     )
     _add_selection(parser)
     add_transfer_options(parser)
@@ -89,18 +91,16 @@ def _add_result(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Push what *args* name; the exit code."""
-    from ..archive import open_archive
-
     with ExitStack() as stack:
-        archive = stack.enter_context(open_archive(args.source))
-        jobs = _jobs(archive, args)
+        source = stack.enter_context(open_source(args.source, session.cancellation))
+        jobs = _jobs(source, args)
         connections = stack.enter_context(Connections(args, session))
         if args.dry_run:
-            return _dry_run(archive, jobs, connections, args)
-        return _push_all(archive, jobs, connections, args)
+            return _dry_run(source, jobs, connections, args)
+        return _push_all(source, jobs, connections, args)
 
 
-def _jobs(archive: Archive, args: Namespace) -> list[tuple[StoredImage, Reference]]:
+def _jobs(source: Source, args: Namespace) -> list[Job]:
     """Which image goes where."""
     from ..archive import select_image
     from ..reference import Reference
@@ -110,16 +110,25 @@ def _jobs(archive: Archive, args: Namespace) -> list[tuple[StoredImage, Referenc
         if args.name:
             raise UsageError("--all-tags takes every image, so --name has no place")
         if args.registry:
-            return targets_below(args.registry, archive.images)
+            return list(targets_below(args.registry, source.images))
         if args.target:
-            return targets_in(Reference.parse(args.target), archive.images)
+            return list(targets_in(Reference.parse(args.target), source.images))
         raise UsageError("--all-tags needs --registry HOST[/PREFIX] or -t REPOSITORY")
-    image = select_image(archive.images, args.name)
+    if args.target and _is_read_once(source, args):
+        return [(None, _with_tag(Reference.parse(args.target)))]
+    image = select_image(source.images, args.name)
     if args.target:
         return [(image, _with_tag(Reference.parse(args.target)))]
     if args.registry:
-        return targets_below(args.registry, [image])[:1]
+        return list(targets_below(args.registry, [image])[:1])
     raise UsageError("say where to: -t REGISTRY/REPOSITORY:TAG")
+
+
+def _is_read_once(source: Source, args: Namespace) -> bool:
+    """True when nothing has to be known of the archive before it is pushed."""
+    if not isinstance(source, ForwardSource) or args.dry_run:
+        return False
+    return args.source == STDIN or not args.name
 
 
 def _with_tag(reference: Reference) -> Reference:
@@ -128,15 +137,15 @@ def _with_tag(reference: Reference) -> Reference:
 
 
 def _push_all(
-    archive: Archive,
-    jobs: Sequence[tuple[StoredImage, Reference]],
+    source: Source,
+    jobs: Sequence[Job],
     connections: Connections,
     args: Namespace,
 ) -> int:
     done, failed = [], []
     for image, reference in jobs:
         try:
-            done.append(_push_one(archive, image, reference, connections, args))
+            done.append(_push_one(source, image, reference, connections, args))
         except Cancelled:
             raise
         except PusherError as error:
@@ -155,23 +164,21 @@ def _push_all(
 
 
 def _push_one(
-    archive: Archive,
-    image: StoredImage,
+    source: Source,
+    image: StoredImage | None,
     reference: Reference,
     connections: Connections,
     args: Namespace,
 ) -> tuple[Reference, PushResult]:
-    from ..push import push_image
-
     started = time.monotonic()
+    tags = [_tag(reference)]
+    options = _options(args, connections.settings(reference.registry))
     with connections.target(reference) as target:
-        result = push_image(
-            target,
-            archive,
-            image,
-            tags=[_tag(reference)],
-            options=_options(args, connections.settings(reference.registry)),
-        )
+        if image is not None:
+            result = source.push(target, image, tags=tags, options=options)
+        else:
+            assert isinstance(source, ForwardSource), "the others are looked into"
+            result = source.push_unseen(target, args.name, tags=tags, options=options)
     seconds = time.monotonic() - started
     connections.session.end_progress()
     _report(reference, result, seconds, args)
@@ -244,46 +251,33 @@ def _options(args: Namespace, settings: Settings) -> PushOptions:
 
 
 def _dry_run(
-    archive: Archive,
-    jobs: Sequence[tuple[StoredImage, Reference]],
+    source: Source,
+    jobs: Sequence[Job],
     connections: Connections,
     args: Namespace,
 ) -> int:
     for image, reference in jobs:
+        assert image is not None, "a dry run looks into the archive"
+        options = _options(args, connections.settings(reference.registry))
         with connections.target(reference) as target:
-            options = _options(args, connections.settings(reference.registry))
-            record = _dry_record(archive, image, reference, target, options)
+            blobs = source.look(target, image, tags=[_tag(reference)], options=options)
         connections.session.end_progress()
         if args.json or args.format:
-            output.json_result(record)
+            output.json_result(_dry_record(reference, blobs))
         else:
-            _print_plan(record)
+            _print_plan(_dry_record(reference, blobs))
     return exits.DONE
 
 
-def _dry_record(
-    archive: Archive,
-    image: StoredImage,
-    reference: Reference,
-    target: PushTarget,
-    options: PushOptions,
-) -> dict[str, Any]:
-    from ..push import look
-
-    blobs = [
-        {
-            "blob": blob.name,
-            "size": blob.size,
-            "action": blob.action,
-        }
-        for blob in look(
-            target, archive, image, tags=[_tag(reference)], options=options
-        )
-    ]
+def _dry_record(reference: Reference, blobs: Sequence[BlobForecast]) -> dict[str, Any]:
+    sent = (blob.size for blob in blobs if blob.is_sent)
     return {
         "target": str(reference),
-        "blobs": blobs,
-        "bytes": sum(b["size"] for b in blobs if b["action"] != "exists"),
+        "blobs": [
+            {"blob": blob.name, "size": blob.size, "action": blob.action}
+            for blob in blobs
+        ],
+        "bytes": sum(sent),
     }
 
 

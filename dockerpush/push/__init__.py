@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Sequence
 
+from ..archive.forward import ForwardArchive, IndexedArchive
 from ..archive.model import Compression, StoredImage
 from ..reference import Reference
 from .codecs import Codec, choose_codec
@@ -14,6 +15,7 @@ from .known import Knowledge, TargetImage
 from .layers import Readable
 from .options import PushOptions
 from .plan import Decide, Method, known_digest, plan_push
+from .stream import Select, StreamPush, members_of
 from .transfer import Push, PushResult, PushTarget, find_present
 
 SEND = "send"
@@ -24,7 +26,10 @@ __all__ = [
     "PushResult",
     "PushTarget",
     "look",
+    "look_ahead",
+    "members_of",
     "push_image",
+    "push_stream",
 ]
 
 
@@ -44,6 +49,27 @@ def push_image(
     return _push(target, archive, image, tags, options).run(tags)
 
 
+def push_stream(
+    target: PushTarget,
+    archive: ForwardArchive,
+    select: Select,
+    *,
+    tags: Sequence[str],
+    options: PushOptions,
+    wanted: frozenset[str] | None = None,
+) -> PushResult:
+    """Make *target* hold the image of *archive* that *select* chooses.
+
+    *archive* is read once, forward. *wanted* names the members that the image needs
+    where that is known (`members_of`); otherwise all layers are sent. ``auto`` means
+    gzip here, since nobody can look ahead. Raises as `push_image` does.
+    """
+    options = _without_looking_ahead(options)
+    codec = _codec(options)
+    known = _knowledge(target, tags, codec, options)
+    return StreamPush(target, archive, codec, options, known, select, wanted).run(tags)
+
+
 @dataclass(frozen=True)
 class BlobForecast:
     """What a push would do with one blob; *size* is bytes, before compression."""
@@ -51,6 +77,11 @@ class BlobForecast:
     name: str
     size: int
     action: str
+
+    @property
+    def is_sent(self) -> bool:
+        """True when bytes of it would go over the wire."""
+        return self.action.endswith(SEND)
 
 
 def look(
@@ -86,6 +117,23 @@ def look(
             action = SEND
         forecasts.append(BlobForecast(blob.key, blob.stored.size, action))
     return forecasts
+
+
+def look_ahead(
+    target: PushTarget,
+    archive: IndexedArchive,
+    image: StoredImage,
+    *,
+    tags: Sequence[str],
+    options: PushOptions,
+) -> list[BlobForecast]:
+    """As `look`, for an archive that cannot be read at will."""
+    options = _without_looking_ahead(options)
+    return look(target, archive, image, tags=tags, options=options)
+
+
+def _without_looking_ahead(options: PushOptions) -> PushOptions:
+    return replace(options, compress="gzip") if options.compress == "auto" else options
 
 
 def _push(

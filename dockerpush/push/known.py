@@ -105,6 +105,10 @@ class Knowledge:
         diff_id = blob.stored.diff_id
         if blob.method is not Method.COMPRESS or diff_id is None:
             return None
+        return self.offer_for(diff_id)
+
+    def offer_for(self, diff_id: Digest) -> SentBlob | None:
+        """What the layer *diff_id* became before."""
         found = self._image.layers.get((diff_id, self._compression))
         if found is None and self._blobs is not None:
             found = self._blobs.layer(diff_id, self._name)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Protocol
+from typing import Callable, Mapping, Protocol
 
 from ..archive.decompress import digests, open_decompressed
-from ..archive.model import Compression, StoredBlob
+from ..archive.model import Compression, StoredBlob, StoredManifest
 from ..cancellation import Cancellation
 from ..errors import ContentMismatch
 from ..events import BytesRead, Notice, OnEvent
@@ -25,8 +25,6 @@ from .manifests import SentBlob
 from .plan import Method, PlannedBlob
 from .prepared import BlobReader, PreparedBlob
 from .spool import Spool, SpoolError, TempSpace
-
-__all__ = ["LayerMaker", "MadeBlob", "config_blob"]
 
 
 class Readable(Protocol):
@@ -164,12 +162,30 @@ class LayerMaker:
         return lambda count: self.on_event(BytesRead(key, count))
 
 
-def config_blob(descriptor: Descriptor, content: bytes) -> PreparedBlob:
-    """A config, which is held in memory anyway."""
-    return PreparedBlob(
-        str(descriptor.digest),
-        descriptor,
-        lambda offset: io.BytesIO(content[offset:]),
+def config_blob(stored: StoredManifest) -> MadeBlob:
+    """The config of *stored*, which is complete; it is in memory anyway."""
+    content, descriptor = stored.config, stored.config_descriptor
+    assert content is not None, "a complete manifest has its config"
+    return _in_memory(str(descriptor.digest), descriptor, content, Compression.NONE)
+
+
+def memory_blob(
+    key: str, stored: StoredBlob, documents: Mapping[str, bytes]
+) -> MadeBlob:
+    """A small blob of an archive that was read forward and kept in memory."""
+    content = documents[stored.member or ""]
+    descriptor = Descriptor.of(stored.media_type, content)
+    if stored.diff_id is not None and stored.compression is Compression.NONE:
+        _check_diff_id(stored, descriptor.digest)
+    return _in_memory(key, descriptor, content, stored.compression)
+
+
+def _in_memory(
+    key: str, descriptor: Descriptor, content: bytes, compression: Compression
+) -> MadeBlob:
+    return MadeBlob(
+        PreparedBlob(key, descriptor, lambda offset: io.BytesIO(content[offset:])),
+        SentBlob(descriptor.digest, descriptor.size, compression),
     )
 
 

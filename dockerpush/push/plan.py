@@ -19,6 +19,7 @@ from ..archive.model import (
     StoredImage,
     StoredIndex,
     StoredManifest,
+    manifests,
 )
 from ..errors import ArchiveError, NotFound
 from ..oci import Digest, Platform
@@ -118,18 +119,10 @@ def _choose(image: StoredImage, decide: Decide) -> StoredManifest | StoredIndex:
         return root
     rewritten = any(
         decide(layer) is Method.COMPRESS
-        for manifest in _stored_manifests(image.root)
+        for manifest in manifests(image.root)
         for layer in manifest.layers
     )
     return image.entry if rewritten else image.root
-
-
-def _stored_manifests(node: Node) -> Iterator[StoredManifest]:
-    if isinstance(node, StoredManifest):
-        yield node
-    elif isinstance(node, StoredIndex):
-        for child in node.manifests:
-            yield from _stored_manifests(child)
 
 
 def _narrow(
@@ -137,12 +130,12 @@ def _narrow(
 ) -> StoredManifest | StoredIndex:
     """*root* with the images for *platforms* alone."""
     found = {
-        platform: [node for node in _stored_manifests(root) if _runs_on(node, platform)]
+        platform: [node for node in manifests(root) if _runs_on(node, platform)]
         for platform in platforms
     }
     for platform, nodes in found.items():
         if not nodes:
-            have = sorted({str(_platform(node)) for node in _stored_manifests(root)})
+            have = sorted({str(_platform(node)) for node in manifests(root)})
             raise NotFound(
                 f"the archive holds no image for {platform}, only for {', '.join(have)}"
             )

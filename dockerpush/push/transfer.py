@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Callable, Mapping, Sequence, TypeVar
 
-from ..archive.model import Compression
+from ..archive.model import StoredManifest
 from ..cancellation import Cancellation
 from ..errors import RegistryError
 from ..events import BlobFinished, BlobPlanned, ManifestStored, Notice, OnEvent, Outcome
@@ -29,7 +29,6 @@ from .layers import LayerMaker, MadeBlob, Readable, config_blob
 from .manifests import Document, SentBlob, documents
 from .options import PushOptions
 from .plan import Method, Plan, PlannedBlob, known_digest
-from .prepared import PreparedBlob
 from .spool import TempSpace, temp_directory
 from .uploader import Uploader
 
@@ -102,25 +101,36 @@ class Push:
         _announce(target, plan)
         present = _mount_offers(self, offers, find_present(self, offers))
         arrived = _transfer(self, present, offers)
-        sent = {made.key: made.sent for made in arrived}
-        stored = store(target, documents(plan.root, sent), tags)
-        self.known.learn(plan, sent)
-        uploaded = (m.sent.size for m in arrived if m.outcome is Outcome.UPLOADED)
-        return PushResult(
-            target.repository,
-            tuple(tags),
-            stored,
-            Counter(made.outcome for made in arrived),
-            sum(uploaded),
-        )
+        return finish(target, plan, arrived, tags, self.known)
+
+
+def finish(
+    target: PushTarget,
+    plan: Plan,
+    arrived: Sequence[Arrived],
+    tags: Sequence[str],
+    known: Knowledge,
+) -> PushResult:
+    """Store the manifests of *plan*, whose blobs have *arrived*, and its tags."""
+    sent = {made.key: made.sent for made in arrived}
+    stored = store(target, documents(plan.root, sent), tags)
+    known.learn(plan, sent)
+    uploaded = (made.sent.size for made in arrived if made.outcome is Outcome.UPLOADED)
+    return PushResult(
+        target.repository,
+        tuple(tags),
+        stored,
+        Counter(made.outcome for made in arrived),
+        sum(uploaded),
+    )
 
 
 _UNKNOWN_BLOB = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN")
 
 
 def _announce(target: PushTarget, plan: Plan) -> None:
-    for config in _configs(plan):
-        target.on_event(BlobPlanned(config.key, config.descriptor.size))
+    for made in _made_configs(plan):
+        target.on_event(BlobPlanned(made.prepared.key, made.sent.size))
     for blob in plan.blobs:
         if blob.method is not Method.FOREIGN:
             target.on_event(BlobPlanned(blob.key, blob.stored.size))
@@ -180,7 +190,7 @@ def _in_parallel(
 
 def known_sizes(plan: Plan) -> dict[Digest, int]:
     """Digests and sizes in bytes of what can be named before the archive is read."""
-    sizes = {blob.descriptor.digest: blob.descriptor.size for blob in _configs(plan)}
+    sizes = {made.sent.digest: made.sent.size for made in _made_configs(plan)}
     for blob in plan.blobs:
         digest = known_digest(blob)
         if digest is not None:
@@ -242,7 +252,7 @@ def _refuses_type(error: RegistryError) -> bool:
 
 
 @dataclass(frozen=True)
-class _Arrived:
+class Arrived:
     """A blob that the repository holds now."""
 
     key: str
@@ -252,7 +262,7 @@ class _Arrived:
 
 def _transfer(
     push: Push, present: Mapping[Digest, Outcome], offers: Mapping[str, SentBlob]
-) -> list[_Arrived]:
+) -> list[Arrived]:
     """Make the repository hold every blob of the plan."""
     target, options = push.target, push.options
     directory = options.temp_directory or temp_directory(os.environ)
@@ -275,7 +285,7 @@ def _transfer(
             target.on_event,
         )
 
-        def submit(made: MadeBlob) -> Future[_Arrived]:
+        def submit(made: MadeBlob) -> Future[Arrived]:
             return uploads.submit(_send, push, made, present)
 
         layers = [blob for blob in push.plan.blobs if blob.method is not Method.FOREIGN]
@@ -303,22 +313,22 @@ def _reused(
     key: str,
     sent: SentBlob,
     present: Mapping[Digest, Outcome],
-) -> _Arrived:
+) -> Arrived:
     outcome = present[sent.digest]
     target.on_event(BlobFinished(key, sent.digest, sent.size, outcome))
-    return _Arrived(key, sent, outcome)
+    return Arrived(key, sent, outcome)
 
 
 def _read_all(
     maker: LayerMaker,
     blobs: Sequence[PlannedBlob],
-    submit: Callable[[MadeBlob], Future[_Arrived]],
-) -> list[Future[_Arrived]]:
+    submit: Callable[[MadeBlob], Future[Arrived]],
+) -> list[Future[Arrived]]:
     """The producer thread's work."""
     return [submit(maker.read(blob)) for blob in blobs]
 
 
-def _send(push: Push, made: MadeBlob, present: Mapping[Digest, Outcome]) -> _Arrived:
+def _send(push: Push, made: MadeBlob, present: Mapping[Digest, Outcome]) -> Arrived:
     """An uploader thread's work."""
     blob, target = made.prepared, push.target
     digest = blob.descriptor.digest
@@ -332,26 +342,19 @@ def _send(push: Push, made: MadeBlob, present: Mapping[Digest, Outcome]) -> _Arr
         )
     finally:
         blob.release()
-    return _Arrived(blob.key, made.sent, outcome)
-
-
-def _configs(plan: Plan) -> list[PreparedBlob]:
-    """The configs of all manifests of *plan*, each once."""
-    blobs = {}
-    for manifest in plan.manifests():
-        stored = manifest.stored
-        assert stored.config is not None, "a planned manifest is complete"
-        blobs[stored.config_descriptor.digest] = config_blob(
-            stored.config_descriptor, stored.config
-        )
-    return list(blobs.values())
+    return Arrived(blob.key, made.sent, outcome)
 
 
 def _made_configs(plan: Plan) -> list[MadeBlob]:
-    return [
-        MadeBlob(
-            blob,
-            SentBlob(blob.descriptor.digest, blob.descriptor.size, Compression.NONE),
-        )
-        for blob in _configs(plan)
-    ]
+    """The configs of all manifests of *plan*, each once."""
+    made = {
+        manifest.stored.config_descriptor.digest: config_blob(manifest.stored)
+        for manifest in plan.manifests()
+    }
+    return list(made.values())
+
+
+def send_config(target: PushTarget, stored: StoredManifest) -> Arrived:
+    """An uploader thread's work: make *target* hold the config of *stored*."""
+    made = config_blob(stored)
+    return Arrived(made.prepared.key, made.sent, target.uploader.upload(made.prepared))

@@ -53,9 +53,7 @@ def _whole_image(
         sent[planned.key] = SentBlob(digest, size, planned.stored.compression)
         blobs.append(_blob(archive, planned, digest))
     for manifest in plan.manifests():
-        stored = manifest.stored
-        assert stored.config is not None, "a planned manifest is complete"
-        blobs.append(config_blob(stored.config_descriptor, stored.config))
+        blobs.append(config_blob(manifest.stored).prepared)
     return WholeImage(image.names, documents(plan.root, sent), tuple(blobs))
 
 

@@ -1,0 +1,153 @@
+"""What can be pushed: archives that can be read at will, and those read once."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Iterator, Sequence, Union
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..archive import Archive, StoredImage
+    from ..cancellation import Cancellation
+    from ..push import BlobForecast, PushOptions, PushResult, PushTarget
+
+STDIN = "-"
+
+
+class PlainSource:
+    """A plain tar or a directory."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+
+    @property
+    def images(self) -> Sequence[StoredImage]:
+        """What it holds."""
+        return self._archive.images
+
+    def push(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> PushResult:
+        """Push one of `images`."""
+        from ..push import push_image
+
+        return push_image(target, self._archive, image, tags=tags, options=options)
+
+    def look(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> list[BlobForecast]:
+        """What `push` would do."""
+        from ..push import look
+
+        return look(target, self._archive, image, tags=tags, options=options)
+
+
+class ForwardSource:
+    """A compressed file, or a pipe: ``-`` or a name."""
+
+    def __init__(self, path: str, cancellation: Cancellation) -> None:
+        self._path = path
+        self._cancellation = cancellation
+
+    @cached_property
+    def images(self) -> Sequence[StoredImage]:
+        """What it holds, at the price of reading it once; a pipe has no second time.
+
+        Raises UsageError for standard input.
+        """
+        from ..archive.forward import IndexedArchive
+
+        if self._path == STDIN:
+            raise UsageError(
+                "standard input can be read only once: name the target with -t, and "
+                "no --all-tags or --dry-run"
+            )
+        return IndexedArchive(self._path, self._cancellation).images
+
+    def push(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> PushResult:
+        """Push one of `images`, reading the file once more."""
+        from ..archive.forward import open_forward
+        from ..push import members_of, push_stream
+
+        place = self.images.index(image)
+        with open_forward(self._path, self._cancellation) as archive:
+            return push_stream(
+                target,
+                archive,
+                lambda images: images[place],
+                tags=tags,
+                options=options,
+                wanted=members_of(image),
+            )
+
+    def push_unseen(
+        self,
+        target: PushTarget,
+        name: str | None,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> PushResult:
+        """Push the only image, or the one called *name*, in the one time of reading."""
+        from ..archive import select_image
+        from ..archive.forward import open_forward
+        from ..push import push_stream
+
+        with open_forward(self._path, self._cancellation) as archive:
+            return push_stream(
+                target,
+                archive,
+                lambda images: select_image(images, name),
+                tags=tags,
+                options=options,
+            )
+
+    def look(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> list[BlobForecast]:
+        """What `push` would do."""
+        from ..archive.forward import IndexedArchive
+        from ..push import look_ahead
+
+        archive = IndexedArchive(self._path, self._cancellation)
+        return look_ahead(target, archive, image, tags=tags, options=options)
+
+
+Source = Union[PlainSource, ForwardSource]
+
+
+@contextmanager
+def open_source(path: str, cancellation: Cancellation) -> Iterator[Source]:
+    """The archive at *path*. Raises NotFound, ArchiveError."""
+    from ..archive import open_archive
+    from ..archive.forward import is_forward
+
+    if is_forward(path):
+        yield ForwardSource(path, cancellation)
+        return
+    with open_archive(path) as archive:
+        yield PlainSource(archive)

@@ -1,0 +1,368 @@
+"""A push from an archive that is read once, forward: a pipe or a compressed file.
+
+Threads: the producer reads the members as they come; each layer is compressed or copied
+into a spool and handed to the uploaders at once. What the layers belong to is known at
+the end, when the manifests are built from what was kept in memory; tags come last, as
+always. Nothing of the archive is ever whole on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Callable, Sequence
+
+from ..archive.contents import blob_digest
+from ..archive.decompress import digests, open_decompressed
+from ..archive.model import (
+    Compression,
+    Member,
+    StoredBlob,
+    StoredImage,
+    manifests,
+)
+from ..archive.sniff import compression_of
+from ..cancellation import Cancellation
+from ..errors import ContentMismatch
+from ..events import (
+    BlobFinished,
+    BlobPlanned,
+    BytesRead,
+    Notice,
+    Outcome,
+)
+from ..oci import OCI_LAYER, Descriptor, Digest
+from ..workers import Workers, block_threads
+from .codecs import Codec
+from .compress import compress
+from .known import Knowledge
+from .layers import MadeBlob, memory_blob
+from .manifests import SentBlob
+from .options import PushOptions
+from .plan import Method, Plan, plan_push
+from .prepared import PIECE, PreparedBlob
+from .spool import Spool, SpoolError, TempSpace, temp_directory
+from .transfer import Arrived, PushResult, PushTarget, finish, send_config
+
+if TYPE_CHECKING:
+    from ..archive.forward import ForwardArchive
+
+Select = Callable[[Sequence[StoredImage]], StoredImage]
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A blob that went by: what it was in the archive, and what became of it."""
+
+    stored: Digest | None
+    diff_id: Digest | None
+    arrived: Future[Arrived]
+
+
+@dataclass(frozen=True)
+class StreamPush:
+    """One archive on its way, while it is being read.
+
+    *wanted* names the members that the chosen image needs, None when nobody knows yet;
+    *select* chooses among the images once they are known.
+    """
+
+    target: PushTarget
+    archive: ForwardArchive
+    codec: Codec
+    options: PushOptions
+    known: Knowledge
+    select: Select
+    wanted: frozenset[str] | None = None
+
+    def run(self, tags: Sequence[str]) -> PushResult:
+        """Push, and name the result by each of *tags*.
+
+        Raises ArchiveError, ContentMismatch, SpoolError, RegistryError, NetworkError,
+        Cancelled; then no tag was moved.
+        """
+        directory = self.options.temp_directory or temp_directory(os.environ)
+        cancellation = self.target.cancellation
+        with ExitStack() as stack:
+            space = stack.enter_context(TempSpace(directory, self.options.temp_budget))
+            blocks, uploads, producer = (
+                stack.enter_context(Workers(cancellation, count, name=name))
+                for count, name in (
+                    (block_threads(), "block"),
+                    (self.options.jobs, "upload"),
+                    (1, "producer"),
+                )
+            )
+            reader = _Reader(self, space, blocks, uploads)
+            passed = producer.wait([producer.submit(reader.run)])[0]
+            uploads.wait([blob.arrived for blob in passed.values()])
+            return self._finish(tags, passed, uploads)
+
+    def _finish(
+        self, tags: Sequence[str], passed: dict[str, Passed], uploads: Workers
+    ) -> PushResult:
+        with self.archive.explained():
+            image = self.select(self.archive.index.images())
+        plan = self._plan(image, passed)
+        arrived = [
+            replace(passed[blob.stored.member].arrived.result(), key=blob.key)
+            for blob in plan.blobs
+            if blob.stored.member in passed and _check(blob.stored, passed)
+        ]
+        in_memory = [
+            memory_blob(blob.key, blob.stored, self.archive.index.documents)
+            for blob in plan.blobs
+            if blob.method is not Method.FOREIGN and blob.stored.member not in passed
+        ]
+        sending = [uploads.submit(_send, self.target, made) for made in in_memory]
+        configs = [
+            uploads.submit(send_config, self.target, manifest.stored)
+            for manifest in plan.manifests()
+        ]
+        arrived += [*uploads.wait(sending), *uploads.wait(configs)]
+        return finish(self.target, plan, arrived, tags, self.known)
+
+    def _plan(self, image: StoredImage, passed: dict[str, Passed]) -> Plan:
+        def decide(layer: StoredBlob) -> Method:
+            if layer.member is None:
+                return Method.FOREIGN
+            if layer.member not in passed:
+                return Method.AS_IS
+            became = passed[layer.member].arrived.result().sent
+            same = became.digest == passed[layer.member].stored
+            return Method.AS_IS if same else Method.COMPRESS
+
+        plan = plan_push(
+            image,
+            decide,
+            platforms=self.options.platforms,
+            strict=self.options.strict,
+        )
+        rebuilt = any(
+            manifest.stored.raw is not None and not manifest.verbatim
+            for manifest in plan.manifests()
+        )
+        for notice in plan.notices:
+            self.target.on_event(Notice(notice))
+        if rebuilt:
+            self.target.on_event(
+                Notice(
+                    "raw layers were compressed, so the manifest has a new digest; "
+                    "--compress none keeps the old one"
+                )
+            )
+        return plan
+
+
+def members_of(image: StoredImage) -> frozenset[str]:
+    """The members of the archive that hold the layers of *image*."""
+    return frozenset(
+        layer.member
+        for root in (image.root, image.entry)
+        for manifest in manifests(root)
+        for layer in manifest.layers
+        if layer.member is not None
+    )
+
+
+class _Reader:
+    """The producer thread's work: every file of the archive, as it comes."""
+
+    def __init__(
+        self, push: StreamPush, space: TempSpace, blocks: Workers, uploads: Workers
+    ) -> None:
+        self._push = push
+        self._space = space
+        self._blocks = blocks
+        self._uploads = uploads
+        self._cancellation: Cancellation = push.target.cancellation
+        self._on_event = push.target.on_event
+
+    def run(self) -> dict[str, Passed]:
+        """What went by, by the name of the member; the last of a name counts."""
+        passed = {}
+        for member in self._push.archive.files():
+            self._cancellation.check()
+            wanted = self._push.wanted
+            if wanted is None or member.name in wanted:
+                passed[member.name] = self._pass(member)
+        return passed
+
+    def _pass(self, member: Member) -> Passed:
+        archive = self._push.archive
+        self._on_event(BlobPlanned(member.name, member.size))
+        named = blob_digest(member.name)
+        compression = compression_of(archive.index.heads[member.name])
+        if compression is Compression.NONE:
+            compresses = self._push.options.compress != "none" and archive.is_tar()
+            if not compresses:
+                return self._copied(member, named, compression)
+            return self._compressed(member, named, compression)
+        if compression in (Compression.GZIP, Compression.ZSTD):
+            return self._copied(member, named, compression)
+        return self._compressed(member, None, compression)
+
+    def _copied(
+        self, member: Member, named: Digest | None, compression: Compression
+    ) -> Passed:
+        """The file as it is; it is unpacked beside only to learn its diff_id."""
+        there = named is not None and self._is_there(named, member.size)
+        if named is not None and there:
+            became = SentBlob(named, member.size, compression)
+            return self._had(member, named, None, became, Outcome.EXISTS)
+        spool = self._admit(member.size, member)
+        tee = _Tee(self._push.archive, spool)
+        if named is not None or compression is Compression.NONE:
+            found = _hash(tee, self._cancellation, self._reporter(member))
+            digest, diff_id = found, found if compression is Compression.NONE else None
+        else:
+            both = digests(
+                tee,
+                compression,
+                cancellation=self._cancellation,
+                on_read=self._reporter(member),
+                name=f"layer {member.name}",
+            )
+            digest, diff_id = both.digest, both.diff_id
+        _check_name(member, named, digest)
+        became = SentBlob(digest, spool.size, compression)
+        return self._sent(member, digest, diff_id, became, spool)
+
+    def _compressed(
+        self, member: Member, named: Digest | None, compression: Compression
+    ) -> Passed:
+        """The file packed anew; it is only read when it is known what it became."""
+        offer = self._push.known.offer_for(named) if named else None
+        if named and offer and self._is_there(offer.digest, offer.size):
+            return self._had(member, named, named, offer, Outcome.REUSED)
+        codec = self._push.codec
+        source = open_decompressed(
+            self._push.archive, compression, name=f"layer {member.name}"
+        )
+        spool = self._admit(member.size + member.size // 1000 + PIECE, member)
+        packed = compress(
+            source,
+            spool,
+            codec=codec,
+            blocks=self._blocks,
+            cancellation=self._cancellation,
+            on_read=self._reporter(member),
+        )
+        _check_name(member, named, packed.diff_id)
+        became = SentBlob(packed.digest, packed.size, codec.compression)
+        stored = packed.diff_id if compression is Compression.NONE else None
+        return self._sent(member, stored, packed.diff_id, became, spool)
+
+    def _sent(
+        self,
+        member: Member,
+        stored: Digest | None,
+        diff_id: Digest | None,
+        became: SentBlob,
+        spool: Spool,
+    ) -> Passed:
+        self._space.settle(spool)
+        prepared = PreparedBlob(
+            member.name,
+            Descriptor(OCI_LAYER, became.digest, became.size),
+            spool.open_at,
+            lambda: self._space.release(spool),
+        )
+        made = MadeBlob(prepared, became)
+        future = self._uploads.submit(_send, self._push.target, made)
+        return Passed(stored, diff_id, future)
+
+    def _had(
+        self,
+        member: Member,
+        stored: Digest,
+        diff_id: Digest | None,
+        became: SentBlob,
+        outcome: Outcome,
+    ) -> Passed:
+        """The registry holds it: the file is passed over without being read."""
+        self._on_event(BlobFinished(member.name, became.digest, became.size, outcome))
+        arrived: Future[Arrived] = Future()
+        arrived.set_result(Arrived(member.name, became, outcome))
+        return Passed(stored, diff_id, arrived)
+
+    def _is_there(self, digest: Digest, size: int) -> bool:
+        target = self._push.target
+        return target.client.blob_size(target.repository, digest) == size
+
+    def _admit(self, size: int, member: Member) -> Spool:
+        spool = self._space.admit(size, self._cancellation)
+        if spool is None:
+            raise SpoolError(
+                f"layer {member.name} is larger than the free temp space in "
+                f"{self._space.directory}: free some space there, or set TMPDIR to a "
+                "larger directory"
+            )
+        return spool
+
+    def _reporter(self, member: Member) -> Callable[[int], None]:
+        return lambda count: self._on_event(BytesRead(member.name, count))
+
+
+class _Tee(io.RawIOBase):
+    """The current file of an archive, written to a spool as it is read."""
+
+    def __init__(self, archive: ForwardArchive, spool: Spool) -> None:
+        super().__init__()
+        self._archive = archive
+        self._spool = spool
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        view = memoryview(buffer).cast("B")
+        count = self._archive.readinto(view)
+        if count:
+            self._spool.write(bytes(view[:count]))
+        return count
+
+
+def _hash(
+    source: _Tee, cancellation: Cancellation, on_read: Callable[[int], None]
+) -> Digest:
+    hasher = hashlib.sha256()
+    buffer = memoryview(bytearray(PIECE))
+    while count := source.readinto(buffer):
+        cancellation.check()
+        hasher.update(buffer[:count])
+        on_read(count)
+    return Digest.from_hash(hasher)
+
+
+def _send(target: PushTarget, made: MadeBlob) -> Arrived:
+    """An uploader thread's work."""
+    try:
+        outcome = target.uploader.upload(made.prepared)
+    finally:
+        made.prepared.release()
+    return Arrived(made.prepared.key, made.sent, outcome)
+
+
+def _check_name(member: Member, named: Digest | None, found: Digest) -> None:
+    if named is not None and named.algorithm == found.algorithm and named != found:
+        raise ContentMismatch(
+            f"{member.name}: its bytes have the digest {found}; the archive is "
+            "damaged, save it again"
+        )
+
+
+def _check(stored: StoredBlob, passed: dict[str, Passed]) -> bool:
+    """Raises ContentMismatch unless the layer is what the config promises."""
+    assert stored.member is not None, "what went by has a name"
+    found = passed[stored.member].diff_id
+    if found is not None and stored.diff_id is not None and found != stored.diff_id:
+        raise ContentMismatch(
+            f"layer {stored.member}: its content has the digest {found}, the image's "
+            f"config says {stored.diff_id}; the archive is damaged, save it again"
+        )
+    return True
