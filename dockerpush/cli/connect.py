@@ -216,14 +216,10 @@ class Connections:
 
     def _credentials(self, settings: Settings) -> CredentialSource:
         """Those of this run, else those that were stored."""
-        from ..registry.credential_files import (
-            CredentialFiles,
-            CredentialPlaces,
-            user_id,
-        )
+        from ..registry.credential_files import CredentialFiles, CredentialPlaces
         from ..registry.credential_helpers import CredentialHelpers
         from ..registry.credentials import anonymous
-        from ..system import home_directory
+        from ..system import home_directory, user_id
 
         given = self._given
         if self._args.no_creds:

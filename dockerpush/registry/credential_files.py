@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import binascii
 import errno
-import os
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,7 +71,7 @@ class CredentialPlaces:
         own: Path | None = None,
         authfile: Path | None = None,
     ) -> CredentialPlaces:
-        """What *environ* says, see `home_directory` and `user_id`; None: there is none.
+        """What *environ* says, *home* and *uid* None: there is none.
 
         Without XDG_RUNTIME_DIR, as in cron, the usual directories of *uid* count.
         """
@@ -85,22 +84,6 @@ class CredentialPlaces:
             tuple(_default_files(environ, home, uid)),
             home / ".dockercfg" if home else None,
         )
-
-
-def home_directory(environ: Mapping[str, str]) -> Path | None:
-    """HOME, else what the user database says; None for a user without a home."""
-    if environ.get("HOME"):
-        return Path(environ["HOME"])
-    try:
-        home = Path.home()
-    except (RuntimeError, KeyError):
-        return None
-    return home if home.is_absolute() else None
-
-
-def user_id() -> int | None:
-    """The number of this user, where users have one."""
-    return os.getuid() if hasattr(os, "getuid") else None
 
 
 def _path(text: str | None) -> Path | None:

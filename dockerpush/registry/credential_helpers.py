@@ -8,14 +8,10 @@ children, which might otherwise hold its pipes open for ever.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from typing import Mapping
@@ -23,6 +19,7 @@ from typing import Mapping
 from ..cancellation import Cancellation
 from ..errors import HelperFailed, InvalidJSON
 from ..oci import optional, parse_json, require
+from ..system import kill_group
 from .credentials import Credentials, Secret
 
 _NOT_FOUND = "credentials not found in native keychain"
@@ -87,7 +84,7 @@ class CredentialHelpers:
                 raise _failed(suffix, verb, reason) from error
             finally:
                 if process.returncode is None:
-                    _kill_group(process)
+                    kill_group(process)
         if process.returncode == 0:
             return out
         said = out.decode("utf-8", "replace").strip()
@@ -151,12 +148,3 @@ def _presentable(said: str, secret: Secret | None) -> str:
     if secret:
         line = line.replace(secret.reveal(), "***")
     return line[:200]
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End *process* and whatever it started."""
-    if sys.platform == "win32":
-        process.kill()
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
