@@ -30,9 +30,12 @@ from archives import (
 )
 
 from dockerpush.archive import open_archive
+from dockerpush.archive.assemble import assemble
 from dockerpush.archive.model import (
     Absent,
     Compression,
+    Kind,
+    Member,
     StoredImage,
     StoredIndex,
     StoredManifest,
@@ -579,6 +582,47 @@ def test_raw_blobs_that_are_not_what_the_config_wants_are_refused(error_in):
     assert blob(other) in error_in(simple(A, named))
 
 
+def test_a_config_of_another_size_than_its_descriptor_says_is_refused(error_in):
+    record = json.loads(manifest_of(A, [gzipped(x) for x in A.layers], OCI_LAYER_GZIP))
+    record["config"]["size"] += 1
+    manifest = dump(record)
+    inner = Layout(
+        {**layout(A).blobs, blob(manifest): manifest}, (descriptor(MANIFEST, manifest),)
+    )
+    assert "its config has" in error_in(inner.files())
+
+
+def test_a_layer_in_a_place_that_is_no_digest_is_just_a_layer(images_in):
+    named = {"blobs/sha256/abc": A.layers[0], "second.tar": A.layers[1]}
+    (image,) = images_in(simple(A, named))
+    assert [x.digest for x in image.entry.layers] == A.diff_ids
+
+
+def test_an_artifact_beside_images_of_manifest_json_is_no_image(images_in):
+    artifact = manifest_of(Image.of("x"), [b"x"], "text/plain")
+    inner = Layout(
+        {**layout(A).blobs, blob(artifact): artifact},
+        (*layout(A).entries, descriptor(MANIFEST, artifact)),
+    )
+    (image,) = images_in(both(inner, A))
+    assert image.names == A.tags
+
+
+def test_what_a_pipe_gave_is_enough():
+    """Plain dicts do; a file that was not kept because it is no JSON says so."""
+    files = simple(A)
+    members = {
+        name: Member(name, Kind.FILE, len(content)) for name, content in files.items()
+    }
+    documents = {name: x for name, x in files.items() if name.endswith(".json")}
+    heads = {name: content[:16] for name, content in files.items()}
+    (image,) = assemble(members, documents, heads)
+    assert image.entry.config == A.config
+    del documents["config.json"]
+    with pytest.raises(InvalidJSON, match=r"'config.json': not JSON"):
+        assemble(members, documents, heads)
+
+
 def test_an_index_that_is_a_manifest_as_well_is_refused(error_in):
     """Two readers of such a document would see two images."""
     confused = dump({**json.loads(manifest_of(A, [], LAYER)), "manifests": []})
@@ -627,6 +671,12 @@ def test_an_index_that_multiplies_is_refused(error_in):
     assert "more than 50000" in error_in(inner.files())
 
 
+def test_a_document_that_names_too_much_is_refused_before_it_is_decoded(error_in):
+    entries = [{"digest": f"sha256:{n:064x}", "size": 1} for n in range(20_001)]
+    said = error_in({"index.json": dump({"manifests": entries})})
+    assert "'index.json': it names 20001 layers or manifests" in said
+
+
 def test_all_json_together_is_bounded(error_in):
     images = [
         Image.of("x", extra={"comment": f"{number}" + "x" * (3 << 20)})
@@ -649,6 +699,7 @@ def test_all_json_together_is_bounded(error_in):
         ({"image/manifest.json": b"[]"}, "in the folder 'image'"),
         ({"some/image.tar": b""}, "unpack that"),
         ({"Chart.yaml": b""}, "'Chart.yaml'"),
+        ({"./": Link("x")}, "it holds no image"),
     ],
 )
 def test_a_tar_without_an_image_says_what_it_is(error_in, files, said):

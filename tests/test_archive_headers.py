@@ -166,6 +166,21 @@ def test_a_member_of_more_than_8_gib_has_its_true_size(format):
     assert next(iter(TarStream(Pipe(header)))).size == size
 
 
+@pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+@pytest.mark.parametrize("make", [io.BytesIO, Pipe])
+def test_names_and_targets_of_any_length_are_whole(make, format):
+    """PAX has records for them, GNU members of type L and K before the real one."""
+    name, target = "n/" * 300 + "é", "t/" * 400 + "x"
+    content = packed(
+        (info(name, type=tarfile.SYMTYPE, linkname=target), b""),
+        (info(name), b"content"),
+        format=format,
+    )
+    first, second = TarStream(make(content))
+    assert (first.name, first.target) == (name, target)
+    assert (second.name, second.size) == (name, 7)
+
+
 def test_global_pax_records_hold_until_a_member_has_its_own():
     content = packed(
         (info("first"), b"1"),

@@ -22,6 +22,9 @@ DOCUMENTS_LIMIT = 16 * 1024 * 1024
 DESCRIPTOR_LIMIT = 50_000
 """Layers and manifests that an archive may name, every mention counted."""
 
+DOCUMENT_DESCRIPTOR_LIMIT = 20_000
+"""Layers or manifests that one document may name, about a kilobyte each once read."""
+
 _BLOB_NAME = re.compile(r"blobs/(sha256|sha384|sha512)/([0-9a-f]+)")
 _CONFIG_NAME = re.compile(r"(?:sha256:)?([0-9a-f]{64})(?:\.json)?")
 
@@ -100,6 +103,16 @@ class Contents:
     def compression(self, member: Member) -> Compression:
         """How the blob in *member* is packed."""
         return compression_of(self._heads[member.name] if member.size else b"")
+
+    def count_mentions(self, raw: bytes, name: str) -> None:
+        """Take note of what the document *raw* names, before it is decoded."""
+        count = raw.count(b'"digest"')
+        if count > DOCUMENT_DESCRIPTOR_LIMIT:
+            raise ArchiveError(
+                f"{quoted(name)}: it names {count} layers or manifests, the limit is "
+                f"{DOCUMENT_DESCRIPTOR_LIMIT}"
+            )
+        self.count_descriptors(count)
 
     def count_descriptors(self, count: int) -> None:
         """Take note of *count* more layers or manifests. Raises ArchiveError."""

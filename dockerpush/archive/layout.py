@@ -84,7 +84,7 @@ def read_layout(contents: Contents, member: Member) -> Layout:
     ArchiveError, InvalidJSON, InvalidDigest.
     """
     raw = contents.document(member)
-    contents.count_descriptors(raw.count(b'"digest"'))
+    contents.count_mentions(raw, member.name)
     with naming(member.name):
         index = Index.from_bytes(raw)
     walk = _Walk(contents)
@@ -196,14 +196,8 @@ class _Walk:
 
     def read(self, descriptor: Descriptor, raw: bytes, depth: int) -> _Visited:
         """The index or manifest in *raw*."""
-        self._contents.count_descriptors(raw.count(b'"digest"'))
-        record = require(parse_json(raw, "manifest"), dict, "manifest")
-        if record.get("schemaVersion") == 1:
-            raise ArchiveError(
-                f"{descriptor.digest}: a manifest of schema version 1, which no "
-                "registry takes any more; pull the image anew and save it again"
-            )
-        if "manifests" in record:
+        self._contents.count_mentions(raw, descriptor.digest)
+        if _is_index(raw, descriptor.digest):
             return self._read_index(descriptor, raw, depth)
         return _Visited(self._read_manifest(descriptor, raw))
 
@@ -286,6 +280,17 @@ class _Walk:
         return StoredBlob(
             member.name, member.size, compression, layer.digest, diff_id, layer
         )
+
+
+def _is_index(raw: bytes, digest: Digest) -> bool:
+    """True when *raw* lists manifests. Raises ArchiveError for what is obsolete."""
+    record = require(parse_json(raw, "manifest"), dict, "manifest")
+    if record.get("schemaVersion") == 1:
+        raise ArchiveError(
+            f"{digest}: a manifest of schema version 1, which no registry takes any "
+            "more; pull the image anew and save it again"
+        )
+    return "manifests" in record
 
 
 def _check_depth(depth: int) -> None:

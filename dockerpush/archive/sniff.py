@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import PurePath
 
 from ..errors import ArchiveError
@@ -76,9 +77,10 @@ def refuse_compressed(compression: Compression, path: PurePath) -> None:
     """Raises ArchiveError with the command that makes a plain tar of *path*."""
     program, suffixes = _UNPACK[compression]
     if path.suffix in suffixes:
-        command = f"{program} {path}"
+        command = f"{program} {shlex.quote(str(path))}"
     else:
-        command = f"{program} < {path} > {path.stem}-plain.tar"
+        plain = shlex.quote(f"{path.stem}-plain.tar")
+        command = f"{program} < {shlex.quote(str(path))} > {plain}"
     raise ArchiveError(
         f"compressed with {compression.value}; decompress it first: {command}"
     )
