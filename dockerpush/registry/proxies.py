@@ -140,10 +140,11 @@ class ProxySettings:
         return self.by_scheme.get(scheme, ("", NO_SECRET))
 
 
-def explain(error: BaseException, proxy: Proxy) -> str | None:
-    """One line when it was *proxy* that refused a tunnel; None when it was not.
+def explain(error: BaseException, proxy: str) -> str | None:
+    """One line when *proxy* (``host:port``) refused a tunnel: why, what to do next.
 
-    The status stands in the message of the OSError that `http.client` raises.
+    None when *error* says nothing of the kind; the status stands in the message of the
+    OSError that `http.client` raises, wherever that is wrapped.
     """
     for cause in causes(error):
         match = _TUNNEL.search(str(cause))
@@ -152,19 +153,19 @@ def explain(error: BaseException, proxy: Proxy) -> str | None:
     return None
 
 
-def explain_status(status: int, proxy: Proxy) -> str:
-    """One line for a *status* that *proxy* itself answered, and what to do next."""
-    who = f"the proxy {proxy.url} (from {proxy.source})"
-    if status == 407 and proxy.user:
-        return f"{who} refuses the user or password in its address: correct them there"
+def explain_status(status: int, proxy: str) -> str:
+    """One line for a *status* with which *proxy* (``host:port``) itself answered."""
     if status == 407:
-        return f"{who} wants a password: name it as http://USER:PASSWORD@HOST:PORT"
+        return (
+            f"the proxy {proxy} wants a user and a password, or refuses those it got "
+            "(407): name it as http://USER:PASSWORD@HOST:PORT"
+        )
     if status == 403:
         return (
-            f"{who} forbids this host or port: have it allowed there, or go around the "
-            "proxy with --no-proxy HOST (or NO_PROXY)"
+            f"the proxy {proxy} forbids this host or port (403): have it allowed "
+            "there, or go around the proxy with --no-proxy HOST or NO_PROXY"
         )
-    return f"{who} cannot reach the host: it answered {status}"
+    return f"the proxy {proxy} cannot reach the host ({status}): check its name there"
 
 
 def _variable(environ: Mapping[str, str], scheme: str) -> tuple[str, str]:
