@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from ..errors import NotFoundInRegistry, TransientError
-from ..oci import Digest
+from ..errors import ContentMismatch, NotFoundInRegistry, TransientError
+from ..oci import Descriptor, Digest
 from .calls import Caller
 from .debug import show_url
 from .transport import PIECE, Response
@@ -104,6 +104,25 @@ class BlobCalls(Caller):
         )
         response = self._sent(call, f"reading blob {digest.short}")
         return BlobReader.at(response, offset)
+
+    def read_blob(self, repository: str, descriptor: Descriptor) -> bytes:
+        """The whole of a small blob, verified.
+
+        Raises ContentMismatch when it is not what *descriptor* says.
+        """
+        digest = descriptor.digest
+
+        def read() -> bytes:
+            content = bytearray()
+            with self.open_blob(repository, digest) as reader:
+                while len(content) <= descriptor.size and (piece := reader.read()):
+                    content += piece
+            return bytes(content)
+
+        content = self._retrying(read, f"reading blob {digest.short}")
+        if Digest.of(content) != digest:
+            raise ContentMismatch(f"blob {digest}: the registry sent something else")
+        return content
 
     def delete_blob(self, repository: str, digest: Digest) -> None:
         """Delete the blob *digest* (distribution-spec, Deleting Blobs)."""

@@ -178,7 +178,10 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
             self._start_tls()
         except BaseException:
             self.close()
-            sock.close()
+            # a refused tunnel leaves a reader behind, which keeps the socket open
+            descriptor = sock.detach()
+            if descriptor >= 0:
+                socket.close(descriptor)
             raise
 
     def _open_tunnel(self) -> None:
@@ -264,7 +267,7 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
         """The answer. Raises TransientError when the body broke and none is there."""
         sock, cut = self.sock, self._cut
         if cut is not None:
-            self._wait_at_most(LATE_ANSWER)
+            self._wait_at_most(min(LATE_ANSWER, self._dialer.timeout))
         try:
             answer = super().getresponse()
         except (OSError, http.client.HTTPException) as error:

@@ -8,7 +8,9 @@ asked for it; closing gives the connection back when nothing is left on it.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import ipaddress
 import logging
 import ssl
 import threading
@@ -114,6 +116,8 @@ class Transport:
         self._cancellation.check()
         place = Place.parse(url)
         proxy = self._settings.proxy_for(url)
+        if proxy is not None and self._is_foreign(place.origin):
+            self._admit_literal(place.origin.host)
         pool = self._pool(place.origin, proxy)
         absolute = proxy is not None and place.origin.scheme == "http"
         sent = {"User-Agent": self._settings.user_agent, **headers}
@@ -207,6 +211,12 @@ class Transport:
                 f"{self._home.host_port} leads to {host}, which is a {near.value} "
                 "address; refused, since the registry itself is elsewhere"
             )
+
+    def _admit_literal(self, host: str) -> None:
+        """As `_admit_foreign`, when a proxy looks the names up for us."""
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(host)
+            self._admit_foreign(host, Address(0, (host,)))
 
     def _allowed(self) -> frozenset[Nearness]:
         with self._lock:
