@@ -87,7 +87,7 @@ class FaultProxy:
         self.schedules: dict[str, Schedule] = {}
         self.lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.host = "127.0.0.1:%d" % self._listener.getsockname()[1]
+        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._accepting = threading.Thread(target=self._accept, name="proxy")
@@ -304,7 +304,10 @@ class Exchange:
     def say(self, status: int) -> bool:
         """An error of our own."""
         codes = {401: "UNAUTHORIZED", 403: "DENIED", 429: "TOOMANYREQUESTS"}
-        record = {"code": codes.get(status, "UNKNOWN"), "message": "a fault of the test"}
+        record = {
+            "code": codes.get(status, "UNKNOWN"),
+            "message": "a fault of the test",
+        }
         body = json.dumps({"errors": [record]}).encode()
         headers = [("Content-Type", "application/json")]
         if status == 429:
@@ -312,9 +315,7 @@ class Exchange:
         headers.append(("Content-Length", str(len(body))))
         return self.answer(status, headers, b"" if self.method == "HEAD" else body)
 
-    def answer(
-        self, status: int, headers: list[tuple[str, str]], body: bytes
-    ) -> bool:
+    def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> bool:
         """Pass an answer on to the client."""
         self.client.sendall(self.text(status, headers, body))
         return True

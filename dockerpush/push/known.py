@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Iterable, Mapping, Sequence
 from ..archive.model import Compression
 from ..errors import (
     Cancelled,
+    ContentMismatch,
     InvalidDigest,
     InvalidJSON,
     RegistryError,
@@ -66,10 +67,12 @@ class TargetImage:
                 return _read_image(client, repository, tag)
             except Cancelled:
                 raise
-            except (RegistryError, InvalidJSON, InvalidDigest) as error:
+            except _UNUSABLE as error:
                 log.info("nothing learned from %s:%s: %s", repository, tag, error)
         return NOTHING
 
+
+_UNUSABLE = (RegistryError, InvalidJSON, InvalidDigest, ContentMismatch)
 
 NOTHING = TargetImage({}, frozenset())
 
@@ -197,7 +200,7 @@ def _layers(
         config = ImageConfig.from_bytes(
             _read_config(client, repository, manifest.config)
         )
-    except (InvalidJSON, InvalidDigest):
+    except (InvalidJSON, InvalidDigest, ContentMismatch):
         return {}
     if len(config.diff_ids) != len(manifest.layers):
         return {}
@@ -216,15 +219,7 @@ def _read_config(
     """The config, whose bytes are checked against its digest."""
     if descriptor.size > JSON_LIMIT:
         raise InvalidJSON(f"config {descriptor.digest.short}: too large")
-    content = bytearray()
-    with client.open_blob(repository, descriptor.digest) as reader:
-        while piece := reader.read():
-            content += piece
-            if len(content) > descriptor.size:
-                break
-    if Digest.of(bytes(content)) != descriptor.digest:
-        raise InvalidJSON(f"config {descriptor.digest.short}: has another digest")
-    return bytes(content)
+    return client.read_blob(repository, descriptor)
 
 
 def compression_of_type(media_type: str) -> Compression | None:
