@@ -15,8 +15,11 @@ from . import exits, output
 from .options import add_common_options, normalised
 
 COMMANDS = {
+    "login": "check credentials at a registry, and keep them",
+    "logout": "forget what login kept",
     "push": "push an archive to a registry",
     "inspect": "show the images of an archive",
+    "verify": "prove that a registry holds what an archive holds",
     "serve": "run a registry on this machine",
 }
 

@@ -36,10 +36,10 @@ def targets_in(
         raise UsageError(
             f"--all-tags takes the tags from the archive: -t {repository.name}"
         )
-    targets = {
-        repository.with_tag(name.tag or "latest"): image
-        for image, name in _named(images)
-    }
+    images = tuple(images)
+    tagged = ((image, tag) for image in images for tag in image.tags)
+    named = ((image, name.tag or "latest") for image, name in _named(images))
+    targets = {repository.with_tag(tag): image for image, tag in (*tagged, *named)}
     return [(image, reference) for reference, image in targets.items()]
 
 
@@ -49,5 +49,6 @@ def _named(images: Iterable[StoredImage]) -> Iterator[tuple[StoredImage, Referen
         for name in image.names:
             found = True
             yield image, Reference.parse(name)
+        found = found or bool(image.tags)
     if not found:
         raise UsageError("the archive names no image: say -t REGISTRY/REPOSITORY:TAG")

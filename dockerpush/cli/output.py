@@ -9,17 +9,24 @@ from typing import Any, Iterable, Sequence
 
 def result(text: str) -> None:
     """A line of what the command was asked for."""
-    print(text)
+    print(printable(text))
 
 
 def json_result(value: Any) -> None:
-    """*value* as one line of JSON on stdout."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    """*value* as one line of JSON on stdout, ASCII whatever the terminal speaks."""
+    print(json.dumps(value), flush=True)
 
 
 def say(text: str) -> None:
     """A line for people, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """*text* on one line: names from an archive may hold anything, also commands."""
+    encoding = sys.stdout.encoding or "utf-8"
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def error_line(text: str) -> None:

@@ -81,6 +81,11 @@ def _add_result(parser: ArgumentParser) -> None:
         "--dry-run", action="store_true", help="show what would be sent, send nothing"
     )
     group.add_argument(
+        "--verify",
+        action="store_true",
+        help="afterwards, read everything back and compare",
+    )
+    group.add_argument(
         "--json", action="store_true", help="one JSON object for each pushed tag"
     )
     group.add_argument("--format", choices=("json",), help=SUPPRESS)
@@ -114,6 +119,8 @@ def _jobs(source: Source, args: Namespace) -> list[Job]:
         if args.target:
             return list(targets_in(Reference.parse(args.target), source.images))
         raise UsageError("--all-tags needs --registry HOST[/PREFIX] or -t REPOSITORY")
+    if args.verify and args.source == STDIN:
+        raise UsageError("--verify compares with the archive: a pipe is gone by then")
     if args.target and _is_read_once(source, args):
         return [(None, _with_tag(Reference.parse(args.target)))]
     image = select_image(source.images, args.name)
@@ -181,8 +188,27 @@ def _push_one(
             result = source.push_unseen(target, args.name, tags=tags, options=options)
     seconds = time.monotonic() - started
     connections.session.end_progress()
+    if args.verify:
+        _verify(source, image, reference, connections, args)
     _report(reference, result, seconds, args)
     return reference, result
+
+
+def _verify(
+    source: Source,
+    image: StoredImage | None,
+    reference: Reference,
+    connections: Connections,
+    args: Namespace,
+) -> None:
+    """Read back what was pushed; a compressed file is looked into once more."""
+    from ..archive import select_image
+    from .verify import compare
+
+    if image is None:
+        image = select_image(source.images, args.name)
+    found = compare(connections, image, reference)
+    output.say(f"verified {reference}: {output.size_text(found.size)} read back")
 
 
 def _tag(reference: Reference) -> str:

@@ -124,7 +124,7 @@ class StreamPush:
             for manifest in plan.manifests()
         ]
         arrived += [*uploads.wait(sending), *uploads.wait(configs)]
-        return finish(self.target, plan, arrived, tags, self.known)
+        return finish(self.target, plan, arrived, tags=tags, known=self.known)
 
     def _plan(self, image: StoredImage, passed: dict[str, Passed]) -> Plan:
         def decide(layer: StoredBlob) -> Method:

@@ -101,13 +101,14 @@ class Push:
         _announce(target, plan)
         present = _mount_offers(self, offers, find_present(self, offers))
         arrived = _transfer(self, present, offers)
-        return finish(target, plan, arrived, tags, self.known)
+        return finish(target, plan, arrived, tags=tags, known=self.known)
 
 
 def finish(
     target: PushTarget,
     plan: Plan,
     arrived: Sequence[Arrived],
+    *,
     tags: Sequence[str],
     known: Knowledge,
 ) -> PushResult:

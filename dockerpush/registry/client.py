@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from ..oci import Digest
 from .blobs import BlobCalls, BlobReader
 from .calls import PULL, PUSH
+from .downloads import Download
 from .lists import ListCalls
 from .locations import Upload
 from .session import Call
@@ -43,3 +45,14 @@ class RegistryClient(BlobCalls, UploadCalls, ListCalls):
     def ping(self) -> None:
         """Return when the registry speaks this protocol and takes our credentials."""
         self._done(Call("GET", "/v2/", (200,)), f"asking {self.registry}")
+
+    def download(self, repository: str, digest: Digest, offset: int = 0) -> Download:
+        """As `open_blob`, but a broken connection goes on where it stopped."""
+        return Download(
+            lambda position: self.open_blob(repository, digest, position),
+            self._policy,
+            self._cancellation,
+            on_event=self._on_event,
+            what=f"blob {digest.short}",
+            offset=offset,
+        )

@@ -1,0 +1,71 @@
+"""``verify ARCHIVE REF``: proof that a registry holds what an archive holds."""
+
+from __future__ import annotations
+
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from . import exits, output
+from .connect import Connections, add_connection_options, add_transfer_options
+from .secrets import add_credential_options
+
+if TYPE_CHECKING:
+    from ..archive import StoredImage
+    from ..push.verify import Verified
+    from ..reference import Reference
+    from .session import Session
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments of ``verify``."""
+    parser.add_argument("source", metavar="SOURCE", help="a tar archive or a directory")
+    parser.add_argument("reference", metavar="REF", help="what to compare it with")
+    parser.add_argument("--name", metavar="NAME", help="which image of the archive")
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    parser.add_argument("--format", choices=("json",), help=SUPPRESS)
+    add_transfer_options(parser)
+    add_credential_options(parser)
+    add_connection_options(parser)
+
+
+def run(args: Namespace, session: Session) -> int:
+    """Download everything that the archive's image needs, and compare."""
+    from ..archive import select_image
+    from ..reference import Reference
+    from .sources import open_source
+
+    reference = Reference.parse(args.reference)
+    with open_source(args.source, session.cancellation) as source:
+        image = select_image(source.images, args.name)
+        with Connections(args, session) as connections:
+            found = compare(connections, image, reference)
+    if args.json or args.format:
+        output.json_result(
+            {
+                "target": str(reference),
+                "digest": found.digest,
+                "verified": True,
+                "blobs": found.blobs,
+                "bytes": found.size,
+            }
+        )
+    else:
+        output.result(
+            f"verified {reference}: {found.digest}, {found.blobs} layers, "
+            f"{output.size_text(found.size)} read back"
+        )
+    return exits.DONE
+
+
+def compare(
+    connections: Connections, image: StoredImage, reference: Reference
+) -> Verified:
+    """What was found to be equal; raises what `verify_image` does."""
+    from ..push.verify import verify_image
+
+    jobs = connections.settings(reference.registry).jobs
+    named = str(reference.digest or reference.tag or "latest")
+    with connections.target(reference) as target:
+        found = verify_image(target, image, named, jobs=jobs)
+    connections.session.end_progress()
+    return found
