@@ -1,10 +1,11 @@
-"""What the state files mean: where we pushed to, and which blobs are known.
+"""What the state files mean: where we pushed or logged in, and which blobs are known.
 
 ``push_history.json``, newest first, times in seconds since 1970::
 
     {"version": 1,
      "destinations": [{"target": "reg.io/team/app:1", "time": 1700000000}],
-     "confirmed": {"reg.io/team/app": 1700000000}}
+     "confirmed": {"reg.io/team/app": 1700000000},
+     "logins": {"reg.io": {"time": 1700000000, "username": "alice"}}}
 
 ``blobs.json``, what was used least recently first::
 
@@ -32,6 +33,7 @@ BLOBS_FILE = "blobs.json"
 
 DESTINATIONS_LIMIT = 5
 CONFIRMED_LIMIT = 1000
+LOGINS_LIMIT = 100
 LAYERS_LIMIT = 1000
 HOLDERS_LIMIT = 1500
 REPOSITORIES_LIMIT = 4
@@ -46,8 +48,17 @@ class Destination:
     time: float
 
 
+@dataclass(frozen=True)
+class Login:
+    """A login that was accepted; *time* is in seconds since 1970."""
+
+    registry: str
+    time: float
+    username: str = ""
+
+
 class PushHistory:
-    """The most recent destinations and, apart from them, confirmed repositories."""
+    """The most recent destinations, confirmed repositories, and logins."""
 
     def __init__(self, state: StateDirectory) -> None:
         self._state = state
@@ -84,6 +95,41 @@ class PushHistory:
             return record
 
         return self._state.update(HISTORY_FILE, change)
+
+    def logins(self) -> tuple[Login, ...]:
+        """The logins that still hold, in no particular order."""
+        entries = _section(self._state.read(HISTORY_FILE), "logins").items()
+        found = (_login(registry, entry) for registry, entry in entries)
+        return tuple(login for login in found if login)
+
+    def record_login(self, login: Login) -> bool:
+        """Note *login* in place of an earlier one; False when it cannot be written."""
+
+        def change(record: Record) -> Record:
+            entry = {"time": login.time, "username": login.username}
+            record["version"] = 1
+            logins = _section(record, "logins")
+            _put_last(logins, login.registry, entry, LOGINS_LIMIT)
+            return record
+
+        return self._state.update(HISTORY_FILE, change)
+
+    def forget_login(self, registry: str) -> bool:
+        """Drop the login at *registry*; False when the file cannot be written."""
+
+        def change(record: Record) -> Record:
+            _drop(_section(record, "logins"), registry)
+            return record
+
+        if registry not in _section(self._state.read(HISTORY_FILE), "logins"):
+            return True
+        return self._state.update(HISTORY_FILE, change)
+
+
+def _login(registry: str, entry: Any) -> Login | None:
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        return Login(registry, float(entry["time"]), str(entry.get("username", "")))
+    return None
 
 
 def _destinations(record: Record) -> list[Destination]:

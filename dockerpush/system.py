@@ -10,6 +10,7 @@ import contextlib
 import errno
 import io
 import os
+import select
 import selectors
 import shutil
 import signal
@@ -31,6 +32,8 @@ if sys.platform == "win32":
 else:
     import fcntl
     import pwd
+    import termios
+    import tty
 
 HAS_PREAD = hasattr(os, "preadv")
 CAN_POLL_PIPES = os.name == "posix"
@@ -213,3 +216,28 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     process.kill()
+
+
+def key_pressed(descriptor: int, seconds: float) -> bool:
+    """Wait for a key at the terminal *descriptor*; false after so many *seconds*.
+
+    The key itself is swallowed and not shown. The terminal is put back as it was, also
+    when a signal handler raises.
+    """
+    if sys.platform == "win32":
+        deadline = time.monotonic() + seconds
+        while not msvcrt.kbhit():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.05)
+        msvcrt.getwch()
+        return True
+    usual = termios.tcgetattr(descriptor)
+    try:
+        tty.setcbreak(descriptor)
+        pressed = bool(select.select([descriptor], [], [], seconds)[0])
+        if pressed:
+            termios.tcflush(descriptor, termios.TCIFLUSH)
+        return pressed
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, usual)

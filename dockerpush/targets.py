@@ -15,22 +15,13 @@ from typing import Callable, Iterable, Sequence
 
 from .errors import InvalidReference, UsageError
 from .reference import DOCKER_HUB, Place, Reference
-from .stores import Destination
+from .stores import Destination, Login
 
 _OFFICIAL = "library/"
 _HUB_PREFIXES = ("docker.io/", "index.docker.io/")
 _LOCAL = "localhost"
 """What podman and buildah put before names that have no registry. One that listens on
 port 80 or 443 of this machine needs ``-t``."""
-
-
-@dataclass(frozen=True)
-class Login:
-    """A login that was accepted; *time* is in seconds since 1970."""
-
-    registry: str
-    time: float
-    username: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from ..rate import RateLimiter
     from ..reference import Reference
     from ..registry.client import RegistryClient
-    from ..registry.credentials import CredentialSource
+    from ..registry.credential_helpers import CredentialHelpers
+    from ..registry.credentials import Credentials, CredentialSource
     from ..registry.retry import RetryPolicy
+    from ..registry.store import AuthFile, CredentialStore
     from ..registry.transport import TransportSettings
     from ..settings import Config, Settings
     from ..state import StateDirectory
     from .session import Session
 
 log = logging.getLogger(__name__)
+
+CREDENTIALS_FILE = "credentials.json"
 
 _TRANSFER_KEYS = (
     "blob_chunk",
@@ -94,7 +98,10 @@ def _add_setting(group: Any, key: Any) -> None:
 class Connections:
     """The clients of one run, each made when it is first asked for."""
 
-    def __init__(self, args: Namespace, session: Session) -> None:
+    def __init__(
+        self, args: Namespace, session: Session, given: Credentials | None = None
+    ) -> None:
+        """*given* are this run's credentials; None: those in *args*, or stored ones."""
         from ..settings import Config
         from ..state import StateDirectory
 
@@ -106,7 +113,9 @@ class Connections:
         self.config: Config = Config.find(named, self.state.path)
         self._clients: dict[str, RegistryClient] = {}
         self._limiter: RateLimiter | None = None
-        self._given = given_credentials(args, os.environ)
+        if given is None and "username" in args:
+            given = given_credentials(args, os.environ)
+        self._given = given
 
     def __enter__(self) -> Connections:
         return self
@@ -174,7 +183,7 @@ class Connections:
                 registry,
                 self._transport(registry, settings),
                 self.session.cancellation,
-                credentials=self._credentials(settings),
+                credentials=self.credentials(registry),
                 policy=_policy(settings),
                 on_event=self.session.on_event,
             )
@@ -214,10 +223,9 @@ class Connections:
             proxy_for=proxies.address_for,
         )
 
-    def _credentials(self, settings: Settings) -> CredentialSource:
-        """Those of this run, else those that were stored."""
+    def credentials(self, registry: str) -> CredentialSource:
+        """Those of this run, else those that were stored. Raises UsageError."""
         from ..registry.credential_files import CredentialFiles, CredentialPlaces
-        from ..registry.credential_helpers import CredentialHelpers
         from ..registry.credentials import anonymous
         from ..system import home_directory, user_id
 
@@ -230,11 +238,31 @@ class Connections:
             os.environ,
             home=home_directory(os.environ),
             uid=user_id(),
-            own=self.state.path / "credentials.json",
-            authfile=settings.authfile,
+            own=self.state.path / CREDENTIALS_FILE,
+            authfile=self.settings(registry).authfile,
         )
-        helpers = CredentialHelpers(os.environ, cancellation=self.session.cancellation)
-        return CredentialFiles(places, helpers, on_event=self.session.on_event)
+        return CredentialFiles(places, self._helpers, on_event=self.session.on_event)
+
+    def use(self, given: Credentials) -> None:
+        """Go on with these credentials, and with new clients."""
+        self._given = given
+        self._stack.close()
+        self._clients.clear()
+
+    def credential_store(self, registry: str | None) -> CredentialStore | AuthFile:
+        """Where login keeps what is for *registry*: our own file, or --authfile."""
+        from ..registry.store import AuthFile, CredentialStore
+
+        authfile = self.settings(registry).authfile
+        if authfile is not None:
+            return AuthFile(authfile, self._helpers)
+        return CredentialStore(self.state.path / CREDENTIALS_FILE)
+
+    @property
+    def _helpers(self) -> CredentialHelpers:
+        from ..registry.credential_helpers import CredentialHelpers
+
+        return CredentialHelpers(os.environ, cancellation=self.session.cancellation)
 
     def _rate(self, settings: Settings) -> RateLimiter | None:
         """The one limit that all uploads of this run share."""

@@ -56,23 +56,35 @@ def given_credentials(
     if args.registry_token:
         token = Secret(args.registry_token)
         return Credentials(registry_token=token, source="--registry-token")
+    username, password, source = given_pair(args, environ)
+    if username is None and password is None:
+        return None
+    if not username or not password:
+        raise UsageError(
+            "credentials need both parts: --username with --password-stdin"
+        )
+    return Credentials(username, Secret(password), source=source)
+
+
+def given_pair(
+    args: Namespace, environ: Mapping[str, str]
+) -> tuple[str | None, str | None, str]:
+    """Username, password and where they are from; from the options, None for a part
+    that is missing, else from the environment, where only both count."""
     username, password = _from_options(args)
     if username is not None or password is not None:
-        if not username or not password:
-            raise UsageError(
-                "credentials need both parts: --username with --password-stdin"
-            )
-        return Credentials(username, Secret(password), source="--username")
+        return username, password, "--username"
     for name, secret in _VARIABLES:
         if environ.get(name) and environ.get(secret):
-            return Credentials(environ[name], Secret(environ[secret]), source=name)
-    return None
+            return environ[name], environ[secret], name
+    return None, None, ""
 
 
 def _from_options(args: Namespace) -> tuple[str | None, str | None]:
     username, password = args.username, args.password
     if args.creds is not None:
-        username, _, password = args.creds.partition(":")
+        username, colon, password = args.creds.partition(":")
+        password = password if colon else None
     if args.password_stdin:
         password = read_password_line()
     if args.password_file is not None:

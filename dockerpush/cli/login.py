@@ -1,0 +1,122 @@
+"""``login [REGISTRY]``: check who one is at a registry, and keep it."""
+
+from __future__ import annotations
+
+import os
+import time
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from ..errors import NotFound, UsageError
+from . import exits, output, prompts
+from .connect import Connections, add_connection_options
+from .secrets import add_credential_options, given_pair
+
+if TYPE_CHECKING:
+    from ..registry.credentials import Credentials
+    from .session import Session
+
+NON_INTERACTIVE = (
+    "there is no terminal to ask at: give --username NAME and --password-stdin, or set "
+    "DOCKERPUSH_USERNAME and DOCKERPUSH_PASSWORD"
+)
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments of ``login``."""
+    add_registry_argument(parser)
+    parser.add_argument(
+        "--get-login",
+        action="store_true",
+        help="only say who one is there, by whatever would be used",
+    )
+    parser.add_argument(
+        "--skip-check", action="store_true", help="keep it without asking the registry"
+    )
+    add_credential_options(parser)
+    add_connection_options(parser)
+
+
+def add_registry_argument(parser: ArgumentParser) -> None:
+    """The registry that is meant, Docker Hub by default."""
+    parser.add_argument(
+        "registry",
+        metavar="REGISTRY",
+        nargs="?",
+        default="docker.io",
+        help="host[:port] (default: docker.io)",
+    )
+
+
+def run(args: Namespace, session: Session) -> int:
+    """Log in, or say who is logged in; the exit code."""
+    registry = named_registry(args)
+    if args.get_login:
+        return _say_login(registry, args, session)
+    credentials = ask_credentials(registry, args)
+    with Connections(args, session, credentials) as connections:
+        if not args.skip_check:
+            connections.client(registry).ping()
+            session.end_progress()
+        where = _keep(registry, credentials, connections)
+    if not args.quiet:
+        output.say(f"logged in to {registry} as {credentials.username}")
+        output.say(f"note: the password is kept as plain text in {where}")
+    return exits.DONE
+
+
+def named_registry(args: Namespace) -> str:
+    """The ``host[:port]`` that is meant; ``http://`` before it means plain HTTP.
+
+    Raises InvalidReference.
+    """
+    from ..reference import Place, split_scheme
+    from ..registry.credential_keys import registry_name
+
+    if split_scheme(args.registry)[0] == "http":
+        args.plain_http = "true"
+    return Place.parse(registry_name(args.registry)).registry
+
+
+def ask_credentials(registry: str, args: Namespace) -> Credentials:
+    """From options and environment; what is missing is asked for on a terminal.
+
+    Raises UsageError without one.
+    """
+    from ..registry.credentials import Credentials, Secret
+
+    username, password, source = given_pair(args, os.environ)
+    if username and password:
+        return Credentials(username, Secret(password), source=source)
+    if args.password_stdin or not prompts.is_interactive():
+        missing = "--username" if not username else "the password"
+        raise UsageError(f"{missing} is missing, and {NON_INTERACTIVE}")
+    username = username or prompts.ask(f"Username at {registry}")
+    password = password or prompts.ask_password("Password")
+    if not username or not password:
+        raise UsageError("a username and a password are needed: nothing was stored")
+    return Credentials(username, Secret(password), source="what was typed")
+
+
+def _say_login(registry: str, args: Namespace, session: Session) -> int:
+    with Connections(args, session) as connections:
+        found = connections.credentials(registry)(registry, "")
+    session.end_progress()
+    if found is None or not found.username:
+        raise NotFound(f"not logged in to {registry}: dockerpush login {registry}")
+    output.result(found.username)
+    if args.verbose:
+        output.say(f"from {found.source}")
+    return exits.DONE
+
+
+def _keep(registry: str, credentials: Credentials, connections: Connections) -> str:
+    """Store *credentials*; where. Raises StateError, HelperFailed."""
+    from ..stores import Login, PushHistory
+
+    store = connections.credential_store(registry)
+    store.save(registry, credentials.username, credentials.password)
+    PushHistory(connections.state).record_login(
+        Login(registry, time.time(), credentials.username)
+    )
+    return str(store.path)
