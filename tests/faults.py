@@ -62,6 +62,7 @@ class Schedule:
     sent: int = 0
     requests: list[str] = field(default_factory=list)
     connections: set[socket.socket] = field(default_factory=set)
+    held: threading.Event = field(default_factory=threading.Event)
 
     def fault_for(self, request: str) -> Fault | None:
         """The fault that this request meets."""
@@ -257,6 +258,25 @@ class Exchange:
         for connection in others:
             shut(connection)
         return self.cut(amount)
+
+    def hold(self, amount: int) -> bool:
+        """*amount* bytes of the body pass, then nothing, until the client is gone."""
+        self.forward(min(amount, self.left - 1))
+        self.schedule.held.set()
+        self.client.settimeout(None)
+        while self.client.recv(65536):
+            pass
+        self.upstream.close()
+        return False
+
+    def hold_answer(self, amount: int) -> bool:
+        """The registry does what it was asked to, and the answer never comes."""
+        self.forward(self.left)
+        self.ask()
+        self.schedule.held.set()
+        self.client.settimeout(None)
+        self.client.recv(1)
+        return False
 
     def forward(self, size: int) -> None:
         """Send the head and *size* bytes of the body to the registry."""
