@@ -32,6 +32,7 @@ from urllib3.util.wait import wait_for_read
 
 from ..cancellation import Cancellation
 from ..errors import ArchiveError
+from ..workers import left_behind
 from .failures import (
     broke_while_sending,
     cannot_connect,
@@ -80,12 +81,19 @@ class Dialer:
         raise cannot_connect(where, failure) from failure
 
     def _addresses(self, host: str, port: int) -> list[Address]:
+        def look_up() -> list[Address] | OSError:
+            try:
+                return self.resolve(host, port)
+            except OSError as error:
+                return error
+            except UnicodeError as error:
+                return OSError(str(error))
+
         self.cancellation.check()
-        try:
-            return self.resolve(host, port)
-        except (OSError, UnicodeError) as error:
-            known = error if isinstance(error, OSError) else OSError(str(error))
-            raise cannot_resolve(host, known) from error
+        found = left_behind(look_up, self.cancellation, f"look-up of {host}")
+        if isinstance(found, OSError):
+            raise cannot_resolve(host, found) from found
+        return found
 
     def _connected(self, address: Address) -> socket.socket:
         sock = WatchedSocket(

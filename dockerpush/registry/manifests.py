@@ -30,6 +30,8 @@ from .calls import PUSH, Caller, checked_reference
 from .debug import one_line, show_url
 from .transport import Response
 
+_TELLS_NOTHING = ("", "application/json", "application/octet-stream", "text/plain")
+_INSIDE = frozenset(("config", "layers"))  # what only an image manifest has
 ACCEPT = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST)
 """Every type of manifest that we can read, the most telling first."""
 
@@ -201,7 +203,7 @@ def _media_type(raw: bytes, header: str, where: str) -> str:
     """What *raw* is, when the header, the document and its fields agree."""
     record = require(parse_json(raw, where), dict, where)
     said = optional(record, "mediaType", str, where)
-    known = header if header in ACCEPT else ""
+    known = "" if header in _TELLS_NOTHING else header
     if said and known and said != known:
         raise InvalidJSON(
             f"{where}: sent as {known!r}, but calls itself {one_line(said, 80)!r}"
@@ -209,7 +211,7 @@ def _media_type(raw: bytes, header: str, where: str) -> str:
     is_index = "manifests" in record
     media_type = said or known or (OCI_INDEX if is_index else OCI_MANIFEST)
     fitting = INDEX_TYPES if is_index else MANIFEST_TYPES
-    if media_type not in fitting or (is_index and "layers" in record):
+    if media_type not in fitting or (is_index and not _INSIDE.isdisjoint(record)):
         raise InvalidJSON(
             f"{where}: not a manifest that can be read: {one_line(media_type, 80)!r} "
             f"with {'manifests' if is_index else 'no manifests'} in it"

@@ -22,7 +22,7 @@ from .answers import failure
 from .auth import Authenticator, Grant
 from .connections import Piece
 from .credentials import CredentialSource
-from .debug import log_request, one_line, show_url, uploads_log
+from .debug import log_request, one_line, requests_log, show_url, uploads_log
 from .failures import SpeaksPlainHTTP
 from .locations import resolve_location
 from .origins import Origin, Place, is_loopback, same_origin
@@ -173,10 +173,14 @@ class Session:
             response = self.transport.request(
                 call.method, url, headers=headers, body=body, size=call.size
             )
-        except SpeaksPlainHTTP:
+        except SpeaksPlainHTTP as error:
             if not self._falls_back(url):
                 raise
+            log.debug("%s", error)
             return self._once(call, self.base + Place.parse(url).target, grant)
+        except NetworkError as error:
+            requests_log.debug("%s %s -> %s", call.method, show_url(url), error)
+            raise
         log_request(
             call.method,
             url,

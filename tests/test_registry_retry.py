@@ -1,0 +1,144 @@
+"""When to try again, and how long to wait before."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dockerpush.cancellation import Cancellation
+from dockerpush.errors import Cancelled, RegistryError, TransientError
+from dockerpush.events import Notice, Retrying
+from dockerpush.registry.retry import RetryPolicy, parse_retry_after, retrying
+
+
+def policy(**settings) -> RetryPolicy:
+    settings.setdefault("random", lambda: 0.0)
+    return RetryPolicy(**settings)
+
+
+class Failing:
+    """Fails with *errors*, one after another, then gives 7."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    def __call__(self) -> int:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return 7
+
+
+def test_delays_double_up_to_the_cap():
+    slow = policy(attempts=8, base=1.0, cap=10.0)
+    delays = [slow.delay(attempt) for attempt in range(1, 9)]
+    assert delays == [1, 2, 4, 8, 10, 10, 10, None]
+
+
+def test_jitter_only_shortens():
+    assert policy(random=lambda: 1.0, jitter=0.5).delay(2) == 1.0
+    assert policy(random=lambda: 0.5, jitter=0.5).delay(2) == 1.5
+
+
+def test_what_the_server_asks_for_is_waited_for_up_to_a_limit():
+    waiting = policy(longest_wait=120.0)
+    assert waiting.delay(1, 7.0) == 7.0
+    assert waiting.delay(1, 0.0) == 0.0
+    assert waiting.delay(1, 21_600.0) == 120.0
+    assert waiting.delay(4, 7.0) is None
+
+
+def test_a_very_late_attempt_does_not_overflow():
+    assert policy(attempts=10**9, cap=30.0).delay(10**8) == 30.0
+
+
+def test_transient_failures_are_tried_again_and_told():
+    events, call = [], Failing(TransientError("reset"), TransientError("503"))
+    with Cancellation() as cancellation:
+        result = retrying(
+            call, policy(base=0.0), cancellation, on_event=events.append, what="blob x"
+        )
+    assert (result, call.calls) == (7, 3)
+    assert events == [Retrying("blob x", "reset", 0.0), Retrying("blob x", "503", 0.0)]
+
+
+def test_a_longer_wait_than_allowed_is_said_aloud():
+    """docker/buildx#3630."""
+    events, call = [], Failing(TransientError("429", retry_after=3600.0))
+    with Cancellation() as cancellation:
+        retrying(
+            call,
+            policy(longest_wait=0.0),
+            cancellation,
+            on_event=events.append,
+            what="tags",
+        )
+    assert events[0] == Notice("tags: asked to wait 3600 s, waiting 0 s")
+
+
+def test_the_last_failure_is_raised():
+    call = Failing(*(TransientError(str(number)) for number in range(9)))
+    with Cancellation() as cancellation, pytest.raises(TransientError, match="2"):
+        retrying(call, policy(attempts=3, base=0.0), cancellation, what="x")
+    assert call.calls == 3
+
+
+def test_a_definite_failure_is_not_tried_again():
+    call = Failing(RegistryError("GET", "u", 400))
+    with Cancellation() as cancellation, pytest.raises(RegistryError):
+        retrying(call, policy(), cancellation, what="x")
+    assert call.calls == 1
+
+
+def test_a_wait_ends_when_cancelled():
+    call = Failing(TransientError("no", retry_after=60.0))
+
+    def stop(event) -> None:
+        cancellation.cancel("enough")
+
+    started = time.monotonic()
+    with Cancellation() as cancellation, pytest.raises(Cancelled, match="enough"):
+        retrying(call, policy(), cancellation, on_event=stop, what="x")
+    assert time.monotonic() - started < 5
+
+
+def test_nothing_is_tried_once_cancelled():
+    call = Failing()
+    with Cancellation() as cancellation:
+        cancellation.cancel("enough")
+        with pytest.raises(Cancelled):
+            retrying(call, policy(), cancellation, what="x")
+    assert call.calls == 0
+
+
+NOW = 1_700_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7.0),
+        (" 120 ", 120.0),
+        (formatdate(NOW + 30, usegmt=True), 30.0),
+        (formatdate(NOW - 30, usegmt=True), 0.0),
+        ("Mon, 32 Foo 2026", None),
+        ("-3", None),
+        ("1.5", None),
+        ("٣", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value, seconds):
+    assert parse_retry_after(value, lambda: NOW) == seconds
+
+
+@given(st.text())
+def test_any_retry_after_is_seconds_or_nothing(text):
+    seconds = parse_retry_after(text, lambda: NOW)
+    assert seconds is None or seconds >= 0
