@@ -211,35 +211,25 @@ class Manifest:
         record = require(parse_json(raw, "manifest"), dict, "manifest")
         if "manifests" in record:
             raise InvalidJSON("manifest: holds 'manifests', so it is an index")
-        layers = required(record, "layers", list, "manifest")
-        subject = record.get("subject")
-        annotations = optional(record, "annotations", dict, "manifest")
+        layers = _descriptors(record, "layers", "manifest")
         return cls(
             optional(record, "mediaType", str, "manifest")
             or media_type
             or OCI_MANIFEST,
             Descriptor.from_json(record.get("config"), "manifest.config"),
-            tuple(
-                Descriptor.from_json(layer, f"manifest.layers[{number}]")
-                for number, layer in enumerate(layers)
-            ),
-            Descriptor.from_json(subject, "manifest.subject") if subject else None,
-            optional(record, "artifactType", str, "manifest"),
-            {str(k): str(v) for k, v in annotations.items()} if annotations else None,
+            layers,
+            *_about(record, "manifest"),
         )
 
     def to_bytes(self) -> bytes:
         """The document, the same bytes for the same value."""
-        record: dict[str, Any] = {"schemaVersion": 2, "mediaType": self.media_type}
-        if self.artifact_type:
-            record["artifactType"] = self.artifact_type
-        record["config"] = self.config.to_json()
-        record["layers"] = [layer.to_json() for layer in self.layers]
-        if self.subject:
-            record["subject"] = self.subject.to_json()
-        if self.annotations:
-            record["annotations"] = dict(self.annotations)
-        return dump_json(record)
+        return _document(
+            self,
+            {
+                "config": self.config.to_json(),
+                "layers": [layer.to_json() for layer in self.layers],
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -258,31 +248,51 @@ class Index:
         record = require(parse_json(raw, "index"), dict, "index")
         if "layers" in record or "config" in record:
             raise InvalidJSON("index: holds 'layers' or 'config', so it is a manifest")
-        manifests = required(record, "manifests", list, "index")
-        subject = record.get("subject")
-        annotations = optional(record, "annotations", dict, "index")
         return cls(
             optional(record, "mediaType", str, "index") or media_type or OCI_INDEX,
-            tuple(
-                Descriptor.from_json(entry, f"index.manifests[{number}]")
-                for number, entry in enumerate(manifests)
-            ),
-            Descriptor.from_json(subject, "index.subject") if subject else None,
-            optional(record, "artifactType", str, "index"),
-            {str(k): str(v) for k, v in annotations.items()} if annotations else None,
+            _descriptors(record, "manifests", "index"),
+            *_about(record, "index"),
         )
 
     def to_bytes(self) -> bytes:
         """The document, the same bytes for the same value."""
-        record: dict[str, Any] = {"schemaVersion": 2, "mediaType": self.media_type}
-        if self.artifact_type:
-            record["artifactType"] = self.artifact_type
-        record["manifests"] = [entry.to_json() for entry in self.manifests]
-        if self.subject:
-            record["subject"] = self.subject.to_json()
-        if self.annotations:
-            record["annotations"] = dict(self.annotations)
-        return dump_json(record)
+        return _document(
+            self, {"manifests": [entry.to_json() for entry in self.manifests]}
+        )
+
+
+def _descriptors(
+    record: Mapping[str, Any], key: str, where: str
+) -> tuple[Descriptor, ...]:
+    return tuple(
+        Descriptor.from_json(entry, f"{where}.{key}[{number}]")
+        for number, entry in enumerate(required(record, key, list, where))
+    )
+
+
+def _about(
+    record: Mapping[str, Any], where: str
+) -> tuple[Descriptor | None, str | None, Mapping[str, str] | None]:
+    """Subject, artifact type and annotations of a manifest or an index."""
+    subject = record.get("subject")
+    annotations = optional(record, "annotations", dict, where)
+    return (
+        Descriptor.from_json(subject, f"{where}.subject") if subject else None,
+        optional(record, "artifactType", str, where),
+        {str(k): str(v) for k, v in annotations.items()} if annotations else None,
+    )
+
+
+def _document(value: Manifest | Index, content: Mapping[str, Any]) -> bytes:
+    record: dict[str, Any] = {"schemaVersion": 2, "mediaType": value.media_type}
+    if value.artifact_type:
+        record["artifactType"] = value.artifact_type
+    record.update(content)
+    if value.subject:
+        record["subject"] = value.subject.to_json()
+    if value.annotations:
+        record["annotations"] = dict(value.annotations)
+    return dump_json(record)
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from dockerpush.oci import (
     Index,
     Manifest,
 )
-from dockerpush.push.manifests import SentBlob, documents
 from dockerpush.push.decide import raw_layer_decision
+from dockerpush.push.manifests import SentBlob, documents
 from dockerpush.push.plan import plan_push
 
 RAW = raw_layer(b"raw layer")

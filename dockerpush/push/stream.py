@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from concurrent.futures import Future
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Callable, Sequence
 
@@ -36,7 +34,7 @@ from ..events import (
     Outcome,
 )
 from ..oci import OCI_LAYER, Descriptor, Digest
-from ..workers import Workers, block_threads
+from ..workers import Workers
 from .codecs import Codec
 from .compress import compress
 from .known import Knowledge
@@ -44,8 +42,9 @@ from .layers import MadeBlob, memory_blob
 from .manifests import SentBlob
 from .options import PushOptions
 from .plan import Method, Plan, plan_push
+from .pools import Pools, open_pools
 from .prepared import PIECE, PreparedBlob
-from .spool import Spool, SpoolError, TempSpace, temp_directory
+from .spool import Spool, SpoolError
 from .transfer import Arrived, PushResult, PushTarget, finish, send_config
 
 if TYPE_CHECKING:
@@ -85,22 +84,11 @@ class StreamPush:
         Raises ArchiveError, ContentMismatch, SpoolError, RegistryError, NetworkError,
         Cancelled; then no tag was moved.
         """
-        directory = self.options.temp_directory or temp_directory(os.environ)
-        cancellation = self.target.cancellation
-        with ExitStack() as stack:
-            space = stack.enter_context(TempSpace(directory, self.options.temp_budget))
-            blocks, uploads, producer = (
-                stack.enter_context(Workers(cancellation, count, name=name))
-                for count, name in (
-                    (block_threads(), "block"),
-                    (self.options.jobs, "upload"),
-                    (1, "producer"),
-                )
-            )
-            reader = _Reader(self, space, blocks, uploads)
-            passed = producer.wait([producer.submit(reader.run)])[0]
-            uploads.wait([blob.arrived for blob in passed.values()])
-            return self._finish(tags, passed, uploads)
+        with open_pools(self.options, self.target.cancellation) as pools:
+            reader = _Reader(self, pools)
+            passed = pools.producer.wait([pools.producer.submit(reader.run)])[0]
+            pools.uploads.wait([blob.arrived for blob in passed.values()])
+            return self._finish(tags, passed, pools.uploads)
 
     def _finish(
         self, tags: Sequence[str], passed: dict[str, Passed], uploads: Workers
@@ -172,13 +160,11 @@ def members_of(image: StoredImage) -> frozenset[str]:
 class _Reader:
     """The producer thread's work: every file of the archive, as it comes."""
 
-    def __init__(
-        self, push: StreamPush, space: TempSpace, blocks: Workers, uploads: Workers
-    ) -> None:
+    def __init__(self, push: StreamPush, pools: Pools) -> None:
         self._push = push
-        self._space = space
-        self._blocks = blocks
-        self._uploads = uploads
+        self._space = pools.space
+        self._blocks = pools.blocks
+        self._uploads = pools.uploads
         self._cancellation: Cancellation = push.target.cancellation
         self._on_event = push.target.on_event
 

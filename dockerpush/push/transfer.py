@@ -8,10 +8,8 @@ last of all.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from concurrent.futures import Future
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Callable, Mapping, Sequence, TypeVar
 
@@ -22,14 +20,14 @@ from ..events import BlobFinished, BlobPlanned, ManifestStored, Notice, OnEvent,
 from ..oci import OCI_MANIFEST, Descriptor, Digest, Manifest, as_docker
 from ..registry.client import RegistryClient
 from ..stores import KnownBlobs
-from ..workers import Workers, block_threads
+from ..workers import Workers
 from .codecs import Codec
 from .known import Knowledge
 from .layers import LayerMaker, MadeBlob, Readable, config_blob
 from .manifests import Document, SentBlob, documents
 from .options import PushOptions
 from .plan import Method, Plan, PlannedBlob, known_digest
-from .spool import TempSpace, temp_directory
+from .pools import open_pools
 from .uploader import Uploader
 
 T = TypeVar("T")
@@ -265,41 +263,31 @@ def _transfer(
     push: Push, present: Mapping[Digest, Outcome], offers: Mapping[str, SentBlob]
 ) -> list[Arrived]:
     """Make the repository hold every blob of the plan."""
-    target, options = push.target, push.options
-    directory = options.temp_directory or temp_directory(os.environ)
-    with ExitStack() as stack:
-        space = stack.enter_context(TempSpace(directory, options.temp_budget))
-        blocks, uploads, producer = (
-            stack.enter_context(Workers(target.cancellation, count, name=name))
-            for count, name in (
-                (block_threads(), "block"),
-                (options.jobs, "upload"),
-                (1, "producer"),
-            )
-        )
+    target = push.target
+    with open_pools(push.options, target.cancellation) as pools:
         maker = LayerMaker(
             push.archive,
             push.codec,
-            blocks,
-            space,
+            pools.blocks,
+            pools.space,
             target.cancellation,
             target.on_event,
         )
 
         def submit(made: MadeBlob) -> Future[Arrived]:
-            return uploads.submit(_send, push, made, present)
+            return pools.uploads.submit(_send, push, made, present)
 
         layers = [blob for blob in push.plan.blobs if blob.method is not Method.FOREIGN]
         reused = [b.key for b in layers if _is_had(b.key, offers, present)]
         rest = [blob for blob in layers if blob.key not in reused]
         windows = [maker.window(b) for b in rest if not maker.needs_reading(b)]
         to_read = [blob for blob in rest if maker.needs_reading(blob)]
-        reading = producer.submit(_read_all, maker, to_read, submit)
+        reading = pools.producer.submit(_read_all, maker, to_read, submit)
         sending = [submit(made) for made in [*_made_configs(push.plan), *windows]]
         return [
             *(_reused(target, key, offers[key], present) for key in reused),
-            *uploads.wait(sending),
-            *uploads.wait(producer.wait([reading])[0]),
+            *pools.uploads.wait(sending),
+            *pools.uploads.wait(pools.producer.wait([reading])[0]),
         ]
 
 
