@@ -106,6 +106,7 @@ class Connections:
         from ..state import StateDirectory
 
         self.session = session
+        self.was_asked = False
         self._args = args
         self._stack = ExitStack()
         self.state: StateDirectory = StateDirectory.locate(os.environ, session.on_event)
@@ -244,8 +245,9 @@ class Connections:
         return CredentialFiles(places, self._helpers, on_event=self.session.on_event)
 
     def use(self, given: Credentials) -> None:
-        """Go on with these credentials, and with new clients."""
+        """Go on with these credentials, which were asked for, and with new clients."""
         self._given = given
+        self.was_asked = True
         self._stack.close()
         self._clients.clear()
 

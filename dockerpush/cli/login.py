@@ -91,10 +91,19 @@ def ask_credentials(registry: str, args: Namespace) -> Credentials:
     if args.password_stdin or not prompts.is_interactive():
         missing = "--username" if not username else "the password"
         raise UsageError(f"{missing} is missing, and {NON_INTERACTIVE}")
+    return typed_credentials(registry, username or "", password or "")
+
+
+def typed_credentials(
+    registry: str, username: str = "", password: str = ""
+) -> Credentials:
+    """What is missing of these is asked for. Raises UsageError for an empty answer."""
+    from ..registry.credentials import Credentials, Secret
+
     username = username or prompts.ask(f"Username at {registry}")
     password = password or prompts.ask_password("Password")
     if not username or not password:
-        raise UsageError("a username and a password are needed: nothing was stored")
+        raise UsageError("a username and a password are needed; nothing was stored")
     return Credentials(username, Secret(password), source="what was typed")
 
 

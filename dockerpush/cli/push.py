@@ -8,11 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Sequence
 
-from ..errors import Cancelled, PusherError, SomeFailed, UsageError
-from . import exits, output
+from ..errors import Cancelled, PusherError, SomeFailed, Unauthorized, UsageError
+from . import exits, output, prompts
 from .connect import Connections, add_connection_options, add_transfer_options
+from .login import typed_credentials
 from .secrets import add_credential_options
 from .sources import STDIN, ForwardSource, Source, open_source
+from .target import add_target_options, infer, one_at_a_time, with_tag
 
 if TYPE_CHECKING:
     from ..archive import StoredImage
@@ -32,6 +34,7 @@ def configure(parser: ArgumentParser) -> None:
         help="a tar archive, plain or compressed; a directory; - for standard input",
     )
     _add_selection(parser)
+    add_target_options(parser)
     add_transfer_options(parser)
     _add_result(parser)
     add_credential_options(parser)
@@ -72,7 +75,6 @@ def _add_selection(parser: ArgumentParser) -> None:
         action="store_true",
         help="fail when the archive lacks a platform that its index names",
     )
-    group.add_argument("--yes", action="store_true", help="accept an inferred target")
 
 
 def _add_result(parser: ArgumentParser) -> None:
@@ -98,14 +100,14 @@ def run(args: Namespace, session: Session) -> int:
     """Push what *args* name; the exit code."""
     with ExitStack() as stack:
         source = stack.enter_context(open_source(args.source, session.cancellation))
-        jobs = _jobs(source, args)
         connections = stack.enter_context(Connections(args, session))
+        jobs = _jobs(source, args, connections)
         if args.dry_run:
             return _dry_run(source, jobs, connections, args)
         return _push_all(source, jobs, connections, args)
 
 
-def _jobs(source: Source, args: Namespace) -> list[Job]:
+def _jobs(source: Source, args: Namespace, connections: Connections) -> list[Job]:
     """Which image goes where."""
     from ..archive import select_image
     from ..reference import Reference
@@ -122,13 +124,15 @@ def _jobs(source: Source, args: Namespace) -> list[Job]:
     if args.verify and args.source == STDIN:
         raise UsageError("--verify compares with the archive: a pipe is gone by then")
     if args.target and _is_read_once(source, args):
-        return [(None, _with_tag(Reference.parse(args.target)))]
+        return [(None, with_tag(Reference.parse(args.target)))]
     image = select_image(source.images, args.name)
     if args.target:
-        return [(image, _with_tag(Reference.parse(args.target)))]
-    if args.registry:
-        return list(targets_below(args.registry, [image])[:1])
-    raise UsageError("say where to: -t REGISTRY/REPOSITORY:TAG")
+        return [(image, with_tag(Reference.parse(args.target)))]
+    if not image.names:
+        raise UsageError(
+            "the archive names no image: say where to with -t REGISTRY/REPOSITORY:TAG"
+        )
+    return [(image, infer(image.names[0], args, connections))]
 
 
 def _is_read_once(source: Source, args: Namespace) -> bool:
@@ -136,11 +140,6 @@ def _is_read_once(source: Source, args: Namespace) -> bool:
     if not isinstance(source, ForwardSource) or args.dry_run:
         return False
     return args.source == STDIN or not args.name
-
-
-def _with_tag(reference: Reference) -> Reference:
-    named = reference.tag or reference.digest
-    return reference if named else reference.with_tag("latest")
 
 
 def _push_all(
@@ -177,21 +176,60 @@ def _push_one(
     connections: Connections,
     args: Namespace,
 ) -> tuple[Reference, PushResult]:
+    from ..stores import PushHistory
+
+    session, state = connections.session, connections.state
     started = time.monotonic()
-    tags = [_tag(reference)]
-    options = _options(args, connections.settings(reference.registry))
-    with connections.target(reference) as target:
-        if image is not None:
-            result = source.push(target, image, tags=tags, options=options)
-        else:
-            assert isinstance(source, ForwardSource), "the others are looked into"
-            result = source.push_unseen(target, args.name, tags=tags, options=options)
+    with one_at_a_time(reference, state.path, session, if_busy=args.if_busy):
+        result = _sent(source, image, reference, connections, args)
+    PushHistory(state).record(reference, time.time())
     seconds = time.monotonic() - started
     connections.session.end_progress()
     if args.verify:
         _verify(source, image, reference, connections, args)
     _report(reference, result, seconds, args)
     return reference, result
+
+
+def _sent(
+    source: Source,
+    image: StoredImage | None,
+    reference: Reference,
+    connections: Connections,
+    args: Namespace,
+) -> PushResult:
+    """Push; a registry that wants to know who we are has a person asked, once."""
+    try:
+        return _transfer(source, image, reference, connections, args)
+    except Unauthorized as error:
+        if error.status != 401 or not _may_ask(connections, args):
+            raise
+        connections.session.end_progress()
+        output.say(str(error))
+        connections.use(typed_credentials(reference.registry))
+    return _transfer(source, image, reference, connections, args)
+
+
+def _may_ask(connections: Connections, args: Namespace) -> bool:
+    """True the first time, with somebody there and an archive that can be reread."""
+    repeatable = not Path(args.source).is_fifo()
+    return repeatable and not connections.was_asked and prompts.is_interactive()
+
+
+def _transfer(
+    source: Source,
+    image: StoredImage | None,
+    reference: Reference,
+    connections: Connections,
+    args: Namespace,
+) -> PushResult:
+    tags = [_tag(reference)]
+    options = _options(args, connections.settings(reference.registry))
+    with connections.target(reference) as target:
+        if image is not None:
+            return source.push(target, image, tags=tags, options=options)
+        assert isinstance(source, ForwardSource), "the others are looked into"
+        return source.push_unseen(target, args.name, tags=tags, options=options)
 
 
 def _verify(

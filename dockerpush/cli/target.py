@@ -1,0 +1,182 @@
+"""Where a push goes that names no target, and one push at a time for each target.
+
+A repository that was confirmed before is taken without a question: on a terminal after
+a short pause that any key interrupts. A new one is asked for, or refused where nobody
+can be asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shlex
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Iterator
+
+from ..errors import InvalidReference, PusherError, UsageError
+from . import output, prompts
+
+if TYPE_CHECKING:
+    from ..reference import Reference
+    from ..targets import Inference
+    from .connect import Connections
+    from .session import Session
+
+PAUSE = 3.0
+"""Seconds before a push goes on to a repository that was confirmed before."""
+
+_STEP = 0.2  # seconds between two looks at a lock
+_SWITCHES = ("all_tags", "dry_run", "json", "password_stdin", "quiet", "strict")
+_VALUES = ("runtime", "name", "username", "password_file", "digestfile", "config")
+
+
+def add_target_options(parser: ArgumentParser) -> None:
+    """How far to trust an inferred target, and what to do when it is in use."""
+    parser.add_argument("--yes", action="store_true", help="accept an inferred target")
+    parser.add_argument(
+        "--if-busy",
+        choices=("wait", "leave"),
+        default="wait",
+        help="when another run pushes to the same target: wait for it, or leave with "
+        "exit code 1 (default: wait)",
+    )
+
+
+def infer(name: str, args: Namespace, connections: Connections) -> Reference:
+    """Where the image called *name* goes; agreed to by somebody, now or before.
+
+    Raises UsageError when there is no way to tell, or nobody to agree.
+    """
+    from ..stores import PushHistory
+    from ..targets import Known, infer_target
+
+    history = PushHistory(connections.state)
+    known = Known(history.destinations(), history.logins(), history.is_confirmed)
+    inferred = infer_target(name, known, registry=args.registry)
+    if args.yes or args.dry_run:
+        return _announced(inferred, args)
+    if not prompts.is_interactive():
+        return _announced(_confirmed(inferred, args), args)
+    if inferred.confirmed:
+        return _after_a_pause(inferred)
+    output.say(f"{name} may go to {inferred.reference}: {inferred.why}")
+    return _asked(inferred.reference)
+
+
+def _announced(inferred: Inference, args: Namespace) -> Reference:
+    if not args.quiet:
+        output.say(f"pushing to {inferred.reference} ({inferred.why})")
+    return inferred.reference
+
+
+def _confirmed(inferred: Inference, args: Namespace) -> Inference:
+    if inferred.confirmed:
+        return inferred
+    target = inferred.reference
+    raise UsageError(
+        f"nobody has confirmed a push to {target.name} yet ({inferred.why}): run "
+        f"{command_for(target, args)} once, or add --yes"
+    )
+
+
+def _after_a_pause(inferred: Inference) -> Reference:
+    text = (
+        f"pushing to {inferred.reference} ({inferred.why}) in {PAUSE:g} s; any key to "
+        "choose another target "
+    )
+    if prompts.pause(text, PAUSE):
+        return _asked(inferred.reference)
+    return inferred.reference
+
+
+def _asked(default: Reference) -> Reference:
+    """The target that is typed; one that makes no sense is asked for again."""
+    from ..reference import Reference
+
+    while True:
+        answer = prompts.ask("Push to", str(default))
+        try:
+            return with_tag(Reference.parse(answer), default.tag)
+        except InvalidReference as error:
+            output.say(str(error))
+
+
+def with_tag(reference: Reference, tag: str | None = "latest") -> Reference:
+    """*reference*, under *tag* if it has neither tag nor digest."""
+    named = reference.tag or reference.digest
+    return reference if named else reference.with_tag(tag)
+
+
+def command_for(target: Reference, args: Namespace) -> str:
+    """This push with an explicit *target*, as a shell takes it; without secrets."""
+    from ..keys import KEYS, PROXY
+
+    words = [*_program(), "push", args.source, "-t", str(target)]
+    for name in _SWITCHES:
+        words += [f"--{name}".replace("_", "-")] * bool(getattr(args, name))
+    words += [word for text in args.platform for word in ("--platform", text)]
+    for name in _VALUES:
+        if getattr(args, name, None) is not None:
+            words += [f"--{name}".replace("_", "-"), getattr(args, name)]
+    for key in KEYS:
+        value = getattr(args, key.name, None)
+        if key.flag and value is not None and key.kind is not PROXY:
+            words.append(key.flag if value == "true" else f"{key.flag}={value}")
+    return shlex.join(words)
+
+
+def _program() -> list[str]:
+    """How we were called: the script, or Python with ``-m``."""
+    if Path(sys.argv[0]).stem == "dockerpush":
+        return [sys.argv[0]]
+    return [sys.executable, "-m", "dockerpush"]
+
+
+@contextlib.contextmanager
+def one_at_a_time(
+    target: Reference, state: Path, session: Session, *, if_busy: str
+) -> Iterator[None]:
+    """Hold the lock of *target* for the ``with``, when the state can be written.
+
+    Another run that has it is waited for, or with *if_busy* ``leave`` PusherError is
+    raised. Raises Cancelled.
+    """
+    from ..system import try_lock
+
+    path = _lock_path(target, state)
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            free = stack.enter_context(try_lock(path))
+        except OSError:
+            yield  # no state directory, no locks: see the README
+            return
+        if not free:
+            _busy(target, if_busy)
+            stack.close()
+            _wait_for(path, stack, session)
+        yield
+
+
+def _lock_path(target: Reference, state: Path) -> Path:
+    digest = hashlib.sha256(str(target).encode()).hexdigest()
+    return state / "locks" / f"{digest[:32]}.lock"
+
+
+def _busy(target: Reference, if_busy: str) -> None:
+    text = f"another run is pushing to {target}"
+    if if_busy == "leave":
+        raise PusherError(f"{text}: left it alone; --if-busy wait waits for it")
+    output.say(f"{text}: waiting for it; --if-busy leave would not")
+
+
+def _wait_for(path: Path, stack: contextlib.ExitStack, session: Session) -> None:
+    from ..system import try_lock
+
+    while not stack.enter_context(try_lock(path)):
+        stack.close()
+        session.cancellation.check()
+        time.sleep(_STEP)
