@@ -144,6 +144,24 @@ class Workers:
         self._executor.shutdown()
 
 
+def left_behind(call: Callable[[], T], cancellation: Cancellation, name: str) -> T:
+    """What *call* returns; when cancelled before that, its thread is left behind.
+
+    For what the system cannot interrupt, such as a name look-up. *call* returns its
+    failures. Raises Cancelled.
+    """
+    results: list[T] = []
+    thread = threading.Thread(
+        target=lambda: results.append(call()), name=name, daemon=True
+    )
+    with _small_stacks():
+        thread.start()
+    while thread.is_alive():
+        thread.join(STEP)
+        cancellation.check()
+    return results[0]
+
+
 @contextlib.contextmanager
 def ticker(seconds: float, tick: Callable[[], None]) -> Iterator[None]:
     """Have a thread call *tick* every so many *seconds* while the ``with`` lasts."""
