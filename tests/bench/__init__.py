@@ -1,0 +1,1 @@
+"""Measures pushes: dockerpush beside its peers, and both beside the bare wire."""

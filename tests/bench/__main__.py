@@ -1,0 +1,131 @@
+"""``python -m tests.bench``: measure, print the table, draw the pictures."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Sequence
+
+from dockerpush import __version__
+from tests.images import MIB
+
+from .cases import Case, large_case, memory_cases, run_case, start_up, usual_cases
+from .peers import available_peers
+from .results import Report, Result
+from .svg import memory_picture, wall_picture
+from .table import markdown
+
+GIB = 1024 * MIB
+QUICK_SIZES = (100, 200, 400, 700, 1024)
+FULL_SIZES = (100, 500, 1024, 2048, 5120)
+"""MiB of the images that memory is measured with."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure what *argv* asks for; 0."""
+    args = _arguments().parse_args(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.draw is None:
+        report = _measured(args)
+        report.write(args.out / "results.json")
+    else:
+        report = Report.read(args.draw)
+    text = markdown(report)
+    (args.out / "results.md").write_text(text)
+    print(text)
+    for name, draw in (("memory", memory_picture), ("wall", wall_picture)):
+        _draw(args.out / f"{name}.svg", report, draw)
+    return 0
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    add = parser.add_argument
+    add("--size", type=int, default=400, metavar="MIB", help="of the usual images")
+    add("--rounds", type=int, default=3, help="cold pushes by each (default: 3)")
+    add("--full", action="store_true", help="up to 5 GiB; takes half an hour")
+    add("--only", default="", metavar="REGEX", help="the cases whose names match")
+    add("--peers", default="", metavar="REGEX", help="the programs whose names match")
+    add("--tmp", type=Path, default=None, help="for images and registries (/var/tmp)")
+    out = Path("build", "bench")
+    add("--out", type=Path, default=out, help=f"for JSON, table, pictures ({out})")
+    add("--draw", type=Path, metavar="JSON", help="measure nothing, show this again")
+    return parser
+
+
+def _measured(args: argparse.Namespace) -> Report:
+    peers, skipped = available_peers()
+    peers = [peer for peer in peers if re.search(args.peers, peer.name)]
+    results: list[Result] = []
+    parent = args.tmp or Path(os.environ.get("TMPDIR", "/var/tmp"))
+    with tempfile.TemporaryDirectory(prefix="dockerpush-bench-", dir=parent) as name:
+        directory = Path(name)
+        begun = start_up(directory) if re.search(args.only, "start-up") else []
+        for case in _cases(args):
+            results += run_case(case, peers, directory, _say)
+    return Report(_about(), tuple(skipped), tuple(results), tuple(begun))
+
+
+def _cases(args: argparse.Namespace) -> list[Case]:
+    cases = usual_cases(args.size * MIB, args.rounds)
+    if args.full:
+        cases.append(large_case(5 * GIB, args.rounds))
+    sizes = FULL_SIZES if args.full else QUICK_SIZES
+    cases += memory_cases([size * MIB for size in sizes])
+    return [case for case in cases if re.search(args.only, case.name)]
+
+
+def _about() -> dict[str, str]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "command": shlex.join(["python", "-m", "tests.bench", *sys.argv[1:]]),
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {memory / GIB:.0f} GiB, "
+        f"{platform.system()} {platform.release()}",
+        "load at the end": load,
+        "versions": f"dockerpush {__version__}, Python {platform.python_version()}, "
+        f"{_first_line('skopeo', '--version')}, {_first_line('curl', '--version')}, "
+        f"{_first_line('docker-registry', '--version')}",
+    }
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.machine()
+    match = re.search(r"^model name\s*:\s*(.*)", text, re.MULTILINE)
+    return match[1] if match else platform.machine()
+
+
+def _first_line(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return f"no {command[0]}"
+    words = (done.stdout or done.stderr).partition("\n")[0].split()
+    return " ".join(words[:3])
+
+
+def _draw(path: Path, report: Report, draw) -> None:
+    try:
+        path.write_text(draw(report))
+    except ValueError:
+        _say(f"{path}: nothing was measured for this picture")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""What was measured, as data: into JSON and back, medians and ratios."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+from .measure import Cost
+
+
+@dataclass(frozen=True)
+class Round:
+    """One cold push into an empty registry, and the same push again.
+
+    *stored* is bytes in the registry; the floor has no *warm*.
+    """
+
+    cold: Cost
+    warm: Cost | None
+    stored: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """All rounds of *peer* in *case*; *size* is bytes of the image's layers."""
+
+    case: str
+    peer: str
+    size: int
+    rounds: tuple[Round, ...]
+
+    def median(self, value: Callable[[Round], float]) -> float:
+        """The median of *value* over the rounds."""
+        return statistics.median(map(value, self.rounds))
+
+    def wall(self) -> tuple[float, float, float]:
+        """The shortest, the median and the longest cold push, in seconds."""
+        walls = [one.cold.wall for one in self.rounds]
+        return min(walls), statistics.median(walls), max(walls)
+
+    def warm_wall(self) -> float | None:
+        """The median of the second pushes, in seconds."""
+        walls = [one.warm.wall for one in self.rounds if one.warm is not None]
+        return statistics.median(walls) if walls else None
+
+
+@dataclass(frozen=True)
+class StartUp:
+    """Seconds of *name*, again and again, beside those of *against*."""
+
+    name: str
+    seconds: tuple[float, ...]
+    against: str
+    against_seconds: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long *name* takes."""
+        return statistics.median(self.seconds) / statistics.median(self.against_seconds)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole run. *about* says when, where, and by which command."""
+
+    about: Mapping[str, str]
+    skipped: tuple[str, ...]
+    results: tuple[Result, ...]
+    start_up: tuple[StartUp, ...]
+
+    def cases(self) -> list[str]:
+        """The cases in the order they ran."""
+        return list(dict.fromkeys(result.case for result in self.results))
+
+    def of(self, case: str) -> list[Result]:
+        """The results of *case*."""
+        return [result for result in self.results if result.case == case]
+
+    def write(self, path: Path) -> None:
+        """Write everything to *path* as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Report:
+        """What `write` wrote."""
+        record = json.loads(path.read_text())
+        return cls(
+            record["about"],
+            tuple(record["skipped"]),
+            tuple(map(_result, record["results"])),
+            tuple(
+                StartUp(
+                    one["name"],
+                    tuple(one["seconds"]),
+                    one["against"],
+                    tuple(one["against_seconds"]),
+                )
+                for one in record["start_up"]
+            ),
+        )
+
+
+def _result(record: Mapping[str, Any]) -> Result:
+    rounds = tuple(
+        Round(
+            Cost(**one["cold"]),
+            Cost(**one["warm"]) if one["warm"] else None,
+            one["stored"],
+        )
+        for one in record["rounds"]
+    )
+    return Result(record["case"], record["peer"], record["size"], rounds)

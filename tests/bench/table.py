@@ -1,0 +1,89 @@
+"""The table: medians, and beside each how many times as much as the floor."""
+
+from __future__ import annotations
+
+from typing import Callable, Iterator, Sequence
+
+from tests.images import MIB
+
+from .peers import FLOOR
+from .results import Report, Result, Round
+
+HEADER = (
+    "pushed by",
+    "wall s (range)",
+    "CPU s",
+    "RSS MiB",
+    "temp MiB",
+    "stored MiB",
+    "again s",
+)
+
+
+def markdown(report: Report) -> str:
+    """The whole *report* as tables for people and for the README."""
+    return "\n".join(_lines(report)) + "\n"
+
+
+def _lines(report: Report) -> Iterator[str]:
+    for name, value in report.about.items():
+        yield f"- {name}: {value}"
+    for reason in report.skipped:
+        yield f"- not measured: {reason}"
+    yield "- medians; in brackets how many times the floor's"
+    for case in report.cases():
+        results = report.of(case)
+        floor = next((one for one in results if one.peer == FLOOR), None)
+        yield f"\n**{case}**\n"
+        yield from _table(HEADER, [_row(result, floor) for result in results])
+    if report.start_up:
+        yield "\n**start-up**\n"
+        rows = [
+            (one.name, _ms(one.seconds), one.against, _ms(one.against_seconds))
+            for one in report.start_up
+        ]
+        ratios = [f"{one.ratio:.2f}" for one in report.start_up]
+        header = ("command", "ms", "beside", "ms", "ratio")
+        yield from _table(header, [(*row, x) for row, x in zip(rows, ratios)])
+
+
+def _ms(seconds: Sequence[float]) -> str:
+    middle = sorted(seconds)[len(seconds) // 2]
+    return (
+        f"{middle * 1000:.0f} ({min(seconds) * 1000:.0f} to {max(seconds) * 1000:.0f})"
+    )
+
+
+def _row(result: Result, floor: Result | None) -> tuple[str, ...]:
+    shortest, middle, longest = result.wall()
+    wall = f"{middle:.2f} ({shortest:.2f} to {longest:.2f})"
+    if floor is not None:
+        wall += _times(middle, floor.wall()[1])
+    again = result.warm_wall()
+
+    def cell(value: Callable[[Round], float], form: str, unit: int = 1) -> str:
+        amount = result.median(value) / unit
+        other = floor.median(value) / unit if floor is not None else 0.0
+        return format(amount, form) + _times(amount, other)
+
+    return (
+        result.peer,
+        wall,
+        cell(lambda one: one.cold.cpu, ".2f"),
+        cell(lambda one: one.cold.memory, ".1f", MIB),
+        cell(lambda one: one.cold.temp, ".0f", MIB),
+        cell(lambda one: one.stored, ".1f", MIB),
+        "" if again is None else f"{again:.2f}",
+    )
+
+
+def _times(amount: float, floor: float) -> str:
+    return f" [{amount / floor:.2f}]" if floor > 0 else ""
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    rule = ["-" * width for width in widths]
+    for row in (header, rule, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths))
+        yield f"| {' | '.join(cells)} |"
