@@ -259,7 +259,6 @@ class Response:
         self.method = method
         self.url = url
         self.status = raw.status
-        self.answered = time.monotonic()
 
     def __enter__(self) -> Response:
         return self
