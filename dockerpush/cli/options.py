@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from typing import Any, Sequence
 
 BOOLEANS = ("--tls-verify",)
 """Options that take ``=true`` or ``=false``, or nothing, or the next word."""
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_BINARY_UNITS = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_SIZE = re.compile(r"(\d[\d_]*(?:\.\d+)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
 
 
 def normalised(argv: Sequence[str]) -> list[str]:
@@ -78,16 +73,6 @@ def add_common_options(parser: ArgumentParser, *, default: Any) -> None:
     )
 
 
-def size(text: str) -> int:
-    """Bytes from ``50MiB``, ``100MB``, ``1_000_000``: for ``type=``."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ArgumentTypeError(f"not a size (wanted 50MiB, 100MB or bytes): {text!r}")
-    unit = (match[2] or "").lower()
-    factor = _BINARY_UNITS[unit] if unit.endswith("i") else _UNITS[unit]
-    return int(float(match[1].replace("_", "")) * factor)
-
-
 def seconds(text: str) -> float:
     """A positive number of seconds: for ``type=``."""
     try:
@@ -99,8 +84,9 @@ def seconds(text: str) -> float:
     return value
 
 
-def count(text: str) -> int:
-    """A whole number from 1 to 64: for ``type=``."""
-    if not text.isdecimal() or not 1 <= int(text) <= 64:
-        raise ArgumentTypeError(f"not a whole number from 1 to 64: {text!r}")
-    return int(text)
+def platform(text: str) -> str:
+    """``os/architecture[/variant]``: for ``type=``."""
+    parts = text.split("/")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise ArgumentTypeError(f"not a platform (wanted linux/amd64): {text!r}")
+    return text

@@ -12,6 +12,7 @@ from ..errors import Cancelled, PusherError, SomeFailed, Unauthorized, UsageErro
 from . import exits, output, prompts
 from .connect import Connections, add_connection_options, add_transfer_options
 from .login import typed_credentials
+from .options import platform
 from .secrets import add_credential_options
 from .sources import STDIN, ForwardSource, Source, open_source
 from .target import add_target_options, infer, one_at_a_time, with_tag
@@ -65,6 +66,7 @@ def _add_selection(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--platform",
+        type=platform,
         action="append",
         default=[],
         metavar="OS/ARCH",
@@ -104,6 +106,8 @@ def run(args: Namespace, session: Session) -> int:
         jobs = _jobs(source, args, connections)
         if args.dry_run:
             return _dry_run(source, jobs, connections, args)
+        if args.digestfile:
+            _check_writable(Path(args.digestfile))
         return _push_all(source, jobs, connections, args)
 
 
@@ -285,6 +289,15 @@ def _record(reference: Reference, result: PushResult, seconds: float) -> dict[st
         "bytes": result.sent,
         "seconds": round(seconds, 3),
     }
+
+
+def _check_writable(path: Path) -> None:
+    """Better told before the push than after it."""
+    try:
+        with path.open("a"):
+            pass
+    except OSError as error:
+        raise UsageError(f"--digestfile {path}: {error.strerror}") from error
 
 
 def _write_digests(path: Path, done: Sequence[tuple[Reference, PushResult]]) -> None:
