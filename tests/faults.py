@@ -89,7 +89,7 @@ class FaultProxy:
         self.lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._open: set[socket.socket] = set()
+        self.open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._accepting = threading.Thread(target=self._accept, name="proxy")
 
@@ -107,7 +107,7 @@ class FaultProxy:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join()
         self._listener.close()
-        for connection in tuple(self._open):
+        for connection in tuple(self.open):
             shut(connection)
         for thread in self._threads:
             thread.join()
@@ -131,7 +131,7 @@ class FaultProxy:
             self._threads = [one for one in self._threads if one.is_alive()]
             thread = threading.Thread(target=self._serve, args=(connection,))
             self._threads.append(thread)
-            self._open.add(connection)
+            self.open.add(connection)
             thread.start()
 
     def _serve(self, plain: socket.socket) -> None:
@@ -140,14 +140,14 @@ class FaultProxy:
         try:
             if self.context is not None:
                 connection = self.context.wrap_socket(plain, server_side=True)
-                self._open.add(connection)
+                self.open.add(connection)
             with connection.makefile("rb") as reader, self._upstream() as upstream:
                 while Exchange(self, connection, reader, upstream).run():
                     pass
         except (OSError, http.client.HTTPException, ValueError):
             pass  # that is what it is for
         finally:
-            self._open -= {plain, connection}
+            self.open -= {plain, connection}
             for schedule in tuple(self.schedules.values()):
                 schedule.connections.discard(connection)
             connection.close()
@@ -269,6 +269,17 @@ class Exchange:
         self.upstream.close()
         return False
 
+    def hold_body(self, amount: int) -> bool:
+        """*amount* bytes of the body are taken, then no more, and no answer comes."""
+        self.forward(min(amount, self.left - 1))
+        self.schedule.held.set()
+        while self.client in self.proxy.open:
+            time.sleep(0.05)
+            if closed_by_peer(self.client):
+                break
+        self.upstream.close()
+        return False
+
     def hold_answer(self, amount: int) -> bool:
         """The registry does what it was asked to, and the answer never comes."""
         self.forward(self.left)
@@ -365,6 +376,12 @@ def shut(connection: socket.socket) -> None:
     """Wake whoever waits on *connection*, and let nothing through any more."""
     with contextlib.suppress(OSError):
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+def closed_by_peer(connection: socket.socket) -> bool:
+    """Whether the other side has gone, whatever it left unread."""
+    information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    return information[0] != 1  # ESTABLISHED
 
 
 TRANSIENT_STATUSES = (408, 425, *[500, 502, 503, 504] * 4, 429)

@@ -1,0 +1,319 @@
+"""SIGINT and SIGTERM end the command soon, whatever its threads wait for.
+
+Every test has the real command wait in one place, sends the signal, and looks at the
+time, the exit, the last line, and (by the fixture) at what is left of temp files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import pytest
+from conftest import Command
+from faults import Fault, FaultProxy
+from images import MIB, large_archive, small_archive
+from registries import read_back
+
+from dockerpush.server import Registry, RegistryServer
+
+SOON = 3.0
+"""Seconds from the signal to the end."""
+
+BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_archive(tmp_path_factory.mktemp("image") / "image.tar")
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[FaultProxy]:
+    with (
+        RegistryServer(Registry(tmp_path / "embedded")) as server,
+        FaultProxy(server.host) as proxy,
+    ):
+        yield proxy
+
+
+def interrupted(
+    child: subprocess.Popen[bytes],
+    waits: Callable[[], bool],
+    number: int = signal.SIGINT,
+) -> str:
+    """Signal *child* once it *waits*; what it said, after looking at how it ended."""
+    with killed_at_last(child):
+        wait_for(child, waits)
+        started = time.monotonic()
+        child.send_signal(number)
+        _, said = child.communicate(timeout=10)
+        assert time.monotonic() - started < SOON
+    assert child.returncode == -number, said
+    text = said.decode()
+    assert text.splitlines()[-1].startswith("error: interrupted"), text
+    assert text.count("error:") == 1, text
+    assert "Traceback" not in text
+    return text
+
+
+def wait_for(child: subprocess.Popen[bytes], happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not happened():
+        assert child.poll() is None, child.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def killed_at_last(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        child.kill()
+        child.wait()
+        for pipe in (child.stdout, child.stderr, child.stdin):
+            if pipe is not None:
+                pipe.close()
+
+
+def start(run_cli: Command, *arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+    return run_cli.start(
+        "push", *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options
+    )
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """True from so many seconds after the first question on."""
+    first: list[float] = []
+
+    def passed() -> bool:
+        first.append(time.monotonic())
+        return first[-1] - first[0] > seconds
+
+    return passed
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["HEAD", "GET", "POST", "PATCH", "CLOSE", "MANIFEST"])
+def test_while_an_answer_does_not_come(kind, number, proxy, archive, run_cli):
+    schedule = proxy.schedule("wait", (Fault("hold_answer", kind),))
+    child = start(
+        run_cli,
+        *(archive, "-t", f"{proxy.host}/wait:1", "--plain-http"),
+        *("--blob-chunk", "64KiB"),
+    )
+    interrupted(child, schedule.held.is_set, number)
+
+
+@BOTH
+def test_while_the_registry_does_not_take_the_body(number, proxy, tmp_path, run_cli):
+    path = large_archive(tmp_path / "big.tar", [32 * MIB], compressible=False)
+    schedule = proxy.schedule("stuck", (Fault("hold_body", "CLOSE", 1, 1000),))
+    child = start(run_cli, path, "-t", f"{proxy.host}/stuck:1", "--plain-http")
+    interrupted(child, schedule.held.is_set, number)
+
+
+@BOTH
+def test_while_connecting_to_a_black_hole(number, archive, run_cli):
+    with black_hole() as host:
+        child = start(run_cli, archive, "-t", f"{host}/a:1", "--plain-http")
+        interrupted(child, after(1.0), number)
+
+
+@BOTH
+def test_while_a_tls_handshake_does_not_end(number, archive, run_cli):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        child = start(run_cli, archive, "-t", f"{host}/a:1")
+        interrupted(child, after(1.0), number)
+
+
+HANGING_LOOKUP = """\
+import ctypes, socket
+def getaddrinfo(*arguments, **options):
+    # As with a name server that is silent: no signal ends it, no lock of Python is held
+    lock, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+    library.pthread_mutex_lock(lock)
+    library.pthread_mutex_lock(lock)
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+@BOTH
+def test_while_a_name_is_looked_up(number, archive, tmp_path, run_cli):
+    child = start(
+        run_cli,
+        *(archive, "-t", "registry.example.invalid/a:1"),
+        env=with_customized_python(tmp_path, HANGING_LOOKUP),
+    )
+    interrupted(child, after(1.0), number)
+
+
+@BOTH
+def test_while_a_large_layer_is_compressed(number, proxy, tmp_path, run_cli):
+    path = large_archive(tmp_path / "big.tar", [400 * MIB], compressible=True)
+    child = start(
+        run_cli,
+        *(path, "-t", f"{proxy.host}/big:1", "--plain-http"),
+        *("--compress-level", "9"),
+    )
+    interrupted(child, after(1.5), number)
+    path.unlink()
+
+
+@BOTH
+def test_while_a_pipe_is_stalled(number, proxy, archive, run_cli):
+    content = archive.read_bytes()
+    child = start(
+        run_cli,
+        *("-", "-t", f"{proxy.host}/pipe:1", "--plain-http"),
+        stdin=subprocess.PIPE,
+    )
+    assert child.stdin is not None
+    child.stdin.write(content[: len(content) // 2])
+    child.stdin.flush()
+    interrupted(child, after(1.0), number)
+
+
+@BOTH
+def test_while_waiting_before_another_try(number, proxy, archive, run_cli):
+    schedule = proxy.schedule("again", (Fault("refuse", "POST", 0, 503, always=True),))
+    child = start(
+        run_cli,
+        *(archive, "-t", f"{proxy.host}/again:1", "--plain-http"),
+        *("--retry-delay", "60"),
+    )
+    interrupted(child, lambda: bool(schedule.met), number)
+
+
+def test_while_a_rate_limit_holds_it_back(proxy, archive, run_cli):
+    child = start(
+        run_cli,
+        *(archive, "-t", f"{proxy.host}/slow:1", "--plain-http"),
+        *("--limit-rate", "2000"),
+    )
+    interrupted(child, after(1.5))
+
+
+def test_while_another_process_holds_the_lock_of_the_state(proxy, archive, run_cli):
+    """The lock's holder lives: the wait is bounded, and a signal cuts it short."""
+    done = run_cli("push", archive, "-t", f"{proxy.host}/lock:1", "--plain-http")
+    assert done.returncode == 0, done.stderr
+    locks = [path for path in run_cli.state.rglob("*lock*") if path.is_file()]
+    assert locks
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD_LOCKS, *map(str, locks)], stdout=subprocess.PIPE
+    )
+    with killed_at_last(holder):
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        schedule = proxy.schedule("other", (Fault("hold_answer", "CLOSE"),))
+        child = start(run_cli, archive, "-t", f"{proxy.host}/other:1", "--plain-http")
+        interrupted(child, schedule.held.is_set)
+
+
+HOLD_LOCKS = """\
+import fcntl, sys, time
+files = [open(path, "r+b") for path in sys.argv[1:]]
+for file in files:
+    fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_next_run_goes_on_after_a_signal(proxy, tmp_path, run_cli):
+    """The session is kept, and what the registry acknowledged is not sent again."""
+    path = large_archive(tmp_path / "big.tar", [8 * MIB], compressible=False)
+    schedule = proxy.schedule("on", (Fault("hold", "PATCH", 5, 500_000),))
+    push = (path, "-t", f"{proxy.host}/on:1", "--plain-http", "--blob-chunk", "1MiB")
+    interrupted(start(run_cli, *push), schedule.held.is_set)
+    done = run_cli("push", *push)
+    assert done.returncode == 0, done.stderr
+    stored = read_back(proxy.upstream, "on", "1")
+    assert stored.layers == stored.diff_ids
+    assert schedule.sent < 1.25 * 8 * MIB
+
+
+HANGING_END = """\
+import dockerpush.cancellation as module, time
+def cancel(self, reason=""):
+    self._cancelled = True
+    while True:
+        time.sleep(1)
+module.Cancellation.cancel = cancel
+"""
+
+
+@BOTH
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(
+    number, second, proxy, archive, tmp_path, run_cli
+):
+    """Even when the first one's cleaning up hangs."""
+    schedule = proxy.schedule("twice", (Fault("hold_answer", "POST"),))
+    child = start(
+        run_cli,
+        *(archive, "-t", f"{proxy.host}/twice:1", "--plain-http"),
+        env=with_customized_python(tmp_path, HANGING_END),
+    )
+    with killed_at_last(child):
+        wait_for(child, schedule.held.is_set)
+        child.send_signal(number)
+        time.sleep(0.5)
+        assert child.poll() is None
+        started = time.monotonic()
+        child.send_signal(second)
+        child.wait(5)
+        assert time.monotonic() - started < 0.5
+        assert child.returncode in (-second, 128 + second)
+
+
+def test_what_hangs_in_spite_of_a_signal_is_left_behind(
+    proxy, archive, tmp_path, run_cli
+):
+    schedule = proxy.schedule("hang", (Fault("hold_answer", "POST"),))
+    child = start(
+        run_cli,
+        *(archive, "-t", f"{proxy.host}/hang:1", "--plain-http"),
+        env=with_customized_python(tmp_path, HANGING_END),
+    )
+    interrupted(child, schedule.held.is_set)
+
+
+def with_customized_python(directory: Path, code: str) -> dict[str, str]:
+    """An environment in which Python runs *code* before the command."""
+    place = directory / "customized"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": str(place)}
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[str]:
+    """``host:port`` where connecting is neither refused nor done."""
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.connect(full.getsockname())
+        time.sleep(0.1)
+        probe = stack.enter_context(socket.socket())
+        probe.settimeout(0.3)
+        with pytest.raises(socket.timeout):
+            probe.connect(full.getsockname())
+        yield f"127.0.0.1:{full.getsockname()[1]}"
