@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from ..registry.client import RegistryClient
     from ..registry.credential_helpers import CredentialHelpers
     from ..registry.credentials import Credentials, CredentialSource
+    from ..registry.proxies import ProxySettings
     from ..registry.retry import RetryPolicy
     from ..registry.store import AuthFile, CredentialStore
+    from ..registry.tls import Trust
     from ..registry.transport import TransportSettings
     from ..settings import Config, Settings
     from ..state import StateDirectory
@@ -190,11 +192,10 @@ class Connections:
             )
         )
 
-    def _transport(self, registry: str, settings: Settings) -> TransportSettings:
-        from ..registry.proxies import ProxySettings
+    def trust(self, registry: str, settings: Settings) -> Trust:
+        """Whom to trust on the way to *registry* and where that leads."""
         from ..registry.session import api_host
         from ..registry.tls import Trust, TrustPlaces, TrustSettings
-        from ..registry.transport import TransportSettings
         from ..system import home_directory
 
         own = TrustSettings(
@@ -204,15 +205,23 @@ class Connections:
             settings.cert_dir,
             settings.tls_verify,
         )
-        trust = Trust(
+        return Trust(
             {registry: own, api_host(registry): own},
             own.for_other_hosts(),
             TrustPlaces.from_environ(os.environ, home_directory(os.environ)),
             on_event=self.session.on_event,
         )
-        proxies = ProxySettings.from_environ(
-            os.environ, settings.proxy, settings.no_proxy
-        )
+
+    def proxies(self, settings: Settings) -> ProxySettings:
+        """Which proxies are in force."""
+        from ..registry.proxies import ProxySettings
+
+        return ProxySettings.from_environ(os.environ, settings.proxy, settings.no_proxy)
+
+    def _transport(self, registry: str, settings: Settings) -> TransportSettings:
+        from ..registry.transport import TransportSettings
+
+        proxies = self.proxies(settings)
         for note in proxies.notes:
             log.debug("%s", note)
         return TransportSettings(
@@ -220,7 +229,7 @@ class Connections:
             timeout=settings.timeout,
             jobs=settings.jobs,
             user_agent=f"dockerpush/{__version__}",
-            ssl_context=trust.ssl_context,
+            ssl_context=self.trust(registry, settings).ssl_context,
             proxy_for=proxies.address_for,
         )
 

@@ -17,10 +17,14 @@ from .options import add_common_options, normalised
 COMMANDS = {
     "login": "check credentials at a registry, and keep them",
     "logout": "forget what login kept",
+    "save": "save images of docker, nerdctl or podman as archives",
     "push": "push an archive to a registry",
     "inspect": "show the images of an archive",
     "verify": "prove that a registry holds what an archive holds",
     "serve": "run a registry on this machine",
+    "check": "try what a push to a repository would need",
+    "config": "show the settings in force, and where each came from",
+    "completion": "print a script that completes command lines in a shell",
 }
 
 

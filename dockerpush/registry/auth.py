@@ -140,6 +140,12 @@ class Authenticator:
             self._challenge = challenge
         return True
 
+    @property
+    def challenge(self) -> Challenge | None:
+        """The challenge that was learned; None when there was none so far."""
+        with self._lock:
+            return self._challenge
+
     def can_answer(self, repository: str) -> bool:
         """True when `authorization` has something to send to the challenge known."""
         credentials = self.credentials(repository)

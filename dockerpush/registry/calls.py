@@ -10,6 +10,7 @@ from ..cancellation import Cancellation
 from ..errors import InvalidReference
 from ..events import OnEvent, ignore
 from ..oci import Digest
+from .auth import Challenge
 from .connections import Piece
 from .credentials import CredentialSource, anonymous
 from .retry import RetryPolicy, retrying
@@ -59,6 +60,11 @@ class Caller:
     def base(self) -> str:
         """Scheme, host and port in use; plain HTTP may turn out with the first call."""
         return self._session.base
+
+    @property
+    def challenge(self) -> Challenge | None:
+        """How this registry wants to be told who we are; None: it did not ask yet."""
+        return self._session.auth.challenge
 
     def _call(
         self,

@@ -42,6 +42,12 @@ class RegistryClient(BlobCalls, UploadCalls, ListCalls):
     ) -> None:
         self.close()
 
+    def api_version(self) -> str:
+        """What the registry calls its API, "" when it does not say; else as `ping`."""
+        call = Call("GET", "/v2/", (200,))
+        with self._sent(call, f"asking {self.registry}") as response:
+            return response.header("Docker-Distribution-Api-Version") or ""
+
     def ping(self) -> None:
         """Return when the registry speaks this protocol and takes our credentials."""
         self._done(Call("GET", "/v2/", (200,)), f"asking {self.registry}")
