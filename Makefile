@@ -9,6 +9,7 @@ TEST := .venv-test/bin/python
 LINT := .venv-lint/bin/python
 DEMO := .venv-demo/bin/python
 BUILD := .venv-build/bin/python
+BENCH := .venv-bench/bin/python
 
 # What is carried to other machines must run on the oldest Python that we promise.
 PORTABLE := --python-version 3.9 --implementation py --abi none --platform any --only-binary=:all:
@@ -32,9 +33,8 @@ lint: .venv-lint/done  ## ruff and mypy, at the versions in setup.cfg
 	$(LINT) -m ruff format --check
 	$(LINT) -m mypy
 
-bench: .venv-test/done-$(EXTRAS)  ## measure against skopeo and the others on the PATH (ARGS=... as in tests/bench)
-	$(TEST) -m pip install --quiet -e '.[fast]'
-	$(TEST) -m tests.bench $(ARGS)
+bench: .venv-bench/done  ## measure beside skopeo and others on the PATH (ARGS=--full: up to 5 GiB)
+	$(BENCH) -m tests.bench $(ARGS)
 
 pyz: wheelhouse  ## dist/dockerpush.pyz: one file that a bare Python runs
 	$(BUILD) -m pip install --quiet --no-compile --no-index --no-deps --target build/pyz dist/wheelhouse/*.whl
@@ -50,7 +50,7 @@ dist: .venv-build/done  ## a wheel and an sdist in dist/
 	$(BUILD) -m build --outdir dist
 
 clean:  ## remove what these commands made
-	rm -rf .venv-test* .venv-lint .venv-demo .venv-build build dist *.egg-info
+	rm -rf .venv-test* .venv-lint .venv-demo .venv-build .venv-bench build dist *.egg-info
 	rm -rf .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find dockerpush tests -name __pycache__ -prune -exec rm -rf {} +
 
@@ -68,6 +68,12 @@ clean:  ## remove what these commands made
 	$(PYTHON) -m venv .venv-demo
 	rm -rf build
 	$(DEMO) -m pip install --quiet .
+	@touch $@
+
+.venv-bench/done: setup.cfg setup.py
+	$(PYTHON) -m venv .venv-bench
+	rm -rf build
+	$(BENCH) -m pip install --quiet '.[fast]'
 	@touch $@
 
 .venv-build/done: setup.cfg setup.py

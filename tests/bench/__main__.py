@@ -55,7 +55,7 @@ def _arguments() -> argparse.ArgumentParser:
     add("--only", default="", metavar="REGEX", help="the cases whose names match")
     add("--peers", default="", metavar="REGEX", help="the programs whose names match")
     add("--tmp", type=Path, default=None, help="for images and registries (/var/tmp)")
-    out = Path("build", "bench")
+    out = Path("dist", "bench")
     add("--out", type=Path, default=out, help=f"for JSON, table, pictures ({out})")
     add("--draw", type=Path, metavar="JSON", help="measure nothing, show this again")
     return parser
