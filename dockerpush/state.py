@@ -151,7 +151,12 @@ class StateDirectory:
         """Raises OSError, or StateError when another run keeps the lock too long."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = self.path / f".{name}.lock"
-        with system.locked(lock, timeout=self._lock_timeout):
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(system.locked(lock, timeout=self._lock_timeout))
+            except StateError:  # whoever holds this one may well hold others
+                self._lock_timeout = 0.0
+                raise
             yield
 
     def _notice(self, text: str) -> None:

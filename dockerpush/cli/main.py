@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
-import os
+import logging
 import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from types import TracebackType
 from typing import Any, NoReturn, Sequence
 
 from .. import __version__
-from ..errors import Cancelled, PusherError
-from . import exits, output
+from ..errors import PusherError
+from . import exits, output, streams
 from .options import add_common_options, normalised
+
+log = logging.getLogger(__name__)
 
 COMMANDS = {
     "login": "check credentials at a registry, and keep them",
@@ -64,7 +67,11 @@ def build_parser(wanted: Sequence[str] = tuple(COMMANDS)) -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that *argv* (``sys.argv`` by default) asks for; the exit code."""
-    argv = normalised(sys.argv[1:] if argv is None else argv)
+    with streams.usable():
+        return _main(normalised(sys.argv[1:] if argv is None else argv))
+
+
+def _main(argv: Sequence[str]) -> int:
     parser = build_parser([name for name in COMMANDS if name in argv])
     args = parser.parse_args(argv)
     if args.command is None:
@@ -75,9 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(args)
         sys.stdout.flush()
     except BrokenPipeError:
-        # What follows must not fail again when the interpreter flushes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.lose(sys.stdout)
         return exits.CLOSED_PIPE
+    except (OSError, MemoryError) as error:
+        log.debug("the system refused", exc_info=True)
+        output.error_line(_refusal(error))
+        streams.lose(sys.stdout)
+        return exits.OTHER
     return code
 
 
@@ -87,18 +98,28 @@ def _run(args: Namespace) -> int:
     with Session(args) as session:
         try:
             return int(_module(args.command).run(args, session))
-        except Cancelled as error:
-            session.end_progress()
-            if session.signal is not None:
-                session.die_by_signal()
-            output.error_line(str(error))
-            return exits.OTHER
         except PusherError as error:
             session.end_progress()
             if session.signal is not None:
                 session.die_by_signal()
             output.error_line(str(error))
             return exits.exit_code(error)
+        except (OSError, MemoryError):
+            session.end_progress()
+            if session.signal is not None:
+                session.die_by_signal()
+            raise
+
+
+def _refusal(error: OSError | MemoryError) -> str:
+    """What the system refused us, and what may be done about it."""
+    if isinstance(error, MemoryError):
+        return "out of memory; allow more, or use fewer --jobs"
+    what = f"{error.filename}: " if isinstance(error.filename, str) else ""
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{what}{reason}; allow more (ulimit -n), or use fewer --jobs"
+    return f"{what}{reason}"
 
 
 def _module(command: str) -> Any:
