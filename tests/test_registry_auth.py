@@ -336,6 +336,21 @@ def test_a_token_with_less_than_was_asked_for_is_a_refusal_not_a_loop(
     assert "'alice' from a test" in str(caught.value)
 
 
+def test_a_token_fetched_for_this_very_request_is_not_fetched_again(
+    scripted, make_session
+):
+    add_challenged(scripted)
+    scripted.add("GET", REALM, json={"token": "weak"})
+    scripted.add("GET", HOST + "/v2/app/x", body=b"")
+    scripted.add("POST", HOST + "/v2/app/y", status=401)
+    session = make_session(ALICE)
+    call(session, scopes=PULL)
+    with pytest.raises(Unauthorized):
+        call(session, "/v2/app/y", method="POST", scopes=PUSH)
+    assert sum(REALM in line for line in asked(scripted)) == 2
+    assert sum(line.startswith("POST") for line in asked(scripted)) == 1
+
+
 def test_a_body_that_got_a_401_is_not_sent_again_here(scripted, make_session):
     """Its caller owns it; the next call has a new token."""
     add_challenged(scripted)
