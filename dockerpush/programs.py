@@ -19,8 +19,7 @@ from typing import IO, Any, Callable, Sequence
 
 from .cancellation import Cancellation
 from .errors import PusherError
-
-CAN_POLL_PIPES = os.name == "posix"
+from .system import CAN_POLL_PIPES
 
 PIECE = 1024 * 1024
 """Bytes that are read at once."""
