@@ -14,7 +14,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Callable, ClassVar, Mapping, Union
 
-from ..errors import Cancelled, PusherError, RegistryError, TransientError
+from ..errors import Cancelled, NetworkError, PusherError, RegistryError, TransientError
 from ..events import Retrying
 from ..oci import Descriptor
 from ..registry.client import Upload
@@ -25,6 +25,10 @@ from .prepared import CheckedContent
 from .session import UploadSession, UploadTarget
 
 log = logging.getLogger(__name__)
+
+
+MOST_REDIRECTS = 5
+"""Times that one chunk may be sent elsewhere, as by 307."""
 
 
 class Way(enum.Enum):
@@ -73,6 +77,7 @@ class BlobUpload:
         self._cut: Request | None = None
         self._unanswered: Request | None = None
         self._token_renewed = False
+        self._redirects = 0
 
     def run(self) -> None:
         """Return once the registry has the blob.
@@ -119,6 +124,9 @@ class BlobUpload:
     def _learn(self) -> None:
         """Take over what is known of the host now, for this blob."""
         session, before = self._session, self._limits.chunk_size
+        upload = session.upload
+        if upload is not None:
+            self._target.limits.advertised(upload.min_chunk, upload.max_chunk)
         limits = self._target.limits.current.for_blob(self._size)
         if session.chunk_size is not None and session.chunk_size < limits.chunk_size:
             limits = limits.with_chunk(session.chunk_size)
@@ -139,9 +147,6 @@ class BlobUpload:
         target.cancellation.check()
         if request.way is Way.OPEN:
             session.open()
-            if session.upload is not None:
-                upload = session.upload
-                target.limits.advertised(upload.min_chunk, upload.max_chunk)
             return False
         self._content.start_at(request.start)
         target.limits.wait_for_turn(target.cancellation)
@@ -159,9 +164,21 @@ class BlobUpload:
         answer = target.client.send_chunk(
             target.repository, upload, pieces, request.size
         )
-        session.acknowledged(answer, request.end)
+        if answer.offset <= request.start:
+            self._count_redirect()
+        else:
+            self._token_renewed, self._redirects = False, 0
+        session.acknowledged(answer)
         session.record(self._limits.chunk_size)
-        self._token_renewed = False
+
+    def _count_redirect(self) -> None:
+        """The registry wants the same chunk elsewhere."""
+        self._redirects += 1
+        if self._redirects > MOST_REDIRECTS:
+            raise NetworkError(
+                f"blob {self._digest}: sent from place to place without end; "
+                "check the configuration of the registry or of the proxy before it"
+            )
 
     def _finish(self, request: Request) -> None:
         client, repository = self._target.client, self._target.repository

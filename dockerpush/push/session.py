@@ -120,9 +120,9 @@ class UploadSession:
                 "create it, or check that you may push to it"
             ) from error
 
-    def acknowledged(self, upload: Upload, end: int) -> None:
-        """The registry took a chunk: it holds all bytes up to *end*."""
-        self.upload, self.offset = upload, end
+    def acknowledged(self, upload: Upload) -> None:
+        """The registry took a chunk, up to the offset of *upload*."""
+        self.upload, self.offset = upload, upload.offset
 
     def record(self, chunk_size: int) -> None:
         """Keep the session for another run, where that can be done."""
@@ -157,10 +157,8 @@ class UploadSession:
         """Stand where the registry says, if that can be."""
         limits = self._target.limits
         status = Status.OFF_BY_ONE if self._off_by_one else limits.current.status
-        if self.offset == 0 and told <= 1:
-            # distribution 2.8 says 0-0 for no byte and for one byte alike, and does
-            # not look at the Content-Range that follows.
-            offset: int | None = 0
+        if self.offset == told == 0:
+            offset: int | None = 0  # an empty session has no last byte to count from
         else:
             offset = believable(told, self.offset, end - self.offset, status)
         if offset is None:
