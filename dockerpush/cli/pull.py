@@ -1,0 +1,291 @@
+"""``pull REF [REF ...]``: from a registry into the cache, and into archives."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterator, Sequence
+
+from ..errors import Cancelled, PusherError, SomeFailed, StateError, UsageError
+from . import exits, output
+from .connect import Connections, add_connection_options, add_transfer_options
+from .secrets import add_credential_options
+
+if TYPE_CHECKING:
+    from ..cache import Cache, Pins
+    from ..oci import Platform
+    from ..pull import PulledImage
+    from ..reference import Reference
+    from .session import Session
+
+STDOUT = "-"
+ALL = "all"
+_FORMATS = ("docker-archive", "oci-archive", "oci-dir")
+_COMPRESSED = (".gz", ".tgz", ".zst", ".xz", ".bz2")
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments of ``pull``."""
+    parser.add_argument(
+        "references", metavar="REF", nargs="+", help="registry/repository[:tag|@digest]"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="also write all of them into this archive or OCI directory; - for "
+        "standard output",
+    )
+    parser.add_argument(
+        "--format",
+        choices=(*_FORMATS, "json"),
+        help="of the output (default: oci-dir for a directory, oci-archive for .oci "
+        "and .oci.tar and several platforms, else docker-archive)",
+    )
+    parser.add_argument(
+        "--platform",
+        action="append",
+        default=[],
+        metavar="OS/ARCH",
+        help="only this platform (may be repeated), or all (default: all, but "
+        "linux/amd64 for a docker-archive)",
+    )
+    parser.add_argument(
+        "-n", "--no-clobber", action="store_true", help="keep an output that exists"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object for each image"
+    )
+    add_transfer_options(parser)
+    add_credential_options(parser)
+    add_connection_options(parser)
+
+
+def run(args: Namespace, session: Session) -> int:
+    """Pull what *args* name; the exit code."""
+    from ..reference import Reference
+
+    references = [_complete(Reference.parse(text)) for text in args.references]
+    form = _form(args)
+    platforms = chosen_platforms(args.platform)
+    if form == "docker-archive" and (len(platforms) > 1 or ALL in args.platform):
+        raise UsageError(
+            "a docker-archive holds one platform: use --format oci-archive"
+        )
+    with ExitStack() as stack:
+        connections = stack.enter_context(Connections(args, session))
+        needed = form is None
+        cache = stack.enter_context(usable_cache(connections, needed=needed))
+        pins = stack.enter_context(cache.pins())
+        images = _pull_all(references, connections, cache, pins, args)
+        if form is not None:
+            _write(images, cache, form, args, session)
+    return exits.DONE
+
+
+def _complete(reference: Reference) -> Reference:
+    named = reference.tag or reference.digest
+    return reference if named else reference.with_tag("latest")
+
+
+def _form(args: Namespace) -> str | None:
+    """The form of the output; None when there is none. Raises UsageError."""
+    if args.output is None:
+        if args.format in _FORMATS:
+            raise UsageError(f"--format {args.format} needs -o FILE")
+        return None
+    path = Path(args.output)
+    if args.output == STDOUT:
+        if sys.stdout.isatty():
+            raise UsageError("an archive is not for a terminal: redirect it, or use -o")
+        if args.format == "oci-dir":
+            raise UsageError("a directory cannot go to standard output")
+    elif args.no_clobber and path.exists():
+        raise UsageError(f"{path} exists, and stays as it is")
+    form = args.format if args.format in _FORMATS else _guessed(path, args)
+    if form != "oci-dir" and args.output != STDOUT:
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory: name a file, or --format oci-dir")
+        if path.suffix in _COMPRESSED:
+            raise UsageError(
+                f"{path}: archives are written plain, their layers are compressed "
+                "already: name it .tar"
+            )
+    return str(form)
+
+
+def _guessed(path: Path, args: Namespace) -> str:
+    if args.output != STDOUT and (path.is_dir() or args.output.endswith("/")):
+        return "oci-dir"
+    several = ALL in args.platform or len(args.platform) > 1
+    if several or path.name.endswith((".oci", ".oci.tar")):
+        return "oci-archive"
+    return "docker-archive"
+
+
+def chosen_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
+    """The platforms that *texts* name; none of them means all. Raises UsageError."""
+    from ..errors import InvalidJSON
+    from ..oci import Platform
+
+    if ALL in texts:
+        if len(texts) > 1:
+            raise UsageError("--platform all goes with no other --platform")
+        return ()
+    try:
+        return tuple(Platform.parse(text) for text in texts)
+    except InvalidJSON as error:
+        raise UsageError(f"--platform: {error}") from error
+
+
+@contextlib.contextmanager
+def usable_cache(connections: Connections, *, needed: bool) -> Iterator[Cache]:
+    """The cache; unless it is *needed*, one for this run where it cannot be written."""
+    from ..cache import Cache
+    from ..events import Notice
+
+    cache = Cache(connections.state.path / "cache")
+    try:
+        with cache.guarded():
+            pass
+    except StateError as error:
+        if needed:
+            raise
+        connections.session.on_event(Notice(f"{error}; going on without it"))
+        with tempfile.TemporaryDirectory(prefix="dockerpush-") as directory:
+            yield Cache(Path(directory) / "cache")
+        return
+    yield cache
+
+
+def _pull_all(
+    references: Sequence[Reference],
+    connections: Connections,
+    cache: Cache,
+    pins: Pins,
+    args: Namespace,
+) -> list[PulledImage]:
+    """All of them, or with an output the first failure."""
+    images, failed = [], []
+    for reference in references:
+        try:
+            images.append(_pull_one(reference, connections, cache, pins, args))
+        except Cancelled:
+            raise
+        except PusherError as error:
+            if len(references) == 1 or args.output is not None:
+                raise
+            connections.session.end_progress()
+            output.say(f"failed: {reference}: {error}")
+            failed.append(str(reference))
+    if failed:
+        raise SomeFailed(
+            f"{len(failed)} of {len(references)} pulls failed: {', '.join(failed[:5])}"
+        )
+    return images
+
+
+def _pull_one(
+    reference: Reference,
+    connections: Connections,
+    cache: Cache,
+    pins: Pins,
+    args: Namespace,
+) -> PulledImage:
+    from ..oci import Platform
+
+    started = time.monotonic()
+    default = Platform("linux", "amd64") if _form(args) == "docker-archive" else None
+    image = pull_to_cache(
+        reference,
+        connections,
+        cache,
+        pins=pins,
+        platforms=chosen_platforms(args.platform),
+        default=default,
+    )
+    connections.session.end_progress()
+    _report(image, time.monotonic() - started, args)
+    return image
+
+
+def pull_to_cache(
+    reference: Reference,
+    connections: Connections,
+    cache: Cache,
+    *,
+    pins: Pins,
+    platforms: Sequence[Platform] = (),
+    default: Platform | None = None,
+) -> PulledImage:
+    """Make *cache* hold *reference*; raises what `pull_image` does."""
+    from ..pull import PullSource, pull_image
+
+    session = connections.session
+    source = PullSource(
+        connections.client(reference.registry),
+        reference.repository,
+        cache,
+        pins,
+        session.cancellation,
+        session.on_event,
+        connections.settings(reference.registry).jobs,
+    )
+    return pull_image(source, reference, platforms=platforms, default=default)
+
+
+def _report(image: PulledImage, seconds: float, args: Namespace) -> None:
+    reference = image.reference
+    name = f"{reference.registry}/{reference.repository}"
+    to_stdout = args.output == STDOUT
+    if args.json or args.format == "json":
+        if not to_stdout:
+            output.json_result(_record(image, seconds))
+    elif not to_stdout:
+        output.result(f"{name}@{image.chosen.digest}")
+    if not args.quiet:
+        output.say(
+            f"pulled {reference}: {image.blobs} blobs, "
+            f"{output.size_text(image.received)} received in {seconds:.1f} s"
+        )
+
+
+def _record(image: PulledImage, seconds: float) -> dict[str, Any]:
+    reference = image.reference
+    return {
+        "source": str(reference),
+        "ref": f"{reference.registry}/{reference.repository}@{image.chosen.digest}",
+        "digest": image.chosen.digest,
+        "mediaType": image.chosen.media_type,
+        "root": image.root.digest,
+        "blobs": image.blobs,
+        "bytes": image.received,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _write(
+    images: Sequence[PulledImage],
+    cache: Cache,
+    form: str,
+    args: Namespace,
+    session: Session,
+) -> None:
+    from ..pull.export import export
+
+    to_stdout = args.output == STDOUT
+    export(
+        images,
+        cache,
+        sys.stdout.buffer if to_stdout else Path(args.output),
+        form=form,
+        cancellation=session.cancellation,
+        no_clobber=args.no_clobber,
+    )
+    if not args.quiet:
+        output.say(f"wrote {args.output} ({form})")

@@ -1,0 +1,107 @@
+"""Pulled images as an archive or a directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO, Sequence
+
+from ..archive.writers import (
+    BlobStore,
+    BundledImage,
+    new_directory,
+    replacing,
+    write_directory,
+    write_tar,
+)
+from ..cache import Cache, is_document
+from ..cancellation import Cancellation
+from ..errors import PusherError, UsageError
+from ..oci import (
+    DOCKER_CONFIG,
+    MANIFEST_TYPES,
+    OCI_CONFIG,
+    Digest,
+    Manifest,
+)
+from .model import PulledImage
+
+DOCKER_ARCHIVE = "docker-archive"
+OCI_ARCHIVE = "oci-archive"
+OCI_DIRECTORY = "oci-dir"
+FORMATS = (DOCKER_ARCHIVE, OCI_ARCHIVE, OCI_DIRECTORY)
+
+
+def export(
+    images: Sequence[PulledImage],
+    cache: Cache,
+    output: Path | BinaryIO,
+    *,
+    form: str,
+    cancellation: Cancellation,
+    no_clobber: bool = False,
+) -> None:
+    """Write *images* in the *form* of FORMATS to *output*, a path or an open file.
+
+    A path gets its name in one step. Raises UsageError for what the form cannot hold,
+    and for an *output* that exists with *no_clobber*; PusherError when it cannot be
+    written, ContentMismatch, Cancelled.
+    """
+    bundle = [bundled(cache, image, docker=form == DOCKER_ARCHIVE) for image in images]
+    store = BlobStore(cache.open_blob, cancellation)
+    docker = form == DOCKER_ARCHIVE
+    try:
+        if not isinstance(output, Path):
+            write_tar(output, bundle, store, docker=docker)
+            output.flush()
+        elif form == OCI_DIRECTORY:
+            with new_directory(output) as directory:
+                write_directory(directory, bundle, store)
+        else:
+            with replacing(output, no_clobber=no_clobber) as file:
+                write_tar(file, bundle, store, docker=docker)
+    except BrokenPipeError:
+        raise
+    except FileExistsError as error:
+        raise UsageError(f"{output} exists, and stays as it is") from error
+    except OSError as error:
+        raise PusherError(
+            f"{output}: cannot be written: {error.strerror or error}"
+        ) from error
+
+
+def bundled(cache: Cache, image: PulledImage, *, docker: bool) -> BundledImage:
+    """*image* as the writers take it. Raises UsageError when docker cannot load it."""
+    reachable = cache.reachable(image.chosen)
+    held = [blob for blob in reachable.values() if cache.has(blob)]
+    blobs = tuple(sorted(held, key=lambda blob: not is_document(blob)))
+    config, layers = _loadable(cache, image) if docker else (None, ())
+    missing = [digest for digest in layers if not cache.has(reachable[digest])]
+    if missing:
+        raise UsageError(
+            f"{image.reference}: layer {missing[0].short} is only where its urls "
+            "point, which docker cannot load: use --format oci-archive"
+        )
+    return BundledImage(image.chosen, _names(image), blobs, config, layers)
+
+
+def _loadable(
+    cache: Cache, image: PulledImage
+) -> tuple[Digest | None, tuple[Digest, ...]]:
+    raw = cache.read_document(image.chosen)
+    if raw is not None and image.chosen.media_type in MANIFEST_TYPES:
+        manifest = Manifest.from_bytes(raw, image.chosen.media_type)
+        if manifest.config.media_type in (OCI_CONFIG, DOCKER_CONFIG):
+            layers = tuple(layer.digest for layer in manifest.layers)
+            return manifest.config.digest, layers
+    raise UsageError(
+        f"{image.reference}: no image for one platform, which is all that a "
+        "docker-archive can hold: use --format oci-archive"
+    )
+
+
+def _names(image: PulledImage) -> tuple[str, ...]:
+    """The reference without its digest, which is no name to load an image by."""
+    reference = image.reference
+    if reference.tag is None and reference.digest is not None:
+        return ()
+    return (str(reference.with_tag(reference.tag or "latest").with_digest(None)),)
