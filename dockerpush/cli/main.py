@@ -22,6 +22,8 @@ COMMANDS = {
     "logout": "forget what login kept",
     "save": "save images of docker, nerdctl or podman as archives",
     "push": "push an archive to a registry",
+    "pull": "pull images into the cache, and into archives",
+    "cache": "list, verify and prune what was pulled",
     "inspect": "show the images of an archive",
     "verify": "prove that a registry holds what an archive holds",
     "serve": "run a registry on this machine",
