@@ -14,7 +14,6 @@ import ipaddress
 import logging
 import ssl
 import threading
-import time
 from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Callable, Iterable, Mapping, Union
