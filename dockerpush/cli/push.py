@@ -15,7 +15,7 @@ from .login import typed_credentials
 from .options import platform
 from .secrets import add_credential_options
 from .sources import STDIN, ForwardSource, Source, open_source
-from .target import add_target_options, infer, one_at_a_time, with_tag
+from .target import add_target_options, infer, named, one_at_a_time
 
 if TYPE_CHECKING:
     from ..archive import StoredImage
@@ -49,6 +49,11 @@ def _add_selection(parser: ArgumentParser) -> None:
         "--target",
         metavar="REF",
         help="where to: registry/repository[:tag]",
+    )
+    group.add_argument(
+        "--runtime",
+        metavar="NAME",
+        help="SOURCE is an image that docker, nerdctl or podman has",
     )
     group.add_argument(
         "--registry",
@@ -101,7 +106,9 @@ def _add_result(parser: ArgumentParser) -> None:
 def run(args: Namespace, session: Session) -> int:
     """Push what *args* name; the exit code."""
     with ExitStack() as stack:
-        source = stack.enter_context(open_source(args.source, session.cancellation))
+        source = stack.enter_context(
+            open_source(args.source, session.cancellation, runtime=args.runtime)
+        )
         connections = stack.enter_context(Connections(args, session))
         jobs = _jobs(source, args, connections)
         if args.dry_run:
@@ -125,13 +132,15 @@ def _jobs(source: Source, args: Namespace, connections: Connections) -> list[Job
         if args.target:
             return list(targets_in(Reference.parse(args.target), source.images))
         raise UsageError("--all-tags needs --registry HOST[/PREFIX] or -t REPOSITORY")
-    if args.verify and args.source == STDIN:
+    if args.verify and (args.source == STDIN or args.runtime is not None):
         raise UsageError("--verify compares with the archive: a pipe is gone by then")
     if args.target and _is_read_once(source, args):
-        return [(None, with_tag(Reference.parse(args.target)))]
+        return [(None, named(args.target, args))]
+    if args.runtime is not None and not (args.dry_run or args.name):
+        return [(None, infer(args.source, args, connections))]
     image = select_image(source.images, args.name)
     if args.target:
-        return [(image, with_tag(Reference.parse(args.target)))]
+        return [(image, named(args.target, args))]
     if not image.names:
         raise UsageError(
             "the archive names no image: say where to with -t REGISTRY/REPOSITORY:TAG"

@@ -10,6 +10,7 @@ from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..archive import Archive, StoredImage
+    from ..archive.forward import ForwardArchive
     from ..cancellation import Cancellation
     from ..push import BlobForecast, PushOptions, PushResult, PushTarget
 
@@ -85,11 +86,10 @@ class ForwardSource:
         options: PushOptions,
     ) -> PushResult:
         """Push one of `images`, reading the file once more."""
-        from ..archive.forward import open_forward
         from ..push import members_of, push_stream
 
         place = self.images.index(image)
-        with open_forward(self._path, self._cancellation) as archive:
+        with self._open() as archive:
             return push_stream(
                 target,
                 archive,
@@ -109,10 +109,9 @@ class ForwardSource:
     ) -> PushResult:
         """Push the only image, or the one called *name*, in the one time of reading."""
         from ..archive import select_image
-        from ..archive.forward import open_forward
         from ..push import push_stream
 
-        with open_forward(self._path, self._cancellation) as archive:
+        with self._open() as archive:
             return push_stream(
                 target,
                 archive,
@@ -136,16 +135,55 @@ class ForwardSource:
         archive = IndexedArchive(self._path, self._cancellation)
         return look_ahead(target, archive, image, tags=tags, options=options)
 
+    def _open(self) -> ForwardArchive:
+        from ..archive.forward import open_forward
+
+        return open_forward(self._path, self._cancellation)
+
+
+class RuntimeSource(ForwardSource):
+    """An image that docker, nerdctl or podman has, saved into the push."""
+
+    def __init__(
+        self, name: str, wanted: str | None, cancellation: Cancellation
+    ) -> None:
+        super().__init__(name, cancellation)
+        self._wanted = wanted
+
+    @cached_property
+    def images(self) -> Sequence[StoredImage]:
+        """Not known before it is pushed. Raises UsageError."""
+        raise UsageError(
+            "--runtime pushes one image, which is not looked into before: no "
+            "--all-tags, --name, --dry-run or --verify with it; save it first"
+        )
+
+    def _open(self) -> ForwardArchive:
+        from ..archive.forward import open_stream
+        from ..runtimes import find_runtime, open_save
+
+        runtime = find_runtime(self._wanted, cancellation=self._cancellation)
+        output = open_save(runtime, [self._path], cancellation=self._cancellation)
+        return open_stream(output, f"{runtime.name} save {self._path}")
+
 
 Source = Union[PlainSource, ForwardSource]
 
 
 @contextmanager
-def open_source(path: str, cancellation: Cancellation) -> Iterator[Source]:
-    """The archive at *path*. Raises NotFound, ArchiveError."""
+def open_source(
+    path: str, cancellation: Cancellation, *, runtime: str | None = None
+) -> Iterator[Source]:
+    """The archive at *path*, or with *runtime* the image that it calls so.
+
+    *runtime* is "" for any. Raises NotFound, ArchiveError.
+    """
     from ..archive import open_archive
     from ..archive.forward import is_forward
 
+    if runtime is not None:
+        yield RuntimeSource(path, runtime or None, cancellation)
+        return
     if is_forward(path):
         yield ForwardSource(path, cancellation)
         return

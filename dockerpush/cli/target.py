@@ -104,6 +104,19 @@ def _asked(default: Reference) -> Reference:
             output.say(str(error))
 
 
+def named(text: str, args: Namespace) -> Reference:
+    """The target that ``-t`` gives, *text*; ``http://`` before it means plain HTTP.
+
+    Raises InvalidReference.
+    """
+    from ..reference import Reference, split_scheme
+
+    scheme, rest = split_scheme(text)
+    if scheme == "http":
+        args.plain_http = "true"
+    return with_tag(Reference.parse(rest if scheme == "http" else text))
+
+
 def with_tag(reference: Reference, tag: str | None = "latest") -> Reference:
     """*reference*, under *tag* if it has neither tag nor digest."""
     named = reference.tag or reference.digest
