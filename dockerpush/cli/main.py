@@ -25,6 +25,7 @@ COMMANDS = {
     "pull": "pull images into the cache, and into archives",
     "cache": "list, verify and prune what was pulled",
     "inspect": "show the images of an archive",
+    "copy": "copy an image from one registry into another",
     "verify": "prove that a registry holds what an archive holds",
     "serve": "run a registry on this machine",
     "check": "try what a push to a repository would need",

@@ -1,0 +1,117 @@
+"""The two sides of a copy, each with its own credentials and its own trust.
+
+Credentials and TLS options without a prefix, and credentials of the environment, are
+the destination's alone: they never go to a source. Everything else counts for both.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from .connect import Connections, add_connection_options, add_transfer_options
+from .secrets import add_credential_options, given_credentials
+
+if TYPE_CHECKING:
+    from ..registry.client import RegistryClient
+    from ..registry.credentials import Credentials
+    from .session import Session
+
+SIDES = {"src": "source", "dest": "destination"}
+
+_TRUST = ("plain_http", "tls_verify", "cacert", "cert", "key", "cert_dir", "authfile")
+_SECRETS = {
+    "username": {"metavar": "NAME"},
+    "password": {"metavar": "PASSWORD", "help": "prefer the ways that hide it"},
+    "password_stdin": {"action": "store_true"},
+    "password_file": {"metavar": "FILE"},
+    "creds": {"metavar": "NAME:PASSWORD"},
+    "registry_token": {"metavar": "TOKEN"},
+    "no_creds": {"action": "store_true"},
+}
+
+
+def add_side_options(parser: ArgumentParser) -> None:
+    """Everything about connections: for both sides, and for each of them."""
+    add_transfer_options(parser)
+    add_credential_options(parser)
+    add_connection_options(parser)
+    for side, name in SIDES.items():
+        group = parser.add_argument_group(
+            f"for the {name} alone", "as the options without the prefix"
+        )
+        for secret, more in _SECRETS.items():
+            group.add_argument(_flag(side, secret), **more)  # type: ignore[arg-type]
+        for key in _TRUST:
+            _add_trust(group, side, key)
+        group.add_argument(
+            f"--{side}-no-tls-verify",
+            dest=f"{side}_tls_verify",
+            action="store_const",
+            const="false",
+        )
+
+
+def _add_trust(group: Any, side: str, key: str) -> None:
+    if key == "plain_http":
+        group.add_argument(_flag(side, key), action="store_const", const="true")
+    else:
+        group.add_argument(_flag(side, key), metavar=key.upper().replace("_", "-"))
+
+
+def _flag(side: str, name: str) -> str:
+    return f"--{side}-{name}".replace("_", "-")
+
+
+class SourceConnections(Connections):
+    """Connections that only read: their tokens allow no more."""
+
+    def _new_client(self, registry: str) -> RegistryClient:
+        from ..registry.client import PULL, RegistryClient
+        from ..registry.retry import RetryPolicy
+
+        settings = self.settings(registry)
+        return self._stack.enter_context(
+            RegistryClient(
+                registry,
+                self._transport(registry, settings),
+                self.session.cancellation,
+                credentials=self.credentials(registry),
+                policy=RetryPolicy(
+                    attempts=settings.retry_times + 1, base=settings.retry_delay
+                ),
+                on_event=self.session.on_event,
+                actions=PULL,
+            )
+        )
+
+
+def source_connections(args: Namespace, session: Session) -> SourceConnections:
+    """Those to sources. Raises UsageError."""
+    if args.src_password_stdin and (args.dest_password_stdin or args.password_stdin):
+        raise UsageError(
+            "standard input holds one password: give the other by --src-password-file"
+        )
+    shared = {
+        name: value
+        for name, value in vars(args).items()
+        if name not in _SECRETS and name not in _TRUST
+    }
+    own = {name: getattr(args, f"src_{name}") for name in _TRUST}
+    side = Namespace(**shared, **own, no_creds=args.src_no_creds)
+    return SourceConnections(side, session, _source_credentials(args))
+
+
+def _source_credentials(args: Namespace) -> Credentials | None:
+    own = {name: getattr(args, f"src_{name}") for name in _SECRETS}
+    return given_credentials(Namespace(**own, quiet=args.quiet), {})
+
+
+def target_arguments(args: Namespace) -> Namespace:
+    """*args* as a command with one side has them, for the destination."""
+    own = {name: getattr(args, f"dest_{name}") for name in (*_SECRETS, *_TRUST)}
+    given = {name: value for name, value in own.items() if value not in (None, False)}
+    if given.keys() & _SECRETS.keys():
+        given = {**{name: own[name] for name in _SECRETS}, **given}
+    return Namespace(**{**vars(args), **given})

@@ -1,0 +1,101 @@
+"""From an index to a part of it: the images for some platforms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Iterator, Sequence
+
+from ..errors import InvalidDigest, InvalidJSON, NotFound
+from ..oci import (
+    INDEX_TYPES,
+    JSON_LIMIT,
+    MANIFEST_TYPES,
+    Descriptor,
+    ImageConfig,
+    Manifest,
+    Platform,
+)
+from ..platforms import best_match
+from ..push.manifests import Document
+from ..push.plan import SUBJECT_ANNOTATION
+from .model import DEEPEST, CopySource, index_of
+
+
+def narrowed(
+    source: CopySource, root: Document, platforms: Sequence[Platform]
+) -> Document:
+    """*root* with the images for *platforms* alone, and what speaks of them.
+
+    The bytes of *root* stay as they are when nothing is left out; a single image is
+    taken out of its index. Raises NotFound, which tells what there is.
+    """
+    if root.descriptor.media_type not in INDEX_TYPES:
+        _places(source, [_platform(source, root)], platforms)
+        return root
+    entries = list(_entries(source, root))
+    images = [entry for entry in entries if not _is_about_another(entry)]
+    have = [_entry_platform(source, entry) for entry in images]
+    wanted = {images[place].digest for place in _places(source, have, platforms)}
+    kept = tuple(e for e in entries if e.digest in wanted or _subject(e) in wanted)
+    index = index_of(root)
+    if kept == index.manifests:
+        return root
+    if len(wanted) == 1:
+        return source.read(str(*wanted))
+    raw = replace(index, manifests=kept).to_bytes()
+    return Document(Descriptor.of(index.media_type, raw), raw)
+
+
+def _places(
+    source: CopySource, have: Sequence[Platform | None], platforms: Sequence[Platform]
+) -> list[int]:
+    """Which of *have* are wanted."""
+    found = []
+    for wanted in platforms:
+        place = best_match(wanted, have)
+        if place is None:
+            names = ", ".join(sorted({str(one) for one in have if one}))
+            raise NotFound(
+                f"{source.client.registry}/{source.repository} holds no image for "
+                f"{wanted}, only for {names or 'nothing known'}"
+            )
+        found.append(place)
+    return found
+
+
+def _entries(
+    source: CopySource, document: Document, depth: int = 0
+) -> Iterator[Descriptor]:
+    """What the index *document* names, the insides of inner indexes instead."""
+    for entry in index_of(document).manifests:
+        if entry.media_type in INDEX_TYPES and depth < DEEPEST:
+            yield from _entries(source, source.read(str(entry.digest)), depth + 1)
+        else:
+            yield entry
+
+
+def _entry_platform(source: CopySource, entry: Descriptor) -> Platform | None:
+    if entry.platform is not None or entry.media_type not in MANIFEST_TYPES:
+        return entry.platform
+    return _platform(source, source.read(str(entry.digest)))
+
+
+def _platform(source: CopySource, document: Document) -> Platform | None:
+    """What the config of a manifest says; None when that is no image's."""
+    manifest = Manifest.from_bytes(document.raw, document.descriptor.media_type)
+    if manifest.config.size > JSON_LIMIT:
+        return None
+    raw = source.client.read_blob(source.repository, manifest.config)
+    try:
+        return ImageConfig.from_bytes(raw).platform
+    except (InvalidJSON, InvalidDigest):
+        return None
+
+
+def _subject(entry: Descriptor) -> str:
+    """The digest of the image that an attestation speaks of, or ""."""
+    return (entry.annotations or {}).get(SUBJECT_ANNOTATION, "")
+
+
+def _is_about_another(entry: Descriptor) -> bool:
+    return bool(_subject(entry) or entry.artifact_type)

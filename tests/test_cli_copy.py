@@ -1,0 +1,457 @@
+"""``copy``: from one registry into another, read back by clients that are not ours."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from conftest import USERS
+from images import digest_of, small_archive, tar_of
+
+from dockerpush.oci import OCI_INDEX, OCI_MANIFEST
+from dockerpush.server import Registry, RegistryServer
+
+TYPES = f"{OCI_INDEX}, {OCI_MANIFEST}"
+
+
+@pytest.fixture
+def pair(tmp_path: Path):
+    """Two embedded registries, with nothing in them."""
+    with ExitStack() as stack:
+        yield tuple(
+            stack.enter_context(RegistryServer(Registry(tmp_path / name)))
+            for name in ("one", "two")
+        )
+
+
+class Layout:
+    """An OCI directory with images of several platforms."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.blobs = path / "blobs" / "sha256"
+        self.blobs.mkdir(parents=True)
+        (path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+
+    def put(self, content: bytes) -> dict:
+        digest = digest_of(content)
+        (self.blobs / digest[7:]).write_bytes(content)
+        return {"digest": digest, "size": len(content)}
+
+    def document(self, value: dict, media_type: str) -> dict:
+        value = {"schemaVersion": 2, "mediaType": media_type, **value}
+        # as no program of ours would write it: the bytes must survive
+        return {
+            "mediaType": media_type,
+            **self.put(json.dumps(value, indent=3).encode()),
+        }
+
+    def image(self, os_name: str, architecture: str, *, size: int = 3000) -> dict:
+        layer = tar_of({"which": architecture.encode(), "data": os.urandom(size)})
+        config = {
+            "os": os_name,
+            "architecture": architecture,
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(layer)]},
+        }
+        found = self.document(
+            {
+                "config": {
+                    "mediaType": "application/vnd.oci.image.config.v1+json",
+                    **self.put(json.dumps(config).encode()),
+                },
+                "layers": [
+                    {
+                        "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+                        **self.put(gzip.compress(layer, 1)),
+                    }
+                ],
+            },
+            OCI_MANIFEST,
+        )
+        return {**found, "platform": {"os": os_name, "architecture": architecture}}
+
+    def attestation(self, subject: dict) -> dict:
+        found = self.image("unknown", "unknown")
+        return {
+            **found,
+            "annotations": {
+                "vnd.docker.reference.digest": subject["digest"],
+                "vnd.docker.reference.type": "attestation-manifest",
+            },
+        }
+
+    def index(self, *children: dict) -> dict:
+        return self.document({"manifests": list(children)}, OCI_INDEX)
+
+    def root(self, entry: dict, tag: str = "1") -> None:
+        annotations = {"org.opencontainers.image.ref.name": tag}
+        record = {
+            "schemaVersion": 2,
+            "manifests": [{**entry, "annotations": annotations}],
+        }
+        (self.path / "index.json").write_text(json.dumps(record))
+
+    def send(self, host: str, repository: str, tag: str = "1") -> None:
+        """By skopeo, bytes unchanged."""
+        subprocess.run(
+            [
+                *("skopeo", "--insecure-policy", "copy", "-q", "--all"),
+                *("--preserve-digests", "--dest-tls-verify=false"),
+                *(f"oci:{self.path}:{tag}", f"docker://{host}/{repository}:{tag}"),
+            ],
+            check=True,
+            capture_output=True,
+        )
+
+
+@pytest.fixture
+def multi(tmp_path: Path) -> tuple[Layout, dict]:
+    """Two platforms and an attestation; the layout and its index."""
+    layout = Layout(tmp_path / "multi")
+    amd, arm = layout.image("linux", "amd64"), layout.image("linux", "arm64")
+    index = layout.index(amd, arm, layout.attestation(amd))
+    layout.root(index)
+    return layout, index
+
+
+def read(host: str, repository: str, reference: str, kind: str = "manifests") -> bytes:
+    request = urllib.request.Request(
+        f"http://{host}/v2/{repository}/{kind}/{reference}", headers={"Accept": TYPES}
+    )
+    with urllib.request.urlopen(request) as answer:
+        return answer.read()
+
+
+def put(host: str, repository: str, reference: str, raw: bytes, kind: str) -> None:
+    request = urllib.request.Request(
+        f"http://{host}/v2/{repository}/manifests/{reference}",
+        data=raw,
+        method="PUT",
+        headers={"Content-Type": kind},
+    )
+    urllib.request.urlopen(request).close()
+
+
+def delete(host: str, what: str) -> None:
+    url = f"http://{host}/v2/{what}"
+    urllib.request.urlopen(urllib.request.Request(url, method="DELETE")).close()
+
+
+def assert_whole(host: str, repository: str, raw: bytes) -> int:
+    """Everything that the document *raw* names is there and right; how much."""
+    record, count = json.loads(raw), 0
+    for child in record.get("manifests", ()):
+        below = read(host, repository, child["digest"])
+        assert digest_of(below) == child["digest"]
+        count += 1 + assert_whole(host, repository, below)
+    for blob in (record.get("layers") or []) + [record.get("config")] * (
+        "config" in record
+    ):
+        assert (
+            digest_of(read(host, repository, blob["digest"], "blobs")) == blob["digest"]
+        )
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("direction", ["to docker-registry", "from docker-registry"])
+def test_a_whole_index_arrives_byte_for_byte(
+    direction, multi, pair, shared_docker_registry, run_cli
+):
+    hosts = [pair[0].host, shared_docker_registry.host]
+    source, target = hosts if direction.startswith("to") else hosts[::-1]
+    repository = f"copy/{direction[:2]}"
+    layout, index = multi
+    layout.send(source, repository)
+    done = run_cli(
+        "copy", f"{source}/{repository}:1", f"{target}/new/{repository}:2", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.json["digest"] == index["digest"]
+    assert done.json["blobs"] == {"uploaded": 6}
+    raw = read(target, f"new/{repository}", "2")
+    assert digest_of(raw) == index["digest"]
+    assert assert_whole(target, f"new/{repository}", raw) == 9
+
+
+def test_nothing_is_sent_twice_and_a_second_copy_needs_no_blob(multi, pair, run_cli):
+    layout, index = multi
+    one, two = (server.host for server in pair)
+    layout.send(one, "app")
+    run_cli("copy", f"{one}/app:1", f"{two}/app:1")
+    again = run_cli("copy", f"{one}/app:1", f"{two}/app:1", "--json")
+    assert again.json["manifests"] == 0 and again.json["bytes"] == 0
+    other_tag = run_cli("copy", f"{one}/app:1", f"{two}/app:other", "--json")
+    assert other_tag.json["blobs"] == {} and other_tag.json["manifests"] == 1
+    assert digest_of(read(two, "app", "other")) == index["digest"]
+
+
+def test_blobs_are_mounted_within_one_registry(multi, pair, run_cli):
+    layout, _ = multi
+    host = pair[0].host
+    layout.send(host, "app")
+    done = run_cli("copy", f"{host}/app:1", f"{host}/mirror/app", "--json")
+    assert done.json["blobs"] == {"mounted": 6}
+    assert done.json["target"] == f"{host}/mirror/app:1"
+    assert_whole(host, "mirror/app", read(host, "mirror/app", "1"))
+
+
+def test_a_nested_index_is_copied_children_first(tmp_path, pair, run_cli):
+    layout = Layout(tmp_path / "nested")
+    inner = layout.index(layout.image("linux", "amd64"))
+    outer = layout.index(inner, layout.image("linux", "arm64"))
+    layout.root(outer)
+    one, two = (server.host for server in pair)
+    pushed = run_cli("push", layout.path, "-t", f"{one}/nested:1", "--json")
+    assert pushed.json["digest"] == outer["digest"]
+    done = run_cli("copy", f"{one}/nested:1", f"{two}/nested:1", "--json")
+    assert done.json["digest"] == outer["digest"]
+    assert assert_whole(two, "nested", read(two, "nested", "1")) == 7
+
+
+class TestPlatforms:
+    def test_one_platform_is_taken_out_of_its_index(self, multi, pair, run_cli):
+        layout, index = multi
+        one, two = (server.host for server in pair)
+        layout.send(one, "app")
+        done = run_cli(
+            "copy",
+            f"{one}/app:1",
+            f"{two}/app:1",
+            "--platform",
+            "linux/arm64/v8",
+            "--json",
+        )
+        children = json.loads(read(one, "app", "1"))["manifests"]
+        assert done.json["digest"] == children[1]["digest"]
+        assert index["digest"] in done.stderr and "the digest becomes" in done.stderr
+
+    def test_several_stay_an_index_with_their_attestations(
+        self, tmp_path, pair, run_cli
+    ):
+        layout = Layout(tmp_path / "three")
+        amd, arm, s390 = (layout.image("linux", a) for a in ("amd64", "arm64", "s390x"))
+        layout.root(layout.index(amd, arm, s390, layout.attestation(amd)))
+        one, two = (server.host for server in pair)
+        layout.send(one, "app")
+        flags = ["--platform", "linux/amd64", "--platform", "linux/s390x"]
+        done = run_cli("copy", f"{one}/app:1", f"{two}/app:1", *flags, "--json")
+        assert done.returncode == 0, done.stderr
+        kept = json.loads(read(two, "app", "1"))["manifests"]
+        assert [entry["platform"]["architecture"] for entry in kept] == [
+            "amd64",
+            "s390x",
+            "unknown",
+        ]
+        assert assert_whole(two, "app", read(two, "app", "1")) == 9
+
+    def test_a_platform_that_is_not_there_names_those_that_are(
+        self, multi, pair, run_cli
+    ):
+        layout, _ = multi
+        one, two = (server.host for server in pair)
+        layout.send(one, "app")
+        done = run_cli(
+            "copy", f"{one}/app:1", f"{two}/app:1", "--platform", "linux/s390x"
+        )
+        assert done.returncode == 4
+        assert "linux/amd64, linux/arm64" in done.error
+
+    def test_nonsense_is_refused_before_anybody_is_asked(self, run_cli):
+        done = run_cli(
+            "copy", "nowhere.test/a:1", "nowhere.test/b:1", "--platform", "x"
+        )
+        assert done.returncode == 2 and "--platform" in done.error
+
+
+@pytest.mark.parametrize("kind", ["embedded", "docker-registry"])
+def test_referrers_come_along_and_theirs_too(
+    kind, multi, pair, shared_docker_registry, run_cli
+):
+    layout, index = multi
+    one = pair[0].host
+    two = pair[1].host if kind == "embedded" else shared_docker_registry.host
+    layout.send(one, "app")
+    below = index
+    found = []
+    for name in ("signature", "countersignature"):
+        config = json.loads(read(one, "app", index["digest"]))["manifests"][0]
+        image = json.loads(read(one, "app", config["digest"]))
+        value = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": f"application/vnd.test.{name}",
+            "config": image["config"],
+            "layers": image["layers"],
+            "subject": {k: below[k] for k in ("mediaType", "digest", "size")},
+        }
+        raw = json.dumps(value).encode()
+        put(one, "app", digest_of(raw), raw, OCI_MANIFEST)
+        below = {"mediaType": OCI_MANIFEST, "digest": digest_of(raw), "size": len(raw)}
+        found.append(digest_of(raw))
+    without = run_cli("copy", f"{one}/app:1", f"{two}/plain:1", "--json")
+    assert without.json["referrers"] == 0
+    done = run_cli("copy", f"{one}/app:1", f"{two}/signed:1", "--referrers", "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.json["referrers"] == 2
+    for subject, referrer in zip([index["digest"], found[0]], found):
+        listed = _referrers(two, "signed", subject)
+        assert [entry["digest"] for entry in listed] == [referrer]
+        assert digest_of(read(two, "signed", referrer)) == referrer
+
+
+def _referrers(host: str, repository: str, subject: str) -> list:
+    try:
+        return json.loads(read(host, repository, subject, "referrers"))["manifests"]
+    except urllib.error.HTTPError:
+        raw = read(host, repository, subject.replace(":", "-"))
+        return json.loads(raw)["manifests"]
+
+
+class TestTags:
+    def test_all_of_them(self, pair, run_cli, tmp_path):
+        one, two = (server.host for server in pair)
+        for tag in ("1", "2"):
+            path = small_archive(tmp_path / f"{tag}.tar", salt=tag.encode())
+            run_cli("push", path, "-t", f"{one}/app:{tag}")
+        done = run_cli("copy", "-a", f"{one}/app", f"{two}/app", "--json")
+        assert done.returncode == 0, done.stderr
+        for tag in ("1", "2"):
+            assert read(one, "app", tag) == read(two, "app", tag)
+
+    def test_all_of_a_tag_makes_no_sense(self, run_cli):
+        done = run_cli("copy", "-a", "a.test/app:1", "b.test/app")
+        assert done.returncode == 2 and "no tag" in done.error
+
+    def test_one_that_exists_is_left_alone(self, pair, run_cli, tmp_path):
+        one, two = (server.host for server in pair)
+        run_cli("push", small_archive(tmp_path / "a.tar"), "-t", f"{one}/app:1")
+        run_cli("push", small_archive(tmp_path / "b.tar"), "-t", f"{two}/app:1")
+        before = read(two, "app", "1")
+        done = run_cli("copy", "-n", f"{one}/app:1", f"{two}/app:1", "--json")
+        assert done.returncode == 0 and done.json["skipped"] is True
+        assert read(two, "app", "1") == before
+
+    def test_a_digest_alone_is_copied_without_a_tag(self, multi, pair, run_cli):
+        layout, index = multi
+        one, two = (server.host for server in pair)
+        layout.send(one, "app")
+        path = run_cli.home / "digest"
+        done = run_cli(
+            "copy",
+            f"{one}/app@{index['digest']}",
+            f"{two}/app",
+            "--digestfile",
+            path,
+        )
+        assert done.returncode == 0, done.stderr
+        assert path.read_text() == index["digest"]
+        assert json.loads(read(two, "app", "list", "tags"))["tags"] in ([], None)
+
+
+class TestFailures:
+    def test_an_unknown_image_is_not_found(self, pair, run_cli):
+        one, two = (server.host for server in pair)
+        done = run_cli("copy", f"{one}/app:none", f"{two}/app:1")
+        assert done.returncode == 4
+        assert "app/manifests/none" in done.error
+
+    def test_an_index_that_names_an_absent_child_moves_no_tag(
+        self, tmp_path, pair, run_cli
+    ):
+        one, two = (server.host for server in pair)
+        layout = Layout(tmp_path / "sparse")
+        here, gone = layout.image("linux", "amd64"), layout.image("linux", "arm64")
+        layout.root(layout.index(here, gone), "sparse")
+        layout.send(one, "app", "sparse")
+        delete(one, f"app/manifests/{gone['digest']}")
+        done = run_cli("copy", f"{one}/app:sparse", f"{two}/app:1")
+        assert done.returncode == 4
+        assert gone["digest"] in done.error
+        with pytest.raises(urllib.error.HTTPError):
+            read(two, "app", "1")
+
+    def test_a_blob_that_the_source_lost_names_it(self, multi, pair, run_cli, tmp_path):
+        layout, _ = multi
+        one, two = (server.host for server in pair)
+        layout.send(one, "app")
+        image = json.loads(read(one, "app", "1"))["manifests"][0]["digest"]
+        layer = json.loads(read(one, "app", image))["layers"][0]["digest"]
+        delete(one, f"app/blobs/{layer}")
+        done = run_cli("copy", f"{one}/app:1", f"{two}/app:1", "--retry-times", "0")
+        assert done.returncode == 4, done.stderr
+        assert layer in done.error and one in done.error
+
+    @pytest.mark.parametrize("target", ["./image.tar", "oci:dir", "image.tar"])
+    def test_an_archive_as_the_target_names_the_way(self, target, run_cli):
+        done = run_cli("copy", "a.test/app:1", target)
+        assert done.returncode == 2
+        assert f"pull a.test/app:1 -o {target}" in done.error
+
+
+def test_an_archive_as_the_source_is_pushed(pair, run_cli, tmp_path):
+    path = small_archive(tmp_path / "image.tar")
+    host = pair[0].host
+    pushed = run_cli("push", path, "-t", f"{host}/pushed:1", "--json")
+    for source in (path, f"docker-archive:{path}"):
+        copied = run_cli("copy", source, f"{host}/copied:1", "--json")
+        assert copied.returncode == 0, copied.stderr
+        assert copied.json["digest"] == pushed.json["digest"]
+
+
+class TestCredentials:
+    """Two registries with users; who gets to see what."""
+
+    @pytest.fixture
+    def private(self, docker_registry_factory):
+        return [docker_registry_factory(name, users=USERS) for name in ("a", "b")]
+
+    def test_each_side_has_its_own(self, private, run_cli, tmp_path):
+        one, two = (registry.host for registry in private)
+        alice, bob = (f"{name}:{USERS[name]}" for name in ("alice", "bob"))
+        path = small_archive(tmp_path / "image.tar")
+        run_cli("push", path, "-t", f"{one}/app:1", "--creds", alice)
+        flags = ["--src-creds", alice, "--dest-creds", bob]
+        done = run_cli("copy", f"{one}/app:1", f"{two}/app:1", *flags)
+        assert done.returncode == 0, done.stderr
+
+    def test_plain_ones_never_reach_the_source(self, private, run_cli, tmp_path):
+        one, two = (registry.host for registry in private)
+        alice = f"alice:{USERS['alice']}"
+        path = small_archive(tmp_path / "image.tar")
+        run_cli("push", path, "-t", f"{one}/app:1", "--creds", alice)
+        environment = {
+            "DOCKERPUSH_USERNAME": "alice",
+            "DOCKERPUSH_PASSWORD": USERS["alice"],
+        }
+        for flags, env in ((["--creds", alice], {}), ([], environment)):
+            done = run_cli("copy", f"{one}/app:1", f"{two}/app:1", *flags, env=env)
+            assert done.returncode == 3, done.stderr
+            assert one in done.error
+        more = ["--src-creds", alice]
+        done = run_cli("copy", f"{one}/app:1", f"{two}/app:1", *more, env=environment)
+        assert done.returncode == 0, done.stderr
+
+    def test_one_stdin_holds_one_password(self, run_cli):
+        flags = ["--src-password-stdin", "--src-username", "a", "--password-stdin"]
+        done = run_cli("copy", "a.test/app:1", "b.test/app:1", *flags)
+        assert done.returncode == 2 and "--src-password-file" in done.error
+
+
+def test_each_side_has_its_own_trust(tls_registry, pair, run_cli, tmp_path):
+    one, two = tls_registry.host, pair[1].host
+    path = small_archive(tmp_path / "image.tar")
+    authority = tls_registry.authority
+    run_cli("push", path, "-t", f"{one}/app:1", "--cacert", authority)
+    refused = run_cli("copy", f"{one}/app:1", f"{two}/app:1", "--cacert", authority)
+    assert refused.returncode == 5, refused.stderr
+    for flags in (["--src-cacert", authority], ["--src-tls-verify=false"]):
+        done = run_cli("copy", f"{one}/app:1", f"{two}/app:1", *flags)
+        assert done.returncode == 0, done.stderr
