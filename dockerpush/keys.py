@@ -150,7 +150,7 @@ KEYS: tuple[Key, ...] = (
     ),
     _key("compress_level", counts(0, 22), "the compressor's level"),
     Key("chunk_delay", DELAY, 0.0, "pause between two chunks of a blob", None),
-    Key("layer_delay", DELAY, 0.0, "pause between two blobs", None),
+    Key("layer_delay", DELAY, 0.0, "pause after each blob that was sent", None),
     _key("authfile", PATH, "credentials file to read instead of all others"),
 )
 

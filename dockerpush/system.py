@@ -234,7 +234,7 @@ def key_pressed(descriptor: int, seconds: float) -> bool:
         return True
     usual = termios.tcgetattr(descriptor)
     try:
-        tty.setcbreak(descriptor)
+        tty.setcbreak(descriptor, termios.TCSADRAIN)  # keeps what was typed
         pressed = bool(select.select([descriptor], [], [], seconds)[0])
         if pressed:
             termios.tcflush(descriptor, termios.TCIFLUSH)

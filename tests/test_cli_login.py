@@ -255,19 +255,20 @@ class TestAtATerminal:
         assert b"--password-stdin" in said
 
 
+DEBUG = {"OCI_DEBUG": "1", "OCI_DEBUG_UPLOAD": "1"}
+
+
 class TestSecrets:
     """A password is in credentials.json and nowhere else."""
-
-    DEBUG = {"OCI_DEBUG": "1", "OCI_DEBUG_UPLOAD": "1"}
 
     def test_it_is_in_no_output_and_no_other_file(
         self, host, archive, run_cli, tmp_path
     ):
         outputs = []
         for done in (
-            login(run_cli, host, "--debug", env=self.DEBUG),
-            run_cli("push", archive, "-t", f"{host}/a:1", "--debug", env=self.DEBUG),
-            run_cli("check", f"{host}/a", "--debug", "--json", env=self.DEBUG),
+            login(run_cli, host, "--debug", env=DEBUG),
+            run_cli("push", archive, "-t", f"{host}/a:1", "--debug", env=DEBUG),
+            run_cli("check", f"{host}/a", "--debug", "--json", env=DEBUG),
             run_cli("config", "--json", "--debug"),
         ):
             assert done.returncode == 0, done.stderr

@@ -167,6 +167,7 @@ class Connections:
                 on_event=self.session.on_event,
                 sessions=UploadSessions(self.state.path / "uploads"),
                 rate=self._rate(settings),
+                pause=settings.layer_delay,
             )
             yield PushTarget(
                 client,

@@ -7,9 +7,11 @@ blob has one thread.
 
 from __future__ import annotations
 
+import logging
 from typing import Sequence
 
 from ..cancellation import Cancellation
+from ..errors import TransientError
 from ..events import BlobFinished, BlobStarted, OnEvent, Outcome, ignore
 from ..oci import Descriptor
 from ..rate import RateLimiter
@@ -20,6 +22,8 @@ from .blob_upload import BlobUpload
 from .learned import LearnedLimits
 from .prepared import CheckedContent, PreparedBlob, unlimited
 from .session import UploadSession, UploadTarget
+
+log = logging.getLogger(__name__)
 
 
 class Uploader:
@@ -36,12 +40,17 @@ class Uploader:
         on_event: OnEvent = ignore,
         sessions: UploadSessions | None = None,
         rate: RateLimiter | None = None,
+        pause: float = 0.0,
     ) -> None:
-        """*sessions* keeps sessions for another run, *rate* is shared with others."""
+        """*sessions* keeps sessions for another run, *rate* is shared with others.
+
+        *pause* is a time in seconds to wait after each blob that was sent.
+        """
         self._target = UploadTarget(
             client, repository, limits, policy, cancellation, on_event, sessions
         )
         self._rate = rate
+        self._pause = pause
 
     def upload(
         self,
@@ -62,6 +71,8 @@ class Uploader:
         self._target.on_event(
             BlobFinished(blob.key, descriptor.digest, descriptor.size, outcome)
         )
+        if self._pause and outcome is Outcome.UPLOADED:
+            self._target.cancellation.wait(self._pause)
         return outcome
 
     def _ensure(
@@ -70,18 +81,32 @@ class Uploader:
         self._target.cancellation.check()
         if not known_absent and self._is_there(blob.descriptor):
             return Outcome.EXISTS
-        opened: Upload | None = None
-        if mount_from:
-            # Whatever keeps the registry from mounting, it opens a session instead.
-            opened = self._target.client.start_upload(
-                self._target.repository,
-                mount=blob.descriptor.digest,
-                source=mount_from[0],
-            )
-            if opened is None:
-                return Outcome.MOUNTED
-        self._send(blob, opened)
-        return Outcome.UPLOADED
+        outcome, opened = self._mount(blob.descriptor, mount_from)
+        if outcome is Outcome.UPLOADED:
+            self._send(blob, opened)
+        return outcome
+
+    def _mount(
+        self, descriptor: Descriptor, sources: Sequence[str]
+    ) -> tuple[Outcome, Upload | None]:
+        """MOUNTED, or UPLOADED for what must be sent; with it a session, if one is open.
+
+        Only the first of *sources* is tried: what keeps a registry from mounting
+        rarely depends on the source, and each try costs a request.
+        """
+        client, repository = self._target.client, self._target.repository
+        for source in sources[:1]:
+            try:
+                opened = client.start_upload(
+                    repository, mount=descriptor.digest, source=source
+                )
+            except TransientError as error:
+                if error.status is None:
+                    raise
+                log.info("no mount from %s: %s", source, error)
+            else:
+                return Outcome.MOUNTED if opened is None else Outcome.UPLOADED, opened
+        return Outcome.UPLOADED, None
 
     def _is_there(self, descriptor: Descriptor) -> bool:
         """True when the repository holds the blob, and all of it."""
