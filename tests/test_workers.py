@@ -139,12 +139,17 @@ def test_a_full_pool_admits_nothing_once_cancelled(cancellation: Cancellation) -
 def test_ctrl_c_at_the_wait_stops_the_workers(cancellation: Cancellation) -> None:
     main = threading.main_thread().ident
     assert main is not None
+    # A job in the background of a shell ignores SIGINT, and pytest with it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT))
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), Workers(cancellation, 1) as workers:
-        future = workers.submit(stall, cancellation)
-        timer.start()
-        workers.wait([future])
+    try:
+        with pytest.raises(KeyboardInterrupt), Workers(cancellation, 1) as workers:
+            future = workers.submit(stall, cancellation)
+            timer.start()
+            workers.wait([future])
+    finally:
+        signal.signal(signal.SIGINT, before)
     timer.join()
     assert time.monotonic() - started < 5
 
