@@ -68,20 +68,19 @@ def error(status: int, code: str = "", message: str = "", **headers: str) -> Ans
     return Answer(status, headers, text.encode())
 
 
-@dataclass(frozen=True)
+@dataclass
 class Seen:
-    """A request as it was handled; *size* is the bytes of its body that were read."""
+    """A request, noted when it arrives; *length* is its Content-Length.
+
+    *size* is the bytes of its body that were read, and *status* the answer, in the end.
+    """
 
     method: str
     path: str
-    size: int
-    status: int
     content_range: str | None
     length: int
-
-    def __str__(self) -> str:
-        kind = "session" if "/uploads/" in self.path and self.path[-1] != "/" else ""
-        return f"{self.method} {kind}".strip()
+    size: int = 0
+    status: int = 0
 
 
 Scripted = Union[Answer, Callable[[Incoming], Union[Answer, None]]]
@@ -248,18 +247,13 @@ class Handler(BaseHTTPRequestHandler):
         query = dict(parse_qsl(parts.query))
         request = Incoming(method, parts.path, query, dict(self.headers), length, read)
         registry = self.server.registry
-        answer = registry.answer(request) if parts.path != "/v2/" else Answer(200)
+        seen = Seen(method, parts.path, self.headers.get("Content-Range"), length)
         if parts.path != "/v2/":
-            registry.seen.append(
-                Seen(
-                    method,
-                    parts.path,
-                    count,
-                    answer.status,
-                    self.headers.get("Content-Range"),
-                    length,
-                )
-            )
+            registry.seen.append(seen)
+            answer = registry.answer(request)
+        else:
+            answer = Answer(200)
+        seen.size, seen.status = count, answer.status
         self.close_connection = count < length or answer.status == 0
         if answer.status == 0:
             linger = struct.pack("ii", 1, 0)
@@ -276,6 +270,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
             if "Content-Length" not in answer.headers:
                 self.send_header("Content-Length", str(len(answer.body)))
+            if self.close_connection:
+                self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(answer.body)
 

@@ -89,7 +89,7 @@ class Uploader:
     def _mount(
         self, descriptor: Descriptor, sources: Sequence[str]
     ) -> tuple[Outcome, Upload | None]:
-        """MOUNTED, or UPLOADED for what must be sent; with it a session, if one is open.
+        """MOUNTED, or UPLOADED for what must be sent, with the session if there is one.
 
         Only the first of *sources* is tried: what keeps a registry from mounting
         rarely depends on the source, and each try costs a request.
