@@ -19,7 +19,7 @@ from .secrets import add_credential_options
 if TYPE_CHECKING:
     from ..cache import Cache, Pins
     from ..oci import Platform
-    from ..pull import PulledImage
+    from ..pull import PulledImage, PullSource
     from ..reference import Reference
     from .session import Session
 
@@ -198,14 +198,13 @@ def _pull_one(
     args: Namespace,
 ) -> PulledImage:
     from ..oci import Platform
+    from ..pull import pull_image
 
     started = time.monotonic()
     default = Platform("linux", "amd64") if _form(args) == "docker-archive" else None
-    image = pull_to_cache(
+    image = pull_image(
+        source_of(reference, connections, cache, pins),
         reference,
-        connections,
-        cache,
-        pins=pins,
         platforms=chosen_platforms(args.platform),
         default=default,
     )
@@ -214,20 +213,14 @@ def _pull_one(
     return image
 
 
-def pull_to_cache(
-    reference: Reference,
-    connections: Connections,
-    cache: Cache,
-    *,
-    pins: Pins,
-    platforms: Sequence[Platform] = (),
-    default: Platform | None = None,
-) -> PulledImage:
-    """Make *cache* hold *reference*; raises what `pull_image` does."""
-    from ..pull import PullSource, pull_image
+def source_of(
+    reference: Reference, connections: Connections, cache: Cache, pins: Pins
+) -> PullSource:
+    """Where *reference* is pulled from, into *cache*."""
+    from ..pull import PullSource
 
     session = connections.session
-    source = PullSource(
+    return PullSource(
         connections.client(reference.registry),
         reference.repository,
         cache,
@@ -236,7 +229,6 @@ def pull_to_cache(
         session.on_event,
         connections.settings(reference.registry).jobs,
     )
-    return pull_image(source, reference, platforms=platforms, default=default)
 
 
 def _report(image: PulledImage, seconds: float, args: Namespace) -> None:

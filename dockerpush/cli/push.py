@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Optional, Sequence
 
 from ..errors import Cancelled, PusherError, SomeFailed, Unauthorized, UsageError
 from . import exits, output, prompts
+from .cached import open_pushed
 from .connect import Connections, add_connection_options, add_transfer_options
 from .login import typed_credentials
 from .options import platform
 from .secrets import add_credential_options
-from .sources import STDIN, ForwardSource, Source, open_source
+from .sources import STDIN, ForwardSource, Source
 from .target import add_target_options, infer, named, one_at_a_time
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="a tar archive, plain or compressed; a directory; - for standard input",
+        help="a tar archive, plain or compressed; a directory; - for standard input; "
+        "or an image by its reference, which is pulled when the cache lacks it",
     )
     _add_selection(parser)
     add_target_options(parser)
@@ -106,10 +108,8 @@ def _add_result(parser: ArgumentParser) -> None:
 def run(args: Namespace, session: Session) -> int:
     """Push what *args* name; the exit code."""
     with ExitStack() as stack:
-        source = stack.enter_context(
-            open_source(args.source, session.cancellation, runtime=args.runtime)
-        )
         connections = stack.enter_context(Connections(args, session))
+        source = stack.enter_context(open_pushed(args, connections))
         jobs = _jobs(source, args, connections)
         if args.dry_run:
             return _dry_run(source, jobs, connections, args)

@@ -12,15 +12,16 @@ if TYPE_CHECKING:
     from ..archive import Archive, StoredImage
     from ..archive.forward import ForwardArchive
     from ..cancellation import Cancellation
+    from ..pull.cached import CachedArchive
     from ..push import BlobForecast, PushOptions, PushResult, PushTarget
 
 STDIN = "-"
 
 
 class PlainSource:
-    """A plain tar or a directory."""
+    """A plain tar or a directory, or an image of the cache."""
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive | CachedArchive) -> None:
         self._archive = archive
 
     @property

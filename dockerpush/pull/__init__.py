@@ -23,7 +23,7 @@ from .fetch import PullSource, fetch_blob, fetch_document
 from .model import PulledImage
 from .narrow import narrowed
 
-__all__ = ["PullSource", "PulledImage", "pull_image"]
+__all__ = ["PullSource", "PulledImage", "cached_image", "pull_image"]
 
 DOCUMENTS_LIMIT = 2000
 """Manifests that one image may name; the largest of indexes have a few dozen."""
@@ -52,6 +52,36 @@ def pull_image(
         received, blobs = _fetch_blobs(source, documents)
     source.cache.record(str(reference), root)
     return PulledImage(reference, root, chosen, blobs, received)
+
+
+def cached_image(
+    source: PullSource, reference: Reference, *, platforms: Sequence[Platform] = ()
+) -> PulledImage | None:
+    """What the cache holds of *reference*, without asking whether it has changed.
+
+    None unless all of it is there, or all that is for *platforms*. Raises NotFound, and
+    what `pull_image` raises when an index has to be asked for its platforms.
+    """
+    cache = source.cache
+    found = cache.find(str(reference))
+    if found is None:
+        return None
+    source.pins.add(cache.reachable(found.root))
+    if cache.read_document(found.root) is None:
+        return None
+    chosen = narrowed(source, found.root, platforms) if platforms else found.root
+    needed = cache.reachable(chosen).values()
+    if not all(_is_there(source, descriptor) for descriptor in needed):
+        return None
+    cache.record(str(reference), found.root)
+    blobs = sum(not is_document(descriptor) for descriptor in needed)
+    return PulledImage(reference, found.root, chosen, blobs, 0)
+
+
+def _is_there(source: PullSource, descriptor: Descriptor) -> bool:
+    if is_document(descriptor):
+        return source.cache.read_document(descriptor) is not None
+    return source.cache.has(descriptor) or bool(descriptor.urls)
 
 
 def _root(source: PullSource, reference: Reference) -> Descriptor:
