@@ -294,9 +294,13 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
         with contextlib.suppress(OSError):
             if sock is not None:
                 sock.settimeout(self._dialer.timeout)
-        if self._cut is not None and self.sock is not None:
+        if self.sock is not None and (self._cut is not None or self._is_forwarded()):
             self.sock.close()  # for real when the answer was read
             self.sock = None
+
+    def _is_forwarded(self) -> bool:
+        """True for plain HTTP through a proxy: tinyproxy hangs up and does not say."""
+        return self.proxy is not None and not self._tunnel_host
 
     def _wait_at_most(self, seconds: float) -> None:
         self.timeout = seconds

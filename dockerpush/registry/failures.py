@@ -96,6 +96,14 @@ def proxy_failure(proxy: str, error: OSError) -> NetworkError:
     return NetworkError(text)
 
 
+def proxy_wants_password(proxy: str) -> NetworkError:
+    """The *proxy* (``host:port``) answered 407 to a request in plain HTTP."""
+    return NetworkError(
+        f"the proxy {proxy} wants another user or password (407): name it as "
+        "http://USER:PASSWORD@HOST:PORT"
+    )
+
+
 def translated(request: str, where: str, error: Exception) -> NetworkError:
     """Any other failure of sockets, http.client or urllib3 during *request*."""
     cause = _root(error)

@@ -28,7 +28,7 @@ from ..errors import NetworkError, PusherError
 from ..oci import JSON_LIMIT
 from .connections import Dialer, Piece, WatchedPool, WatchedTLSPool, watch_tls
 from .debug import show_url
-from .failures import translated
+from .failures import proxy_wants_password, translated
 from .origins import Address, Nearness, Origin, Place, Resolver, allowed_from, nearness
 from .origins import resolve as resolve_by_system
 
@@ -144,7 +144,11 @@ class Transport:
             raise translated(label, place.origin.host_port, e) from e
         except ValueError as e:  # a header or a URL that http.client refuses
             raise NetworkError(f"{label}: cannot be sent: {e}") from e
-        return Response(raw, method, url, self._cancellation)
+        response = Response(raw, method, url, self._cancellation)
+        if response.status == 407 and proxy is not None:
+            response.close()
+            raise proxy_wants_password(_without_user(proxy).rpartition("//")[2])
+        return response
 
     def _timeouts(self, method: str) -> Timeout:
         slow = method in ("PUT", "PATCH")
