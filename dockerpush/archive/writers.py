@@ -121,7 +121,7 @@ def write_directory(
     directory with something else in it, StateError when another run holds the index,
     and what `BlobStore.copy` raises.
     """
-    before = read_index(path)
+    read_index(path)
     for blob in _all_blobs(images).values():
         final = path / path_of(blob.digest)
         if not (final.is_file() and final.stat().st_size == blob.size):
@@ -129,7 +129,7 @@ def write_directory(
             with replacing(final) as file:
                 store.copy(blob, file.write)
     with locked(path / ".index.lock", timeout=LOCK_TIMEOUT):
-        after = _merged(read_index(path) if before else None, _index(images))
+        after = _merged(read_index(path), _index(images))
         _replace(path / "oci-layout", LAYOUT)
         _replace(path / "index.json", after.to_bytes())
 
