@@ -26,6 +26,7 @@ COMMANDS = {
     "cache": "list, verify and prune what was pulled",
     "inspect": "show the images of an archive",
     "copy": "copy an image from one registry into another",
+    "sync": "copy many images, as a list says",
     "verify": "prove that a registry holds what an archive holds",
     "serve": "run a registry on this machine",
     "check": "try what a push to a repository would need",

@@ -1,0 +1,286 @@
+"""``sync FILE``: many images, as a list says."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
+
+from ..errors import PusherError, SomeFailed, UsageError
+from . import exits, output
+from .connect import Connections
+from .copy import add_selection, platforms
+from .sides import add_side_options, source_connections, target_arguments
+
+if TYPE_CHECKING:
+    from ..sync import SyncItem
+    from ..syncfile import Defaults, SyncEntry, SyncList
+    from .session import Session
+
+STDIN = "-"
+_LIMIT = 4 * 1024 * 1024  # bytes of a list that are read
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments of ``sync``."""
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="lines 'SRC [DST]', or JSON (also skopeo's form); - for standard input",
+    )
+    parser.add_argument(
+        "place",
+        metavar="DST",
+        nargs="?",
+        help="HOST[/PREFIX] for images without a target of their own",
+    )
+    parser.add_argument(
+        "--scoped", action="store_true", help="below DST by their full names"
+    )
+    add_selection(parser)
+    parser.add_argument(
+        "--on-exists",
+        choices=("compare", "skip", "error"),
+        default="compare",
+        help="what to do with a tag that the target has: copy it when its digest is "
+        "another one, leave it, or fail (default: compare)",
+    )
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        default="0/1",
+        help="only the I-th of N shares of the list, for as many machines",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would be done, copy nothing"
+    )
+    parser.add_argument("--json", action="store_true", help="a report as one object")
+    parser.add_argument("--format", choices=("json",), help=SUPPRESS)
+    add_side_options(parser)
+
+
+def run(args: Namespace, session: Session) -> int:
+    """Do what the list says; the exit code."""
+    from ..syncfile import Shard
+
+    shard = Shard.parse(args.shard)
+    wanted = _read_list(args)
+    entries = [entry for entry in wanted.entries if shard.takes(entry)]
+    started = time.monotonic()
+    with ExitStack() as stack:
+        run = _Run(wanted, entries, args, session, stack)
+        items = run.plan()
+        if not args.dry_run:
+            items = run.copy(items)
+    session.end_progress()
+    _report(items, time.monotonic() - started, args)
+    return _code(items)
+
+
+def _read_list(args: Namespace) -> SyncList:
+    """The whole list, checked; every mistake is told with its line."""
+    from ..syncfile import SyncListError, parse_lines
+    from ..syncjson import is_json, parse_document
+
+    name, text = _content(args.file)
+    defaults = _defaults(args)
+    try:
+        if is_json(text):
+            return parse_document(text, name, defaults, os.environ)
+        return parse_lines(text, name, defaults)
+    except SyncListError as error:
+        for problem in error.problems:
+            output.say(f"{name}:{problem.line}: {problem.text}")
+        raise
+
+
+def _content(file: str) -> tuple[str, str]:
+    """What the list is called in messages, and its text. Raises PusherError."""
+    try:
+        if file == STDIN:
+            raw = sys.stdin.buffer.read(_LIMIT + 1)
+        else:
+            with Path(file).open("rb") as opened:
+                raw = opened.read(_LIMIT + 1)
+    except OSError as error:
+        raise PusherError(f"{file}: cannot be read: {error.strerror}") from error
+    name = "standard input" if file == STDIN else file
+    if len(raw) > _LIMIT:
+        raise UsageError(f"{name}: more than {_LIMIT} bytes; is it a list of images?")
+    try:
+        return name, raw.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name}: not a text in UTF-8: {error.reason}") from error
+
+
+def _defaults(args: Namespace) -> Defaults:
+    from ..reference import Place
+    from ..syncfile import Defaults, OnExists
+
+    place = Place.parse(args.place) if args.place else None
+    return Defaults(
+        place,
+        args.scoped,
+        platforms(args.platform),
+        args.referrers,
+        OnExists(args.on_exists),
+    )
+
+
+class _Run:
+    """Every connection of one run, opened before there are threads."""
+
+    def __init__(
+        self,
+        wanted: SyncList,
+        entries: Sequence[SyncEntry],
+        args: Namespace,
+        session: Session,
+        stack: ExitStack,
+    ) -> None:
+        from ..sync import Share
+
+        self._entries = entries
+        self._session = session
+        self._quiet = args.quiet
+        self._sources = stack.enter_context(source_connections(args, session))
+        self._targets = stack.enter_context(
+            Connections(target_arguments(args), session)
+        )
+        for connections in (self._sources, self._targets):
+            _apply(wanted.hosts, connections)
+        self._from = {
+            registry: self._sources.client(registry)
+            for registry in sorted({entry.source.registry for entry in entries})
+        }
+        self._to = {
+            registry: self._targets.client(registry)
+            for registry in sorted({entry.target.registry for entry in entries})
+        }
+        budget = {
+            **{name: self._sources.settings(name).jobs for name in self._from},
+            **{name: self._targets.settings(name).jobs for name in self._to},
+        }
+        self._jobs = wanted.parallel or max(budget.values(), default=1)
+        self._share = Share(budget)
+        self._lock = threading.Lock()  # guards _targets, and stderr
+
+    def plan(self) -> list[SyncItem]:
+        """What is to be done."""
+        from ..sync import Planner
+
+        cancellation = self._session.cancellation
+        planner = Planner(
+            self._from, self._to, self._share, cancellation, jobs=self._jobs
+        )
+        return planner.plan(self._entries)
+
+    def copy(self, items: Sequence[SyncItem]) -> list[SyncItem]:
+        """What was done."""
+        from ..sync import copy_all
+
+        return copy_all(
+            items,
+            self._copy,
+            self._say,
+            cancellation=self._session.cancellation,
+            jobs=self._jobs,
+        )
+
+    def _copy(self, item: SyncItem) -> SyncItem:
+        """A worker thread's work."""
+        from ..copy import CopyOptions, CopySource, copy_image
+        from ..sync import Action
+
+        target = item.target
+        with ExitStack() as stack:
+            with self._lock:
+                place = stack.enter_context(self._targets.target(target))
+            result = copy_image(
+                CopySource(self._from[item.source.registry], item.source.repository),
+                place,
+                str(item.digest or item.source.digest or item.source.tag),
+                tags=[str(name) for name in (target.digest, target.tag) if name],
+                options=CopyOptions(
+                    item.entry.platforms, item.entry.referrers, self._jobs
+                ),
+                share=self._share,
+            )
+        item = replace(item, digest=result.descriptor.digest, sent=result.sent)
+        if not result.manifests:
+            return replace(item, action=Action.SKIP, why="unchanged")
+        return item
+
+    def _say(self, item: SyncItem) -> None:
+        from ..sync import Action
+
+        with self._lock:
+            if item.action is Action.FAILED:
+                output.say(f"failed: {item.target}: {item.why}")
+            elif item.action is Action.COPY and not self._quiet:
+                size = output.size_text(item.sent)
+                output.say(f"copied {item.source} to {item.target}: {size}")
+
+
+def _apply(hosts: Mapping[str, Mapping[str, object]], connections: Connections) -> None:
+    """Have the settings of the list count as those of the configuration do."""
+    known = connections.config.registries
+    merged = {name: {**known.get(name, {}), **value} for name, value in hosts.items()}
+    connections.config = replace(connections.config, registries={**known, **merged})
+
+
+def _report(items: Sequence[SyncItem], seconds: float, args: Namespace) -> None:
+    counts = Counter(item.action.value for item in items)
+    if args.json or args.format:
+        output.json_result(
+            {
+                "images": [_record(item) for item in items],
+                **{name: counts[name] for name in ("copy", "skip")},
+                **{name: counts[name] for name in ("missing", "failed")},
+                "bytes": sum(item.sent for item in items),
+                "seconds": round(seconds, 3),
+                "dryRun": args.dry_run,
+            }
+        )
+        return
+    rows = [(i.action.value, str(i.source), str(i.target), i.why) for i in items]
+    if not args.dry_run:
+        rows = [row for row in rows if row[0] in ("missing", "failed")]
+    if rows:
+        output.table([("ACTION", "SOURCE", "TARGET", "WHY"), *rows])
+    sent = output.size_text(sum(item.sent for item in items))
+    words = ("to copy", "unchanged") if args.dry_run else ("copied", "unchanged")
+    output.result(
+        f"{counts['copy']} {words[0]}, {counts['skip']} {words[1]}, "
+        f"{counts['missing']} missing, {counts['failed']} failed"
+        + ("" if args.dry_run else f"; {sent} in {seconds:.1f} s")
+    )
+
+
+def _record(item: SyncItem) -> dict[str, Any]:
+    return {
+        "line": item.entry.line,
+        "source": str(item.source),
+        "target": str(item.target),
+        "action": item.action.value,
+        "digest": item.digest,
+        "why": item.why,
+        "bytes": item.sent,
+    }
+
+
+def _code(items: Sequence[SyncItem]) -> int:
+    from ..sync import Action
+
+    bad = [i for i in items if i.action in (Action.MISSING, Action.FAILED)]
+    if bad:
+        names = ", ".join(str(item.target) for item in bad[:5])
+        raise SomeFailed(f"{len(bad)} of {len(items)} images failed: {names}")
+    return exits.DONE

@@ -1,0 +1,246 @@
+"""What a list of images to be copied says. Pure.
+
+Three forms: plain lines ``SRC [DST]``; our own JSON; and skopeo's, as JSON. All of a
+list is read before anything else happens, and every mistake in it is told, with its
+line. A source that names neither tag nor digest means ``latest``, as everywhere, unless
+there are rules for tags: then it is a repository.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import Callable, Iterable, Mapping, Sequence
+
+from .errors import InvalidReference, UsageError
+from .oci import Platform
+from .reference import Place, Reference
+
+DOCKER = "docker://"
+_ARCHIVES = ("oci:", "oci-archive:", "docker-archive:", "dir:", "./", "/")
+
+
+class OnExists(enum.Enum):
+    """What happens when the target has the tag already."""
+
+    COMPARE = "compare"
+    """Copy when the digest is another one."""
+    SKIP = "skip"
+    """Leave it as it is, without asking what it holds."""
+    ERROR = "error"
+    """Fail when the digest is another one."""
+
+
+@dataclass(frozen=True)
+class TagRules:
+    """Which tags of a repository are meant.
+
+    *allow* and *deny* match whole tags; an empty *allow* takes all. *newest* keeps the
+    highest so many, numbers in a tag compared as numbers; None keeps all. *versions*
+    says of a tag whether its version is meant; None takes all.
+    """
+
+    allow: tuple[re.Pattern[str], ...] = ()
+    deny: tuple[re.Pattern[str], ...] = ()
+    newest: int | None = None
+    versions: Callable[[str], bool] | None = None
+
+    def choose(self, tags: Iterable[str]) -> list[str]:
+        """Those of *tags* that are meant, in their order."""
+        found = [
+            tag
+            for tag in tags
+            if (not self.allow or any(rule.fullmatch(tag) for rule in self.allow))
+            and not any(rule.fullmatch(tag) for rule in self.deny)
+            and (self.versions is None or self.versions(tag))
+        ]
+        if self.newest is None:
+            return found
+        kept = set(sorted(found, key=version_key)[-self.newest :])
+        return [tag for tag in found if tag in kept]
+
+
+def version_key(tag: str) -> tuple[tuple[int, int, str], ...]:
+    """Sorts ``1.9`` before ``1.10``, and ``1.10-rc1`` before ``1.10``."""
+    parts = re.findall(r"\d+|[A-Za-z]+", tag)
+    key = [(2, int(p), "") if p.isdigit() else (0, 0, p.lower()) for p in parts]
+    return (*key, (1, 0, ""))
+
+
+@dataclass(frozen=True)
+class SyncEntry:
+    """One line of the list: an image, or with *tags* a repository.
+
+    *line* counts from 1. An empty *platforms* takes all.
+    """
+
+    line: int
+    source: Reference
+    target: Reference
+    tags: TagRules | None = None
+    platforms: tuple[Platform, ...] = ()
+    referrers: bool = False
+    on_exists: OnExists = OnExists.COMPARE
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What counts for the lines that say nothing else.
+
+    *place* is where images without a target go: below it by the last part of their
+    name, or with *scoped* by their full name, the registry's included.
+    """
+
+    place: Place | None = None
+    scoped: bool = False
+    platforms: tuple[Platform, ...] = ()
+    referrers: bool = False
+    on_exists: OnExists = OnExists.COMPARE
+
+
+@dataclass(frozen=True)
+class SyncList:
+    """A list without mistakes; *hosts* are settings by registry."""
+
+    entries: tuple[SyncEntry, ...]
+    hosts: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    parallel: int | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A mistake, and the line that it is in."""
+
+    line: int
+    text: str
+
+
+class SyncListError(UsageError):
+    """A list has *problems*; nothing of it may be done."""
+
+    def __init__(self, name: str, problems: Sequence[Problem]) -> None:
+        self.name = name
+        self.problems = tuple(sorted(problems, key=lambda problem: problem.line))
+        count = len(self.problems)
+        super().__init__(
+            f"{name}: {count} mistake{'s' * (count > 1)}, nothing was copied: line "
+            f"{self.problems[0].line}: {self.problems[0].text}"
+        )
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of *count* shares of a list, by *number*; 0 and *count* are the same one."""
+
+    number: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """``3/8``. Raises UsageError."""
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        if match is None or not 0 <= int(match[1]) <= int(match[2]) or match[2] == "0":
+            raise UsageError(
+                f"--shard: wanted I/N, I from 1 to N or from 0 to N-1: {text!r:.80}"
+            )
+        return cls(int(match[1]), int(match[2]))
+
+    def takes(self, entry: SyncEntry) -> bool:
+        """True when *entry* is in this share: by its target, wherever it stands."""
+        digest = hashlib.sha256(str(entry.target).encode()).digest()
+        return (
+            int.from_bytes(digest[:8], "big") % self.count == self.number % self.count
+        )
+
+
+def parse_reference(text: str) -> Reference:
+    """*text*, also with ``docker://`` before it. Raises InvalidReference."""
+    return Reference.parse(text[len(DOCKER) * text.startswith(DOCKER) :])
+
+
+def target_of(source: Reference, text: str | None, defaults: Defaults) -> Reference:
+    """Where *source* goes: to *text*, else below the default place; under its tag.
+
+    Raises InvalidReference, which says what to do.
+    """
+    if text is not None:
+        if text.startswith(_ARCHIVES):
+            raise InvalidReference(
+                f"{text!r:.200}: targets are in registries; dockerpush pull -o writes "
+                "archives and directories"
+            )
+        target = parse_reference(text)
+    elif defaults.place is None:
+        raise InvalidReference("it has no target, and the command gave no DST")
+    else:
+        full = f"{source.registry}/{source.repository}".replace(":", "-")
+        last = source.repository.rpartition("/")[2]
+        target = defaults.place.reference(full if defaults.scoped else last)
+    if target.tag or target.digest:
+        return target
+    return Reference(
+        target.registry,
+        target.repository,
+        source.tag,
+        None if source.tag else source.digest,
+    )
+
+
+def parse_lines(text: str, name: str, defaults: Defaults) -> SyncList:
+    """A plain list; ``#`` starts a comment. Raises SyncListError about *name*."""
+    entries, problems = [], []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = re.sub(r"(^|\s)#.*", "", line).split()
+        if not words:
+            continue
+        try:
+            entries.append(_line_entry(number, words, defaults))
+        except InvalidReference as error:
+            problems.append(Problem(number, str(error)))
+    return checked(SyncList(tuple(entries)), name, problems)
+
+
+def _line_entry(number: int, words: Sequence[str], defaults: Defaults) -> SyncEntry:
+    if len(words) > 2:
+        raise InvalidReference(f"wanted SRC [DST], got {len(words)} words")
+    source = tagged(parse_reference(words[0]))
+    target = target_of(source, words[1] if len(words) > 1 else None, defaults)
+    return SyncEntry(
+        number,
+        source,
+        target,
+        platforms=defaults.platforms,
+        referrers=defaults.referrers,
+        on_exists=defaults.on_exists,
+    )
+
+
+def tagged(source: Reference) -> Reference:
+    """*source* as an image: ``latest`` when it has neither tag nor digest."""
+    named = source.tag or source.digest
+    return source if named else source.with_tag("latest")
+
+
+def checked(found: SyncList, name: str, problems: Iterable[Problem]) -> SyncList:
+    """*found*, when there are no *problems* and no target is written twice.
+
+    Raises SyncListError.
+    """
+    problems = list(problems)
+    first: dict[str, int] = {}
+    for entry in found.entries:
+        line = first.setdefault(str(entry.target), entry.line)
+        if line != entry.line or entry.source == entry.target:
+            why = (
+                f"has the target of line {line}"
+                if line != entry.line
+                else "is its own target"
+            )
+            problems.append(Problem(entry.line, f"{entry.source} {why}"))
+    if not found.entries and not problems:
+        problems.append(Problem(1, "no images in it"))
+    if problems:
+        raise SyncListError(name, problems)
+    return found

@@ -1,0 +1,337 @@
+"""Lists of images: what they mean, and every mistake with its line."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dockerpush.errors import InvalidJSON, UsageError
+from dockerpush.oci import Platform
+from dockerpush.reference import Place, Reference
+from dockerpush.semver import parse_range
+from dockerpush.syncfile import (
+    Defaults,
+    OnExists,
+    Shard,
+    SyncEntry,
+    SyncListError,
+    TagRules,
+    parse_lines,
+    version_key,
+)
+from dockerpush.syncjson import is_json, lines_of, parse_document
+
+TO = Defaults(Place("m.test", "mirror"))
+
+
+def lines(text: str, defaults: Defaults = TO):
+    return parse_lines(text, "list", defaults).entries
+
+
+def document(value, defaults: Defaults = TO, environ=None):
+    text = value if isinstance(value, str) else json.dumps(value)
+    return parse_document(text, "list", defaults, environ or {})
+
+
+def mistakes(value, **options) -> list[tuple[int, str]]:
+    with pytest.raises(SyncListError) as caught:
+        document(value, **options)
+    return [(problem.line, problem.text) for problem in caught.value.problems]
+
+
+class TestLines:
+    @pytest.mark.parametrize(
+        ("line", "source", "target"),
+        [
+            (
+                "alpine",
+                "docker.io/library/alpine:latest",
+                "m.test/mirror/alpine:latest",
+            ),
+            ("a.test/x/y:1", "a.test/x/y:1", "m.test/mirror/y:1"),
+            ("a.test/y:1 b.test/z", "a.test/y:1", "b.test/z:1"),
+            ("a.test/y:1 b.test/z:2", "a.test/y:1", "b.test/z:2"),
+            ("docker://a.test/y:1\tdocker://b.test/z", "a.test/y:1", "b.test/z:1"),
+            ("  a.test/y:1  # why", "a.test/y:1", "m.test/mirror/y:1"),
+        ],
+    )
+    def test_they_say_from_where_to_where(self, line, source, target):
+        (entry,) = lines(line)
+        assert (str(entry.source), str(entry.target)) == (source, target)
+
+    def test_a_digest_stays_one(self):
+        name = "a.test/y@sha256:" + "0" * 64
+        (entry,) = lines(name)
+        assert str(entry.target) == "m.test/mirror/y@sha256:" + "0" * 64
+
+    def test_scoped_names_keep_their_registry(self):
+        defaults = Defaults(Place("m.test"), scoped=True)
+        (entry,) = lines("a.test:5000/x/y:1", defaults)
+        assert str(entry.target) == "m.test/a.test-5000/x/y:1"
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("a.test/A:1", "A:1"),
+            ("a.test/y a b", "3 words"),
+            ("a.test/y:1 ./dir", "dockerpush pull -o"),
+            ("a.test/y:1 a.test/y:1", "its own target"),
+            ("a.test/y:1\na.test/z/y:1", "the target of line 1"),
+            ("# nothing", "no images"),
+        ],
+    )
+    def test_mistakes_are_explained(self, text, problem):
+        with pytest.raises(SyncListError, match=re.escape(problem)):
+            lines(text)
+
+    def test_without_a_place_every_line_needs_a_target(self):
+        with pytest.raises(SyncListError, match="no target"):
+            lines("a.test/y:1", Defaults())
+
+    @given(st.text(max_size=200))
+    def test_whatever_is_in_it_there_is_a_list_or_a_list_of_mistakes(self, text):
+        try:
+            assert lines(text)
+        except SyncListError as error:
+            assert all(problem.line >= 1 for problem in error.problems)
+
+
+class TestDocuments:
+    def test_the_whole_of_it(self):
+        found = document(
+            {
+                "version": 1,
+                "hosts": {"${HOST}": {"tls": "disabled"}},
+                "defaults": {
+                    "parallel": 4,
+                    "platforms": ["linux/amd64"],
+                    "referrers": True,
+                    "onExists": "skip",
+                },
+                "sync": [
+                    {"source": "a.test/x:1", "target": "${HOST}/x"},
+                    {
+                        "source": "a.test/y",
+                        "tags": {"allow": ["3"], "newest": 5},
+                        "platforms": [],
+                        "onExists": "error",
+                    },
+                ],
+            },
+            environ={"HOST": "r.test:5000"},
+        )
+        first, second = found.entries
+        assert found.parallel == 4
+        assert found.hosts == {"r.test:5000": {"plain_http": True}}
+        assert str(first.target) == "r.test:5000/x:1"
+        assert first.platforms == (Platform("linux", "amd64"),)
+        assert first.referrers and first.on_exists is OnExists.SKIP
+        assert str(second.target) == "m.test/mirror/y"
+        assert second.tags is not None and second.tags.newest == 5
+        assert second.platforms == () and second.on_exists is OnExists.ERROR
+
+    def test_every_mistake_has_its_line(self):
+        text = """{"version": 1,
+          "sync": [
+            {"source": "a.test/x:1",
+             "tags": {"allow": ["("], "newest": 0}},
+            {"source": "a.test/UP"},
+            {"source": "a.test/y", "onExists": "maybe", "targt": "b.test/y"},
+            {"source": "a.test/z:1", "target": "${NOWHERE}/z"},
+            7
+          ]}"""
+        found = mistakes(text)
+        assert [line for line, _ in found] == [3, 4, 4, 5, 6, 6, 7, 7, 8]
+        told = " ".join(text for _, text in found)
+        for word in (
+            *("a tag and rules for tags", "regular expression", "above 0", "UP"),
+            *("compare, skip, error", "unknown key", "${NOWHERE} is not set"),
+        ):
+            assert word in told
+
+    @pytest.mark.parametrize(
+        "value",
+        ["{", "[]", '{"version": 2, "sync": []}', '{"sync": {}}', "[" * 5000, "{}"],
+    )
+    def test_what_is_no_list_is_a_mistake(self, value):
+        assert is_json(value)
+        assert mistakes(value)
+
+    def test_a_list_that_is_broken_says_where(self):
+        assert mistakes('{"sync":\n[1,\n}')[0][0] == 3
+
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(
+                        (
+                            *("sync", "source", "target", "tags", "allow", "newest"),
+                            *("hosts", "defaults", "platforms", "images", "a.test"),
+                            *(
+                                "tls-verify",
+                                "images-by-semver",
+                                "onExists",
+                                "referrers",
+                            ),
+                        )
+                    ),
+                    inner,
+                    max_size=3,
+                )
+            ),
+            max_leaves=12,
+        )
+    )
+    def test_whatever_shape_it_has_nothing_breaks(self, value):
+        try:
+            assert document({"sync": value} if isinstance(value, list) else value)
+        except SyncListError as error:
+            assert error.problems
+
+    @given(
+        st.recursive(
+            st.none() | st.integers() | st.text(max_size=3),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+            ),
+        )
+    )
+    def test_every_value_has_a_line(self, value):
+        text = json.dumps(value, indent=1)
+        found = lines_of(text)
+        rows = text.split("\n")
+        for path, line in found.items():
+            if path and isinstance(path[-1], str):
+                assert json.dumps(path[-1]) in rows[line - 1]
+
+
+class TestSkopeosForm:
+    def test_the_whole_of_it(self):
+        digest = "sha256:" + "1" * 64
+        found = document(
+            {
+                "a.test:5000": {
+                    "images": {"all": [], "some": ["1.0", digest]},
+                    "images-by-tag-regex": {"nginx": r"^1\.13\.[12]$"},
+                    "images-by-semver": {"alpine": ">= 3.12.0"},
+                    "tls-verify": False,
+                    "cert-dir": "/certs",
+                }
+            }
+        )
+        names = [str(entry.source) for entry in found.entries]
+        assert names == [
+            "a.test:5000/all",
+            "a.test:5000/some:1.0",
+            f"a.test:5000/some@{digest}",
+            "a.test:5000/nginx",
+            "a.test:5000/alpine",
+        ]
+        tags = ["1.13.1", "1.13.10", "3.12.0", "3.9", "x"]
+        everything, _, _, nginx, alpine = (entry.tags for entry in found.entries)
+        assert everything.choose(tags) == tags
+        assert nginx.choose(tags) == ["1.13.1"]
+        assert alpine.choose(tags) == ["3.12.0"]
+        (settings,) = found.hosts.values()
+        assert settings["tls_verify"] is False and str(settings["cert_dir"]) == "/certs"
+
+    def test_a_pattern_matches_anywhere_as_in_skopeo(self):
+        found = document({"a.test": {"images-by-tag-regex": {"x": "rc"}}})
+        assert found.entries[0].tags.choose(["1-rc1", "1"]) == ["1-rc1"]
+
+    def test_credentials_are_refused_and_not_repeated(self):
+        value = {
+            "a.test": {
+                "images": {"x": []},
+                "credentials": {"username": "u", "password": "hush"},
+            }
+        }
+        ((_, text),) = mistakes(value)
+        assert "dockerpush login a.test" in text and "hush" not in text
+
+
+class TestTagRules:
+    def test_patterns_match_whole_tags(self):
+        rules = TagRules((re.compile(r"\d"),), (re.compile("3"),))
+        assert rules.choose(["1", "12", "3", "x1"]) == ["1"]
+
+    def test_the_newest_are_the_highest_in_the_order_of_the_list(self):
+        tags = ["1.9", "1.10", "1.10-rc1", "1.2", "0.99"]
+        ordered = sorted(tags, key=version_key)
+        assert ordered == ["0.99", "1.2", "1.9", "1.10-rc1", "1.10"]
+        assert TagRules(newest=3).choose(tags) == ["1.9", "1.10", "1.10-rc1"]
+
+    @given(st.lists(st.text("ab.-_01", max_size=6), unique=True), st.integers(1, 5))
+    def test_never_more_than_asked_for(self, tags, newest):
+        assert len(TagRules(newest=newest).choose(tags)) == min(newest, len(tags))
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "outside"),
+    [
+        (">= 3.12.0", ["3.12.0", "v4"], ["3.11.9", "3.12.0-rc1", "x"]),
+        (">1.2, <2", ["1.3", "1.9.9"], ["1.2", "1.2.5", "2.0"]),
+        ("~1.2.3", ["1.2.3", "1.2.9"], ["1.3.0", "1.2.2"]),
+        ("^1.2", ["1.2.0", "1.9"], ["2.0", "1.1"]),
+        ("^0.2.3", ["0.2.3", "0.2.9"], ["0.3.0"]),
+        ("1.2.x || 3", ["1.2.7", "3.1.4"], ["1.3", "4"]),
+        ("1.2 - 1.4", ["1.2.0", "1.4.9"], ["1.5"]),
+        ("!=1.2.3", ["1.2.4"], ["1.2.3"]),
+        ("<=1.2", ["1.2.9", "1.0"], ["1.3"]),
+        (">=1.0.0-rc1", ["1.0.0-rc2", "1.0.0"], ["1.0.0-alpha"]),
+        ("*", ["0.0.1", "9"], ["9-rc1"]),
+    ],
+)
+def test_ranges_of_versions(text, inside, outside):
+    contains = parse_range(text)
+    assert [tag for tag in (*inside, *outside) if contains(tag)] == inside
+
+
+@pytest.mark.parametrize("text", ["", "x.y.z.w", ">=", "1.2 nonsense"])
+def test_what_is_no_range(text):
+    with pytest.raises(InvalidJSON):
+        parse_range(text)
+
+
+class TestShards:
+    @staticmethod
+    def entries(count: int) -> list[SyncEntry]:
+        source = Reference("a.test", "x", "1")
+        return [
+            SyncEntry(n, source, Reference("m.test", "x", f"t{n}"))
+            for n in range(count)
+        ]
+
+    @given(st.integers(1, 12), st.integers(0, 60))
+    def test_every_line_is_in_one_of_them(self, count, many):
+        shards = [Shard(number, count) for number in range(count)]
+        for entry in self.entries(many):
+            assert sum(shard.takes(entry) for shard in shards) == 1
+
+    def test_both_ways_of_counting_name_the_same_shares(self):
+        entries = self.entries(100)
+        first = [entry for entry in entries if Shard(0, 8).takes(entry)]
+        assert first == [entry for entry in entries if Shard(8, 8).takes(entry)]
+
+    def test_they_are_even(self):
+        entries = self.entries(4000)
+        sizes = [sum(Shard(n, 8).takes(e) for e in entries) for n in range(8)]
+        assert max(sizes) < 1.2 * min(sizes)
+
+    def test_a_line_stays_where_it_is_when_others_come(self):
+        shard = Shard(3, 8)
+        few = {e.target for e in self.entries(50) if shard.takes(e)}
+        assert few <= {e.target for e in self.entries(100) if shard.takes(e)}
+
+    @pytest.mark.parametrize("text", ["", "3", "9/8", "-1/8", "1/0", "a/b", "1/8/2"])
+    def test_nonsense_is_refused(self, text):
+        with pytest.raises(UsageError, match="--shard"):
+            Shard.parse(text)
