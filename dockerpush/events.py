@@ -87,9 +87,13 @@ class ManifestStored:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that the user should know, but that stops nothing."""
+    """Something that the user should know, but that stops nothing.
+
+    A *minor* one needs no action: who asked for quiet does not want it.
+    """
 
     text: str
+    minor: bool = False
 
 
 Event = Union[

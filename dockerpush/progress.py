@@ -118,14 +118,14 @@ class PlainProgress:
 
 
 class QuietProgress:
-    """Notices and nothing else."""
+    """Notices that may need action, and nothing else."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def __call__(self, event: Event) -> None:
-        """Write *event* if it is a notice."""
-        if isinstance(event, Notice):
+        """Write *event* if it is such a notice."""
+        if isinstance(event, Notice) and not event.minor:
             self._stream.write(message(event) + "\n")
             self._stream.flush()
 

@@ -142,7 +142,10 @@ class LayerMaker:
                 "space there, or set TMPDIR to a larger directory"
             )
         self.on_event(
-            Notice(f"layer {stored.digest.short} {why}: sent without compression")
+            Notice(
+                f"layer {stored.digest.short} {why}: sent without compression",
+                minor=True,
+            )
         )
         return self.window(planned)
 

@@ -140,7 +140,8 @@ class StreamPush:
             self.target.on_event(
                 Notice(
                     "raw layers were compressed, so the manifest has a new digest; "
-                    "--compress none keeps the old one"
+                    "--compress none keeps the old one",
+                    minor=True,
                 )
             )
         return plan

@@ -89,7 +89,10 @@ class Push:
             if error.code not in _UNKNOWN_BLOB or not (offers or self.known.held):
                 raise
         self.target.on_event(
-            Notice("the registry lost blobs that it was known to hold: sending them")
+            Notice(
+                "the registry lost blobs that it was known to hold: sending them",
+                minor=True,
+            )
         )
         known = self.known.doubted(offers, self.plan)
         return replace(self, known=known)._run(tags, {})
@@ -214,7 +217,7 @@ def store(
         if docker is None or not _refuses_type(error):
             raise
         target.on_event(
-            Notice("the registry refuses OCI manifests: stored as Docker's")
+            Notice("the registry refuses OCI manifests: stored as Docker's", minor=True)
         )
         root = docker
         _put(target, root, tags[0])
