@@ -32,7 +32,7 @@ SIDES = {
 TRANSFERS = {"push", "pull", "copy"}
 """What joins the sides."""
 
-FRONT = {"cli", "__main__", "__init__"}
+FRONT = {"cli", "api", "__main__", "__init__"}
 """Everything else is below the sides, and uses none of them."""
 
 HOMES = {

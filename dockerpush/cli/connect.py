@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Iterator
 
-from .. import __version__
 from .secrets import given_credentials
 
 if TYPE_CHECKING:
@@ -22,17 +19,12 @@ if TYPE_CHECKING:
     from ..registry.credential_helpers import CredentialHelpers
     from ..registry.credentials import Credentials, CredentialSource
     from ..registry.proxies import ProxySettings
-    from ..registry.retry import RetryPolicy
     from ..registry.store import AuthFile, CredentialStore
     from ..registry.tls import Trust
     from ..registry.transport import TransportSettings
     from ..settings import Config, Settings
     from ..state import StateDirectory
     from .session import Session
-
-log = logging.getLogger(__name__)
-
-CREDENTIALS_FILE = "credentials.json"
 
 _TRANSFER_KEYS = (
     "blob_chunk",
@@ -146,40 +138,23 @@ class Connections:
     @contextmanager
     def target(self, reference: Reference) -> Iterator[PushTarget]:
         """Where a push to *reference* goes, for one push."""
-        from ..push import PushTarget
-        from ..push.learned import LearnedLimits, limits_for
-        from ..push.uploader import Uploader
-        from ..registry.limits import default_limits
-        from ..registry.uploads import UploadSessions
-        from ..stores import KnownBlobs
+        from ..push.target import open_target
 
         settings = self.settings(reference.registry)
-        limits = limits_for(default_limits(reference.registry), settings.blob_chunk)
-        limits = replace(limits, pace=max(limits.pace, settings.chunk_delay))
-        client = self.client(reference.registry)
-        with self.session.cancellation.child() as cancellation:
-            uploader = Uploader(
-                client,
-                reference.repository,
-                LearnedLimits(limits),
-                _policy(settings),
-                cancellation=cancellation,
-                on_event=self.session.on_event,
-                sessions=UploadSessions(self.state.path / "uploads"),
-                rate=self._rate(settings),
-                pause=settings.layer_delay,
-            )
-            yield PushTarget(
-                client,
-                reference.repository,
-                uploader,
-                cancellation,
-                self.session.on_event,
-                KnownBlobs(self.state),
-            )
+        with open_target(
+            self.client(reference.registry),
+            reference,
+            settings,
+            cancellation=self.session.cancellation,
+            on_event=self.session.on_event,
+            state=self.state,
+            rate=self._rate(settings),
+        ) as target:
+            yield target
 
     def _new_client(self, registry: str) -> RegistryClient:
         from ..registry.client import RegistryClient
+        from ..registry.setup import retry_policy
 
         settings = self.settings(registry)
         return self._stack.enter_context(
@@ -188,71 +163,47 @@ class Connections:
                 self._transport(registry, settings),
                 self.session.cancellation,
                 credentials=self.credentials(registry),
-                policy=_policy(settings),
+                policy=retry_policy(settings),
                 on_event=self.session.on_event,
             )
         )
 
     def trust(self, registry: str, settings: Settings) -> Trust:
         """Whom to trust on the way to *registry* and where that leads."""
-        from ..registry.session import api_host
-        from ..registry.tls import Trust, TrustPlaces, TrustSettings
-        from ..system import home_directory
+        from ..registry.setup import trust_for
 
-        own = TrustSettings(
-            settings.cacert,
-            settings.cert,
-            settings.key,
-            settings.cert_dir,
-            settings.tls_verify,
-        )
-        return Trust(
-            {registry: own, api_host(registry): own},
-            own.for_other_hosts(),
-            TrustPlaces.from_environ(os.environ, home_directory(os.environ)),
-            on_event=self.session.on_event,
-        )
+        return trust_for(registry, settings, os.environ, on_event=self.session.on_event)
 
     def proxies(self, settings: Settings) -> ProxySettings:
         """Which proxies are in force."""
-        from ..registry.proxies import ProxySettings
+        from ..registry.setup import proxies_for
 
-        return ProxySettings.from_environ(os.environ, settings.proxy, settings.no_proxy)
+        return proxies_for(settings, os.environ)
 
     def _transport(self, registry: str, settings: Settings) -> TransportSettings:
-        from ..registry.transport import TransportSettings
+        from ..registry.setup import transport_for
 
-        proxies = self.proxies(settings)
-        for note in proxies.notes:
-            log.debug("%s", note)
-        return TransportSettings(
-            plain_http=settings.plain_http,
-            timeout=settings.timeout,
-            jobs=settings.jobs,
-            user_agent=f"dockerpush/{__version__}",
-            ssl_context=self.trust(registry, settings).ssl_context,
-            proxy_for=proxies.address_for,
+        return transport_for(
+            registry, settings, os.environ, on_event=self.session.on_event
         )
 
     def credentials(self, registry: str) -> CredentialSource:
         """Those of this run, else those that were stored. Raises UsageError."""
-        from ..registry.credential_files import CredentialFiles, CredentialPlaces
         from ..registry.credentials import anonymous
-        from ..system import home_directory, user_id
+        from ..registry.setup import stored_credentials
 
         given = self._given
         if self._args.no_creds:
             return anonymous
         if given is not None:
             return lambda registry, repository: given
-        places = CredentialPlaces.from_environ(
+        return stored_credentials(
+            self.settings(registry),
             os.environ,
-            home=home_directory(os.environ),
-            uid=user_id(),
-            own=self.state.path / CREDENTIALS_FILE,
-            authfile=self.settings(registry).authfile,
+            state=self.state.path,
+            cancellation=self.session.cancellation,
+            on_event=self.session.on_event,
         )
-        return CredentialFiles(places, self._helpers, on_event=self.session.on_event)
 
     def use(self, given: Credentials) -> None:
         """Go on with these credentials, which were asked for, and with new clients."""
@@ -263,6 +214,7 @@ class Connections:
 
     def credential_store(self, registry: str | None) -> CredentialStore | AuthFile:
         """Where login keeps what is for *registry*: our own file, or --authfile."""
+        from ..registry.setup import CREDENTIALS_FILE
         from ..registry.store import AuthFile, CredentialStore
 
         authfile = self.settings(registry).authfile
@@ -285,9 +237,3 @@ class Connections:
         if self._limiter is None:
             self._limiter = RateLimiter(settings.limit_rate)
         return self._limiter
-
-
-def _policy(settings: Settings) -> RetryPolicy:
-    from ..registry.retry import RetryPolicy
-
-    return RetryPolicy(attempts=settings.retry_times + 1, base=settings.retry_delay)

@@ -1,0 +1,335 @@
+"""The library: `push`, `pull`, `copy` and `connect` as plain functions.
+
+They keep no state: nothing is remembered between two calls, on disk or in memory, and
+nothing is printed. What happens is told to *on_event* (see `dockerpush.events`), from
+any thread. Another thread, or a signal handler, ends a call by ``cancel()`` of the
+*cancellation* that it was given; the call then raises Cancelled.
+
+Without *username* the credentials count that ``dockerpush login``, docker and podman
+have stored. Proxies and certificate authorities come from the usual places, *cacert*
+adds a file of authorities. Every error is a `PusherError`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Sequence, Union
+
+from .archive import Archive, open_archive, select_image
+from .archive.forward import is_forward, open_forward
+from .cache import Cache
+from .cancellation import Cancellation
+from .copy import CopyOptions, CopyResult, CopySource, copy_image
+from .errors import PusherError, UsageError
+from .events import OnEvent, ignore
+from .oci import Platform
+from .pull import PulledImage, PullSource, pull_image
+from .pull.export import DOCKER_ARCHIVE, FORMATS, export
+from .push import PushOptions, PushResult, PushTarget, push_image, push_stream
+from .push.target import open_target
+from .reference import Reference
+from .registry.client import PULL, PUSH, RegistryClient
+from .registry.credentials import Credentials, CredentialSource, Secret
+from .registry.setup import retry_policy, stored_credentials, transport_for
+from .settings import Config, Settings, resolve
+from .state import StateDirectory
+
+__all__ = [
+    "Archive",
+    "Cancellation",
+    "CopyOptions",
+    "CopyResult",
+    "Platform",
+    "PulledImage",
+    "PushOptions",
+    "PushResult",
+    "PusherError",
+    "Reference",
+    "RegistryClient",
+    "connect",
+    "copy",
+    "open_archive",
+    "pull",
+    "push",
+]
+
+StrPath = Union[str, "os.PathLike[str]"]
+AnyReference = Union[str, Reference]
+
+DEFAULT_PLATFORM = Platform("linux", "amd64")
+"""What a docker-archive gets of an index when nobody says more."""
+
+
+def push(
+    source: StrPath,
+    target: AnyReference,
+    *,
+    name: str | None = None,
+    username: str | None = None,
+    password: str | None = None,
+    plain_http: bool = False,
+    cacert: StrPath | None = None,
+    options: PushOptions = PushOptions(),  # noqa: B008 -- a frozen value
+    on_event: OnEvent = ignore,
+    cancellation: Cancellation | None = None,
+) -> PushResult:
+    """Push the image in the archive *source* to *target*; what the registry holds then.
+
+    *source* is the path of a tar, plain or compressed, of a pipe or of a directory;
+    *name* says which image when it holds several. A *target* without a tag gets
+    ``latest``. Raises NotFound, ArchiveError, RegistryError, NetworkError, Cancelled
+    and the like; then the tag was not moved.
+    """
+    reference = _parsed(target)
+    user = _User(username, password)
+    access = _Access(user, _settings(plain_http, cacert, options.jobs), on_event)
+    with ExitStack() as stack:
+        running = stack.enter_context(_running(cancellation))
+        client = stack.enter_context(access.client(reference.registry, PUSH, running))
+        place = stack.enter_context(
+            open_target(
+                client,
+                reference,
+                access.settings,
+                cancellation=running,
+                on_event=on_event,
+            )
+        )
+        return _push(os.fspath(source), name, place, reference, options)
+
+
+def pull(
+    source: AnyReference,
+    output: StrPath,
+    *,
+    form: str = DOCKER_ARCHIVE,
+    platforms: Sequence[Platform] = (),
+    cache: StrPath | None = None,
+    username: str | None = None,
+    password: str | None = None,
+    plain_http: bool = False,
+    cacert: StrPath | None = None,
+    jobs: int = 3,
+    on_event: OnEvent = ignore,
+    cancellation: Cancellation | None = None,
+) -> PulledImage:
+    """Write the image *source* to *output*, which gets its name when it is complete.
+
+    *form* is ``docker-archive``, ``oci-archive`` or ``oci-dir``. *platforms* narrows an
+    index; a docker-archive holds one, by default linux/amd64. *cache* is a directory of
+    blobs to keep for other pulls, None for a temporary one. Raises what `push` does,
+    UsageError for what *form* cannot hold, and NotFound for a platform.
+    """
+    if form not in FORMATS:
+        raise UsageError(f"no such form: {form!r:.80}, wanted {', '.join(FORMATS)}")
+    reference, path = _parsed(source), Path(output)
+    user = _User(username, password)
+    access = _Access(user, _settings(plain_http, cacert, jobs), on_event)
+    with ExitStack() as stack:
+        running = stack.enter_context(_running(cancellation))
+        store = Cache(Path(cache) if cache else _temporary(stack))
+        image = pull_image(
+            PullSource(
+                stack.enter_context(access.client(reference.registry, PULL, running)),
+                reference.repository,
+                store,
+                stack.enter_context(store.pins()),
+                running,
+                on_event,
+                jobs,
+            ),
+            reference,
+            platforms=platforms,
+            default=DEFAULT_PLATFORM if form == DOCKER_ARCHIVE else None,
+        )
+        export([image], store, path, form=form, cancellation=running)
+        return image
+
+
+def copy(
+    source: AnyReference,
+    target: AnyReference,
+    *,
+    source_username: str | None = None,
+    source_password: str | None = None,
+    username: str | None = None,
+    password: str | None = None,
+    plain_http: bool = False,
+    cacert: StrPath | None = None,
+    options: CopyOptions = CopyOptions(),  # noqa: B008 -- a frozen value
+    on_event: OnEvent = ignore,
+    cancellation: Cancellation | None = None,
+) -> CopyResult:
+    """Copy *source* to *target* from registry to registry, digests kept.
+
+    Nothing goes to the disk. *username* is for the registry of *target* alone; a
+    *target* without a tag gets that of the source. Raises what `push` does.
+    """
+    origin, reference = _parsed(source), _parsed(target, latest=False)
+    if not reference.tag:
+        reference = reference.with_tag(origin.tag or "latest")
+    settings = _settings(plain_http, cacert, options.jobs)
+    reader = _Access(_User(source_username, source_password), settings, on_event)
+    writer = _Access(_User(username, password), settings, on_event)
+    with ExitStack() as stack:
+        running = stack.enter_context(_running(cancellation))
+        from_client, to_client = (
+            stack.enter_context(access.client(one.registry, actions, running))
+            for access, one, actions in (
+                (reader, origin, PULL),
+                (writer, reference, PUSH),
+            )
+        )
+        place = stack.enter_context(
+            open_target(
+                to_client,
+                reference,
+                settings,
+                cancellation=running,
+                on_event=on_event,
+            )
+        )
+        return copy_image(
+            CopySource(from_client, origin.repository),
+            place,
+            str(origin.digest or origin.tag),
+            tags=[str(reference.tag)],
+            options=options,
+        )
+
+
+@contextmanager
+def connect(
+    registry: str,
+    *,
+    username: str | None = None,
+    password: str | None = None,
+    plain_http: bool = False,
+    cacert: StrPath | None = None,
+    actions: str = PULL,
+    on_event: OnEvent = ignore,
+    cancellation: Cancellation | None = None,
+) -> Iterator[RegistryClient]:
+    """A client of *registry* (``host[:port]``): one method for each of its endpoints.
+
+    *actions* is what its tokens are asked to allow: ``pull``, or ``pull,push``. Raises
+    InvalidReference for a *registry* that is none.
+    """
+    settings = _settings(plain_http, cacert, PushOptions().jobs)
+    access = _Access(_User(username, password), settings, on_event)
+    with ExitStack() as stack:
+        running = stack.enter_context(_running(cancellation))
+        yield stack.enter_context(access.client(registry, actions, running))
+
+
+@dataclass(frozen=True)
+class _User:
+    """Who we are, None for whoever was stored. Raises UsageError for half a pair."""
+
+    username: str | None
+    password: str | None
+
+    def __post_init__(self) -> None:
+        if (self.username is None) != (self.password is None):
+            raise UsageError("username and password go together")
+
+    @property
+    def credentials(self) -> Credentials | None:
+        if self.username is None or self.password is None:
+            return None
+        return Credentials(self.username, Secret(self.password), source="username")
+
+
+@dataclass(frozen=True)
+class _Access:
+    """How the clients of one call are made."""
+
+    user: _User
+    settings: Settings
+    on_event: OnEvent
+
+    @contextmanager
+    def client(
+        self, registry: str, actions: str, cancellation: Cancellation
+    ) -> Iterator[RegistryClient]:
+        with RegistryClient(
+            registry,
+            transport_for(registry, self.settings, os.environ, on_event=self.on_event),
+            cancellation,
+            credentials=self._credentials(cancellation),
+            policy=retry_policy(self.settings),
+            on_event=self.on_event,
+            actions=actions,
+        ) as client:
+            yield client
+
+    def _credentials(self, cancellation: Cancellation) -> CredentialSource:
+        given = self.user.credentials
+        if given is not None:
+            return lambda registry, repository: given
+        return stored_credentials(
+            self.settings,
+            os.environ,
+            state=StateDirectory.locate(os.environ).path,
+            cancellation=cancellation,
+            on_event=self.on_event,
+        )
+
+
+def _push(
+    source: str,
+    name: str | None,
+    place: PushTarget,
+    reference: Reference,
+    options: PushOptions,
+) -> PushResult:
+    tags = [str(reference.tag or reference.digest)]
+    if is_forward(source):
+        with open_forward(source, place.cancellation) as forward:
+            return push_stream(
+                place,
+                forward,
+                lambda images: select_image(images, name),
+                tags=tags,
+                options=options,
+            )
+    with open_archive(source) as archive:
+        image = select_image(archive.images, name)
+        return push_image(place, archive, image, tags=tags, options=options)
+
+
+def _parsed(reference: AnyReference, *, latest: bool = True) -> Reference:
+    if isinstance(reference, str):
+        reference = Reference.parse(reference)
+    if latest and not (reference.tag or reference.digest):
+        return reference.with_tag("latest")
+    return reference
+
+
+def _settings(plain_http: bool, cacert: StrPath | None, jobs: int) -> Settings:  # noqa: FBT001
+    """The built-in settings but for what the caller says."""
+    said = {
+        "plain_http": plain_http,
+        "cacert": Path(cacert) if cacert else None,
+        "jobs": jobs,
+    }
+    return resolve(said, {}, Config(Path()))
+
+
+def _temporary(stack: ExitStack) -> Path:
+    prefix = "dockerpush-"
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix)))
+
+
+@contextmanager
+def _running(cancellation: Cancellation | None) -> Iterator[Cancellation]:
+    """The caller's cancellation, or one of this call."""
+    if cancellation is not None:
+        yield cancellation
+        return
+    with Cancellation() as own:
+        yield own

@@ -1,0 +1,62 @@
+"""From settings to the place that a push goes to."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Iterator
+
+from ..cancellation import Cancellation
+from ..events import OnEvent
+from ..rate import RateLimiter
+from ..reference import Reference
+from ..registry.client import RegistryClient
+from ..registry.limits import default_limits
+from ..registry.setup import retry_policy
+from ..registry.uploads import UploadSessions
+from ..settings import Settings
+from ..state import StateDirectory
+from ..stores import KnownBlobs
+from .learned import LearnedLimits, limits_for
+from .transfer import PushTarget
+from .uploader import Uploader
+
+
+@contextmanager
+def open_target(
+    client: RegistryClient,
+    reference: Reference,
+    settings: Settings,
+    *,
+    cancellation: Cancellation,
+    on_event: OnEvent,
+    state: StateDirectory | None = None,
+    rate: RateLimiter | None = None,
+) -> Iterator[PushTarget]:
+    """Where a push to *reference* goes, for one push.
+
+    *state* is where upload sessions and known blobs are kept for other runs, None for
+    nowhere. *rate* is shared with others.
+    """
+    limits = limits_for(default_limits(reference.registry), settings.blob_chunk)
+    limits = replace(limits, pace=max(limits.pace, settings.chunk_delay))
+    with cancellation.child() as child:
+        uploader = Uploader(
+            client,
+            reference.repository,
+            LearnedLimits(limits),
+            retry_policy(settings),
+            cancellation=child,
+            on_event=on_event,
+            sessions=UploadSessions(state.path / "uploads") if state else None,
+            rate=rate,
+            pause=settings.layer_delay,
+        )
+        yield PushTarget(
+            client,
+            reference.repository,
+            uploader,
+            child,
+            on_event,
+            KnownBlobs(state) if state else None,
+        )

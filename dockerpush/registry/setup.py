@@ -1,0 +1,93 @@
+"""From settings and an environment to what a client needs: trust, proxies, users."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Mapping
+
+from .. import __version__
+from ..cancellation import Cancellation
+from ..events import OnEvent
+from ..settings import Settings
+from ..system import home_directory, user_id
+from .credential_files import CredentialFiles, CredentialPlaces
+from .credential_helpers import CredentialHelpers
+from .credentials import CredentialSource
+from .proxies import ProxySettings
+from .retry import RetryPolicy
+from .session import api_host
+from .tls import Trust, TrustPlaces, TrustSettings
+from .transport import TransportSettings
+
+log = logging.getLogger(__name__)
+
+CREDENTIALS_FILE = "credentials.json"
+"""Where ``login`` keeps what it was told, in the state directory."""
+
+
+def retry_policy(settings: Settings) -> RetryPolicy:
+    """How often a request is tried, and how long between."""
+    return RetryPolicy(attempts=settings.retry_times + 1, base=settings.retry_delay)
+
+
+def trust_for(
+    registry: str, settings: Settings, environ: Mapping[str, str], *, on_event: OnEvent
+) -> Trust:
+    """Whom to trust on the way to *registry* and where that leads."""
+    own = TrustSettings(
+        settings.cacert,
+        settings.cert,
+        settings.key,
+        settings.cert_dir,
+        settings.tls_verify,
+    )
+    return Trust(
+        {registry: own, api_host(registry): own},
+        own.for_other_hosts(),
+        TrustPlaces.from_environ(environ, home_directory(environ)),
+        on_event=on_event,
+    )
+
+
+def proxies_for(settings: Settings, environ: Mapping[str, str]) -> ProxySettings:
+    """Which proxies are in force."""
+    return ProxySettings.from_environ(environ, settings.proxy, settings.no_proxy)
+
+
+def transport_for(
+    registry: str, settings: Settings, environ: Mapping[str, str], *, on_event: OnEvent
+) -> TransportSettings:
+    """How to reach *registry*."""
+    proxies = proxies_for(settings, environ)
+    for note in proxies.notes:
+        log.debug("%s", note)
+    trust = trust_for(registry, settings, environ, on_event=on_event)
+    return TransportSettings(
+        plain_http=settings.plain_http,
+        timeout=settings.timeout,
+        jobs=settings.jobs,
+        user_agent=f"dockerpush/{__version__}",
+        ssl_context=trust.ssl_context,
+        proxy_for=proxies.address_for,
+    )
+
+
+def stored_credentials(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    state: Path,
+    cancellation: Cancellation,
+    on_event: OnEvent,
+) -> CredentialSource:
+    """What ``login`` (in the directory *state*), docker and podman have stored."""
+    places = CredentialPlaces.from_environ(
+        environ,
+        home=home_directory(environ),
+        uid=user_id(),
+        own=state / CREDENTIALS_FILE,
+        authfile=settings.authfile,
+    )
+    helpers = CredentialHelpers(environ, cancellation=cancellation)
+    return CredentialFiles(places, helpers, on_event=on_event)
