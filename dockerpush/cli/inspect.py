@@ -1,26 +1,99 @@
-"""``inspect ARCHIVE``: what an archive holds."""
+"""``inspect SOURCE``: what an archive holds, or an image of a registry."""
 
 from __future__ import annotations
 
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any, Iterator
 
+from ..errors import UsageError
 from . import exits, output
+from .connect import add_connection_options
+from .options import platform
+from .secrets import add_credential_options
 
 if TYPE_CHECKING:
     from ..archive.model import StoredBlob, StoredImage, StoredManifest
+    from ..reference import Reference
     from .session import Session
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments of ``inspect``."""
-    parser.add_argument("source", metavar="SOURCE", help="a tar archive or a directory")
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a tar archive, a directory, or an image in a registry by its reference",
+    )
     parser.add_argument("--json", action="store_true", help="as one JSON object")
     parser.add_argument("--format", choices=("json",), help=SUPPRESS)
+    add_credential_options(parser)
+    add_connection_options(parser)
+    _add_registry_options(parser)
+
+
+def _add_registry_options(parser: ArgumentParser) -> None:
+    """What shows an image of a registry; ``--config`` is the image's own here."""
+    parser.conflict_handler = "resolve"
+    group = parser.add_argument_group("an image in a registry")
+    group.add_argument(
+        "--platform",
+        type=platform,
+        metavar="OS/ARCH",
+        help="only this platform of a multi-platform image",
+    )
+    shown = group.add_mutually_exclusive_group()
+    shown.add_argument(
+        "--raw", action="store_true", help="the manifest or index, byte for byte"
+    )
+    shown.add_argument(
+        "--config",
+        dest="image_config",
+        action="store_true",
+        help="the config of the image, byte for byte",
+    )
+    parser.add_argument("--config-file", dest="config", metavar="FILE", help=SUPPRESS)
 
 
 def run(args: Namespace, session: Session) -> int:
-    """Show the images of an archive."""
+    """Show the images of an archive, or one of a registry."""
+    from .cached import image_name
+
+    reference = image_name(args.source)
+    if reference is not None:
+        return _run_remote(reference, args, session)
+    if args.raw or args.image_config or args.platform:
+        raise UsageError(
+            "--raw, --config and --platform are for an image in a registry, and "
+            f"{args.source!r:.200} is, or looks like, a file"
+        )
+    return _run_archive(args, session)
+
+
+def _run_remote(reference: Reference, args: Namespace, session: Session) -> int:
+    from . import remote
+    from .sides import SourceConnections
+
+    with SourceConnections(args, session) as connections:
+        client = connections.client(reference.registry)
+        jobs = connections.settings(reference.registry).jobs
+        reader = remote.RemoteReader(client, reference)
+        document = reader.chosen(args.platform)
+        if args.raw:
+            remote.show_raw(document.raw)
+            return exits.DONE
+        if args.image_config:
+            remote.show_raw(reader.config(document))
+            return exits.DONE
+        images = reader.images(document, session.cancellation, jobs=jobs)
+    record = remote.record_of(reference, document, images)
+    if args.json or args.format:
+        output.json_result(record)
+    else:
+        remote.show(record)
+    return exits.DONE
+
+
+def _run_archive(args: Namespace, session: Session) -> int:
     from .sources import open_source
 
     with open_source(args.source, session.cancellation) as source:
