@@ -8,6 +8,7 @@ from typing import Sequence
 
 from ..archive.forward import ForwardArchive, IndexedArchive
 from ..archive.model import Compression, StoredImage
+from ..events import Notice
 from ..reference import Reference
 from .codecs import Codec, choose_codec
 from .decide import SampledDecision, raw_layer_decision
@@ -152,7 +153,7 @@ def _push(
     plan = plan_push(image, decide, platforms=options.platforms, strict=options.strict)
     if isinstance(decide, SampledDecision) and decide.kept:
         kept = f"{len(decide.kept)} that would not shrink"
-        plan = replace(plan, notices=(*plan.notices, f"sent raw: layers: {kept}"))
+        target.on_event(Notice(f"sent raw: layers: {kept}", minor=True))
     return Push(target, archive, plan, codec, options, known)
 
 
