@@ -121,7 +121,7 @@ def write_directory(
     directory with something else in it, StateError when another run holds the index,
     and what `BlobStore.copy` raises.
     """
-    read_index(path)
+    read_index(path)  # refuses what is no layout, before anything is written
     for blob in _all_blobs(images).values():
         final = path / path_of(blob.digest)
         if not (final.is_file() and final.stat().st_size == blob.size):
