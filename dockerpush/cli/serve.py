@@ -15,6 +15,8 @@ from . import exits, output
 if TYPE_CHECKING:
     from ..archive import Archive
     from ..oci import Digest
+    from ..push.whole import WholeImage
+    from ..reference import Reference
     from ..server import ReadOnlySource
     from .session import Session
 
@@ -38,6 +40,11 @@ def configure(parser: ArgumentParser) -> None:
         "--read-only", "--store-ro", action="store_true", help="refuse every push"
     )
     parser.add_argument(
+        "--sparse",
+        action="store_true",
+        help="take manifests whose layers or platforms are not there (yet)",
+    )
+    parser.add_argument(
         "--htpasswd", "--auth-basic", metavar="FILE", help="users and passwords"
     )
     parser.add_argument("--tls-cert", metavar="FILE", help="PEM certificate, for HTTPS")
@@ -58,6 +65,7 @@ def run(args: Namespace, session: Session) -> int:
         registry = Registry(
             Path(args.dir) if args.dir else state.path / "registry",
             read_only=args.read_only,
+            sparse=args.sparse,
             sources=[_source(archive, session) for archive in archives],
         )
         server = RegistryServer(
@@ -77,7 +85,6 @@ def run(args: Namespace, session: Session) -> int:
 def _source(archive: Archive, session: Session) -> ReadOnlySource:
     """*archive* as it is; layers stay as they are packed."""
     from ..push.whole import whole_archive
-    from ..reference import Reference
     from ..server import RawManifest, ReadOnlySource, SourceBlob
     from .names import short_path
 
@@ -93,14 +100,21 @@ def _source(archive: Archive, session: Session) -> ReadOnlySource:
             size = prepared.descriptor.size
             blobs[prepared.descriptor.digest] = SourceBlob(size, prepared.open_at)
         root = image.documents[-1].descriptor.digest
-        names = [Reference.parse(name) for name in image.names]
-        if not names:
-            names = [Reference.parse(_fallback_name(archive.path))]
-        for name in names:
+        for name in _names(archive, image):
             tags = repositories.setdefault(short_path(name), {})
             tags[name.tag or "latest"] = root
             output.say(f"serving {short_path(name)}:{name.tag or 'latest'} {root}")
     return ReadOnlySource(repositories, manifests, blobs)
+
+
+def _names(archive: Archive, image: WholeImage) -> list[Reference]:
+    """What *image* is called; one that has only tags is called as its file."""
+    from ..reference import Reference
+
+    fallback = Reference.parse(_fallback_name(archive.path))
+    names = [Reference.parse(name) for name in image.names]
+    names += [fallback.with_tag(tag) for tag in image.tags]
+    return names or [fallback]
 
 
 def _fallback_name(path: Path) -> str:

@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WholeImage:
-    """An image's manifests, children first, and every blob that they name."""
+    """An image's manifests, children first, and every blob that they name.
+
+    *tags* are those of the archive's names that are only a tag.
+    """
 
     names: tuple[str, ...]
+    tags: tuple[str, ...]
     documents: tuple[Document, ...]
     blobs: tuple[PreparedBlob, ...]
 
@@ -54,7 +58,8 @@ def _whole_image(
         blobs.append(_blob(archive, planned, digest))
     for manifest in plan.manifests():
         blobs.append(config_blob(manifest.stored).prepared)
-    return WholeImage(image.names, documents(plan.root, sent), tuple(blobs))
+    made = documents(plan.root, sent)
+    return WholeImage(image.names, image.tags, made, tuple(blobs))
 
 
 def _digest(

@@ -1,0 +1,161 @@
+"""``serve`` as a command: real clients pull from it, and it ends when it is told to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+from images import digest_of, small_archive
+from multiplatform import write_image, write_layout
+from registries import make_certificates, run, write_htpasswd
+
+from dockerpush.oci import OCI_INDEX, OCI_MANIFEST
+
+SKOPEO = ("skopeo", "--insecure-policy")
+
+
+@contextlib.contextmanager
+def served(
+    run_cli, *arguments: object, number: signal.Signals = signal.SIGTERM
+) -> Iterator[str]:
+    """The URL of a registry that ends with 0 when it gets the signal *number*."""
+    child = run_cli.start(
+        *("serve", "--port", 0, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with child:
+        try:
+            yield child.stdout.readline().decode().strip()
+            child.send_signal(number)
+            assert child.wait(20) == 0
+            assert b"Traceback" not in child.stderr.read()
+        finally:
+            child.kill()
+
+
+def host_of(url: str) -> str:
+    return url.partition("//")[2].rstrip("/")
+
+
+def put(url: str, media_type: str, raw: bytes) -> int:
+    """The status of a PUT of a manifest."""
+    headers = {"Content-Type": media_type}
+    request = urllib.request.Request(url, data=raw, method="PUT", headers=headers)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_skopeo_pulls_archives_that_were_not_copied(run_cli, tmp_path):
+    archive = small_archive(tmp_path / "image.tar", names=["team/app:7"])
+    root = write_layout(tmp_path / "layout")
+    store = tmp_path / "store"
+    with served(run_cli, "--dir", store, archive, tmp_path / "layout") as url:
+        host = host_of(url)
+        for name in ("team/app:7", "layout:v1"):
+            flags = ("--src-tls-verify=false", "--preserve-digests")
+            source = f"docker://{host}/{name}"
+            out = tmp_path / name.replace("/", "-").replace(":", "-")
+            run(*SKOPEO, "copy", "-q", "--all", *flags, source, f"oci:{out}:1")
+        (entry,) = json.loads((out / "index.json").read_text())["manifests"]
+        assert entry["digest"] == root["digest"]
+    stored = [path for path in store.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in stored) < 10_000
+
+
+def test_podman_pulls_an_archive(run_cli, tmp_path):
+    archive = small_archive(tmp_path / "image.tar", names=["team/app:7"])
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    short = tempfile.mkdtemp(prefix="podman", dir="/tmp")  # it takes 50 characters
+    podman = ["podman", "--root", tmp_path / "root", "--runroot", short]
+    podman += ["--storage-driver", "vfs"]
+    with contextlib.ExitStack() as stack:
+        for path in (short, tmp_path / "root"):
+            stack.callback(shutil.rmtree, path, ignore_errors=True)
+        url = stack.enter_context(served(run_cli, archive))
+        name = f"{host_of(url)}/team/app:7"
+        flags = ("--tls-verify=false", "--signature-policy", policy, "-q")
+        run(*podman, "pull", *flags, name)
+        (image,) = json.loads(run(*podman, "inspect", name))
+    assert image["Config"]["Cmd"] == ["/bin/sh"]
+
+
+def test_a_manifest_without_its_platforms_is_taken_only_when_sparse(run_cli, tmp_path):
+    child = write_image(tmp_path / "layout", "amd64")
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child]}
+    raw = json.dumps(index).encode()
+    for flags, status in (((), 400), (("--sparse",), 201)):
+        with served(run_cli, "--dir", tmp_path / f"store{status}", *flags) as url:
+            where = f"{url.rstrip('/')}/v2/app/manifests/{digest_of(raw)}"
+            assert put(where, OCI_INDEX, raw) == status
+
+
+def test_read_only_refuses_pushes_and_still_serves(run_cli, tmp_path):
+    archive = small_archive(tmp_path / "image.tar", names=["team/app:7"])
+    with served(run_cli, "--read-only", archive) as url:
+        where = f"{url.rstrip('/')}/v2/app/manifests/1"
+        assert put(where, OCI_MANIFEST, b"{}") == 405
+        done = run_cli("tags", f"{host_of(url)}/team/app")
+        assert done.stdout == "7\n"
+
+
+def test_users_and_tls_guard_a_registry(run_cli, tmp_path):
+    tls = tmp_path / "tls"
+    tls.mkdir()
+    authority = make_certificates(tls)
+    users = write_htpasswd(tmp_path / "users", {"alice": "secret"})
+    archive = small_archive(tmp_path / "image.tar")
+    flags = ("--tls-cert", tls / "server.pem", "--tls-key", tls / "server.key")
+    with served(run_cli, *flags, "--htpasswd", users) as url:
+        assert url.startswith("https://")
+        target = f"{host_of(url)}/app:1"
+        push = ("push", archive, "-t", target, "--cacert", authority)
+        assert run_cli(*push).returncode == 3
+        done = run_cli(*push, "-u", "alice", "--password-stdin", stdin=b"secret\n")
+        assert done.returncode == 0, done.stderr
+        assert run_cli("push", archive, "-t", target).returncode == 5
+
+
+def test_ctrl_c_ends_it_well_too(run_cli):
+    with served(run_cli, number=signal.SIGINT) as url:
+        assert url.startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["absent.tar"], 4, "absent.tar"),
+        (["--port", "70000"], 2, "not a port"),
+        (["--tls-cert", "a.pem"], 2, "--tls-key"),
+        (["--htpasswd", "absent"], 1, "absent"),
+    ],
+)
+def test_what_cannot_be_served_is_said_in_one_line(
+    arguments, code, words, run_cli, tmp_path
+):
+    done = run_cli("serve", "--dir", tmp_path / "store", *arguments)
+    assert done.returncode == code
+    assert words in done.error
+    assert "Traceback" not in done.stderr
+
+
+def test_two_servers_do_not_share_a_directory(run_cli, tmp_path):
+    store: Path = tmp_path / "store"
+    with served(run_cli, "--dir", store):
+        done = run_cli("serve", "--dir", store, "--port", 0)
+        assert done.returncode == 1
+        assert "another server" in done.error
