@@ -1,0 +1,215 @@
+"""Images for several platforms, pushed whole, narrowed, or as far as they are there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from multiplatform import (
+    finish,
+    write_attestation,
+    write_image,
+    write_index,
+    write_layout,
+)
+from registries import run
+
+from dockerpush.server import Registry, RegistryServer
+
+
+@pytest.fixture
+def host(tmp_path: Path):
+    with RegistryServer(Registry(tmp_path / "registry")) as server:
+        yield server.host
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Path:
+    return tmp_path / "layout"
+
+
+def archived(layout: Path) -> Path:
+    """*layout* as an oci-archive."""
+    path = layout.with_suffix(".tar")
+    with tarfile.open(path, "w") as tar:
+        for file in sorted(layout.rglob("*")):
+            tar.add(file, file.relative_to(layout), recursive=False)
+    return path
+
+
+def blob_path(layout: Path, descriptor: dict[str, Any]) -> Path:
+    return layout / "blobs/sha256" / descriptor["digest"][7:]
+
+
+def children(layout: Path, descriptor: dict[str, Any]) -> list[dict[str, Any]]:
+    return json.loads(blob_path(layout, descriptor).read_bytes())["manifests"]
+
+
+def files_of(layout: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in layout.glob("blobs/sha256/*")}
+
+
+def fetched(source: str, directory: Path) -> dict[str, bytes]:
+    """Every blob and manifest of *source*, as skopeo reads it."""
+    run(
+        *("skopeo", "--insecure-policy", "copy", "-q", "--all", "--preserve-digests"),
+        *("--src-tls-verify=false", f"docker://{source}", f"oci:{directory}:1"),
+    )
+    return files_of(directory)
+
+
+@pytest.mark.parametrize("form", ["directory", "archive"])
+def test_an_index_is_pushed_whole_with_its_attestation(
+    form, layout, host, run_cli, tmp_path
+):
+    root = write_layout(layout)
+    source = layout if form == "directory" else archived(layout)
+    done = run_cli("push", source, "-t", f"{host}/app:1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.json["digest"] == root["digest"]
+    assert fetched(f"{host}/app:1", tmp_path / "back") == files_of(layout)
+
+
+def test_nested_indexes_keep_their_digests(layout, host, run_cli, tmp_path):
+    inner = write_index(layout, [write_image(layout, "arm64")])
+    root = write_index(layout, [write_image(layout, "amd64"), inner])
+    finish(layout, root)
+    done = run_cli("push", layout, "-t", f"{host}/app:1", "--json")
+    assert done.json["digest"] == root["digest"]
+    for digest in (root["digest"], inner["digest"]):
+        shown = run_cli("inspect", "--raw", f"{host}/app@{digest}")
+        stored = layout / "blobs/sha256" / digest[7:]
+        assert shown.stdout.encode() == stored.read_bytes()
+
+
+def test_children_are_stored_before_the_index_that_names_them(layout, tmp_path):
+    """The registry refuses an index with absent children, so the order is visible."""
+    from dockerpush import push
+
+    root = write_layout(layout)
+    stored: list[str] = []
+
+    def note(served: Any) -> None:
+        if served.method == "PUT" and "/manifests/" in served.path:
+            stored.append(served.path.rpartition("/")[2])
+
+    registry = Registry(tmp_path / "registry")
+    with RegistryServer(registry, on_request=note) as server:
+        push(layout, f"{server.host}/app:1")
+    names = [child["digest"] for child in children(layout, root)]
+    assert sorted(stored[:-1]) == sorted(names)
+    assert stored[-1] == "1"
+
+
+def test_one_platform_keeps_the_digest_of_its_manifest(layout, host, run_cli):
+    root = write_layout(layout)
+    arm = children(layout, root)[1]
+    target = f"{host}/app:1"
+    done = run_cli("push", layout, "-t", target, "--platform", "linux/arm64", "--json")
+    assert done.json["digest"] == arm["digest"]
+
+
+def test_two_of_three_platforms_make_an_index_of_two(layout, host, run_cli):
+    names = ("amd64", "arm64", "s390x")
+    root = write_index(layout, [write_image(layout, name) for name in names])
+    finish(layout, root)
+    done = run_cli(
+        *("push", layout, "-t", f"{host}/app:1"),
+        *("--platform", "linux/amd64", "--platform", "linux/s390x"),
+    )
+    assert done.returncode == 0, done.stderr
+    shown = run_cli("inspect", f"{host}/app:1", "--json").json["images"]
+    assert [image["platform"] for image in shown] == ["linux/amd64", "linux/s390x"]
+
+
+def test_an_unknown_platform_is_not_found_and_nothing_is_stored(layout, host, run_cli):
+    write_layout(layout)
+    target = f"{host}/app:1"
+    done = run_cli("push", layout, "-t", target, "--platform", "linux/riscv64")
+    assert done.returncode == 4
+    assert "linux/amd64" in done.error
+    assert run_cli("digest", target).returncode == 4
+
+
+@pytest.fixture
+def incomplete(layout: Path) -> tuple[Path, list[dict[str, Any]]]:
+    """A layout of which the arm64 image was left out, as containerd's save does."""
+    images = [write_image(layout, name) for name in ("amd64", "arm64")]
+    attestations = [write_attestation(layout, image) for image in images]
+    finish(layout, write_index(layout, [*images, *attestations]))
+    manifest = json.loads(blob_path(layout, images[1]).read_bytes())
+    blob_path(layout, manifest["layers"][1]).unlink()
+    return layout, images
+
+
+def test_what_is_complete_is_pushed_and_the_rest_is_named(incomplete, host, run_cli):
+    layout, images = incomplete
+    done = run_cli("push", layout, "-t", f"{host}/app:1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert f"left out: linux/arm64 {images[1]['digest'][7:19]}" in done.stderr
+    shown = run_cli("inspect", f"{host}/app:1", "--json").json["images"]
+    digests = [image["digest"] for image in shown]
+    assert images[0]["digest"] in digests
+    assert images[1]["digest"] not in digests
+
+
+def test_strict_fails_instead_and_names_what_is_missing(incomplete, host, run_cli):
+    layout, _ = incomplete
+    target = f"{host}/app:1"
+    done = run_cli("push", layout, "-t", target, "--strict")
+    assert done.returncode == 6
+    assert "incomplete: layer " in done.error
+    assert run_cli("digest", target).returncode == 4
+
+
+def test_a_child_that_was_changed_is_refused(layout, host, run_cli):
+    root = write_layout(layout)
+    path = blob_path(layout, children(layout, root)[0])
+    path.write_bytes(path.read_bytes().replace(b'"schemaVersion"', b'"schemaversion"'))
+    done = run_cli("push", layout, "-t", f"{host}/app:1")
+    assert done.returncode == 6
+    assert run_cli("digest", f"{host}/app:1").returncode == 4
+
+
+def test_a_list_that_buildah_made_goes_as_it_is(host, run_cli, tmp_path):
+    source = listed_by_buildah(tmp_path)
+    (entry,) = json.loads((source / "index.json").read_text())["manifests"]
+    done = run_cli("push", source, "-t", f"{host}/app:1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.json["digest"] == entry["digest"]
+    assert fetched(f"{host}/app:1", tmp_path / "back") == files_of(source)
+
+
+def listed_by_buildah(directory: Path) -> Path:
+    """A layout of a list that buildah made of two images, and pushed into it."""
+    short = tempfile.mkdtemp(prefix="buildah", dir="/tmp")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(directory),
+        "TMPDIR": os.environ["TMPDIR"],
+        "XDG_RUNTIME_DIR": short,
+    }
+    policy = directory / ".config/containers/policy.json"
+    policy.parent.mkdir(parents=True)
+    policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    buildah = ["buildah", "--root", directory / "root", "--runroot", short]
+    buildah += ["--storage-driver", "vfs"]
+    try:
+        run(*buildah, "manifest", "create", "list", env=environment)
+        for name in ("amd64", "arm64"):
+            finish(directory / name, write_image(directory / name, name))
+            image = f"oci:{directory / name}:v1"
+            run(*buildah, "manifest", "add", "list", image, env=environment)
+        out = directory / "listed"
+        push = ("manifest", "push", "--all", "-f", "oci", "list", f"oci:{out}:1")
+        run(*buildah, *push, env=environment)
+    finally:
+        shutil.rmtree(short, ignore_errors=True)
+        shutil.rmtree(directory / "root", ignore_errors=True)
+    return out
