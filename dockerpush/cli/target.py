@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shlex
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator
 
@@ -27,6 +29,13 @@ if TYPE_CHECKING:
 
 PAUSE = 3.0
 """Seconds before a push goes on to a repository that was confirmed before."""
+
+BEAT = 20.0
+"""Seconds between two signs of life that the owner of a target's lock gives."""
+
+SILENCE = 120.0
+"""Seconds without one after which a lock is not waited for: a machine that died may
+leave it behind on a network file system."""
 
 _STEP = 0.2  # seconds between two looks at a lock
 _SWITCHES = ("all_tags", "dry_run", "json", "password_stdin", "quiet", "strict")
@@ -154,10 +163,11 @@ def one_at_a_time(
 ) -> Iterator[None]:
     """Hold the lock of *target* for the ``with``, when the state can be written.
 
-    Another run that has it is waited for, or with *if_busy* ``leave`` PusherError is
-    raised. Raises Cancelled.
+    Another run that has it is waited for while it lives, or with *if_busy* ``leave``
+    PusherError is raised. Raises Cancelled.
     """
     from ..system import try_lock
+    from ..workers import ticker
 
     path = _lock_path(target, state)
     with contextlib.ExitStack() as stack:
@@ -170,7 +180,11 @@ def one_at_a_time(
         if not free:
             _busy(target, if_busy)
             stack.close()
-            _wait_for(path, stack, session)
+            free = _wait_for(path, stack, session)
+        if free:
+            stack.enter_context(ticker(BEAT, partial(_give_sign, path)))
+        else:
+            output.say(f"the other run gives no sign of life: pushing to {target}")
         yield
 
 
@@ -186,10 +200,30 @@ def _busy(target: Reference, if_busy: str) -> None:
     output.say(f"{text}: waiting for it; --if-busy leave would not")
 
 
-def _wait_for(path: Path, stack: contextlib.ExitStack, session: Session) -> None:
+def _wait_for(path: Path, stack: contextlib.ExitStack, session: Session) -> bool:
+    """True once *stack* holds the lock, False when its owner is silent for too long."""
     from ..system import try_lock
 
+    sign, since = _last_sign(path), time.monotonic()
     while not stack.enter_context(try_lock(path)):
         stack.close()
         session.cancellation.check()
+        if _last_sign(path) != sign:
+            sign, since = _last_sign(path), time.monotonic()
+        if time.monotonic() - since > SILENCE:
+            return False
         time.sleep(_STEP)
+    return True
+
+
+def _give_sign(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
+def _last_sign(path: Path) -> float:
+    """The time of the lock file; only whether it changes counts, not the clock."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
