@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .session import Session
 
 STDIN = "-"
+MOST_LOOKS = 32
+"""Images that are compared at a time, within the budget of each registry."""
 _LIMIT = 4 * 1024 * 1024  # bytes of a list that are read
 
 
@@ -169,6 +171,7 @@ class _Run:
             **{name: self._targets.settings(name).jobs for name in self._to},
         }
         self._jobs = wanted.parallel or max(budget.values(), default=1)
+        self._looks = max(1, min(MOST_LOOKS, sum(budget.values())))
         self._share = Share(budget)
         self._lock = threading.Lock()  # guards _targets, and stderr
 
@@ -178,7 +181,7 @@ class _Run:
 
         cancellation = self._session.cancellation
         planner = Planner(
-            self._from, self._to, self._share, cancellation, jobs=self._jobs
+            self._from, self._to, self._share, cancellation, jobs=self._looks
         )
         return planner.plan(self._entries)
 

@@ -1,0 +1,350 @@
+"""``sync``: many images between real registries, as a list says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from faultproxy import Effect, Fault, FaultProxy
+from images import config_of, digest_of, tar_of
+from registries import make_certificates
+from test_cli_copy import Layout, assert_whole, delete, put, read
+
+from dockerpush.oci import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
+from dockerpush.server import Registry, RegistryServer
+
+NAMES = ("red", "green", "blue")
+
+
+@pytest.fixture
+def pair(tmp_path: Path):
+    """Two embedded registries: the first holds red:1, green:1 and blue:1."""
+    with ExitStack() as stack:
+        yield tuple(
+            stack.enter_context(RegistryServer(Registry(tmp_path / name)))
+            for name in ("one", "two")
+        )
+
+
+@pytest.fixture
+def filled(pair):
+    """The hosts of *pair*; the first holds red:1, green:1 and blue:1."""
+    one, two = (server.host for server in pair)
+    base = tar_of({"base": b"the same in all of them" * 500})
+    for name in NAMES:
+        store(one, name, [base, tar_of({"own": name.encode() * 700})])
+    return one, two
+
+
+def store(host: str, repository: str, layers: list[bytes]) -> None:
+    """An image of *layers* as repository:1, without any client of ours."""
+    config = config_of([digest_of(layer) for layer in layers])
+    kinds = [OCI_CONFIG, *[OCI_LAYER] * len(layers)]
+    described = []
+    for kind, blob in zip(kinds, (config, *layers)):
+        digest = digest_of(blob)
+        url = f"http://{host}/v2/{repository}/blobs/uploads/?digest={digest}"
+        request = urllib.request.Request(url, data=blob, method="POST")
+        request.add_header("Content-Type", "application/octet-stream")
+        urllib.request.urlopen(request).close()
+        described.append({"mediaType": kind, "digest": digest, "size": len(blob)})
+    record = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": described[0],
+        "layers": described[1:],
+    }
+    put(host, repository, "1", json.dumps(record).encode(), OCI_MANIFEST)
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def actions(done) -> dict[str, str]:
+    """Target → action, as the report has it."""
+    return {
+        image["target"].partition("/")[2]: image["action"]
+        for image in done.json["images"]
+    }
+
+
+class TestLists:
+    def test_lines_with_and_without_a_target(self, filled, run_cli, tmp_path):
+        one, two = filled
+        lines = (
+            "# what we mirror",
+            f"{one}/red:1",
+            f"docker://{one}/green:1 {two}/other/green:new  # renamed",
+        )
+        done = run_cli("sync", write(tmp_path / "list", *lines), f"{two}/m", "--json")
+        assert done.returncode == 0, done.stderr
+        assert actions(done) == {"m/red:1": "copy", "other/green:new": "copy"}
+        for there, name in (("m/red", "red"), ("other/green", "green")):
+            tag = "new" if name == "green" else "1"
+            assert read(two, there, tag) == read(one, name, "1")
+            assert_whole(two, there, read(two, there, tag))
+
+    def test_from_standard_input(self, filled, run_cli):
+        one, two = filled
+        lines = "".join(f"{one}/{name}:1\n" for name in NAMES)
+        done = run_cli("sync", "-", two, "--scoped", "--json", stdin=lines.encode())
+        assert done.returncode == 0, done.stderr
+        scope = one.replace(":", "-")
+        assert actions(done) == {f"{scope}/{name}:1": "copy" for name in NAMES}
+
+    def test_json_with_rules_for_tags(self, filled, run_cli, tmp_path):
+        one, two = filled
+        raw = read(one, "red", "1")
+        for tag in ("2", "10", "9", "10-rc1", "old"):
+            put(one, "red", tag, raw, OCI_MANIFEST)
+        tags = {"allow": [r"\d+.*"], "deny": [".*-rc.*"], "newest": 2}
+        record = {
+            "version": 1,
+            "defaults": {"parallel": 2},
+            "sync": [{"source": f"{one}/red", "target": "${MIRROR}/red", "tags": tags}],
+        }
+        path = write(tmp_path / "list.json", json.dumps(record, indent=1))
+        done = run_cli("sync", path, "--json", env={"MIRROR": two})
+        assert done.returncode == 0, done.stderr
+        assert actions(done) == {"red:9": "copy", "red:10": "copy"}
+
+    def test_skopeos_form(self, filled, run_cli, tmp_path):
+        one, two = filled
+        digest = digest_of(read(one, "blue", "1"))
+        hosts = {
+            one: {
+                "images": {"red": [], "blue": [digest]},
+                "images-by-tag-regex": {"green": "^1$"},
+                "tls-verify": False,
+            }
+        }
+        path = write(tmp_path / "list.json", json.dumps(hosts))
+        done = run_cli("sync", path, f"{two}/m", "--json")
+        assert done.returncode == 0, done.stderr
+        assert actions(done) == {
+            "m/red:1": "copy",
+            f"m/blue@{digest}": "copy",
+            "m/green:1": "copy",
+        }
+        assert_whole(two, "m/blue", read(two, "m/blue", digest))
+
+    def test_all_mistakes_are_told_with_their_lines(self, run_cli, tmp_path):
+        lines = ("a.test/UPPER:1 b.test/a", "", "a.test/x:1", "a.test/y b.test/y c d")
+        done = run_cli("sync", write(tmp_path / "list", *lines))
+        assert done.returncode == 2
+        told = [line for line in done.stderr.splitlines() if line.startswith("/")]
+        assert [line.split(":")[1] for line in told] == ["1", "3", "4"]
+        assert "3 mistakes, nothing was copied" in done.error
+
+    @pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"{", b"[1]", b'{"sync":1}'])
+    def test_what_is_no_list_is_one_line(self, content, run_cli, tmp_path):
+        (tmp_path / "list").write_bytes(content)
+        done = run_cli("sync", tmp_path / "list", "b.test")
+        assert done.returncode == 2
+        assert done.error.startswith("error: ") and "Traceback" not in done.stderr
+
+    def test_no_list_at_all(self, run_cli):
+        done = run_cli("sync", "nothing-here", "b.test")
+        assert done.returncode == 1 and "nothing-here" in done.error
+
+
+class TestPlans:
+    def test_a_dry_run_tells_what_would_be_done_and_does_nothing(
+        self, filled, run_cli, tmp_path
+    ):
+        one, two = filled
+        run_cli("copy", f"{one}/red:1", f"{two}/red:1")
+        lines = [f"{one}/{name}:1" for name in ("red", "green", "gone")]
+        path = write(tmp_path / "list", *lines)
+        done = run_cli("sync", path, two, "--dry-run")
+        words = [line.split()[0] for line in done.stdout.splitlines()]
+        assert words == ["ACTION", "skip", "copy", "missing", "1"]
+        assert done.returncode == 7
+        again = run_cli("sync", path, two, "--dry-run", "--json")
+        assert actions(again) == {
+            "red:1": "skip",
+            "green:1": "copy",
+            "gone:1": "missing",
+        }
+
+    def test_one_failure_stops_no_other(self, filled, run_cli, tmp_path):
+        one, two = filled
+        layer = json.loads(read(one, "red", "1"))["layers"][1]["digest"]
+        delete(one, f"red/blobs/{layer}")
+        lines = [f"{one}/{name}:1" for name in ("red", "gone", "green", "blue")]
+        path = write(tmp_path / "list", *lines)
+        done = run_cli("sync", path, two, "--retry-times", "0")
+        assert done.returncode == 7, done.stderr
+        assert "2 of 4 images failed" in done.error
+        assert "2 copied, 0 unchanged, 1 missing, 1 failed" in done.stdout
+        assert layer in done.stdout
+        for name in ("green", "blue"):
+            assert_whole(two, name, read(two, name, "1"))
+        again = run_cli("sync", path, two, "--json", "--retry-times", "0")
+        assert again.json["skip"] == 2 and again.json["copy"] == 0
+
+    @pytest.mark.parametrize(
+        ("rule", "code", "action"),
+        [("compare", 0, "copy"), ("skip", 0, "skip"), ("error", 7, "failed")],
+    )
+    def test_a_tag_that_exists_with_another_image(
+        self, rule, code, action, filled, run_cli, tmp_path
+    ):
+        one, two = filled
+        run_cli("copy", f"{one}/red:1", f"{two}/green:1")
+        before = read(two, "green", "1")
+        path = write(tmp_path / "list", f"{one}/green:1")
+        done = run_cli("sync", path, two, "--on-exists", rule, "--json")
+        assert done.returncode == code, done.stderr
+        assert actions(done) == {"green:1": action}
+        assert (read(two, "green", "1") == before) is (rule != "compare")
+
+    def test_platforms_are_narrowed_and_unchanged_the_next_time(
+        self, pair, run_cli, tmp_path
+    ):
+        one, two = (server.host for server in pair)
+        layout = Layout(tmp_path / "multi")
+        images = [layout.image("linux", name) for name in ("amd64", "arm64")]
+        layout.root(layout.index(*images))
+        layout.send(one, "app")
+        path = write(tmp_path / "list", f"{one}/app:1")
+        flags = ["--platform", "linux/arm64", "--json"]
+        done = run_cli("sync", path, two, *flags)
+        assert done.json["images"][0]["digest"] == images[1]["digest"]
+        again = run_cli("sync", path, two, *flags)
+        assert again.json["skip"] == 1 and again.json["bytes"] == 0
+
+
+def test_a_layer_that_images_share_is_sent_once(filled, run_cli, tmp_path):
+    one, two = filled
+    path = write(tmp_path / "list", *(f"{one}/{name}:1" for name in NAMES))
+    done = run_cli("sync", path, two, "--json")
+    blobs = {}
+    for name in NAMES:
+        manifest = json.loads(read(one, name, "1"))
+        for blob in (manifest["config"], *manifest["layers"]):
+            blobs[blob["digest"]] = blob["size"]
+    assert done.json["bytes"] == sum(blobs.values())
+
+
+def test_eight_shards_side_by_side_copy_everything_once(
+    filled, shared_docker_registry, run_cli, tmp_path
+):
+    one, two = filled[0], shared_docker_registry.host
+    raw = read(one, "red", "1")
+    for number in range(40):
+        put(one, "red", f"t{number}", raw, OCI_MANIFEST)
+    lines = [
+        f"{one}/red:t{number} {two}/shards/{number % 5}:t{number}"
+        for number in range(40)
+    ]
+    path = write(tmp_path / "list", *lines)
+    children = [
+        run_cli.start(
+            *("sync", path, "--json", "--shard", f"{number}/8"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for number in range(8)
+    ]
+    seen = []
+    for child in children:
+        out, err = child.communicate(timeout=120)
+        assert child.returncode == 0, err
+        report = json.loads(out)
+        seen += [image["target"] for image in report["images"]]
+        assert all(image["action"] == "copy" for image in report["images"])
+    assert sorted(seen) == sorted(line.split()[1] for line in lines)
+    for number in range(40):
+        assert read(two, f"shards/{number % 5}", f"t{number}") == raw
+
+
+def test_a_tag_that_moves_meanwhile_is_copied_as_it_was_planned(
+    pair, filled, run_cli, tmp_path
+):
+    """The plan is made of digests, so nobody gets half of each image."""
+    from test_copy import target_at
+
+    from dockerpush.cancellation import Cancellation
+    from dockerpush.copy import CopySource, copy_image
+    from dockerpush.registry.client import RegistryClient
+    from dockerpush.registry.transport import TransportSettings
+    from dockerpush.sync import Planner, Share
+    from dockerpush.syncfile import Defaults, parse_lines
+
+    one, two = filled
+    planned = digest_of(read(one, "red", "1"))
+    with Cancellation() as cancellation, ExitStack() as stack:
+        source, target = (
+            stack.enter_context(
+                RegistryClient(host, TransportSettings(plain_http=True), cancellation)
+            )
+            for host in (one, two)
+        )
+        entries = parse_lines(f"{one}/red:1 {two}/red:1", "list", Defaults()).entries
+        planner = Planner({one: source}, {two: target}, Share(), cancellation, jobs=1)
+        (item,) = planner.plan(entries)
+        assert item.digest == planned
+        run_cli("copy", f"{one}/green:1", f"{one}/red:1")
+        assert digest_of(read(one, "red", "1")) != planned
+        copy_image(
+            CopySource(source, "red"),
+            target_at(target, "red", cancellation),
+            str(item.digest),
+            tags=["1"],
+        )
+    assert digest_of(read(two, "red", "1")) == planned
+    assert_whole(two, "red", read(two, "red", "1"))
+
+
+class TestUnchangedTags:
+    """Two hundred of them, over a network where every answer takes its time."""
+
+    LATENCY = 0.03
+
+    @pytest.fixture
+    def far(self, filled, tmp_path):
+        (tmp_path / "tls").mkdir()
+        make_certificates(tmp_path / "tls")
+        files = tuple(tmp_path / "tls" / f"server.{end}" for end in ("pem", "key"))
+        slow = Fault(Effect.DELAY, times=1_000_000, seconds=self.LATENCY)
+        with ExitStack() as stack:
+            proxies = [
+                stack.enter_context(FaultProxy(host, [slow], files)) for host in filled
+            ]
+            for host, repository in zip(filled, ("red", "m/red")):
+                if repository != "red":
+                    base = tar_of({"base": b"the same in all of them" * 500})
+                    store(host, repository, [base, tar_of({"own": b"red" * 700})])
+                raw = read(filled[0], "red", "1")
+                for number in range(200):
+                    put(host, repository, f"t{number}", raw, OCI_MANIFEST)
+            yield proxies
+
+    def test_they_cost_one_look_at_each_side_and_are_five_times_as_fast_as_skopeo(
+        self, far, run_cli, tmp_path
+    ):
+        one, two = (proxy.host for proxy in far)
+        images = {"red": [f"t{number}" for number in range(200)]}
+        hosts = {one: {"images": images, "tls-verify": False}}
+        path = write(tmp_path / "list.yaml", json.dumps(hosts))
+        started = time.monotonic()
+        done = run_cli("sync", path, f"{two}/m", "--json", "--tls-verify=false")
+        ours = time.monotonic() - started
+        assert done.json["skip"] == 200 and done.json["bytes"] == 0, done.stderr
+        for proxy in far:
+            assert len(proxy.exchanges("HEAD", "manifest")) == 200
+            assert len(proxy.log) <= 201  # how to speak to it is found out once
+        command = [
+            *("skopeo", "--insecure-policy", "sync", "--dest-tls-verify=false"),
+            *("--src", "yaml", "--dest", "docker", str(path), f"{two}/m"),
+        ]
+        with pytest.raises(subprocess.TimeoutExpired):
+            subprocess.run(command, timeout=5 * ours, capture_output=True, check=True)
