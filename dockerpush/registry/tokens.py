@@ -231,4 +231,7 @@ def advice_for(registry: str, credentials: Credentials | None) -> str:
             "or use --username and --password-stdin"
         )
     who = f" of {credentials.username!r}" if credentials.username else ""
-    return f"refused with the credentials{who} from {credentials.source}"
+    return (
+        f"refused with the credentials{who} from {credentials.source}; correct them "
+        f"(dockerpush login {registry}), or have them given the right to do this"
+    )

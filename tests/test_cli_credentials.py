@@ -1,0 +1,216 @@
+"""What others have stored is used by the command; Bearer tokens are fetched with it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+from conftest import USERS
+from images import docker_archive, tar_of
+
+PASSWORD = USERS["alice"]
+AUTH = base64.b64encode(f"alice:{PASSWORD}".encode()).decode()
+
+
+class TokenServer(ThreadingHTTPServer):
+    """A registry of nothing, and the server of its tokens, in one."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), TokenHandler)
+        self.host = f"127.0.0.1:{self.server_port}"
+        self.asked: list[str] = []
+
+
+class TokenHandler(BaseHTTPRequestHandler):
+    server: TokenServer
+
+    def do_GET(self) -> None:
+        authorization = self.headers.get("Authorization", "")
+        self.server.asked.append(f"{self.path} {authorization.partition(' ')[0]}")
+        if self.path.startswith("/token"):
+            good = authorization == f"Basic {AUTH}"
+            self.answer(200 if good else 401, b'{"token": "t0ken-of-alice"}' * good)
+        elif authorization == "Bearer t0ken-of-alice":
+            self.answer(200, b"{}")
+        else:
+            realm = f'Bearer realm="http://{self.server.host}/token",service="tests"'
+            self.answer(401, b"", realm)
+
+    def answer(self, status: int, body: bytes, challenge: str = "") -> None:
+        self.send_response(status)
+        if challenge:
+            self.send_header("WWW-Authenticate", challenge)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def tokens() -> Iterator[TokenServer]:
+    with TokenServer() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+class TestBearer:
+    """Login asks the token server, which is what knows the password."""
+
+    def login(self, run_cli, host, password):
+        return run_cli(
+            *("login", host, "-u", "alice", "--password-stdin", "--debug"),
+            stdin=password.encode(),
+            env={"OCI_DEBUG": "1"},
+        )
+
+    def test_a_right_password_gets_a_token_and_is_kept(self, tokens, run_cli):
+        done = self.login(run_cli, tokens.host, PASSWORD)
+        assert done.returncode == 0, done.stderr
+        kept = json.loads((run_cli.state / "credentials.json").read_text())
+        assert kept[tokens.host]["password"] == PASSWORD
+        assert any(line.startswith("/token") for line in tokens.asked)
+        for secret in (PASSWORD, AUTH, "t0ken-of-alice"):
+            assert secret not in done.stderr + done.stdout
+
+    def test_a_wrong_one_is_refused(self, tokens, run_cli):
+        done = self.login(run_cli, tokens.host, "wrong")
+        assert done.returncode == 3
+        assert not (run_cli.state / "credentials.json").exists()
+
+
+@pytest.fixture
+def push(run_cli, htpasswd_registry, tmp_path):
+    """Push to a/b of a registry that wants alice."""
+    archive = docker_archive(tmp_path / "image.tar", [tar_of({"file": b"x"})])
+
+    def start(*more, **options):
+        return run_cli(
+            *("push", archive, "-t", f"{htpasswd_registry.host}/a/b:1", *more),
+            **options,
+        )
+
+    return start
+
+
+class TestOthers:
+    """Docker's and podman's files, as they write them."""
+
+    @pytest.fixture
+    def host(self, htpasswd_registry) -> str:
+        return htpasswd_registry.host
+
+    def write(self, path: Path, auths: dict, **more) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"auths": auths, **more}))
+        return path
+
+    def test_dockers_file_in_the_home(self, push, host, run_cli):
+        self.write(run_cli.home / ".docker/config.json", {host: {"auth": AUTH}})
+        assert push().returncode == 0
+
+    def test_dockers_file_elsewhere(self, push, host, tmp_path):
+        self.write(tmp_path / "docker/config.json", {f"https://{host}": {"auth": AUTH}})
+        assert push(env={"DOCKER_CONFIG": str(tmp_path / "docker")}).returncode == 0
+
+    def test_a_text_in_the_environment(self, push, host):
+        text = json.dumps({"auths": {host: {"auth": AUTH}}})
+        assert push(env={"DOCKER_AUTH_CONFIG": text}).returncode == 0
+
+    def test_podmans_file_of_the_session(self, push, host, tmp_path):
+        self.write(tmp_path / "run/containers/auth.json", {host: {"auth": AUTH}})
+        assert push(env={"XDG_RUNTIME_DIR": str(tmp_path / "run")}).returncode == 0
+
+    @pytest.mark.parametrize("way", ["--authfile", "REGISTRY_AUTH_FILE"])
+    def test_a_file_that_is_named_shuts_out_others(
+        self, way, push, host, run_cli, tmp_path
+    ):
+        wrong = base64.b64encode(b"alice:wrong").decode()
+        self.write(run_cli.home / ".docker/config.json", {host: {"auth": wrong}})
+        file = self.write(tmp_path / "auth.json", {host: {"auth": AUTH}})
+        done = push(way, file) if way[0] == "-" else push(env={way: str(file)})
+        assert done.returncode == 0, done.stderr
+        self.write(file, {"other.example.com": {"auth": AUTH}})
+        done = push(way, file) if way[0] == "-" else push(env={way: str(file)})
+        assert done.returncode == 3
+        assert "no credentials" in done.error
+
+    def test_the_longest_prefix_counts(self, push, host, run_cli):
+        wrong = base64.b64encode(b"alice:wrong").decode()
+        auths = {host: {"auth": wrong}, f"{host}/a": {"auth": AUTH}}
+        self.write(run_cli.home / ".docker/config.json", auths)
+        assert push().returncode == 0
+
+    def test_those_of_another_repository_are_never_sent(self, push, host, run_cli):
+        auths = {f"{host}/a/bc": {"auth": AUTH}, "127.0.0.1": {"auth": AUTH}}
+        self.write(run_cli.home / ".docker/config.json", auths)
+        done = push()
+        assert done.returncode == 3
+        assert "no credentials" in done.error
+
+    def test_our_own_come_first(self, push, host, run_cli):
+        wrong = base64.b64encode(b"alice:wrong").decode()
+        self.write(run_cli.home / ".docker/config.json", {host: {"auth": wrong}})
+        login = ["login", host, "-u", "alice", "--password-stdin"]
+        assert run_cli(*login, stdin=PASSWORD.encode()).returncode == 0
+        assert push().returncode == 0
+
+    def test_a_refusal_names_the_source(self, push, host, run_cli):
+        wrong = base64.b64encode(b"alice:wrong").decode()
+        file = run_cli.home / ".docker/config.json"
+        self.write(file, {host: {"auth": wrong}})
+        done = push()
+        assert done.returncode == 3
+        assert str(file) in done.error
+        assert "login" in done.error
+
+    @pytest.mark.parametrize("field", ["credsStore", "credHelpers"])
+    def test_a_helper_is_asked(self, field, push, host, run_cli, tmp_path):
+        answer = {"ServerURL": host, "Username": "alice", "Secret": PASSWORD}
+        (tmp_path / "answer").write_text(json.dumps(answer))
+        path = self.helper(tmp_path, f'cat > "{tmp_path}/given"; cat {tmp_path}/answer')
+        value = "test" if field == "credsStore" else {host: "test"}
+        self.write(run_cli.home / ".docker/config.json", {}, **{field: value})
+        done = push("--debug", env={"PATH": path, "OCI_DEBUG": "1"})
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "given").read_text().strip() == host
+        assert PASSWORD not in done.stderr
+
+    def test_a_helper_that_fails_is_told(self, push, run_cli, tmp_path):
+        path = self.helper(tmp_path, "echo 'the keychain is locked'; exit 1")
+        self.write(run_cli.home / ".docker/config.json", {}, credsStore="test")
+        done = push(env={"PATH": path})
+        assert done.returncode == 3
+        assert "the keychain is locked" in done.stderr
+
+    def helper(self, directory: Path, script: str) -> str:
+        """A PATH with docker-credential-test on it."""
+        program = directory / "helpers" / "docker-credential-test"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        return f"{program.parent}:{os.environ['PATH']}"
+
+    def test_flags_and_environment_come_before_all(self, push, host, run_cli):
+        wrong = base64.b64encode(b"alice:wrong").decode()
+        self.write(run_cli.home / ".docker/config.json", {host: {"auth": wrong}})
+        environment = {"DOCKERPUSH_USERNAME": "alice", "DOCKERPUSH_PASSWORD": "wrong"}
+        flags = ["-u", "alice", "--password-stdin"]
+        done = push(*flags, env=environment, stdin=PASSWORD.encode())
+        assert done.returncode == 0, done.stderr
+        environment["DOCKERPUSH_PASSWORD"] = PASSWORD
+        assert push(env=environment).returncode == 0
+
+    def test_no_creds_uses_none(self, push, host, run_cli):
+        self.write(run_cli.home / ".docker/config.json", {host: {"auth": AUTH}})
+        assert push("--no-creds").returncode == 3
