@@ -6,6 +6,7 @@ hosts. Sources are named as ``owner/repository: path`` or ``owner/repository#num
 
 from __future__ import annotations
 
+import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -287,6 +288,23 @@ def test_ecr_refuses_small_parts_and_gets_larger_ones():
     assert sender.limits.current.chunk_size == 5 * MIB
 
 
+def test_an_object_store_that_complains_of_small_parts_late_gets_all_of_it_again():
+    """Amazon S3 takes a small part, and refuses what follows it."""
+
+    class Late(FakeRegistry):
+        def patch(self, request: Incoming) -> Answer:
+            upload = self.upload_of(request)
+            if upload and len(upload) < 5 * MIB:
+                return error(400, "EntityTooSmall", "the part is too small")
+            return super().patch(request)
+
+    registry, content = Late(), noise(12 * MIB)
+    with uploading(registry, small(2 * MIB)) as sender:
+        sender.send(content)
+    assert holds(registry, content)
+    assert registry.sizes("PATCH") == [size * MIB for size in (2, 2, 5, 5, 2)]
+
+
 def test_ecr_hangs_up_when_the_repository_is_missing():
     """dotnet/sdk-container-builds#279: no answer at all to the POST."""
     registry = FakeRegistry()
@@ -368,6 +386,23 @@ def test_acr_answers_416_to_a_put_now_and_then():
         sender.send(content)
     assert holds(registry, content)
     assert registry.methods().count("POST") == 2
+
+
+def test_a_registry_that_always_answers_416_to_a_put_gets_chunks():
+    """Azure/acr#866, where it does not pass."""
+
+    class Stubborn(Acr):
+        def put(self, request: Incoming) -> Answer:
+            if request.length:
+                return error(416, "RANGE_INVALID", "range not satisfiable")
+            return super().put(request)
+
+    registry, content = Stubborn(), noise(900)
+    with uploading(registry) as sender:
+        sender.send(content)
+    assert holds(registry, content)
+    assert registry.sizes("PUT") == [900, 900, 0]
+    assert "STATUS" not in registry.methods()
 
 
 # Quay, Gitea, Aliyun: the Range is something else
@@ -462,6 +497,18 @@ def test_gitea_refuses_the_offset_that_it_tells_and_gets_the_one_before(kept):
         sender.send(content)
     assert holds(registry, content)
     assert registry.methods().count("POST") == 1
+
+
+def test_gitea_is_understood_from_then_on():
+    """Two breaks: the second answer is known to be a count."""
+    registry, content = Gitea(), noise(5500)
+    broken = breaking(registry, 300)
+    registry.script("PATCH", *then(1, broken, NOTHING_TO_SAY, NOTHING_TO_SAY, broken))
+    with uploading(registry, small()) as sender:
+        sender.send(content)
+    assert holds(registry, content)
+    assert registry.methods().count("POST") == 1
+    assert [seen.status for seen in registry.seen].count(416) == 1
 
 
 def test_gitea_says_0_1_below_nothing_of_an_empty_session():
@@ -760,8 +807,17 @@ def test_a_body_limit_and_no_chunks_is_explained_too():
 
 def test_three_uploads_that_meet_one_limit_halve_once():
     """Each is refused at one size; what one has learned counts for all."""
-    registry = Proxied()
-    registry.most = 4 * MIB
+    together = threading.Barrier(3, timeout=10)
+
+    class Together(Proxied):
+        most = 4 * MIB
+
+        def answer(self, request: Incoming) -> Answer:
+            if request.method == "PUT" and request.length:
+                together.wait()
+            return super().answer(request)
+
+    registry = Together()
     blobs = [noise(6 * MIB, seed) for seed in range(3)]
     with uploading(registry) as sender:
         at_once(sender, blobs)

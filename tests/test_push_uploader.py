@@ -625,6 +625,60 @@ def test_a_source_that_changed_between_two_runs_is_noticed(tmp_path):
     assert registry.uploads == {}
 
 
+@pytest.mark.parametrize("good", [True, False])
+def test_a_session_that_lacks_only_its_put_is_hashed_before_it_is_closed(
+    tmp_path, good
+):
+    registry, content = FakeRegistry(), noise(5500)
+    sessions = UploadSessions(tmp_path / "uploads")
+    with serving(registry) as host:
+        with sender_to(host, small(), sessions=sessions) as first:
+
+            def stop(request: Incoming) -> Answer:
+                first.cancellation.cancel("stop")
+                return CUT
+
+            registry.script("PUT", stop)
+            first.fails(Cancelled, "stop", content)
+        received = registry.received()
+        with sender_to(host, small(), sessions=sessions) as second:
+            if good:
+                second.send(content)
+            else:
+                source = Source(content[:-1] + b"x")
+                second.fails(ContentMismatch, "its 5500", content, source=source)
+    assert holds(registry, content) is good
+    assert registry.uploads == {}
+    assert registry.received() == received == 5500
+
+
+def test_a_session_of_an_earlier_run_is_better_than_a_new_one(tmp_path):
+    """A mount that was not done opened one, which is given back."""
+    registry, content = FakeRegistry(), noise(5500)
+    sessions = UploadSessions(tmp_path / "uploads")
+    with serving(registry) as host:
+        with sender_to(host, small(), sessions=sessions) as first:
+            interrupted(registry, first, 3)
+            first.fails(Cancelled, "stop", content)
+        with sender_to(host, small(), sessions=sessions) as second:
+            second.send(content, mount_from=("team/base",))
+    assert holds(registry, content)
+    assert registry.received() == 5500
+    assert registry.cancelled == ["2"]
+
+
+def test_a_registry_that_cannot_say_where_it_stands_is_not_asked_twice():
+    """405 to the status: go on at the acknowledged offset."""
+    registry, content = FakeRegistry(), noise(3500)
+    registry.script("PATCH", CUT, lambda request: None, CUT)
+    registry.script("STATUS", error(405, "UNSUPPORTED"))
+    with uploading(registry, small()) as sender:
+        sender.send(content)
+    assert holds(registry, content)
+    assert registry.methods().count("STATUS") == 1
+    assert registry.methods().count("POST") == 1
+
+
 def test_a_session_that_the_registry_forgot_is_started_over(tmp_path):
     registry, content = FakeRegistry(), noise(5500)
     sessions = UploadSessions(tmp_path / "uploads")
