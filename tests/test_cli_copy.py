@@ -389,11 +389,29 @@ class TestFailures:
         assert done.returncode == 4, done.stderr
         assert layer in done.error and one in done.error
 
-    @pytest.mark.parametrize("target", ["./image.tar", "oci:dir", "image.tar"])
-    def test_an_archive_as_the_target_names_the_way(self, target, run_cli):
-        done = run_cli("copy", "a.test/app:1", target)
+    def test_nothing_is_copied_between_archives(self, run_cli):
+        done = run_cli("copy", "./a.tar", "./b.tar")
+        assert done.returncode == 2 and "in a registry" in done.error
+
+    def test_what_an_archive_cannot_take_names_pull(self, run_cli):
+        done = run_cli("copy", "a.test/app:1", "./image.tar", "--referrers")
         assert done.returncode == 2
-        assert f"pull a.test/app:1 -o {target}" in done.error
+        assert "pull a.test/app:1 -o ./image.tar" in done.error
+
+
+@pytest.mark.parametrize("form", ["oci-archive:{}.tar", "oci:{}", "{}.oci.tar"])
+def test_an_archive_as_the_target_holds_the_same_bytes(
+    form, multi, pair, run_cli, tmp_path
+):
+    layout, index = multi
+    one, two = (server.host for server in pair)
+    layout.send(one, "app")
+    target = form.format(tmp_path / "image")
+    done = run_cli("copy", f"{one}/app:1", target)
+    assert done.returncode == 0, done.stderr
+    back = run_cli("copy", target, f"{two}/app:1", "--json")
+    assert back.returncode == 0, back.stderr
+    assert back.json["digest"] == index["digest"]
 
 
 def test_an_archive_as_the_source_is_pushed(pair, run_cli, tmp_path):
@@ -435,6 +453,8 @@ class TestCredentials:
             done = run_cli("copy", f"{one}/app:1", f"{two}/app:1", *flags, env=env)
             assert done.returncode == 3, done.stderr
             assert one in done.error
+            done = run_cli("copy", f"{one}/app:1", "./image.tar", *flags, env=env)
+            assert done.returncode == 3, done.stderr
         more = ["--src-creds", alice]
         done = run_cli("copy", f"{one}/app:1", f"{two}/app:1", *more, env=environment)
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""``copy SRC DST``: from one registry into another, or from an archive."""
+"""``copy SRC DST``: from one registry into another, or from or to an archive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, Sequence
 from ..errors import Cancelled, PusherError, SomeFailed, UsageError
 from . import exits, output
 from .connect import Connections
-from .sides import add_side_options, source_connections, target_arguments
+from .sides import (
+    add_side_options,
+    source_arguments,
+    source_connections,
+    target_arguments,
+)
 from .target import one_at_a_time, with_tag
 
 if TYPE_CHECKING:
@@ -23,7 +28,11 @@ if TYPE_CHECKING:
     Done = tuple[Reference, CopyResult]
 
 REGISTRY = "docker://"
-_ARCHIVES = ("oci:", "oci-archive:", "docker-archive:")
+_FORMS = {
+    "oci:": "oci-dir",
+    "oci-archive:": "oci-archive",
+    "docker-archive:": "docker-archive",
+}
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -38,7 +47,8 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "target",
         metavar="DST",
-        help="registry/repository[:tag]; without a tag, that of the source",
+        help="registry/repository[:tag], without a tag that of the source; or an "
+        "archive or an OCI directory, as of pull -o",
     )
     add_selection(parser)
     parser.add_argument(
@@ -80,10 +90,7 @@ def add_selection(parser: ArgumentParser) -> None:
 def run(args: Namespace, session: Session) -> int:
     """Copy what *args* name; the exit code."""
     if _is_local(args.target):
-        raise UsageError(
-            f"{args.target!r:.200}: copy writes into registries; for an archive or a "
-            f"directory: dockerpush pull {args.source} -o {args.target}"
-        )
+        return _pull(args, session)
     if _is_local(args.source):
         return _push(args, session)
     platforms(args.platform)
@@ -109,7 +116,7 @@ def _is_local(text: str) -> bool:
     """True for what names a file or a directory rather than an image."""
     if text.startswith(REGISTRY):
         return False
-    if text == "-" or text.startswith((*_ARCHIVES, "/", "./", "../", "~")):
+    if text == "-" or text.startswith((*_FORMS, "/", "./", "../", "~")):
         return True
     return text.endswith(_ENDINGS) or Path(text).exists()
 
@@ -119,6 +126,36 @@ def reference(text: str) -> Reference:
     from ..reference import Reference
 
     return Reference.parse(text[len(REGISTRY) * text.startswith(REGISTRY) :])
+
+
+def _pull(args: Namespace, session: Session) -> int:
+    """An archive or a directory as the target: the same as ``pull -o``."""
+    from . import pull
+
+    form, path = _form_and_path(args.target)
+    command = f"dockerpush pull {args.source} -o {path}"
+    if _is_local(args.source):
+        raise UsageError(
+            f"{args.source!r:.200} and {args.target!r:.200}: one of them has to be in "
+            "a registry"
+        )
+    if args.referrers or args.all_tags or args.digestfile:
+        raise UsageError(
+            "--referrers, --all-tags and --digestfile need a registry as the target; "
+            f"an archive is what {command} writes"
+        )
+    form = form or ("json" if args.format else None)
+    given = vars(source_arguments(args))
+    pulled = {**given, "references": [str(reference(args.source))], "output": path}
+    return pull.run(Namespace(**{**pulled, "format": form}), session)
+
+
+def _form_and_path(target: str) -> tuple[str | None, str]:
+    """The form that skopeo's prefix asks for, None without one, and the path."""
+    for prefix, form in _FORMS.items():
+        if target.startswith(prefix):
+            return form, target[len(prefix) :]
+    return None, target
 
 
 def _push(args: Namespace, session: Session) -> int:
@@ -132,9 +169,7 @@ def _push(args: Namespace, session: Session) -> int:
         )
     parser = ArgumentParser()
     push.configure(parser)
-    path = args.source
-    for prefix in _ARCHIVES:
-        path = path[len(prefix) * path.startswith(prefix) :]
+    path = _form_and_path(args.source)[1]
     given = vars(target_arguments(args))
     pushed = {**vars(parser.parse_args(["--", path])), **given, "source": path}
     pushed["target"] = str(reference(args.target))

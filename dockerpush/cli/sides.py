@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from .connect import Connections, add_connection_options, add_transfer_options
-from .secrets import add_credential_options, given_credentials
+from .secrets import add_credential_options
 
 if TYPE_CHECKING:
     from ..registry.client import RegistryClient
-    from ..registry.credentials import Credentials
     from .session import Session
 
 SIDES = {"src": "source", "dest": "destination"}
@@ -93,19 +92,26 @@ def source_connections(args: Namespace, session: Session) -> SourceConnections:
         raise UsageError(
             "standard input holds one password: give the other by --src-password-file"
         )
+    return SourceConnections(source_arguments(args), session)
+
+
+def source_arguments(args: Namespace) -> Namespace:
+    """*args* as a command with one side has them, for the source.
+
+    Without credentials of its own nothing is in there that could hold any, so that
+    neither the options without prefix nor the environment count.
+    """
     shared = {
         name: value
         for name, value in vars(args).items()
         if name not in _SECRETS and name not in _TRUST
     }
-    own = {name: getattr(args, f"src_{name}") for name in _TRUST}
-    side = Namespace(**shared, **own, no_creds=args.src_no_creds)
-    return SourceConnections(side, session, _source_credentials(args))
-
-
-def _source_credentials(args: Namespace) -> Credentials | None:
-    own = {name: getattr(args, f"src_{name}") for name in _SECRETS}
-    return given_credentials(Namespace(**own, quiet=args.quiet), {})
+    trust = {name: getattr(args, f"src_{name}") for name in _TRUST}
+    secrets = {name: getattr(args, f"src_{name}") for name in _SECRETS}
+    no_creds = secrets.pop("no_creds")
+    if not any(secrets.values()):
+        secrets.clear()
+    return Namespace(**shared, **trust, **secrets, no_creds=no_creds)
 
 
 def target_arguments(args: Namespace) -> Namespace:
