@@ -266,6 +266,21 @@ class TestReplacing:
         assert path.read_bytes() == b"fast"
         assert len(list(tmp_path.iterdir())) == 2
 
+    def test_no_clobber_works_where_there_are_no_hard_links(
+        self, tmp_path, monkeypatch
+    ):
+        def no_links(part: object, path: object) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", no_links)
+        path = tmp_path / "file"
+        with replacing(path, no_clobber=True) as file:
+            file.write(b"first")
+        with pytest.raises(FileExistsError), replacing(path, no_clobber=True) as file:
+            file.write(b"second")
+        assert path.read_bytes() == b"first"
+        assert len(list(tmp_path.iterdir())) == 2
+
     def test_a_link_stays_a_link(self, tmp_path):
         (tmp_path / "real").write_bytes(b"old")
         (tmp_path / "link").symlink_to("real")

@@ -181,11 +181,23 @@ def replacing(path: Path, *, no_clobber: bool = False) -> Iterator[BinaryIO]:
         with part.open("xb") as file:
             yield file
         if no_clobber:
-            os.link(part, path)
+            _give_free_name(part, path)
         else:
             part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _give_free_name(part: Path, path: Path) -> None:
+    """Name *part* *path* too, unless that name is taken: FileExistsError then."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # exFAT, the file system of sticks and disks, has no hard links
+        if path.exists():
+            raise FileExistsError(path) from None
+        part.replace(path)
 
 
 @contextlib.contextmanager

@@ -70,7 +70,8 @@ def run(args: Namespace, session: Session) -> int:
     """Pull what *args* name; the exit code."""
     from ..reference import Reference
 
-    references = [_complete(Reference.parse(text)) for text in args.references]
+    wanted = [_complete(Reference.parse(text)) for text in args.references]
+    references = list(dict.fromkeys(wanted))
     form = _form(args)
     platforms = chosen_platforms(args.platform)
     if form == "docker-archive" and (len(platforms) > 1 or ALL in args.platform):
