@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Callable
 
 import pytest
-from fake_registry import CUT, Answer, FakeRegistry, Incoming, cut_after, error
+from fake_registry import CUT, Answer, FakeRegistry, Incoming, cut_after, error, serving
 from faults import Fault, FaultProxy
 from registries import DockerRegistry
 from uploading import (
@@ -451,6 +451,8 @@ def test_quay_counts_bytes_where_others_name_the_last(kept, host):
         sender.send(content)
     assert holds(registry, content)
     assert registry.methods().count("POST") == 1
+    refused = [seen for seen in registry.seen if seen.status == 416]
+    assert not refused or host != "quay.io", "what is known costs nothing"
 
 
 def test_quay_keeps_an_empty_session_too():
@@ -753,6 +755,35 @@ def test_serverless_registry_gets_chunks_of_what_is_above_its_maximum():
         sender.send(content)
     assert holds(registry, content)
     assert registry.sizes("PUT") == [0]
+
+
+def test_serverless_registry_gets_the_blob_again_when_chunks_must_shrink():
+    """Smaller chunks would not be equal to those that it has."""
+    registry, content = Serverless(), noise(11 * MIB)
+    registry.low, registry.high = MIB, 4 * MIB
+    registry.script("PATCH", *then(1, Answer(413)))
+    with uploading(registry, small(4 * MIB)) as sender:
+        sender.send(content)
+    assert holds(registry, content)
+    assert registry.sizes("PATCH") == [size * MIB for size in (4, 4, 2, 2, 2, 2, 2, 1)]
+    assert 416 not in {seen.status for seen in registry.seen}
+
+
+def test_serverless_registry_gets_chunks_of_the_size_that_an_earlier_run_began(
+    tmp_path,
+):
+    """Equal chunks, although this run would like larger ones."""
+    registry, content = Serverless(), noise(9700)
+    sessions = UploadSessions(tmp_path / "uploads")
+    registry.script("PATCH", *then(2, *[Answer(503)] * QUICK.attempts))
+    with serving(registry) as host:
+        with sender_to(host, small(1500), sessions=sessions) as first:
+            first.fails(TransientError, "503", content)
+        registry.seen.clear()
+        with sender_to(host, small(1900), sessions=sessions) as second:
+            second.send(content)
+    assert holds(registry, content)
+    assert "POST" not in registry.methods()
 
 
 # proxies

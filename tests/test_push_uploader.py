@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import tracemalloc
 from dataclasses import replace
 from typing import Callable
@@ -43,7 +44,7 @@ from dockerpush.events import (
 )
 from dockerpush.oci import OCI_LAYER, Descriptor, Digest
 from dockerpush.push import prepared
-from dockerpush.push.learned import limits_for
+from dockerpush.push.learned import LearnedLimits, limits_for
 from dockerpush.push.prepared import CheckedContent, PreparedBlob
 from dockerpush.rate import RateLimiter
 from dockerpush.registry.limits import HostLimits
@@ -736,6 +737,31 @@ def test_a_rate_limit_cuts_the_pieces_smaller():
         sender.send(content)
     assert holds(registry, content)
     assert len(sender.told(BytesSent)) > 1
+
+
+def test_the_pace_of_a_host_is_kept():
+    """Four requests with a body, three pauses."""
+    registry, content = FakeRegistry(), noise(2500)
+    with uploading(registry, small(pace=0.1)) as sender:
+        started = time.monotonic()
+        sender.send(content)
+        assert time.monotonic() - started >= 0.3
+    assert holds(registry, content)
+
+
+def test_uploads_that_share_a_pace_take_turns():
+    now, waited = [100.0], []
+
+    class Waiting(Cancellation):
+        def wait(self, seconds: float) -> None:
+            waited.append(seconds)
+
+    limits = LearnedLimits(HostLimits(pace=2.0), clock=lambda: now[0])
+    for _ in range(3):
+        limits.wait_for_turn(Waiting())
+    now[0] += 60
+    limits.wait_for_turn(Waiting())
+    assert waited == [2.0, 4.0]
 
 
 class Sink(FakeRegistry):
