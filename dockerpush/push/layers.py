@@ -36,6 +36,10 @@ class Readable(Protocol):
         """A reader of *member* from *offset* on, which the caller closes."""
 
 
+PACKED_ANEW = (Compression.BZIP2, Compression.XZ)
+"""Ways to pack a layer that have no media type of their own."""
+
+
 @dataclass(frozen=True)
 class MadeBlob:
     """A blob ready to be sent, beside what the manifest will say of it."""
@@ -173,14 +177,37 @@ def config_blob(stored: StoredManifest) -> MadeBlob:
 
 
 def memory_blob(
-    key: str, stored: StoredBlob, documents: Mapping[str, bytes]
+    key: str,
+    stored: StoredBlob,
+    documents: Mapping[str, bytes],
+    cancellation: Cancellation,
 ) -> MadeBlob:
-    """A small blob of an archive that was read forward and kept in memory."""
+    """A small blob of an archive that was read forward and kept in memory.
+
+    One that is packed as no media type allows goes unpacked. Raises ContentMismatch
+    when it is not what its name or the config promises, ArchiveError, Cancelled.
+    """
     content = documents[stored.member or ""]
-    descriptor = Descriptor.of(stored.media_type, content)
-    if stored.diff_id is not None and stored.compression is Compression.NONE:
-        _check_diff_id(stored, descriptor.digest)
-    return _in_memory(key, descriptor, content, stored.compression)
+    name = f"layer {stored.member}"
+    _check_digest(stored, content)
+    if stored.diff_id is not None:
+        found = digests(
+            io.BytesIO(content),
+            stored.compression,
+            cancellation=cancellation,
+            on_read=lambda count: None,
+            name=name,
+        )
+        _check_diff_id(stored, found.diff_id)
+    if stored.compression not in PACKED_ANEW:
+        descriptor = Descriptor.of(stored.media_type, content)
+        return _in_memory(key, descriptor, content, stored.compression)
+    with open_decompressed(
+        io.BytesIO(content), stored.compression, name=name
+    ) as reader:
+        content = reader.read()
+    descriptor = Descriptor.of(OCI_LAYER, content)
+    return _in_memory(key, descriptor, content, Compression.NONE)
 
 
 def _in_memory(
@@ -195,6 +222,19 @@ def _in_memory(
 def _upper_bound(stored: StoredBlob) -> int:
     """Bytes that a spool of *stored* may take: incompressible data grows a little."""
     return stored.size + stored.size // 1000 + 64 * 1024
+
+
+def _check_digest(stored: StoredBlob, content: bytes) -> None:
+    if stored.digest is None:
+        return
+    hasher = stored.digest.hasher()
+    hasher.update(content)
+    found = Digest.from_hash(hasher)
+    if found != stored.digest:
+        raise ContentMismatch(
+            f"{stored.member}: its bytes have the digest {found}; the archive is "
+            "damaged, save it again"
+        )
 
 
 def _check_diff_id(stored: StoredBlob, found: Digest) -> None:

@@ -38,7 +38,7 @@ from ..workers import Workers
 from .codecs import Codec
 from .compress import compress
 from .known import Knowledge
-from .layers import MadeBlob, memory_blob
+from .layers import PACKED_ANEW, MadeBlob, memory_blob
 from .manifests import SentBlob
 from .options import PushOptions
 from .plan import Method, Plan, plan_push
@@ -102,7 +102,12 @@ class StreamPush:
             if blob.stored.member in passed and _check(blob.stored, passed)
         ]
         in_memory = [
-            memory_blob(blob.key, blob.stored, self.archive.index.documents)
+            memory_blob(
+                blob.key,
+                blob.stored,
+                self.archive.index.documents,
+                self.target.cancellation,
+            )
             for blob in plan.blobs
             if blob.method is not Method.FOREIGN and blob.stored.member not in passed
         ]
@@ -119,7 +124,8 @@ class StreamPush:
             if layer.member is None:
                 return Method.FOREIGN
             if layer.member not in passed:
-                return Method.AS_IS
+                anew = layer.compression in PACKED_ANEW and layer.diff_id is not None
+                return Method.COMPRESS if anew else Method.AS_IS
             became = passed[layer.member].arrived.result().sent
             same = became.digest == passed[layer.member].stored
             return Method.AS_IS if same else Method.COMPRESS
