@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from images import small_archive
 from multiplatform import (
     finish,
     write_attestation,
@@ -213,3 +214,83 @@ def listed_by_buildah(directory: Path) -> Path:
         shutil.rmtree(short, ignore_errors=True)
         shutil.rmtree(directory / "root", ignore_errors=True)
     return out
+
+
+@pytest.fixture
+def single(tmp_path: Path) -> list[Path]:
+    """An archive for amd64 and one for arm64, which share a layer."""
+    paths = []
+    for name in ("amd64", "arm64"):
+        finish(tmp_path / name, write_image(tmp_path / name, name))
+        paths.append(archived(tmp_path / name))
+    return paths
+
+
+def test_archives_for_one_platform_each_are_joined(single, host, run_cli, tmp_path):
+    target = f"{host}/app:1"
+    done = run_cli("push", *single, "-t", target, "--json", "--verify")
+    assert done.returncode == 0, done.stderr
+    assert done.json["mediaType"] == "application/vnd.oci.image.index.v1+json"
+    shown = run_cli("inspect", target, "--json").json
+    assert shown["digest"] == done.json["digest"]
+    platforms = [image["platform"] for image in shown["images"]]
+    assert platforms == ["linux/amd64", "linux/arm64"]
+    back = fetched(target, tmp_path / "back")
+    for name in platforms:
+        stored = files_of(tmp_path / name.partition("/")[2])
+        assert stored.items() <= back.items()
+
+
+def test_joining_again_gives_the_same_digest_and_sends_nothing(single, host, run_cli):
+    target = f"{host}/app:1"
+    runs = [run_cli("push", *single, "-t", target, "--json").json for _ in range(2)]
+    assert runs[0]["digest"] == runs[1]["digest"]
+    assert runs[1]["bytes"] == 0
+
+
+def test_docker_archives_are_joined_and_compressed(host, run_cli, tmp_path):
+    paths = [tmp_path / "one.tar", tmp_path / "two.tar"]
+    for path in paths:
+        small_archive(path)
+    paths[1].write_bytes(paths[1].read_bytes().replace(b'"amd64"', b'"arm65"'))
+    done = run_cli("push", *paths, "-t", f"{host}/app:1")
+    assert done.returncode == 0, done.stderr
+    shown = run_cli("inspect", f"{host}/app:1", "--json").json["images"]
+    platforms = [image["platform"] for image in shown]
+    assert platforms == ["linux/amd64", "linux/arm65"]
+
+
+def test_the_same_platform_twice_is_refused_before_anything_is_sent(
+    single, host, run_cli
+):
+    done = run_cli("push", single[0], single[0], "-t", f"{host}/app:1")
+    assert done.returncode == 2
+    assert "linux/amd64" in done.error
+    assert run_cli("digest", f"{host}/app:1").returncode == 4
+
+
+def test_an_archive_for_several_platforms_is_not_joined(single, layout, host, run_cli):
+    write_layout(layout)
+    done = run_cli("push", single[0], layout, "-t", f"{host}/app:1")
+    assert done.returncode == 2
+    assert "3 platforms" in done.error
+
+
+def test_without_a_target_each_archive_is_its_own_push(host, run_cli, tmp_path):
+    paths = []
+    for name in ("one", "two"):
+        path = tmp_path / f"{name}.tar"
+        paths.append(small_archive(path, names=[f"team/{name}:1"]))
+    done = run_cli("push", *paths, "--registry", f"{host}/here", "--all-tags")
+    assert done.returncode == 0, done.stderr
+    for name in ("one", "two"):
+        assert run_cli("digest", f"{host}/here/team/{name}:1").returncode == 0
+
+
+def test_one_bad_archive_of_several_does_not_stop_the_others(host, run_cli, tmp_path):
+    good = small_archive(tmp_path / "good.tar", names=["team/good:1"])
+    absent = tmp_path / "absent.tar"
+    done = run_cli("push", absent, good, "--registry", host, "--all-tags")
+    assert done.returncode == 7
+    assert "absent.tar" in done.error
+    assert run_cli("digest", f"{host}/team/good:1").returncode == 0

@@ -36,6 +36,12 @@ def configure(parser: ArgumentParser) -> None:
         help="a tar archive, plain or compressed; a directory; - for standard input; "
         "or an image by its reference, which is pulled when the cache lacks it",
     )
+    parser.add_argument(
+        "more",
+        metavar="SOURCE",
+        nargs="*",
+        help="more archives: with -t they are joined, each for a platform of its own",
+    )
     _add_selection(parser)
     add_target_options(parser)
     add_transfer_options(parser)
@@ -107,6 +113,10 @@ def _add_result(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Push what *args* name; the exit code."""
+    if args.more:
+        from . import several
+
+        return several.run(args, session)
     with ExitStack() as stack:
         connections = stack.enter_context(Connections(args, session))
         source = stack.enter_context(open_pushed(args, connections))
@@ -173,7 +183,7 @@ def _push_all(
             output.say(f"failed: {reference}: {error}")
             failed.append(reference)
     if args.digestfile:
-        _write_digests(Path(args.digestfile), done)
+        write_digests(Path(args.digestfile), done)
     if failed:
         raise SomeFailed(
             f"{len(failed)} of {len(jobs)} pushes failed: "
@@ -200,7 +210,7 @@ def _push_one(
     connections.session.end_progress()
     if args.verify:
         _verify(source, image, reference, connections, args)
-    _report(reference, result, seconds, args)
+    report(reference, result, seconds, args)
     return reference, result
 
 
@@ -237,7 +247,7 @@ def _transfer(
     args: Namespace,
 ) -> PushResult:
     tags = [_tag(reference)]
-    options = _options(args, connections.settings(reference.registry))
+    options = options_of(args, connections.settings(reference.registry))
     with connections.target(reference) as target:
         if image is not None:
             return source.push(target, image, tags=tags, options=options)
@@ -266,9 +276,10 @@ def _tag(reference: Reference) -> str:
     return str(reference.digest) if reference.tag is None else reference.tag
 
 
-def _report(
+def report(
     reference: Reference, result: PushResult, seconds: float, args: Namespace
 ) -> None:
+    """The result on stdout, and what was done on stderr."""
     digest = result.descriptor.digest
     name = f"{reference.registry}/{reference.repository}"
     if args.json or args.format:
@@ -309,7 +320,7 @@ def _check_writable(path: Path) -> None:
         raise UsageError(f"--digestfile {path}: {error.strerror}") from error
 
 
-def _write_digests(path: Path, done: Sequence[tuple[Reference, PushResult]]) -> None:
+def write_digests(path: Path, done: Sequence[tuple[Reference, PushResult]]) -> None:
     """One push: the bare digest, as podman writes it; several: a line for each."""
     if len(done) == 1:
         text = str(done[0][1].descriptor.digest)
@@ -323,7 +334,8 @@ def _write_digests(path: Path, done: Sequence[tuple[Reference, PushResult]]) -> 
         raise PusherError(f"--digestfile {path}: {error.strerror}") from error
 
 
-def _options(args: Namespace, settings: Settings) -> PushOptions:
+def options_of(args: Namespace, settings: Settings) -> PushOptions:
+    """How to push, as *args* and *settings* say."""
     from ..oci import Platform
     from ..push import PushOptions
 
@@ -344,7 +356,7 @@ def _dry_run(
 ) -> int:
     for image, reference in jobs:
         assert image is not None, "a dry run looks into the archive"
-        options = _options(args, connections.settings(reference.registry))
+        options = options_of(args, connections.settings(reference.registry))
         with connections.target(reference) as target:
             blobs = source.look(target, image, tags=[_tag(reference)], options=options)
         connections.session.end_progress()

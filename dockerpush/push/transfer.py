@@ -205,13 +205,14 @@ def store(
 ) -> Descriptor:
     """Store *made*, the last one under each of *tags*; the descriptor of the last.
 
+    Without tags it is stored under its digest.
     A registry that refuses OCI media types gets a lone manifest as Docker schema 2.
     """
     *children, root = made
     for document in children:
         _put(target, document, str(document.descriptor.digest))
     try:
-        _put(target, root, tags[0])
+        _put(target, root, _first(tags, root))
     except RegistryError as error:
         docker = None if children else _docker_form(root)
         if docker is None or not _refuses_type(error):
@@ -220,10 +221,14 @@ def store(
             Notice("the registry refuses OCI manifests: stored as Docker's", minor=True)
         )
         root = docker
-        _put(target, root, tags[0])
+        _put(target, root, _first(tags, root))
     for tag in tags[1:]:
         _put(target, root, tag)
     return root.descriptor
+
+
+def _first(tags: Sequence[str], root: Document) -> str:
+    return tags[0] if tags else str(root.descriptor.digest)
 
 
 def _put(target: PushTarget, document: Document, reference: str) -> None:
