@@ -1,20 +1,16 @@
 """Random faults between the command and a real registry: what passes is survived.
 
 A schedule is made from its number alone, so a failure names what to run again. The
-commands run a few to a process, as `many_runs` says; those of TestTheCommand have a
+commands run a few to a process, as `run_many` does; those of TestTheCommand have a
 process each.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import http.client
 import json
 import ssl
-import subprocess
-import sys
-import zlib
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +19,8 @@ from typing import Iterator
 import pytest
 from conftest import Command
 from faults import FaultProxy, Schedule, lasting_fault, transient_faults
-from images import digest_of, docker_archive, small_archive, tar_of
+from images import docker_archive, small_archive, tar_of
+from pushed import check_stored, fetch, put_old_image, run_many
 from registries import DockerRegistry, make_certificates, read_back
 
 RETRIES = 5
@@ -38,19 +35,6 @@ BY_PROCESS = [*range(2000, 2014), *range(3000, 3004)]
 Over HTTPS, other ones than over plain HTTP."""
 
 BATCH = 8
-
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-
-many_runs = """
-import contextlib, io, json, sys
-from dockerpush.cli.main import main
-for arguments in json.load(sys.stdin):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(arguments)
-    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
-"""
-"""The command again and again in one process, which only saves its start."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +51,7 @@ class Place:
     def prepare(self, number: int) -> tuple[str, Schedule]:
         """A repository where ``:1`` is the old image, and what will happen there."""
         repository = f"faults/{self.flags[0].strip('-')}-{number}"
-        put_old_image(self.registry.host, repository, self.old)
+        put_old_image(self.registry.host, repository, "faults/old", self.old)
         lasting = number in LASTING or number >= 3000
         faults = (
             lasting_fault(number) if lasting else transient_faults(number, MOST_FAULTS)
@@ -97,62 +81,6 @@ class Place:
             pushed = json.loads(out.splitlines()[-1])["digest"]
             assert pushed == check_stored(self.registry.host, repository, self.diff_ids)
         assert "Traceback" not in err
-
-
-def fetch(host: str, repository: str, what: str) -> bytes:
-    """What the registry itself answers, the proxy left out."""
-    connection = http.client.HTTPConnection(host, timeout=20)
-    with contextlib.closing(connection):
-        connection.request(
-            "GET", f"/v2/{repository}/{what}", headers={"Accept": MANIFEST}
-        )
-        response = connection.getresponse()
-        content = response.read()
-        assert response.status == 200, content
-        return content
-
-
-def check_stored(host: str, repository: str, diff_ids: list[str]) -> str:
-    """Every byte under ``:1`` is right; the manifest's digest."""
-    raw = fetch(host, repository, "manifests/1")
-    manifest = json.loads(raw)
-    contents = []
-    for descriptor in (manifest["config"], *manifest["layers"]):
-        content = fetch(host, repository, f"blobs/{descriptor['digest']}")
-        assert digest_of(content) == descriptor["digest"]
-        assert len(content) == descriptor["size"]
-        contents.append(content)
-    config, *layers = contents
-    unpacked = [
-        zlib.decompress(layer, wbits=31) if layer[:2] == b"\x1f\x8b" else layer
-        for layer in layers
-    ]
-    assert [digest_of(layer) for layer in unpacked] == diff_ids
-    assert json.loads(config)["rootfs"]["diff_ids"] == diff_ids
-    return digest_of(raw)
-
-
-def put_old_image(host: str, repository: str, manifest: bytes) -> None:
-    """Have ``:1`` name the old image, whose blobs are in ``faults/old``."""
-    record = json.loads(manifest)
-    connection = http.client.HTTPConnection(host, timeout=20)
-    with contextlib.closing(connection):
-        for blob in (record["config"], *record["layers"]):
-            call(
-                connection,
-                "POST",
-                f"/v2/{repository}/blobs/uploads/?mount={blob['digest']}&from=faults/old",
-            )
-        call(connection, "PUT", f"/v2/{repository}/manifests/1", manifest)
-
-
-def call(
-    connection: http.client.HTTPConnection, method: str, path: str, body: bytes = b""
-) -> None:
-    connection.request(method, path, body=body, headers={"Content-Type": MANIFEST})
-    response = connection.getresponse()
-    content = response.read()
-    assert response.status == 201, content
 
 
 @pytest.fixture(scope="module")
@@ -202,8 +130,6 @@ def place(
 
 
 def diff_ids_of(archive: Path) -> list[str]:
-    import tarfile
-
     with tarfile.open(archive) as tar:
         return json.load(tar.extractfile("config.json"))["rootfs"]["diff_ids"]
 
@@ -220,18 +146,9 @@ class TestManySchedules:
 
         def run(batch: list[int]) -> None:
             repositories = [place.prepare(number)[0] for number in batch]
-            words = json.dumps([place.arguments(name) for name in repositories])
+            words = [place.arguments(name) for name in repositories]
             state = {"DOCKERPUSH_STATE_DIR": str(run_cli.state / str(batch[0]))}
-            done = subprocess.run(
-                [sys.executable, "-c", many_runs],
-                input=words.encode(),
-                capture_output=True,
-                env=run_cli.environment(state),
-                timeout=120,
-                check=False,
-            )
-            assert done.returncode == 0, done.stderr.decode()
-            results = map(json.loads, done.stdout.splitlines())
+            results = run_many(words, run_cli.environment(state))
             for name, result in zip(repositories, results):
                 place.check(name, *result)
 
