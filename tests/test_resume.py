@@ -103,7 +103,9 @@ def test_a_compressed_layer_goes_on_because_its_bytes_are_the_same(
         assert schedule.sent < 1.25 * layer["size"]
 
 
-def test_another_form_of_the_layer_means_another_session(compressible, embedded, run_cli):
+def test_another_form_of_the_layer_means_another_session(
+    compressible, embedded, run_cli
+):
     with FaultProxy(embedded.host) as proxy:
         schedule = proxy.schedule("kill/other", (Fault("hold", "PATCH", 2, 500_000),))
         push = ("push", compressible, "-t", f"{proxy.host}/kill/other:1", *FLAGS)
