@@ -396,6 +396,7 @@ class TestOutput:
         assert last.startswith("error: ")
         assert "bug" not in last
         assert b"Traceback" not in said
+        around.stored("output/full")
 
 
 JUMPING_CLOCK = """\

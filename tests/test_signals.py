@@ -205,21 +205,30 @@ def test_while_a_rate_limit_holds_it_back(proxy, archive, run_cli):
     interrupted(child, after(1.5))
 
 
-def test_while_another_process_holds_the_lock_of_the_state(proxy, archive, run_cli):
-    """The lock's holder lives: the wait is bounded, and a signal cuts it short."""
+@pytest.mark.parametrize("tag", ["1", "2"], ids=["target", "files"])
+def test_while_another_process_holds_the_locks(tag, proxy, archive, run_cli):
+    """That of the target comes first, those of the state's files at the end."""
     done = run_cli("push", archive, "-t", f"{proxy.host}/lock:1", "--plain-http")
     assert done.returncode == 0, done.stderr
     locks = [path for path in run_cli.state.rglob("*lock*") if path.is_file()]
-    assert locks
+    assert len(locks) > 1
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD_LOCKS, *map(str, locks)], stdout=subprocess.PIPE
     )
     with killed_at_last(holder):
         assert holder.stdout is not None
         holder.stdout.readline()
-        schedule = proxy.schedule("other", (Fault("hold_answer", "CLOSE"),))
-        child = start(run_cli, archive, "-t", f"{proxy.host}/other:1", "--plain-http")
-        interrupted(child, schedule.held.is_set)
+        schedule = proxy.schedule("lock")
+        push = (archive, "-t", f"{proxy.host}/lock:{tag}", "--plain-http")
+        child = start(run_cli, *push)
+        settled = after(1.0)
+        if tag == "1":
+            interrupted(child, settled)
+            assert schedule.requests == []
+        else:
+            interrupted(
+                child, lambda: bool(schedule.seen.get("MANIFEST")) and settled()
+            )
 
 
 HOLD_LOCKS = """\

@@ -37,11 +37,11 @@ def host(request: pytest.FixtureRequest, server: RegistryServer) -> str:
 
 
 def start_all(
-    run_cli: Command, pushes: list[tuple[Any, ...]]
+    run_cli: Command, pushes: list[tuple[Any, ...]], **options: Any
 ) -> list[subprocess.Popen[bytes]]:
     """All *pushes* at the same time."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return [run_cli.start("push", *words, **pipes) for words in pushes]
+    options.update(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return [run_cli.start("push", *words, **options) for words in pushes]
 
 
 def end_all(children: list[subprocess.Popen[bytes]]) -> list[dict[str, Any]]:
@@ -116,17 +116,24 @@ def test_two_pushes_of_one_image_to_one_tag(host, tmp_path, run_cli):
         check_state(run_cli.state)
 
 
-def test_two_images_to_one_tag_leave_one_of_them_whole(host, tmp_path, run_cli):
-    pushes, wanted = [], set()
+@pytest.mark.parametrize("images", [1, 2])
+def test_two_machines_and_one_tag_leave_one_image_whole(
+    images, host, tmp_path, run_cli
+):
+    """Without a state in common nobody waits: both send, and the last one has it."""
+    children = []
     for number in range(2):
-        path = small_archive(tmp_path / f"{number}.tar", salt=b"%d" % number)
-        target = f"{host}/many/race:1"
-        pushes.append((path, "-t", target, "--plain-http", "--json"))
-    records = end_all(start_all(run_cli, pushes))
-    wanted = {record["digest"] for record in records}
-    assert len(wanted) == 2
-    check_image(host, "many/race")
-    stored = read_back(host, "many/race", "1")
+        path = tmp_path / f"{number % images}.tar"
+        if not path.exists():
+            small_archive(path)
+        children += start_all(
+            run_cli,
+            [(path, "-t", f"{host}/many/race-{images}:1", "--plain-http", "--json")],
+            env={"DOCKERPUSH_STATE_DIR": str(tmp_path / f"state-{number}")},
+        )
+    wanted = {record["digest"] for record in end_all(children)}
+    check_image(host, f"many/race-{images}")
+    stored = read_back(host, f"many/race-{images}", "1")
     assert digest_of(stored.manifest_bytes) in wanted
 
 
