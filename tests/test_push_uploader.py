@@ -695,6 +695,37 @@ def test_a_session_that_the_registry_forgot_is_started_over(tmp_path):
     assert registry.methods()[:4] == ["HEAD", "STATUS", "POST", "PATCH"]
 
 
+@pytest.mark.parametrize("location", ["http://127.0.0.1:1/v2/u", "http://[::bad/u"])
+def test_a_session_that_cannot_be_reached_any_more_is_started_over(tmp_path, location):
+    """A file with nonsense, or with a host that is gone, costs time only."""
+    registry, content = FakeRegistry(), noise(5500)
+    sessions = UploadSessions(tmp_path / "uploads")
+    with serving(registry) as host:
+        with sessions.claim(host, "team/app", Digest.of(content)) as claimed:
+            claimed.record(location, 1000, 1000)
+        with sender_to(host, small(), sessions=sessions) as sender:
+            assert sender.send(content) is Outcome.UPLOADED
+    assert holds(registry, content)
+
+
+def test_a_session_outlives_a_run_in_which_the_registry_is_down(tmp_path):
+    registry, content = FakeRegistry(), noise(5500)
+    sessions = UploadSessions(tmp_path / "uploads")
+    with serving(registry) as host:
+        with sender_to(host, small(), sessions=sessions) as first:
+            interrupted(registry, first, 3)
+            first.fails(Cancelled, "stop", content)
+        down = [CUT] * QUICK.attempts
+        registry.script("STATUS", *down)
+        registry.script("POST", *down)
+        with sender_to(host, small(), sessions=sessions) as second:
+            second.fails(TransientError, "POST", content)
+        with sender_to(host, small(), sessions=sessions) as third:
+            third.send(content)
+    assert holds(registry, content)
+    assert registry.received() == 5500
+
+
 def test_a_session_that_another_run_owns_is_left_alone(tmp_path):
     registry, content = FakeRegistry(), noise(5500)
     sessions = UploadSessions(tmp_path / "uploads")

@@ -14,6 +14,7 @@ from types import TracebackType
 
 from ..cancellation import Cancellation
 from ..errors import (
+    NetworkError,
     NotFoundInRegistry,
     PusherError,
     RegistryError,
@@ -82,7 +83,7 @@ class UploadSession:
     def adopt(self) -> bool:
         """Go on with what an earlier run left; False when there is nothing of use.
 
-        Does so once. Raises TransientError when the registry cannot be asked.
+        Does so once.
         """
         claim = self._claim_once() if self._may_adopt else None
         self._may_adopt = False
@@ -92,15 +93,26 @@ class UploadSession:
         fresh = self.upload
         self.upload, self.offset = Upload(saved.location, saved.offset), saved.offset
         end = min(saved.offset + saved.chunk_size, self._descriptor.size)
-        if not self.ask(end):
-            self.drop()
-            self.upload = fresh
+        if not self._ask_saved(end):
+            self.upload, self.offset, self.resumed = fresh, 0, False
             return False
         self.chunk_size = saved.chunk_size
         log.info("%s: going on at byte %d", self._descriptor.digest, self.offset)
         if fresh is not None:
             self._cancel(fresh)
         return True
+
+    def _ask_saved(self, end: int) -> bool:
+        """`ask` for a session that may be anywhere, or nowhere any more."""
+        try:
+            useful = self.ask(end)
+        except NetworkError as error:
+            # Its file stays until a new session is recorded: the network may be down.
+            log.info("%s: not resumed: %s", self._descriptor.digest, error)
+            return False
+        if not useful:
+            self.drop()
+        return useful
 
     def open(self) -> None:
         """Have the registry open a session.
