@@ -211,6 +211,16 @@ class TestOthers:
         environment["DOCKERPUSH_PASSWORD"] = PASSWORD
         assert push(env=environment).returncode == 0
 
+    def test_an_archive_and_a_password_cannot_both_be_standard_input(
+        self, host, run_cli
+    ):
+        done = run_cli(
+            *("push", "-", "-t", f"{host}/a:1", "-u", "alice", "--password-stdin"),
+            stdin=b"x" * 100_000,
+        )
+        assert done.returncode == 2
+        assert "--password-file" in done.error
+
     def test_no_creds_uses_none(self, push, host, run_cli):
         self.write(run_cli.home / ".docker/config.json", {host: {"auth": AUTH}})
         assert push("--no-creds").returncode == 3

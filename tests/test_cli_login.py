@@ -115,6 +115,25 @@ class TestWithoutTerminal:
         assert done.returncode == 2
         assert kept(run_cli) == {}
 
+    def test_bytes_that_are_no_text_are_refused(self, host, run_cli, tmp_path):
+        done = run_cli("login", host, "-u", "a", "--password-stdin", stdin=b"\xff\n")
+        assert done.returncode == 2
+        assert "UTF-8" in done.error
+        odd = {"DOCKERPUSH_USERNAME": "a", "DOCKERPUSH_PASSWORD": os.fsdecode(b"\xff")}
+        assert run_cli("login", host, env=odd).returncode == 2
+        (tmp_path / "word").write_bytes(b"\xff")
+        done = run_cli("login", host, "-u", "a", "--password-file", tmp_path / "word")
+        assert done.returncode == 1
+        assert "word" in done.error
+
+    def test_a_colon_in_the_username_is_refused(self, host, run_cli):
+        done = run_cli(
+            *("login", host, "-u", "a:b", "--password-stdin", "--skip-check"),
+            stdin=b"x",
+        )
+        assert done.returncode == 2
+        assert kept(run_cli) == {}
+
     def test_docker_hub_is_the_default(self, run_cli):
         done = run_cli(
             *("login", "-u", "alice", "--password-stdin", "--skip-check"), stdin=b"x"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import tarfile
@@ -149,6 +150,23 @@ class TestNamed:
         assert done.returncode == 4
         assert "no runtime found" in done.error
         assert "--runtime" in done.error
+
+
+def test_progress_is_a_line_now_and_then(run_cli, out, tmp_path):
+    program = write_program(
+        tmp_path / "docker",
+        'if [ "$1" = --version ]; then echo "Docker version 28.2.2"; exit; fi\n'
+        "for i in 1 2 3; do head -c 1000000 /dev/zero; sleep 0.3; done",
+    )
+    command = ["save", "nginx", "--runtime", program, "--output-dir", out]
+    done = run_cli(*command, "--progress-interval", "0.2")
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    line = r"saving nginx: [\d.]+ (B|KiB|MiB), [\d.]+ (B|KiB|MiB)/s"
+    assert re.fullmatch(line, lines[0])
+    assert re.fullmatch(r"saved nginx: 2\.9 MiB in [\d.]+ s", lines[-1])
+    quiet = run_cli(*command, "--force", "-q", "--progress-interval", "0.2")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
 
 
 class TestFailures:

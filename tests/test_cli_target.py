@@ -165,6 +165,16 @@ class TestWithoutTerminal:
         assert done.returncode == 5
         assert not (run_cli.state / "push_history.json").exists()
 
+    def test_several_archives_joined_by_a_target_confirm_it(
+        self, host, run_cli, tmp_path
+    ):
+        one = named(tmp_path / "one.tar", "app:1")
+        other = tmp_path / "other.tar"
+        other.write_bytes(one.read_bytes().replace(b'"amd64"', b'"arm64"'))
+        done = run_cli("push", one, other, "-t", f"{host}/joined/app:1")
+        assert done.returncode == 0, done.stderr
+        assert run_cli("push", one).returncode == 0
+
     def test_five_destinations_are_kept_and_all_confirmations(
         self, host, run_cli, tmp_path
     ):

@@ -10,10 +10,11 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable
 
-from ..errors import Cancelled, PusherError
+from ..errors import Cancelled, PusherError, UsageError
 from . import exits, output
 from .connect import Connections, add_connection_options
 from .secrets import add_credential_options
+from .target import named
 
 if TYPE_CHECKING:
     from ..reference import Reference
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from ..registry.origins import Origin
     from ..registry.proxies import Proxy
     from .session import Session
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds that the handshake may take at most."""
 
 OK, FAILED, SKIPPED = "ok", "failed", "not tried"
 
@@ -37,9 +41,12 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Take every step; the exit code is that of the first failure."""
-    from ..reference import Reference
-
-    reference = Reference.parse(args.target)
+    if "/" not in args.target.rpartition("://")[2]:
+        raise UsageError(
+            f"{args.target!r} names no repository: wanted REGISTRY/REPOSITORY, as in "
+            "docker.io/library/nginx"
+        )
+    reference = named(args.target, args)
     with Connections(args, session) as connections:
         report = Report()
         _take_steps(report, _Check(reference, connections))
@@ -164,7 +171,7 @@ class _Check:
                 self._origin,
                 trust.ssl_context(self._origin.host_port),
                 self._proxy,
-                timeout=self._settings.timeout,
+                timeout=min(CONNECT_TIMEOUT, self._settings.timeout),
             )
         except SpeaksPlainHTTP:
             if not is_loopback(self._origin.host):

@@ -86,6 +86,7 @@ def ask_credentials(registry: str, args: Namespace) -> Credentials:
     from ..registry.credentials import Credentials, Secret
 
     username, password, source = given_pair(args, os.environ)
+    _check_username(username or "")
     if username and password:
         return Credentials(username, Secret(password), source=source)
     if args.password_stdin or not prompts.is_interactive():
@@ -102,9 +103,15 @@ def typed_credentials(
 
     username = username or prompts.ask(f"Username at {registry}")
     password = password or prompts.ask_password("Password")
+    _check_username(username)
     if not username or not password:
         raise UsageError("a username and a password are needed; nothing was stored")
     return Credentials(username, Secret(password), source="what was typed")
+
+
+def _check_username(username: str) -> None:
+    if ":" in username:
+        raise UsageError(f"a username cannot hold a colon (RFC 7617): {username!r}")
 
 
 def _say_login(registry: str, args: Namespace, session: Session) -> int:

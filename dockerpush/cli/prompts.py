@@ -32,7 +32,10 @@ def ask(question: str, default: str = "") -> str:
     with _interruptible():
         sys.stderr.write(shown)
         sys.stderr.flush()
-        line = sys.stdin.readline()
+        try:
+            line = sys.stdin.readline()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the answer to {question!r} is not text") from error
     if not line:
         sys.stderr.write("\n")
         raise UsageError(f"no answer to {question!r}")
@@ -49,7 +52,7 @@ def ask_password(question: str) -> str:
     with _interruptible():
         try:
             return getpass.getpass(f"{question}: ", stream=sys.stderr)
-        except EOFError as error:
+        except (EOFError, UnicodeDecodeError) as error:
             raise UsageError(f"no answer to {question!r}") from error
 
 

@@ -202,8 +202,8 @@ def _push_one(
     from ..stores import PushHistory
 
     session, state = connections.session, connections.state
-    started = time.monotonic()
     with one_at_a_time(reference, state.path, session, if_busy=args.if_busy):
+        started = time.monotonic()
         result = _sent(source, image, reference, connections, args)
     PushHistory(state).record(reference, time.time())
     seconds = time.monotonic() - started

@@ -72,12 +72,25 @@ def given_pair(
     """Username, password and where they are from; from the options, None for a part
     that is missing, else from the environment, where only both count."""
     username, password = _from_options(args)
-    if username is not None or password is not None:
-        return username, password, "--username"
-    for name, secret in _VARIABLES:
-        if environ.get(name) and environ.get(secret):
-            return environ[name], environ[secret], name
-    return None, None, ""
+    source = "--username"
+    if username is None and password is None:
+        for source, secret in _VARIABLES:
+            if environ.get(source) and environ.get(secret):
+                username, password = environ[source], environ[secret]
+                break
+    for text in (username, password):
+        _check_text(text or "", source)
+    return username, password, source
+
+
+def _check_text(text: str, source: str) -> None:
+    """Raises UsageError for bytes that the system could only pass on as they were."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the username or the password is not UTF-8 (from {source})"
+        ) from error
 
 
 def _from_options(args: Namespace) -> tuple[str | None, str | None]:
@@ -85,6 +98,11 @@ def _from_options(args: Namespace) -> tuple[str | None, str | None]:
     if args.creds is not None:
         username, colon, password = args.creds.partition(":")
         password = password if colon else None
+    if args.password_stdin and getattr(args, "source", "") == "-":
+        raise UsageError(
+            "--password-stdin and the source - both want standard input: use "
+            "--password-file, or DOCKERPUSH_USERNAME and DOCKERPUSH_PASSWORD"
+        )
     if args.password_stdin:
         password = read_password_line()
     if args.password_file is not None:
@@ -102,7 +120,11 @@ def read_password_line() -> str:
 
     Raises UsageError when there is none.
     """
-    password = sys.stdin.read(64 * 1024).rstrip("\r\n")
+    raw = sys.stdin.buffer.read(64 * 1024)
+    try:
+        password = raw.decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise UsageError("--password-stdin: what came is not UTF-8") from error
     if not password:
         raise UsageError("--password-stdin: standard input is empty")
     return password
@@ -114,3 +136,5 @@ def _read_file(name: str) -> str:
             return file.read(64 * 1024).rstrip("\r\n")
     except OSError as error:
         raise PusherError(f"--password-file {name}: {error.strerror}") from error
+    except ValueError as error:
+        raise PusherError(f"--password-file {name}: it is not UTF-8") from error

@@ -57,6 +57,7 @@ def _push_each(paths: list[str], args: Namespace, session: Session) -> int:
 
 def _join(paths: list[str], args: Namespace, session: Session) -> int:
     from ..archive import select_image
+    from ..stores import PushHistory
 
     if args.dry_run or args.platform:
         raise UsageError(
@@ -71,10 +72,11 @@ def _join(paths: list[str], args: Namespace, session: Session) -> int:
         for path in paths:
             source = stack.enter_context(open_source(path, session.cancellation))
             parts.append((source, select_image(source.images, args.name)))
-        started = time.monotonic()
-        state = connections.state.path
-        with one_at_a_time(reference, state, session, if_busy=args.if_busy):
+        state = connections.state
+        with one_at_a_time(reference, state.path, session, if_busy=args.if_busy):
+            started = time.monotonic()
             result = _pushed(parts, reference, connections, args)
+        PushHistory(state).record(reference, time.time())
         session.end_progress()
         if args.verify:
             for _, image in parts:
