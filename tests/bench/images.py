@@ -42,7 +42,9 @@ class Image:
 def incompressible_image(directory: Path, size: int) -> Image:
     """Three layers of random bytes, *size* in all."""
     archive = directory / f"incompressible-{size}.tar"
-    large_archive(archive, [size // LAYERS] * LAYERS, compressible=False)
+    mib = size // MIB
+    sizes = [(mib + number) // LAYERS * MIB for number in range(LAYERS)]
+    large_archive(archive, sizes, compressible=False)
     return _with_blobs(archive)
 
 

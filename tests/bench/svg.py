@@ -61,7 +61,7 @@ def memory_picture(report: Report) -> str:
 
 def wall_picture(report: Report) -> str:
     """Wall time of each peer in each case: the median, and from least to most."""
-    left, right, bar = 200, WIDTH - 150, 18
+    left, right, bar = 200, WIDTH - 170, 18
     parts = [_text(20, 26, "Wall time of a cold push (median; line: range)", size=15)]
     height = 46
     for case in report.cases():
@@ -117,7 +117,7 @@ def _step(highest: float) -> float:
 
 def _size(size: int) -> str:
     mib = round(size / MIB)
-    return f"{mib / 1024:.3g} GiB" if mib >= 1000 else f"{mib} MiB"
+    return f"{mib / 1024:.2g} GiB" if mib >= 1000 else f"{mib} MiB"
 
 
 def _color(peer: str, number: int) -> str:
