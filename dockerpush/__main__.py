@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import sys
 
-from .cli.main import main
+from . import __version__
 
-__all__ = ["main"]
+
+def main() -> int:
+    """Run the command that ``sys.argv`` asks for; the exit code.
+
+    The version alone is told without loading what reads arguments.
+    """
+    if sys.argv[1:] == ["--version"]:
+        sys.stdout.write(f"dockerpush {__version__}\n")
+        return 0
+    from .cli.main import main as run
+
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())
