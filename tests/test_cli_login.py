@@ -126,6 +126,18 @@ class TestWithoutTerminal:
         assert done.returncode == 1
         assert "word" in done.error
 
+    def test_an_open_registry_cannot_check_it_and_that_is_said(
+        self, docker_registry, run_cli
+    ):
+        done = login(run_cli, docker_registry.host)
+        assert done.returncode == 0
+        assert "nobody checked" in done.stderr
+
+    @pytest.mark.parametrize("flags", [["--no-creds"], ["--registry-token", "x"]])
+    def test_only_a_name_and_a_password_can_be_kept(self, flags, host, run_cli):
+        assert run_cli("login", host, *flags).returncode == 2
+        assert kept(run_cli) == {}
+
     def test_a_colon_in_the_username_is_refused(self, host, run_cli):
         done = run_cli(
             *("login", host, "-u", "a:b", "--password-stdin", "--skip-check"),

@@ -123,6 +123,15 @@ def test_notices_are_said_everywhere(make):
     assert "note: no room for a spool\n" in stream.getvalue()
 
 
+def test_quiet_leaves_out_what_needs_no_action():
+    for make, said in ((PlainProgress, True), (QuietProgress, False)):
+        stream = io.StringIO()
+        progress = make(stream)
+        progress(Notice("a layer would not shrink", minor=True))
+        progress.close()
+        assert ("would not shrink" in stream.getvalue()) == said
+
+
 def test_quiet_says_nothing_of_retries():
     stream = io.StringIO()
     QuietProgress(stream)(Retrying("layer", "connection reset", 1.0))

@@ -12,7 +12,7 @@ from dockerpush import stores
 from dockerpush.oci import OCI_LAYER_GZIP, Descriptor, Digest
 from dockerpush.reference import Reference
 from dockerpush.state import StateDirectory
-from dockerpush.stores import Destination, KnownBlobs, PushHistory
+from dockerpush.stores import Destination, KnownBlobs, Login, PushHistory
 
 APP = Reference.parse("reg.io/team/app:1")
 DIFF_ID = Digest.of(b"layer")
@@ -41,6 +41,46 @@ def test_confirmations_outlive_the_destinations(history):
         history.record(Reference.parse(f"reg.io/app{number}:1"), number)
     assert history.is_confirmed(Reference.parse("reg.io/app0:other"))
     assert not history.is_confirmed(Reference.parse("reg.io/app9:1"))
+
+
+def test_a_login_is_one_event_with_its_newest_time(history):
+    history.record_login(Login("reg.io", 1, "alice"))
+    history.record_login(Login("other.io", 2, "bob"))
+    history.record_login(Login("reg.io", 3, "carol"))
+    assert set(history.logins()) == {
+        Login("other.io", 2, "bob"),
+        Login("reg.io", 3, "carol"),
+    }
+
+
+def test_logins_and_pushes_leave_each_other_alone(history):
+    history.record_login(Login("reg.io", 1, "alice"))
+    history.record(APP, 2)
+    history.record_login(Login("other.io", 3))
+    assert history.destinations() == (Destination(APP, 2),)
+    assert history.forget_login("reg.io")
+    assert history.logins() == (Login("other.io", 3),)
+    assert history.is_confirmed(APP)
+
+
+def test_forgetting_an_unknown_login_writes_nothing(history, state):
+    assert history.forget_login("reg.io")
+    assert not state.path.exists()
+
+
+def test_logins_are_bounded(history, monkeypatch):
+    monkeypatch.setattr(stores, "LOGINS_LIMIT", 2)
+    for number in range(4):
+        history.record_login(Login(f"reg{number}.io", number))
+    assert [login.registry for login in history.logins()] == ["reg2.io", "reg3.io"]
+
+
+@pytest.mark.parametrize(
+    "logins", [[], None, {"reg.io": 1}, {"reg.io": {"time": "soon"}}, {"reg.io": {}}]
+)
+def test_logins_of_another_shape_are_passed_over(logins, history, state):
+    state.update("push_history.json", lambda record: {**record, "logins": logins})
+    assert history.logins() == ()
 
 
 def test_a_repository_is_one_destination_with_its_newest_tag(history):

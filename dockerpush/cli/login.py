@@ -53,16 +53,26 @@ def run(args: Namespace, session: Session) -> int:
     registry = named_registry(args)
     if args.get_login:
         return _say_login(registry, args, session)
+    if args.no_creds or args.registry_token:
+        raise UsageError("login keeps a username and a password: give these")
     credentials = ask_credentials(registry, args)
     with Connections(args, session, credentials) as connections:
         if not args.skip_check:
-            connections.client(registry).ping()
-            session.end_progress()
+            _check(registry, connections)
         where = _keep(registry, credentials, connections)
     if not args.quiet:
         output.say(f"logged in to {registry} as {credentials.username}")
         output.say(f"note: the password is kept as plain text in {where}")
     return exits.DONE
+
+
+def _check(registry: str, connections: Connections) -> None:
+    """Raises Unauthorized, or what else keeps us from asking *registry*."""
+    client = connections.client(registry)
+    client.ping()
+    connections.session.end_progress()
+    if client.challenge is None:
+        output.say(f"note: {registry} asked for no credentials, so nobody checked them")
 
 
 def named_registry(args: Namespace) -> str:

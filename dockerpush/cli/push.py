@@ -230,6 +230,9 @@ def _sent(
         connections.session.end_progress()
         output.say(str(error))
         connections.use(typed_credentials(reference.registry))
+        output.say(
+            f"for this push alone: dockerpush login {reference.registry} keeps them"
+        )
     return _transfer(source, image, reference, connections, args)
 
 
