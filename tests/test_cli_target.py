@@ -14,7 +14,10 @@ from images import docker_archive, small_archive, tar_of
 from registries import read_back
 from terminal import at_terminal
 
+from dockerpush.reference import Reference
 from dockerpush.server import Registry, RegistryServer
+from dockerpush.state import StateDirectory
+from dockerpush.stores import Login, PushHistory
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +35,16 @@ def named(path: Path, name: str) -> Path:
     return docker_archive(path, [tar_of({"file": b"x"})], names=[name])
 
 
-def after_a_push(run_cli, tmp_path: Path, target: str) -> None:
-    archive = named(tmp_path / "first.tar", "whatever:1")
-    done = run_cli("push", archive, "-t", target)
-    assert done.returncode == 0, done.stderr
+def after_a_push(run_cli, target: str) -> None:
+    """What a push to *target* leaves behind; other tests see that it does."""
+    history = PushHistory(StateDirectory(run_cli.state))
+    assert history.record(Reference.parse(target), time.time())
 
 
 def after_a_login(run_cli, host: str) -> None:
-    done = run_cli(
-        *("login", host, "-u", "me", "--password-stdin", "--skip-check"), stdin=b"x"
-    )
-    assert done.returncode == 0, done.stderr
+    """What a login leaves behind for pushes, as the tests of login see."""
+    history = PushHistory(StateDirectory(run_cli.state))
+    assert history.record_login(Login(host, time.time(), "me"))
 
 
 TABLE = [
@@ -55,13 +57,13 @@ TABLE = [
 
 
 class TestTable:
-    """Issue by issue the same image goes where the last event says."""
+    """The same image goes where the last event says."""
 
     @pytest.mark.parametrize(
         ("name", "expected"), [(row[0], row[1]) for row in TABLE], ids=lambda x: x
     )
     def test_after_a_push(self, name, expected, host, run_cli, tmp_path):
-        after_a_push(run_cli, tmp_path, f"{host}/team/app:1")
+        after_a_push(run_cli, f"{host}/team/app:1")
         done = run_cli("push", named(tmp_path / "i.tar", name), "--yes", "--json")
         assert done.returncode == 0, done.stderr
         assert done.json["target"] == f"{host}/{expected}"
@@ -90,18 +92,18 @@ class TestTable:
 
     def test_the_newer_of_the_two_events_counts(self, host, run_cli, tmp_path):
         archive = named(tmp_path / "i.tar", "nginx:1")
-        after_a_push(run_cli, tmp_path, f"{host}/team/app:1")
+        after_a_push(run_cli, f"{host}/team/app:1")
         after_a_login(run_cli, host)
         done = run_cli("push", archive, "--yes", "--json")
         assert done.json["target"] == f"{host}/nginx:1"
-        after_a_push(run_cli, tmp_path, f"{host}/team/app:1")
+        after_a_push(run_cli, f"{host}/team/app:1")
         other = named(tmp_path / "j.tar", "redis:1")
         done = run_cli("push", other, "--yes", "--json")
         assert done.json["target"] == f"{host}/team/redis:1"
 
     def test_a_repository_of_the_same_name_comes_first(self, host, run_cli, tmp_path):
-        after_a_push(run_cli, tmp_path, f"{host}/web/nginx:1")
-        after_a_push(run_cli, tmp_path, f"{host}/team/app:1")
+        after_a_push(run_cli, f"{host}/web/nginx:1")
+        after_a_push(run_cli, f"{host}/team/app:1")
         done = run_cli("push", named(tmp_path / "i.tar", "nginx:2"), "--json")
         assert done.returncode == 0, done.stderr
         assert done.json["target"] == f"{host}/web/nginx:2"
@@ -116,7 +118,7 @@ class TestTable:
 
 class TestWithoutTerminal:
     def test_a_confirmed_repository_takes_any_tag(self, host, run_cli, tmp_path):
-        after_a_push(run_cli, tmp_path, f"{host}/cron/app:1")
+        after_a_push(run_cli, f"{host}/cron/app:1")
         done = run_cli("push", named(tmp_path / "i.tar", "app:77"), "--json")
         assert done.returncode == 0, done.stderr
         assert done.json["target"] == f"{host}/cron/app:77"
@@ -124,7 +126,7 @@ class TestWithoutTerminal:
     def test_a_new_one_is_refused_with_the_command_to_run(
         self, host, run_cli, tmp_path
     ):
-        after_a_push(run_cli, tmp_path, f"{host}/cron/app:1")
+        after_a_push(run_cli, f"{host}/cron/app:1")
         archive = named(tmp_path / "an image.tar", "new:1")
         done = run_cli("push", archive, "--jobs", "2", "--json")
         assert done.returncode == 2
@@ -143,7 +145,7 @@ class TestWithoutTerminal:
         assert run_cli("push", archive).returncode == 0
 
     def test_the_command_shows_no_secret(self, host, run_cli, tmp_path):
-        after_a_push(run_cli, tmp_path, f"{host}/cron/app:1")
+        after_a_push(run_cli, f"{host}/cron/app:1")
         done = run_cli(
             *("push", named(tmp_path / "i.tar", "new:1"), "-u", "me"),
             *("-p", "s3cret", "--proxy", "http://me:s3cret@127.0.0.1:9"),
@@ -178,8 +180,10 @@ class TestWithoutTerminal:
     def test_five_destinations_are_kept_and_all_confirmations(
         self, host, run_cli, tmp_path
     ):
+        archive = named(tmp_path / "many.tar", "whatever:1")
         for number in range(7):
-            after_a_push(run_cli, tmp_path, f"{host}/many/n{number}:1")
+            done = run_cli("push", archive, "-t", f"{host}/many/n{number}:1")
+            assert done.returncode == 0, done.stderr
         history = json.loads((run_cli.state / "push_history.json").read_text())
         targets = [entry["target"] for entry in history["destinations"]]
         assert targets == [f"{host}/many/n{number}:1" for number in (6, 5, 4, 3, 2)]
@@ -224,7 +228,7 @@ class TestAtATerminal:
     def test_a_confirmed_repository_goes_on_after_a_pause(
         self, host, run_cli, tmp_path
     ):
-        after_a_push(run_cli, tmp_path, f"{host}/tty/app:1")
+        after_a_push(run_cli, f"{host}/tty/app:1")
         archive = named(tmp_path / "i.tar", "app:2")
         started = time.monotonic()
         with at_terminal(run_cli, "push", archive) as terminal:
@@ -234,7 +238,7 @@ class TestAtATerminal:
         assert read_back(host, "tty/app", "2").layers
 
     def test_any_key_interrupts_the_pause(self, host, run_cli, tmp_path):
-        after_a_push(run_cli, tmp_path, f"{host}/tty/app:1")
+        after_a_push(run_cli, f"{host}/tty/app:1")
         archive = named(tmp_path / "i.tar", "app:3")
         with at_terminal(run_cli, "push", archive) as terminal:
             terminal.expect("any key")
@@ -280,7 +284,7 @@ class TestAtATerminal:
             assert "any key" not in terminal.text
 
     def test_ctrl_c_in_the_pause_sends_nothing(self, host, run_cli, tmp_path):
-        after_a_push(run_cli, tmp_path, f"{host}/tty/app:1")
+        after_a_push(run_cli, f"{host}/tty/app:1")
         archive = named(tmp_path / "i.tar", "app:9")
         with at_terminal(run_cli, "push", archive) as terminal:
             terminal.expect("any key")
@@ -305,6 +309,7 @@ class TestOneAtATime:
             time.sleep(0.02)
         time.sleep(0.5)
         yield child
+        child.terminate()
         child.wait(60)
 
     def test_the_second_waits_and_says_so(self, slow, host, run_cli, tmp_path):
