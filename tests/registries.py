@@ -12,7 +12,7 @@ import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Mapping
+from typing import Iterable, Iterator, Mapping
 
 CONFIG = """\
 version: 0.1
@@ -201,6 +201,21 @@ def read_back(
             *[*flags, "--preserve-digests", source, f"dir:{name}"],
         )
         return read_directory(Path(name))
+
+
+def read_back_all(
+    host: str, repositories: Iterable[str], tag: str, directory: Path
+) -> dict[str, StoredImage]:
+    """Repository → image under *tag*, all pulled by one skopeo into *directory*."""
+    names = list(repositories)
+    wanted = {"tls-verify": False, "images": {name: [tag] for name in names}}
+    sources = directory / "sources.yml"
+    sources.write_text(json.dumps({host: wanted}))
+    run(
+        *["skopeo", "--insecure-policy", "sync", "--scoped", "--src", "yaml"],
+        *["--preserve-digests", "--dest", "dir", sources, directory],
+    )
+    return {name: read_directory(directory / host / f"{name}:{tag}") for name in names}
 
 
 def read_directory(directory: Path) -> StoredImage:
