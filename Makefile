@@ -78,5 +78,5 @@ clean:  ## remove what these commands made
 
 .venv-build/done: setup.cfg setup.py
 	$(PYTHON) -m venv .venv-build
-	$(BUILD) -m pip install --quiet build
+	$(BUILD) -m pip install --quiet build 'setuptools>=61' wheel
 	@touch $@
