@@ -257,7 +257,7 @@ def test_eight_shards_side_by_side_copy_everything_once(
     seen = []
     for child in children:
         out, err = child.communicate(timeout=120)
-        assert child.returncode == 0, err
+        assert child.returncode == 0, err.decode()
         report = json.loads(out)
         seen += [image["target"] for image in report["images"]]
         assert all(image["action"] == "copy" for image in report["images"])

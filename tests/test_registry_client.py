@@ -608,6 +608,27 @@ def test_a_manifest_that_did_not_arrive_is_sent_again(scripted, client, status):
     client.put_manifest(NAME, "1", MANIFEST, OCI_MANIFEST)
 
 
+def test_a_blob_that_another_client_is_just_linking_is_waited_for(scripted, client):
+    """distribution 2.8 reads a half-written link: seen with eight clients at once."""
+    body = {
+        "errors": [
+            {"code": "DIGEST_INVALID", "message": "provided digest did not match"},
+            {"code": "MANIFEST_BLOB_UNKNOWN", "message": "blob unknown to registry"},
+        ]
+    }
+    scripted.add("PUT", MANIFESTS + "1", status=400, json=body)
+    scripted.add("HEAD", MANIFESTS + "1", status=404)
+    scripted.add("PUT", MANIFESTS + "1", status=201)
+    client.put_manifest(NAME, "1", MANIFEST, OCI_MANIFEST)
+
+
+def test_a_digest_that_is_invalid_for_itself_is_definite(scripted, client):
+    body = {"errors": [{"code": "DIGEST_INVALID", "message": "did not match"}]}
+    scripted.add("PUT", MANIFESTS + "1", status=400, json=body)
+    with pytest.raises(RegistryError, match="DIGEST_INVALID"):
+        client.put_manifest(NAME, "1", MANIFEST, OCI_MANIFEST)
+
+
 def test_a_missing_blob_is_told_by_its_code(scripted, client):
     body = {
         "errors": [
