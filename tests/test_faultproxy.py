@@ -180,7 +180,7 @@ def test_an_early_answer_is_heard_in_the_middle_of_a_body(through: Any) -> None:
         raw.sendall(b"PUT /early HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\nx")
         time.sleep(0.2)
         raw.sendall(b"y")
-        assert reader.readline() == b"HTTP/1.1 413 Request Entity Too Large\r\n"
+        assert reader.readline().startswith(b"HTTP/1.1 413 ")  # words differ by Python
 
 
 def test_an_expectation_is_met_by_the_proxy(through: Any) -> None:
