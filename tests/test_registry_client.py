@@ -608,6 +608,22 @@ def test_a_manifest_that_did_not_arrive_is_sent_again(scripted, client, status):
     client.put_manifest(NAME, "1", MANIFEST, OCI_MANIFEST)
 
 
+@pytest.mark.parametrize("there", [MANIFEST, b"old", None])
+def test_a_200_that_tells_nothing_is_looked_into(scripted, client, there):
+    """It may come from the login page of a proxy, and nothing was stored."""
+    scripted.add("PUT", MANIFESTS + "1", status=200, body=b"<html>log in</html>")
+    if there is None:
+        scripted.add("HEAD", MANIFESTS + "1", status=404)
+    else:
+        headers = {**manifest_headers(there), "Content-Length": str(len(there))}
+        scripted.add("HEAD", MANIFESTS + "1", headers=headers)
+    if there == MANIFEST:
+        client.put_manifest(NAME, "1", MANIFEST, OCI_MANIFEST)
+    else:
+        with pytest.raises(RegistryError, match="login page"):
+            client.put_manifest(NAME, "1", MANIFEST, OCI_MANIFEST)
+
+
 def test_a_blob_that_another_client_is_just_linking_is_waited_for(scripted, client):
     """distribution 2.8 reads a half-written link: seen with eight clients at once."""
     body = {

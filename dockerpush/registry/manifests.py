@@ -104,7 +104,9 @@ class ManifestCalls(Caller):
         """Store *raw* under *reference*, a tag or its digest; its digest.
 
         When an answer is lost, it is looked up whether the manifest has arrived before
-        it is sent again. Raises ContentMismatch when the registry names another digest.
+        it is sent again, and likewise after a 2xx that tells neither 201 nor a digest:
+        such is the login page of a proxy. Raises RegistryError when it has not arrived,
+        ContentMismatch when the registry names another digest.
         """
         digest = _digest_for(checked_reference(reference), raw)
         call = self._call(
@@ -119,19 +121,24 @@ class ManifestCalls(Caller):
         )
         attempts = itertools.count()
 
-        def put() -> Digest:
+        def put() -> RegistryError | None:
             if next(attempts) and self._holds(repository, reference, digest):
-                return digest
+                return None
             try:
                 with self._session.send(call) as response:
                     check_digest(response, digest)
-                    return digest
+                    return _doubt(response)
             except RegistryError as error:
                 if not _looked_too_early(error):
                     raise
                 raise TransientError(str(error), status=error.status) from error
 
-        return self._retrying(put, f"storing {repository}:{reference}")
+        doubt = self._retrying(put, f"storing {repository}:{reference}")
+        if doubt is not None:
+            found = self.manifest_descriptor(repository, reference)
+            if found is None or found.digest != digest:
+                raise doubt
+        return digest
 
     def _holds(self, repository: str, reference: str, digest: Digest) -> bool:
         try:
@@ -147,6 +154,19 @@ class ManifestCalls(Caller):
         tail = f"manifests/{checked_reference(reference)}"
         call = self._call("DELETE", repository, tail, (200, 202, 204), actions="delete")
         self._done(call, f"deleting {repository}:{reference}")
+
+
+def _doubt(response: Response) -> RegistryError | None:
+    """What to say if a manifest is not there after *response*; None for a clear one."""
+    if response.status == 201 or stated_digest(response) is not None:
+        return None
+    return RegistryError(
+        response.method,
+        show_url(response.url),
+        response.status,
+        detail="but the manifest is not there; does something before the registry, "
+        "such as a login page, answer in its place?",
+    )
 
 
 def _looked_too_early(error: RegistryError) -> bool:
