@@ -199,7 +199,7 @@ class TestPrune:
             partial.path.write_bytes(b"bl")
             assert prune(cache).files == 0
         assert prune(cache).files == 1
-        assert list((cache.directory / "partial").iterdir()) == []
+        assert list((cache.directory / "partial").glob("*")) == []
 
 
 class TestPartial:
@@ -217,7 +217,7 @@ class TestPartial:
             partial.path.write_bytes(b"blob")
             partial.keep()
         assert cache.size_of(digest) == 4
-        assert list((cache.directory / "partial").iterdir()) == []
+        assert list((cache.directory / "partial").glob("*")) == []
 
     def test_the_second_waits_for_the_first(self, cache, cancellation):
         digest, order = Digest.of(b"blob"), []

@@ -44,10 +44,7 @@ class Stream:
         self._content = content
         self._piece = piece
 
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         pass
 
     def readinto(self, buffer: memoryview) -> int:

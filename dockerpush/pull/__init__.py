@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Sequence
 
-from ..cache import children_of, is_document
+from ..blobs import children_of, is_document
 from ..errors import InvalidJSON
 from ..events import BlobPlanned, Notice
 from ..oci import (

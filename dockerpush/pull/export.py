@@ -13,7 +13,8 @@ from ..archive.writers import (
     write_directory,
     write_tar,
 )
-from ..cache import Cache, is_document
+from ..blobs import is_document
+from ..cache import Cache
 from ..cancellation import Cancellation
 from ..errors import PusherError, UsageError
 from ..oci import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Iterator, Sequence
 
-from ..cache import DEPTH_LIMIT, children_of
+from ..blobs import DEPTH_LIMIT, children_of
 from ..errors import InvalidDigest, InvalidJSON, NotFound
 from ..events import Notice
 from ..oci import (
