@@ -150,10 +150,15 @@ def floor(image: Image, target: Target, scratch: Path) -> list[str]:
 
 def skopeo(image: Image, target: Target, scratch: Path) -> list[str]:
     """skopeo, which compresses whatever it finds uncompressed."""
-    words = ["skopeo", "--insecure-policy", "copy", "-q"]
+    words = [*skopeo_in(scratch), "copy", "-q"]
     if target.authority is None:
         words.append("--dest-tls-verify=false")
     return [*words, f"docker-archive:{image.archive}", f"docker://{target.reference}"]
+
+
+def skopeo_in(scratch: Path) -> list[str]:
+    """The start of skopeo's commands; of itself it takes /var/tmp, not TMPDIR."""
+    return ["skopeo", "--insecure-policy", "--tmpdir", str(scratch / "tmp")]
 
 
 def crane(image: Image, target: Target, scratch: Path) -> list[str]:
