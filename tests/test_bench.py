@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shutil
 import socket
 import sys
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from tests.bench import images, link, measure, peers, results, svg, table
+from tests.bench import (
+    copies,
+    images,
+    link,
+    measure,
+    peers,
+    results,
+    svg,
+    syncs,
+    table,
+    turns,
+)
 from tests.registries import start_docker_registry
 
 MIB = 1024 * 1024
@@ -36,7 +51,7 @@ def test_memory_and_nameless_files_of_a_child_are_seen(tmp_path):
     command = ["sh", "-c", '"$0" -c "$1"; true', sys.executable, HOLDS]
     (tmp_path / "tmp").mkdir()
     environment = peers.environment(tmp_path, tmp_path / "tmp", None)
-    cost = measure.measure(command, environment, tmp_path / "tmp", tmp_path / "log")
+    cost = measure.measure(command, environment, [tmp_path / "tmp"], tmp_path / "log")
     assert 40 * MIB < cost.memory < 120 * MIB
     assert 8 * MIB <= cost.temp < 9 * MIB
     assert cost.wall > 0.3
@@ -47,7 +62,7 @@ def test_a_command_that_fails_says_what_it_said(tmp_path):
     command = [sys.executable, "-c", "import sys; sys.exit('no such image')"]
     environment = peers.environment(tmp_path, tmp_path, None)
     with pytest.raises(measure.CommandFailed, match="exit 1:\nno such image"):
-        measure.measure(command, environment, tmp_path, tmp_path / "log")
+        measure.measure(command, environment, [tmp_path], tmp_path / "log")
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
@@ -58,7 +73,7 @@ def test_the_floor_stores_every_blob(tmp_path):
         measure.measure(
             peers.floor(image, target, tmp_path),
             peers.environment(tmp_path, tmp_path, target),
-            tmp_path,
+            [tmp_path],
             tmp_path / "log",
         )
         stored = {path.parent.name for path in registry.storage.rglob("data")}
@@ -89,6 +104,91 @@ def answer(server: socket.socket, count: int) -> None:
         connection.sendall(b"done")
 
 
+def run_small(case: turns.Case, directory: Path) -> dict[str, results.Round]:
+    """By peer, its only round of *case*; nobody fails, and nothing is left."""
+    said: list[str] = []
+    found = turns.run_case(case, "", directory / "bench", said.append)
+    assert [line for line in said if "exit" in line] == []
+    assert list((directory / "bench").iterdir()) == []
+    return {result.peer: result.rounds[0] for result in found}
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory) -> dict[str, dict[str, results.Round]]:
+    """By case and by peer, one round with a small image."""
+    cases = copies.copy_cases(MIB, rounds=1)
+    return {
+        case.name: run_small(case, tmp_path_factory.mktemp("copies")) for case in cases
+    }
+
+
+def test_every_copy_brings_the_whole_image(copied):
+    """What is stored is the same everywhere but where skopeo decompresses layers."""
+    for case, by_peer in copied.items():
+        sizes = {peer: done.stored for peer, done in by_peer.items()}
+        assert peers.FAST in sizes
+        assert peers.SKOPEO in sizes
+        decompressed = "docker-archive" in case
+        least = MIB if decompressed else max(sizes.values()) * 0.9
+        assert sizes.pop(peers.SKOPEO) >= least, case
+        assert min(sizes.values()) > max(sizes.values()) * 0.9 > 100_000, case
+
+
+def test_a_copy_between_registries_is_done_again_and_needs_no_temp_space(copied):
+    between = copied["copy, registry to registry, 1 MiB"]
+    assert all(done.warm is not None for done in between.values())
+    assert {done.cold.temp for done in between.values()} == {0}
+
+
+def test_what_a_pull_keeps_in_its_cache_is_temp_space(copied):
+    done = copied["copy, registry to oci-archive, 1 MiB"][peers.PULL]
+    assert done.cold.temp > done.stored * 0.9
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_sync_finds_all_tags_in_both_registries(tmp_path, slow):
+    """Both programs ask for every tag at both sides, and dockerpush writes nothing."""
+    case = syncs.Sync("sync", 1, slow=slow, tags=3)
+    with case.ready(tmp_path) as ready:
+        assert set(ready.by_peer) == {peers.FAST, peers.SKOPEO}
+        for peer, one in ready.by_peer.items():
+            before = {side: requests_of(tmp_path, side) for side in SIDES}
+            one()
+            for side in SIDES:
+                asked = requests_of(tmp_path, side) - before[side]
+                paths = {path for method, path in asked if method in ("GET", "HEAD")}
+                assert {f"/v2/bench/image/manifests/{tag}" for tag in "012"} <= paths
+                writing = {method for method, _ in asked} - {"GET", "HEAD"}
+                assert not (writing and peer == peers.FAST)
+
+
+SIDES = ("source", "target")
+
+
+def requests_of(directory: Path, side: str) -> Counter:
+    """(method, path) of all that was asked of a registry so far."""
+    log = (directory / side / "run" / "registry.log").read_text()
+    return Counter(re.findall(r'"([A-Z]+) (\S+) HTTP/[\d.]+" \d+', log))
+
+
+def test_a_peer_that_fails_is_told_of_and_left_out(tmp_path):
+    def fail() -> results.Round:
+        raise measure.CommandFailed("exit 1: no")
+
+    class One:
+        name, rounds = "one", 2
+
+        @contextlib.contextmanager
+        def ready(self, directory: Path):
+            done = results.Round(measure.Cost(1.0, 1.0, MIB, 0), None, 1)
+            yield turns.Turns(1, {"a": lambda: done, "b": fail, "c": lambda: done})
+
+    said: list[str] = []
+    (found,) = turns.run_case(One(), "a|b", tmp_path, said.append)
+    assert (found.peer, len(found.rounds)) == ("a", 2)
+    assert "one: exit 1: no" in said
+
+
 def report_of(*walls: float) -> results.Report:
     def result(case: str, peer: str, size: int, scale: float) -> results.Result:
         rounds = tuple(
@@ -103,6 +203,8 @@ def report_of(*walls: float) -> results.Report:
         (
             result("layers", peers.FLOOR, MIB, 1.0),
             result("layers", "a & b", MIB, 3.0),
+            result("copy, 1 MiB", "dockerpush", MIB, 1.0),
+            result("copy, 1 MiB", "skopeo", MIB, 2.0),
             result("memory, 1 MiB", "skopeo", MIB, 1.0),
             result("memory, 2 MiB", "skopeo", 2 * MIB, 1.0),
         ),
@@ -123,10 +225,25 @@ def test_the_table_has_medians_and_ratios_to_the_floor():
     assert any("1.50" in line and "--version" in line for line in rows)
 
 
+def test_where_there_is_no_floor_the_ratios_are_to_skopeo():
+    text = table.markdown(report_of(1, 2, 9))
+    assert "| dockerpush | 2.00 (1.00 to 9.00) [0.50]" in text
+    assert "2.00 s (0.50 x skopeo)" in svg.copies_picture(report_of(1, 2, 9))
+
+
 def test_the_pictures_are_xml_with_a_bar_and_a_line_for_each():
     report, space = report_of(1, 2, 3), "{http://www.w3.org/2000/svg}"
     bars = ElementTree.fromstring(svg.wall_picture(report)).findall(f"{space}rect")
     assert len(bars) == 1 + 2  # the background is one
+    others = ElementTree.fromstring(svg.copies_picture(report)).findall(f"{space}rect")
+    assert len(others) == 1 + 2
     memory = ElementTree.fromstring(svg.memory_picture(report))
     assert len(memory.findall(f"{space}polyline")) == 1
     assert len(memory.findall(f"{space}circle")) == 2
+
+
+def test_a_picture_of_nothing_is_not_drawn():
+    empty = results.Report({}, (), (), ())
+    for draw in (svg.wall_picture, svg.copies_picture, svg.memory_picture):
+        with pytest.raises(ValueError, match=r"no cases|empty"):
+            draw(empty)

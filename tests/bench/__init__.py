@@ -1,1 +1,1 @@
-"""Measures pushes: dockerpush beside its peers, and both beside the bare wire."""
+"""Measures dockerpush beside its peers, and pushes beside the bare wire as well."""

@@ -17,11 +17,14 @@ from typing import Sequence
 from dockerpush import __version__
 from tests.images import MIB
 
-from .cases import Case, large_case, memory_cases, run_case, start_up, usual_cases
-from .peers import available_peers
+from .cases import large_case, memory_cases, start_up, usual_cases
+from .copies import copy_cases
+from .peers import Peer, available_peers
 from .results import Report, Result
-from .svg import memory_picture, wall_picture
+from .svg import copies_picture, memory_picture, wall_picture
+from .syncs import sync_cases
 from .table import markdown
+from .turns import Case, run_case
 
 GIB = 1024 * MIB
 QUICK_SIZES = (100, 200, 400, 700, 1024)
@@ -41,7 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = markdown(report)
     (args.out / "results.md").write_text(text)
     print(text)
-    for name, draw in (("memory", memory_picture), ("wall", wall_picture)):
+    pictures = (
+        ("memory", memory_picture),
+        ("wall", wall_picture),
+        ("copies", copies_picture),
+    )
+    for name, draw in pictures:
         _draw(args.out / f"{name}.svg", report, draw)
     return 0
 
@@ -50,7 +58,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     add = parser.add_argument
     add("--size", type=int, default=400, metavar="MIB", help="of the usual images")
-    add("--rounds", type=int, default=3, help="cold pushes by each (default: 3)")
+    add("--rounds", type=int, default=3, help="turns of each program (default: 3)")
     add("--full", action="store_true", help="up to 5 GiB; takes half an hour")
     add("--only", default="", metavar="REGEX", help="the cases whose names match")
     add("--peers", default="", metavar="REGEX", help="the programs whose names match")
@@ -63,23 +71,24 @@ def _arguments() -> argparse.ArgumentParser:
 
 def _measured(args: argparse.Namespace) -> Report:
     peers, skipped = available_peers()
-    peers = [peer for peer in peers if re.search(args.peers, peer.name)]
     results: list[Result] = []
     parent = args.tmp or Path(os.environ.get("TMPDIR", "/var/tmp"))
     with tempfile.TemporaryDirectory(prefix="dockerpush-bench-", dir=parent) as name:
         directory = Path(name)
         begun = start_up(directory) if re.search(args.only, "start-up") else []
-        for case in _cases(args):
-            results += run_case(case, peers, directory, _say)
+        for case in _cases(args, peers):
+            results += run_case(case, args.peers, directory, _say)
     return Report(_about(), tuple(skipped), tuple(results), tuple(begun))
 
 
-def _cases(args: argparse.Namespace) -> list[Case]:
-    cases = usual_cases(args.size * MIB, args.rounds)
+def _cases(args: argparse.Namespace, peers: Sequence[Peer]) -> list[Case]:
+    size = args.size * MIB
+    sizes = [size * MIB for size in (FULL_SIZES if args.full else QUICK_SIZES)]
+    cases: list[Case] = [*usual_cases(peers, size, args.rounds)]
     if args.full:
-        cases.append(large_case(5 * GIB, args.rounds))
-    sizes = FULL_SIZES if args.full else QUICK_SIZES
-    cases += memory_cases([size * MIB for size in sizes])
+        cases.append(large_case(peers, 5 * GIB, args.rounds))
+    cases += [*copy_cases(size, args.rounds), *sync_cases(args.rounds)]
+    cases += memory_cases(peers, sizes)
     return [case for case in cases if re.search(args.only, case.name)]
 
 

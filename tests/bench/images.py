@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
-from tests.images import MIB, config_of, digest_of, large_archive
+from tests.images import MIB, config_of, digest_of, large_archive, tar_of
 
 LAYERS = 3
 SMALL_LAYERS = 100
@@ -32,7 +32,10 @@ class Blob:
 
 @dataclass(frozen=True)
 class Image:
-    """An archive, the *size* of its layers in bytes, and the layers beside it."""
+    """An archive, the *size* of its layers in bytes, and the layers beside it.
+
+    There are no layers beside it where no floor sends them.
+    """
 
     archive: Path
     size: int
@@ -68,6 +71,25 @@ def small_layers_image(directory: Path) -> Image:
             add(tar, f"etc/{number}.conf", " ".join(words).encode())
         paths.append(path)
     return _archive_of(directory / "small-layers.tar", paths)
+
+
+def many_images(directory: Path, repository: str, count: int) -> Image:
+    """*count* images of one tiny layer each, tagged 0, 1 and so on."""
+    archive, entries, size = directory / "many.tar", [], 0
+    with tarfile.open(archive, "w") as tar:
+        for number in range(count):
+            layer = tar_of({f"etc/{number}.conf": b"%d\n" % number})
+            add(tar, f"{number}/layer.tar", layer)
+            add(tar, f"{number}.json", config_of([digest_of(layer)]))
+            entry = {
+                "Config": f"{number}.json",
+                "RepoTags": [f"{repository}:{number}"],
+                "Layers": [f"{number}/layer.tar"],
+            }
+            entries.append(entry)
+            size += len(layer)
+        add(tar, "manifest.json", json.dumps(entries).encode())
+    return Image(archive, size, ())
 
 
 def real_files() -> Iterator[Path]:

@@ -2,13 +2,14 @@
 
 Memory is the sum of the peaks (VmHWM) of the processes that ran at the same time, read
 every few milliseconds: the kernel's ru_maxrss also counts what the parent had before
-exec. Temp space counts files of the given directory and files that a process holds open
-though their names are gone.
+exec. Temp space counts files of the given directories and files that a process holds
+open though their names are gone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import stat
@@ -39,7 +40,10 @@ class Cost:
 
 
 def measure(
-    command: Sequence[str], environment: Mapping[str, str], temp: Path, log: Path
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    temp: Sequence[Path],
+    log: Path,
 ) -> Cost:
     """What *command* costs; its output goes to *log*. Raises CommandFailed."""
     with log.open("wb") as output:
@@ -68,7 +72,7 @@ def timed(command: Sequence[str], environment: Mapping[str, str]) -> float:
     return time.monotonic() - started
 
 
-def _watch(pid: int, temp: Path) -> tuple[int, int]:
+def _watch(pid: int, temp: Sequence[Path]) -> tuple[int, int]:
     """Peaks of memory and temp space until process *pid* has ended."""
     memory = space = 0
     flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -98,10 +102,10 @@ def _peak_memory(pid: int) -> int:
     return 0
 
 
-def _temp_space(processes: Sequence[int], temp: Path) -> int:
+def _temp_space(processes: Sequence[int], temp: Sequence[Path]) -> int:
     """Bytes on disk below *temp*, and in nameless files that *processes* hold open."""
     used: dict[tuple[int, int], int] = {}
-    for folder, _, names in os.walk(temp):
+    for folder, _, names in itertools.chain.from_iterable(map(os.walk, temp)):
         for name in names:
             with contextlib.suppress(OSError):
                 _count(Path(folder, name).lstat(), used)

@@ -10,15 +10,19 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Mapping, Sequence
+from typing import Callable, Mapping, Sequence, TypeVar
 
 from .images import Image
 
+T = TypeVar("T")
+
 FLOOR = "curl (floor)"
 FAST = "dockerpush"
+PULL = "dockerpush pull"
 STDLIB = "dockerpush, stdlib only"
 GZIP = "dockerpush --compress gzip"
 NONE = "dockerpush --compress none"
+SKOPEO = "skopeo"
 
 AT_ONCE = 3
 """Blobs that the floor sends at the same time."""
@@ -79,13 +83,19 @@ def available_peers() -> tuple[list[Peer], list[str]]:
         (Peer(STDLIB, dockerpush(isal=False)), ""),
         (Peer(GZIP, dockerpush("--compress", "gzip", isal=has_isal)), ""),
         (Peer(NONE, dockerpush("--compress", "none", isal=has_isal)), ""),
-        (Peer("skopeo", skopeo), _missing("skopeo")),
+        (Peer(SKOPEO, skopeo), _missing(SKOPEO)),
         (Peer("crane", crane), _missing("crane")),
         (Peer("regctl", regctl), _missing("regctl")),
         (Peer("docker", docker), _missing("docker") or _docker_is_down()),
     ]
     skipped = [f"{peer.name}: {reason}" for peer, reason in candidates if reason]
     return [peer for peer, reason in candidates if not reason], skipped
+
+
+def without_missing(by_peer: Mapping[str, T]) -> dict[str, T]:
+    """*by_peer* without skopeo when it is not on the PATH."""
+    missing = {SKOPEO} if _missing(SKOPEO) else set()
+    return {peer: value for peer, value in by_peer.items() if peer not in missing}
 
 
 def _missing(program: str) -> str:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Callable, Mapping
 
 from .measure import Cost
+from .peers import FLOOR, SKOPEO
 
 
 @dataclass(frozen=True)
 class Round:
-    """One cold push into an empty registry, and the same push again.
+    """One cold run, such as a push into an empty registry, and the same run again.
 
-    *stored* is bytes in the registry; the floor has no *warm*.
+    *stored* is bytes at the target; what is run only once has no *warm*.
     """
 
     cold: Cost
@@ -37,12 +38,12 @@ class Result:
         return statistics.median(map(value, self.rounds))
 
     def wall(self) -> tuple[float, float, float]:
-        """The shortest, the median and the longest cold push, in seconds."""
+        """The shortest, the median and the longest cold run, in seconds."""
         walls = [one.cold.wall for one in self.rounds]
         return min(walls), statistics.median(walls), max(walls)
 
     def warm_wall(self) -> float | None:
-        """The median of the second pushes, in seconds."""
+        """The median of the second runs, in seconds."""
         walls = [one.warm.wall for one in self.rounds if one.warm is not None]
         return statistics.median(walls) if walls else None
 
@@ -78,6 +79,11 @@ class Report:
     def of(self, case: str) -> list[Result]:
         """The results of *case*."""
         return [result for result in self.results if result.case == case]
+
+    def base(self, case: str) -> Result | None:
+        """What the others in *case* are compared with: the floor, or else skopeo."""
+        by_peer = {result.peer: result for result in self.of(case)}
+        return by_peer.get(FLOOR) or by_peer.get(SKOPEO)
 
     def write(self, path: Path) -> None:
         """Write everything to *path* as JSON."""

@@ -1,4 +1,4 @@
-"""The two pictures, drawn as SVG text from a report."""
+"""The pictures, drawn as SVG text from a report."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from xml.sax.saxutils import escape
 from tests.images import MIB
 
 from .cases import MEMORY
-from .peers import FLOOR
+from .copies import COPY
+from .peers import FLOOR, SKOPEO
 from .results import Report, Result
+from .syncs import SYNC
 
-COLORS = {"dockerpush": "#0b6e99", FLOOR: "#9aa0a6", "skopeo": "#c2571a"}
+COLORS = {"dockerpush": "#0b6e99", FLOOR: "#9aa0a6", SKOPEO: "#c2571a"}
 OTHER_COLORS = ("#5b8c3a", "#7a4ea3", "#b03a5b", "#3a8c86")
 
 WIDTH = 760
@@ -60,28 +62,47 @@ def memory_picture(report: Report) -> str:
 
 
 def wall_picture(report: Report) -> str:
-    """Wall time of each peer in each case: the median, and from least to most."""
+    """Wall time of each peer in each push: the median, and from least to most."""
+    others = (MEMORY, COPY, SYNC)
+    cases = [case for case in report.cases() if not case.startswith(others)]
+    return _bars("Wall time of a cold push (median; line: range)", report, cases)
+
+
+def copies_picture(report: Report) -> str:
+    """The same of each copy and each sync."""
+    cases = [case for case in report.cases() if case.startswith((COPY, SYNC))]
+    return _bars("Wall time of copy and sync (median; line: range)", report, cases)
+
+
+def _bars(title: str, report: Report, cases: Sequence[str]) -> str:
+    """Bars for *cases*. Raises ValueError when there are none."""
+    if not cases:
+        raise ValueError("no cases")
     left, right, bar = 200, WIDTH - 170, 18
-    parts = [_text(20, 26, "Wall time of a cold push (median; line: range)", size=15)]
+    parts = [_text(20, 26, title, size=15)]
     height = 46
-    for case in report.cases():
-        results = report.of(case)
-        if case.startswith(MEMORY):
-            continue
+    for case in cases:
+        results, base = report.of(case), report.base(case)
         longest = max(result.wall()[2] for result in results)
-        floor = next((one.wall()[1] for one in results if one.peer == FLOOR), None)
         parts.append(_text(20, height + 14, case, weight="bold"))
         height += 22
         for number, result in enumerate(results):
             scale = (right - left) / longest
             parts += _bar(result, left, height, scale, number)
-            times = f" ({result.wall()[1] / floor:.2f} x floor)" if floor else ""
-            label = f"{result.wall()[1]:.2f} s{times}"
+            label = f"{result.wall()[1]:.2f} s{_times(result, base)}"
             end = left + result.wall()[2] * scale + 8
             parts.append(_text(end, height + 12, label))
             height += bar
         height += 14
     return _picture(parts, height + 6)
+
+
+def _times(result: Result, base: Result | None) -> str:
+    """How many times as long as *base* it took."""
+    if base is None:
+        return ""
+    name = "floor" if base.peer == FLOOR else base.peer
+    return f" ({result.wall()[1] / base.wall()[1]:.2f} x {name})"
 
 
 def _bar(

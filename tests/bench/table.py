@@ -1,4 +1,4 @@
-"""The table: medians, and beside each how many times as much as the floor."""
+"""The table: medians, and beside each how many times as much as the base."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from typing import Callable, Iterator, Sequence
 
 from tests.images import MIB
 
-from .peers import FLOOR
 from .results import Report, Result, Round
 
 HEADER = (
-    "pushed by",
+    "by",
     "wall s (range)",
     "CPU s",
     "RSS MiB",
@@ -30,12 +29,12 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"- {name}: {value}"
     for reason in report.skipped:
         yield f"- not measured: {reason}"
-    yield "- medians; in brackets how many times the floor's"
+    yield "- medians; in brackets how many times the floor's, without one skopeo's"
     for case in report.cases():
         results = report.of(case)
-        floor = next((one for one in results if one.peer == FLOOR), None)
+        base = report.base(case)
         yield f"\n**{case}**\n"
-        yield from _table(HEADER, [_row(result, floor) for result in results])
+        yield from _table(HEADER, [_row(result, base) for result in results])
     if report.start_up:
         yield "\n**start-up**\n"
         rows = [
@@ -54,16 +53,16 @@ def _ms(seconds: Sequence[float]) -> str:
     )
 
 
-def _row(result: Result, floor: Result | None) -> tuple[str, ...]:
+def _row(result: Result, base: Result | None) -> tuple[str, ...]:
     shortest, middle, longest = result.wall()
     wall = f"{middle:.2f} ({shortest:.2f} to {longest:.2f})"
-    if floor is not None:
-        wall += _times(middle, floor.wall()[1])
+    if base is not None:
+        wall += _times(middle, base.wall()[1])
     again = result.warm_wall()
 
     def cell(value: Callable[[Round], float], form: str, unit: int = 1) -> str:
         amount = result.median(value) / unit
-        other = floor.median(value) / unit if floor is not None else 0.0
+        other = base.median(value) / unit if base is not None else 0.0
         return format(amount, form) + _times(amount, other)
 
     return (
@@ -77,8 +76,8 @@ def _row(result: Result, floor: Result | None) -> tuple[str, ...]:
     )
 
 
-def _times(amount: float, floor: float) -> str:
-    return f" [{amount / floor:.2f}]" if floor > 0 else ""
+def _times(amount: float, base: float) -> str:
+    return f" [{amount / base:.2f}]" if base > 0 else ""
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
