@@ -23,7 +23,13 @@ from .archive import Archive, open_archive, select_image
 from .archive.forward import is_forward, open_forward
 from .cache import Cache
 from .cancellation import Cancellation
-from .copy import CopyOptions, CopyResult, CopySource, copy_image
+from .copy import (
+    CopyOptions,
+    CopyResult,
+    RegistrySource,
+    RegistryTarget,
+    copy_image,
+)
 from .errors import PusherError, UsageError
 from .events import OnEvent, ignore
 from .oci import Platform
@@ -194,8 +200,8 @@ def copy(
             )
         )
         return copy_image(
-            CopySource(from_client, origin.repository),
-            place,
+            RegistrySource(from_client, origin.repository),
+            RegistryTarget(place),
             str(origin.digest or origin.tag),
             tags=[str(reference.tag)],
             options=options,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from .oci import (
     Index,
     Manifest,
 )
-from .system import locked, try_lock
+from .system import locked, open_for_update, try_lock
 
 GUARD_TIMEOUT = 30.0
 """Seconds to wait for the directory's lock; a prune of many images needs a few."""
@@ -34,7 +33,6 @@ GUARD_TIMEOUT = 30.0
 DEPTH_LIMIT = 8
 """Indexes inside indexes that are followed."""
 
-_BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends
 _STEP = 0.1  # seconds between two looks at a partial file that another run has
 
 
@@ -182,8 +180,7 @@ class Partial:
 
     def open(self) -> BinaryIO:
         """The file, to be read and written, unbuffered. Raises OSError."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
-        return os.fdopen(descriptor, "r+b", buffering=0)
+        return open_for_update(self.path)
 
     def keep(self) -> None:
         """It is complete, and was hashed: give it its name."""

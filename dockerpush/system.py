@@ -75,6 +75,15 @@ class SharedFile:
         self._file.close()
 
 
+def open_for_update(path: Path) -> BinaryIO:
+    """The file at *path*, made when it is missing, unbuffered, to be read and written.
+
+    Raises OSError.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
+
+
 class PipeReader(io.RawIOBase):
     """What comes out of the pipe *descriptor*; closing it calls *on_close*.
 
@@ -154,6 +163,30 @@ def try_lock(path: Path, *, timeout: float = 0.0) -> Iterator[bool]:
         yield _lock_within(descriptor, timeout)
     finally:
         os.close(descriptor)  # gives the lock back as well
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Hold the lock file *path*, which is gone afterwards; yields False when another
+    process does, or when the file system has no locks."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:
+        yield False
+        return
+    held = False
+    try:
+        with contextlib.suppress(OSError):
+            # Who held it may have removed it just now: then this is nobody's file.
+            held = _lock_now(descriptor) and os.path.samestat(
+                path.stat(), os.fstat(descriptor)
+            )
+        yield held
+    finally:
+        if held:
+            with contextlib.suppress(OSError):  # Windows: not while it is open
+                path.unlink()
+        os.close(descriptor)
 
 
 def _lock_within(descriptor: int, timeout: float) -> bool:

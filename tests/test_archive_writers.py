@@ -13,9 +13,9 @@ import pytest
 from archives import Image, attestation, gzipped, layout
 
 from dockerpush.archive import open_archive
+from dockerpush.archive.bundle import BundledImage, tar_layout
 from dockerpush.archive.writers import (
     BlobStore,
-    BundledImage,
     new_directory,
     replacing,
     write_directory,
@@ -23,7 +23,7 @@ from dockerpush.archive.writers import (
 )
 from dockerpush.cancellation import Cancellation
 from dockerpush.errors import ArchiveError, Cancelled, ContentMismatch
-from dockerpush.oci import Descriptor, Digest, Manifest
+from dockerpush.oci import OCI_MANIFEST, Descriptor, Digest, Manifest
 
 
 class Blobs:
@@ -137,12 +137,12 @@ def test_what_docker_cannot_load_is_refused_by_name(blobs, store):
 
 def test_sizes_beyond_what_ustar_can_tell_are_written():
     """9 GiB, of which only the header is looked at."""
-    from dockerpush.archive.writers import _add_header
-
-    file = io.BytesIO()
-    _add_header(file, "blobs/sha256/" + "a" * 64, tarfile.REGTYPE, 9 * 2**30)
-    header = tarfile.TarInfo.frombuf(file.getvalue(), "utf-8", "strict")
+    blob = Descriptor(OCI_MANIFEST, Digest("sha256:" + "a" * 64), 9 * 2**30)
+    layout = tar_layout([BundledImage(blob, (), (blob,))], docker=False)
+    before = layout.pieces[-3].content
+    header = tarfile.TarInfo.frombuf(before[-512:], "utf-8", "strict")
     assert header.size == 9 * 2**30
+    assert layout.size == layout.pieces[-1].offset + 1024
 
 
 @pytest.mark.parametrize("wrong", [b"", b"short", b"x" * 10_000])

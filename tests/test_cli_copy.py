@@ -389,15 +389,6 @@ class TestFailures:
         assert done.returncode == 4, done.stderr
         assert layer in done.error and one in done.error
 
-    def test_nothing_is_copied_between_archives(self, run_cli):
-        done = run_cli("copy", "./a.tar", "./b.tar")
-        assert done.returncode == 2 and "in a registry" in done.error
-
-    def test_what_an_archive_cannot_take_names_pull(self, run_cli):
-        done = run_cli("copy", "a.test/app:1", "./image.tar", "--referrers")
-        assert done.returncode == 2
-        assert "pull a.test/app:1 -o ./image.tar" in done.error
-
 
 @pytest.mark.parametrize("form", ["oci-archive:{}.tar", "oci:{}", "{}.oci.tar"])
 def test_an_archive_as_the_target_holds_the_same_bytes(

@@ -273,7 +273,7 @@ def test_a_tag_that_moves_meanwhile_is_copied_as_it_was_planned(
     from test_copy import target_at
 
     from dockerpush.cancellation import Cancellation
-    from dockerpush.copy import CopySource, copy_image
+    from dockerpush.copy import RegistrySource, RegistryTarget, copy_image
     from dockerpush.registry.client import RegistryClient
     from dockerpush.registry.transport import TransportSettings
     from dockerpush.sync import Planner, Share
@@ -295,8 +295,8 @@ def test_a_tag_that_moves_meanwhile_is_copied_as_it_was_planned(
         run_cli("copy", f"{one}/green:1", f"{one}/red:1")
         assert digest_of(read(one, "red", "1")) != planned
         copy_image(
-            CopySource(source, "red"),
-            target_at(target, "red", cancellation),
+            RegistrySource(source, "red"),
+            RegistryTarget(target_at(target, "red", cancellation)),
             str(item.digest),
             tags=["1"],
         )

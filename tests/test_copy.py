@@ -16,7 +16,7 @@ from images import small_archive
 from test_cli_copy import assert_whole, delete, put, read
 
 from dockerpush.cancellation import Cancellation
-from dockerpush.copy import CopyOptions, CopySource, copy_image
+from dockerpush.copy import CopyOptions, RegistrySource, RegistryTarget, copy_image
 from dockerpush.errors import (
     Cancelled,
     ContentMismatch,
@@ -74,8 +74,8 @@ class Sides:
     def copy(self, reference="1", *, source=None, **options):
         with self.cancellation.child() as child:
             target = target_at(self.clients[1], "app", child, self.events.append)
-            source = source or CopySource(self.clients[0], "app")
-            return copy_image(source, target, reference, tags=["1"], **options)
+            source = source or RegistrySource(self.clients[0], "app")
+            return copy_image(source, RegistryTarget(target), reference, tags=["1"], **options)
 
 
 @pytest.fixture
@@ -147,14 +147,14 @@ class TestSources:
         ids=["broken", "gone"],
     )
     def test_their_failures_are_not_taken_for_the_targets(self, error, sides, pushed):
-        source = CopySource(Flaky(sides.clients[0], Failing(error)), "app")
+        source = RegistrySource(Flaky(sides.clients[0], Failing(error)), "app")
         with pytest.raises(PusherError) as caught:
             sides.copy(source=source)
         assert caught.value is error
         assert sides.clients[1].manifest_descriptor("app", "1") is None
 
     def test_wrong_bytes_never_become_a_blob(self, sides, pushed):
-        source = CopySource(Flaky(sides.clients[0], Altered), "app")
+        source = RegistrySource(Flaky(sides.clients[0], Altered), "app")
         with pytest.raises(ContentMismatch):
             sides.copy(source=source)
         manifest = json.loads(read(sides.one, "app", "1"))

@@ -57,6 +57,8 @@ class Stream:
 class FakeRegistry:
     """What a client gives; *answers* replace a blob's bytes, one for each request."""
 
+    registry = "r.test"
+
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
         self.types: dict[str, str] = {}

@@ -1,19 +1,20 @@
-"""``copy SRC DST``: from one registry into another, or from or to an archive."""
+"""``copy SRC DST``: between registries, archives and OCI directories."""
 
 from __future__ import annotations
 
 import time
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Sequence
 
 from ..errors import Cancelled, PusherError, SomeFailed, UsageError
-from . import exits, output
+from . import exits, output, places
 from .connect import Connections
+from .local import Into, Origin, archive_origins, copy_to_file
 from .sides import (
     add_side_options,
-    source_arguments,
     source_connections,
     target_arguments,
 )
@@ -25,30 +26,21 @@ if TYPE_CHECKING:
     from ..reference import Reference
     from .session import Session
 
-    Done = tuple[Reference, CopyResult]
-
-REGISTRY = "docker://"
-_FORMS = {
-    "oci:": "oci-dir",
-    "oci-archive:": "oci-archive",
-    "docker-archive:": "docker-archive",
-}
-_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments of ``copy``."""
     parser.add_argument(
         "source",
         metavar="SRC",
-        help="an image in a registry; an archive or an OCI directory is pushed. "
-        f"{REGISTRY} before a name always means a registry",
+        help="an image in a registry; an archive or an OCI directory (also as "
+        "oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME]). "
+        f"{places.REGISTRY} before a name always means a registry",
     )
     parser.add_argument(
         "target",
         metavar="DST",
         help="registry/repository[:tag], without a tag that of the source; or an "
-        "archive or an OCI directory, as of pull -o",
+        "archive or an OCI directory; - for an archive to standard output",
     )
     add_selection(parser)
     parser.add_argument(
@@ -89,16 +81,24 @@ def add_selection(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Copy what *args* name; the exit code."""
-    if _is_local(args.target):
-        return _pull(args, session)
-    if _is_local(args.source):
-        return _push(args, session)
-    platforms(args.platform)
+    source, target = places.local(args.source), places.local(args.target)
+    options = copy_options(args, jobs=1)  # tells of mistakes before anybody is asked
+    if source and not target and not args.referrers:
+        return _push(source, args, session)
+    into = None
+    if target:
+        several, no_clobber = len(options.platforms) > 1, args.no_clobber
+        form = places.output_form(target, several=several, no_clobber=no_clobber)
+        into = Into(target, form, no_clobber)
     with ExitStack() as stack:
-        sources = stack.enter_context(source_connections(args, session))
-        targets = stack.enter_context(Connections(target_arguments(args), session))
-        jobs = _jobs(args, sources)
-        return _copy_all(jobs, sources, targets, args)
+        copying = _Copying(args, session, stack)
+        if source:
+            origins = archive_origins(source, args, session, stack)
+        else:
+            origins = copying.registry_origins()
+        if into:
+            return copying.to_file(origins, into)
+        return copying.to_registry(origins)
 
 
 def platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
@@ -112,158 +112,6 @@ def platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
         raise UsageError(f"--platform: {error}") from error
 
 
-def _is_local(text: str) -> bool:
-    """True for what names a file or a directory rather than an image."""
-    if text.startswith(REGISTRY):
-        return False
-    if text == "-" or text.startswith((*_FORMS, "/", "./", "../", "~")):
-        return True
-    return text.endswith(_ENDINGS) or Path(text).exists()
-
-
-def reference(text: str) -> Reference:
-    """The reference that *text* means, with or without ``docker://`` before it."""
-    from ..reference import Reference
-
-    return Reference.parse(text[len(REGISTRY) * text.startswith(REGISTRY) :])
-
-
-def _pull(args: Namespace, session: Session) -> int:
-    """An archive or a directory as the target: the same as ``pull -o``."""
-    from . import pull
-
-    form, path = _form_and_path(args.target)
-    command = f"dockerpush pull {args.source} -o {path}"
-    if _is_local(args.source):
-        raise UsageError(
-            f"{args.source!r:.200} and {args.target!r:.200}: one of them has to be in "
-            "a registry"
-        )
-    if args.referrers or args.all_tags or args.digestfile:
-        raise UsageError(
-            "--referrers, --all-tags and --digestfile need a registry as the target; "
-            f"an archive is what {command} writes"
-        )
-    form = form or ("json" if args.format else None)
-    given = vars(source_arguments(args))
-    pulled = {**given, "references": [str(reference(args.source))], "output": path}
-    return pull.run(Namespace(**{**pulled, "format": form}), session)
-
-
-def _form_and_path(target: str) -> tuple[str | None, str]:
-    """The form that skopeo's prefix asks for, None without one, and the path."""
-    for prefix, form in _FORMS.items():
-        if target.startswith(prefix):
-            return form, target[len(prefix) :]
-    return None, target
-
-
-def _push(args: Namespace, session: Session) -> int:
-    """An archive as the source: the same as ``push``."""
-    from . import push
-
-    if args.referrers or args.no_clobber:
-        raise UsageError(
-            "--referrers and --no-clobber need a registry as the source; "
-            f"{args.source!r:.200} is an archive"
-        )
-    parser = ArgumentParser()
-    push.configure(parser)
-    path = _form_and_path(args.source)[1]
-    given = vars(target_arguments(args))
-    pushed = {**vars(parser.parse_args(["--", path])), **given, "source": path}
-    pushed["target"] = str(reference(args.target))
-    return push.run(Namespace(**pushed), session)
-
-
-def _jobs(
-    args: Namespace, sources: Connections
-) -> list[tuple[Reference, Reference, str]]:
-    """What is copied from where to where, and what it is called at its source."""
-    source, target = reference(args.source), reference(args.target)
-    if not args.all_tags:
-        source = with_tag(source)
-        if not (target.tag or target.digest):
-            target = target.with_tag(source.tag).with_digest(
-                None if source.tag else source.digest
-            )
-        return [(source, target, str(source.digest or source.tag))]
-    if source.tag or source.digest or target.tag or target.digest:
-        raise UsageError("--all-tags takes repositories: no tag, no digest")
-    tags = sources.client(source.registry).tags(source.repository)
-    return [(source.with_tag(tag), target.with_tag(tag), tag) for tag in tags]
-
-
-def _copy_all(
-    jobs: Sequence[tuple[Reference, Reference, str]],
-    sources: Connections,
-    targets: Connections,
-    args: Namespace,
-) -> int:
-    done: list[Done] = []
-    failed = []
-    for source, target, named in jobs:
-        try:
-            if args.no_clobber and _is_taken(target, targets):
-                _report_skipped(source, target, args)
-            else:
-                done.append(
-                    (target, _copy(source, target, named, sources, targets, args))
-                )
-        except Cancelled:
-            raise
-        except PusherError as error:
-            if len(jobs) == 1:
-                raise
-            targets.session.end_progress()
-            output.say(f"failed: {target}: {error}")
-            failed.append(target)
-    if args.digestfile:
-        _write_digests(Path(args.digestfile), done)
-    if failed:
-        raise SomeFailed(
-            f"{len(failed)} of {len(jobs)} copies failed: "
-            + ", ".join(map(str, failed[:5]))
-        )
-    return exits.DONE
-
-
-def _is_taken(target: Reference, targets: Connections) -> bool:
-    named = str(target.digest) if target.tag is None else target.tag
-    client = targets.client(target.registry)
-    return client.manifest_descriptor(target.repository, named) is not None
-
-
-def _copy(
-    source: Reference,
-    target: Reference,
-    named: str,
-    sources: Connections,
-    targets: Connections,
-    args: Namespace,
-) -> CopyResult:
-    from ..copy import CopySource, copy_image
-
-    started = time.monotonic()
-    client = sources.client(source.registry)
-    names = [str(name) for name in (target.digest, target.tag) if name]
-    state = targets.state.path
-    with (
-        one_at_a_time(target, state, targets.session, if_busy="wait"),
-        targets.target(target) as place,
-    ):
-        result = copy_image(
-            CopySource(client, source.repository),
-            place,
-            named,
-            tags=names,
-            options=copy_options(args, targets.settings(target.registry).jobs),
-        )
-    targets.session.end_progress()
-    _report(source, target, result, time.monotonic() - started, args)
-    return result
-
-
 def copy_options(args: Namespace, jobs: int) -> CopyOptions:
     """How to copy, as *args* say. Raises UsageError."""
     from ..copy import CopyOptions
@@ -271,21 +119,210 @@ def copy_options(args: Namespace, jobs: int) -> CopyOptions:
     return CopyOptions(platforms(args.platform), args.referrers, jobs)
 
 
-def _report(
-    source: Reference,
-    target: Reference,
-    result: CopyResult,
-    seconds: float,
-    args: Namespace,
-) -> None:
-    if args.json or args.format:
-        output.json_result(
-            {**record(source, target, result), "seconds": round(seconds, 3)}
+def _push(place: places.Local, args: Namespace, session: Session) -> int:
+    """An archive as the source: the same as ``push``."""
+    from . import push
+
+    target = places.reference(args.target)
+    if args.no_clobber:
+        with Connections(target_arguments(args), session) as targets:
+            if _is_taken(with_tag(target), targets):
+                _report_skipped(args.source, target, args)
+                return exits.DONE
+    parser = ArgumentParser()
+    push.configure(parser)
+    given = vars(target_arguments(args))
+    pushed = {**vars(parser.parse_args(["--", place.path])), **given}
+    pushed.update(source=place.path, target=str(target))
+    if place.name is not None:
+        pushed["name"] = place.name
+    return push.run(Namespace(**pushed), session)
+
+
+@dataclass(frozen=True)
+class Copied:
+    """An image that was copied; *tag* is what it has in a registry."""
+
+    source: str
+    target: str
+    name: str
+    tag: str | None
+    result: CopyResult
+    seconds: float
+
+    @property
+    def ref(self) -> str:
+        """Its name, and the digest that it has at the target."""
+        return f"{self.name}@{self.result.descriptor.digest}"
+
+    def record(self) -> dict[str, Any]:
+        """What was done, for programs."""
+        result = self.result
+        return {
+            "source": self.source,
+            "target": self.target,
+            "ref": self.ref,
+            "tag": self.tag,
+            "digest": result.descriptor.digest,
+            "mediaType": result.descriptor.media_type,
+            "size": result.descriptor.size,
+            "manifests": result.manifests,
+            "referrers": result.referrers,
+            "blobs": {done.value: number for done, number in result.blobs.items()},
+            "bytes": result.sent,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+class _Copying:
+    """One run of the command; what it opens is open as long as *stack* is."""
+
+    def __init__(self, args: Namespace, session: Session, stack: ExitStack) -> None:
+        self._args = args
+        self._session = session
+        self._stack = stack
+        self._sources: Connections | None = None
+        self._started = time.monotonic()
+
+    def registry_origins(self) -> list[Origin]:
+        """The image of a registry, or every tag of a repository. Raises UsageError."""
+        from ..copy import RegistrySource
+
+        wanted = places.reference(self._args.source)
+        self._sources = self._stack.enter_context(
+            source_connections(self._args, self._session)
         )
-    else:
-        output.result(f"{target.name}@{result.descriptor.digest}")
-    if not args.quiet:
-        output.say(f"copied {source} to {target}: {summary(result)} in {seconds:.1f} s")
+        client = self._sources.client(wanted.registry)
+        if not self._args.all_tags:
+            found = [with_tag(wanted)]
+        elif wanted.tag or wanted.digest:
+            raise UsageError("--all-tags takes repositories: no tag, no digest")
+        else:
+            tags = client.tags(wanted.repository)
+            found = [wanted.with_tag(tag) for tag in tags]
+        source = RegistrySource(client, wanted.repository)
+        return [
+            Origin(source, str(one.digest or one.tag), str(one), (str(one),))
+            for one in found
+        ]
+
+    def to_file(self, origins: Sequence[Origin], into: Into) -> int:
+        """Copy all of them into one file or directory; the exit code."""
+        settings = self._sources.settings() if self._sources else None
+        options = copy_options(self._args, settings.jobs if settings else 3)
+        done = []
+        for origin, result in copy_to_file(origins, into, options, self._session):
+            name = origin.label.partition("@")[0]
+            target = self._args.target
+            done.append(self._copied(origin, target, name, None, result))
+        self._session.end_progress()
+        for copied in done:
+            self._report(copied, to_stdout=into.place.path == places.STDOUT)
+        self._write_digests(done)
+        return exits.DONE
+
+    def to_registry(self, origins: Sequence[Origin]) -> int:
+        """Copy each to its place in the registry; the exit code."""
+        targets = self._stack.enter_context(
+            Connections(target_arguments(self._args), self._session)
+        )
+        wanted = places.reference(self._args.target)
+        if self._args.all_tags and (wanted.tag or wanted.digest):
+            raise UsageError("--all-tags takes repositories: no tag, no digest")
+        done: list[Copied] = []
+        failed = []
+        for origin in origins:
+            target = _target_of(origin, wanted)
+            try:
+                if self._args.no_clobber and _is_taken(target, targets):
+                    _report_skipped(origin.label, target, self._args)
+                else:
+                    done.append(self._copy(origin, target, targets))
+            except Cancelled:
+                raise
+            except PusherError as error:
+                if len(origins) == 1:
+                    raise
+                self._session.end_progress()
+                output.say(f"failed: {target}: {error}")
+                failed.append(target)
+        self._write_digests(done)
+        if failed:
+            raise SomeFailed(
+                f"{len(failed)} of {len(origins)} copies failed: "
+                + ", ".join(map(str, failed[:5]))
+            )
+        return exits.DONE
+
+    def _copy(self, origin: Origin, target: Reference, targets: Connections) -> Copied:
+        from ..copy import RegistryTarget, copy_image
+
+        self._started = time.monotonic()
+        with (
+            one_at_a_time(target, targets.state.path, self._session, if_busy="wait"),
+            targets.target(target) as place,
+        ):
+            result = copy_image(
+                origin.source,
+                RegistryTarget(place),
+                origin.reference,
+                tags=[str(name) for name in (target.digest, target.tag) if name],
+                options=copy_options(
+                    self._args, targets.settings(target.registry).jobs
+                ),
+            )
+        self._session.end_progress()
+        copied = self._copied(origin, str(target), target.name, target.tag, result)
+        self._report(copied)
+        return copied
+
+    def _copied(
+        self,
+        origin: Origin,
+        target: str,
+        name: str,
+        tag: str | None,
+        result: CopyResult,
+    ) -> Copied:
+        seconds = time.monotonic() - self._started
+        return Copied(origin.label, target, name, tag, result, seconds)
+
+    def _report(self, copied: Copied, *, to_stdout: bool = False) -> None:
+        """*to_stdout*: the archive went there, so nothing else does."""
+        if not to_stdout:
+            if self._args.json or self._args.format:
+                output.json_result(copied.record())
+            else:
+                output.result(copied.ref)
+        if not self._args.quiet:
+            output.say(
+                f"copied {copied.source} to {copied.target}: "
+                f"{summary(copied.result)} in {copied.seconds:.1f} s"
+            )
+
+    def _write_digests(self, done: Sequence[Copied]) -> None:
+        if self._args.digestfile:
+            _write_digests(Path(self._args.digestfile), done)
+
+
+def _target_of(origin: Origin, wanted: Reference) -> Reference:
+    """Where *origin* goes: without a tag of its own, *wanted* gets the source's."""
+    from ..reference import Reference
+
+    if wanted.tag or wanted.digest:
+        return wanted
+    if not origin.names:
+        return wanted.with_tag("latest")
+    source = Reference.parse(origin.names[0])
+    if source.tag or not source.digest:
+        return wanted.with_tag(source.tag or "latest")
+    return wanted.with_digest(source.digest)
+
+
+def _is_taken(target: Reference, targets: Connections) -> bool:
+    named = str(target.digest) if target.tag is None else target.tag
+    client = targets.client(target.registry)
+    return client.manifest_descriptor(target.repository, named) is not None
 
 
 def summary(result: CopyResult) -> str:
@@ -296,38 +333,19 @@ def summary(result: CopyResult) -> str:
     return f"{blobs or 'no blobs'}; {output.size_text(result.sent)}"
 
 
-def record(source: Reference, target: Reference, result: CopyResult) -> dict[str, Any]:
-    """What was done, for programs."""
-    return {
-        "source": str(source),
-        "target": str(target),
-        "ref": f"{target.name}@{result.descriptor.digest}",
-        "tag": target.tag,
-        "digest": result.descriptor.digest,
-        "mediaType": result.descriptor.media_type,
-        "size": result.descriptor.size,
-        "manifests": result.manifests,
-        "referrers": result.referrers,
-        "blobs": {done.value: number for done, number in result.blobs.items()},
-        "bytes": result.sent,
-    }
-
-
-def _report_skipped(source: Reference, target: Reference, args: Namespace) -> None:
+def _report_skipped(source: str, target: Reference, args: Namespace) -> None:
     if args.json or args.format:
-        output.json_result(
-            {"source": str(source), "target": str(target), "skipped": True}
-        )
+        output.json_result({"source": source, "target": str(target), "skipped": True})
     if not args.quiet:
         output.say(f"left as it is: {target} exists")
 
 
-def _write_digests(path: Path, done: Sequence[Done]) -> None:
+def _write_digests(path: Path, done: Sequence[Copied]) -> None:
     if len(done) == 1:
-        text = str(done[0][1].descriptor.digest)
+        text = str(done[0].result.descriptor.digest)
     else:
         text = "".join(
-            f"{result.descriptor.digest} {target}\n" for target, result in done
+            f"{copied.result.descriptor.digest} {copied.target}\n" for copied in done
         )
     try:
         path.write_text(text)

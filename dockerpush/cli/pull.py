@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Sequence
 
 from ..errors import Cancelled, PusherError, SomeFailed, StateError, UsageError
-from . import exits, output
+from . import exits, output, places
 from .connect import Connections, add_connection_options, add_transfer_options
 from .secrets import add_credential_options
 
@@ -23,10 +23,7 @@ if TYPE_CHECKING:
     from ..reference import Reference
     from .session import Session
 
-STDOUT = "-"
 ALL = "all"
-_FORMATS = ("docker-archive", "oci-archive", "oci-dir")
-_COMPRESSED = (".gz", ".tgz", ".zst", ".xz", ".bz2")
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -43,7 +40,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=(*_FORMATS, "json"),
+        choices=(*places.FORMS, "json"),
         help="of the output (default: oci-dir for a directory, oci-archive for .oci "
         "and .oci.tar and several platforms, else docker-archive)",
     )
@@ -73,11 +70,7 @@ def run(args: Namespace, session: Session) -> int:
     wanted = [_complete(Reference.parse(text)) for text in args.references]
     references = list(dict.fromkeys(wanted))
     form = _form(args)
-    platforms = chosen_platforms(args.platform)
-    if form == "docker-archive" and (len(platforms) > 1 or ALL in args.platform):
-        raise UsageError(
-            "a docker-archive holds one platform: use --format oci-archive"
-        )
+    chosen_platforms(args.platform)
     with ExitStack() as stack:
         connections = stack.enter_context(Connections(args, session))
         needed = form is None
@@ -96,37 +89,16 @@ def _complete(reference: Reference) -> Reference:
 
 def _form(args: Namespace) -> str | None:
     """The form of the output; None when there is none. Raises UsageError."""
+    form = args.format if args.format in places.FORMS else None
     if args.output is None:
-        if args.format in _FORMATS:
-            raise UsageError(f"--format {args.format} needs -o FILE")
+        if form:
+            raise UsageError(f"--format {form} needs -o FILE")
         return None
-    path = Path(args.output)
-    if args.output == STDOUT:
-        if sys.stdout.isatty():
-            raise UsageError("an archive is not for a terminal: redirect it, or use -o")
-        if args.format == "oci-dir":
-            raise UsageError("a directory cannot go to standard output")
-    elif args.no_clobber and path.exists():
-        raise UsageError(f"{path} exists, and stays as it is")
-    form = args.format if args.format in _FORMATS else _guessed(path, args)
-    if form != "oci-dir" and args.output != STDOUT:
-        if path.is_dir():
-            raise UsageError(f"{path} is a directory: name a file, or --format oci-dir")
-        if path.suffix in _COMPRESSED:
-            raise UsageError(
-                f"{path}: archives are written plain, their layers are compressed "
-                "already: name it .tar"
-            )
-    return str(form)
-
-
-def _guessed(path: Path, args: Namespace) -> str:
-    if args.output != STDOUT and (path.is_dir() or args.output.endswith("/")):
-        return "oci-dir"
-    several = ALL in args.platform or len(args.platform) > 1
-    if several or path.name.endswith((".oci", ".oci.tar")):
-        return "oci-archive"
-    return "docker-archive"
+    return places.output_form(
+        places.Local(args.output, form),
+        several=ALL in args.platform or len(args.platform) > 1,
+        no_clobber=args.no_clobber,
+    )
 
 
 def chosen_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
@@ -202,12 +174,12 @@ def _pull_one(
     from ..pull import pull_image
 
     started = time.monotonic()
-    default = Platform("linux", "amd64") if _form(args) == "docker-archive" else None
+    docker = _form(args) == places.DOCKER_ARCHIVE
     image = pull_image(
         source_of(reference, connections, cache, pins),
         reference,
         platforms=chosen_platforms(args.platform),
-        default=default,
+        default=Platform("linux", "amd64") if docker else None,
     )
     connections.session.end_progress()
     _report(image, time.monotonic() - started, args)
@@ -235,7 +207,7 @@ def source_of(
 def _report(image: PulledImage, seconds: float, args: Namespace) -> None:
     reference = image.reference
     name = f"{reference.registry}/{reference.repository}"
-    to_stdout = args.output == STDOUT
+    to_stdout = args.output == places.STDOUT
     if args.json or args.format == "json":
         if not to_stdout:
             output.json_result(_record(image, seconds))
@@ -271,7 +243,7 @@ def _write(
 ) -> None:
     from ..pull.export import export
 
-    to_stdout = args.output == STDOUT
+    to_stdout = args.output == places.STDOUT
     export(
         images,
         cache,

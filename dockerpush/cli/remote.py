@@ -6,9 +6,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Iterator
 
-from ..copy import CopySource
-from ..copy.model import DEEPEST, index_of
+from ..copy import RegistrySource
 from ..copy.narrow import narrowed
+from ..copy.tree import DEEPEST, index_of
 from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, UsageError
 from ..oci import (
     DOCKER_CONFIG,
@@ -50,7 +50,7 @@ class RemoteReader:
     def __init__(self, client: RegistryClient, reference: Reference) -> None:
         self._client = client
         self._reference = reference
-        self._source = CopySource(client, reference.repository)
+        self._source = RegistrySource(client, reference.repository)
 
     def chosen(self, platform: str | None) -> Document:
         """What the reference names, or what of it is for *platform*."""

@@ -199,7 +199,7 @@ class _Run:
 
     def _copy(self, item: SyncItem) -> SyncItem:
         """A worker thread's work."""
-        from ..copy import CopyOptions, CopySource, copy_image
+        from ..copy import CopyOptions, RegistrySource, RegistryTarget, copy_image
         from ..sync import Action
 
         target = item.target
@@ -207,8 +207,10 @@ class _Run:
             with self._lock:
                 place = stack.enter_context(self._targets.target(target))
             result = copy_image(
-                CopySource(self._from[item.source.registry], item.source.repository),
-                place,
+                RegistrySource(
+                    self._from[item.source.registry], item.source.repository
+                ),
+                RegistryTarget(place),
                 str(item.digest or item.source.digest or item.source.tag),
                 tags=[str(name) for name in (target.digest, target.tag) if name],
                 options=CopyOptions(

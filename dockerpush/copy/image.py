@@ -8,40 +8,27 @@ way. Manifests keep their bytes, and are stored children first, the tags last of
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Iterable, Sequence
 
-from ..errors import ContentMismatch, RegistryError
+from ..errors import RegistryError
 from ..events import BlobFinished, BlobPlanned, ManifestStored, Notice, Outcome
-from ..oci import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, Descriptor, Digest, Index
-from ..push import PushTarget
+from ..oci import Descriptor
 from ..push.manifests import Document
-from ..push.prepared import PreparedBlob
-from ..reference import Reference
 from ..sync import Share
 from ..workers import Workers
-from .model import (
-    DEEPEST,
-    CopyOptions,
-    CopyResult,
-    CopySource,
-    SourceFailed,
-    blobs_of,
-    index_of,
-)
+from .model import CopyOptions, CopyResult
 from .narrow import narrowed
-
-MOST_MANIFESTS = 2000
-"""Manifests of one image, its referrers included."""
-
+from .sources import Source
+from .targets import Target
+from .tree import Tree, Walker
 
 _LOST = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN")
 
 
 def copy_image(
-    source: CopySource,
-    target: PushTarget,
+    source: Source,
+    target: Target,
     reference: str,
     *,
     tags: Sequence[str],
@@ -58,21 +45,11 @@ def copy_image(
     return copy.run(reference, tags)
 
 
-@dataclass
-class _Tree:
-    """What there is to store: *documents* children first, *blobs* by digest."""
-
-    documents: list[Document] = field(default_factory=list)
-    blobs: dict[Digest, Descriptor] = field(default_factory=dict)
-    seen: set[Digest] = field(default_factory=set)
-    trusted: bool = False
-
-
 class _Copy:
     def __init__(
         self,
-        source: CopySource,
-        target: PushTarget,
+        source: Source,
+        target: Target,
         options: CopyOptions,
         share: Share,
     ) -> None:
@@ -80,7 +57,8 @@ class _Copy:
         self._target = target
         self._options = options
         self._share = share
-        self._registries = (source.client.registry, target.client.registry)
+        self._registries = (source.place, target.place)
+        self._walker = Walker(source, self._is_held)
         self._trusting = not options.referrers
 
     def run(self, reference: str, tags: Sequence[str]) -> CopyResult:
@@ -89,9 +67,11 @@ class _Copy:
             root = self._source.read(reference)
             if self._options.platforms:
                 root = self._narrowed(root)
-            if self._trusting and all(self._names(tag, root) for tag in tags):
+            if self._trusting and all(
+                self._target.named(tag) == root.descriptor.digest for tag in tags
+            ):
                 return CopyResult(root.descriptor)
-            tree = self._tree(root)
+            tree = self._walker.tree(root)
         try:
             return self._store(tree, root, tags)
         except RegistryError as error:
@@ -102,75 +82,26 @@ class _Copy:
         )
         self._trusting = False
         with self._share.permit(self._target.cancellation, *self._registries):
-            tree = self._tree(root)
+            tree = self._walker.tree(root)
         return self._store(tree, root, tags)
 
     def _narrowed(self, root: Document) -> Document:
-        platforms = self._options.platforms
-        found = narrowed(self._source, root, platforms)
+        found = narrowed(self._source, root, self._options.platforms)
         if found.descriptor.digest != root.descriptor.digest:
             self._target.on_event(
                 Notice(
-                    f"only {', '.join(map(str, platforms))}: the digest becomes "
-                    f"{found.descriptor.digest}, that of the whole is "
+                    f"only {', '.join(map(str, self._options.platforms))}: the digest "
+                    f"becomes {found.descriptor.digest}, that of the whole is "
                     f"{root.descriptor.digest}"
                 )
             )
         return found
 
-    def _names(self, reference: str, root: Document) -> bool:
-        """True when the target has *root* under *reference* already."""
-        target = self._target
-        found = target.client.manifest_descriptor(target.repository, reference)
-        return found is not None and found.digest == root.descriptor.digest
-
-    def _tree(self, root: Document) -> _Tree:
-        tree = _Tree()
-        if self._is_held(root.descriptor.digest):
-            tree.trusted = True
-            tree.documents.append(root)
-        else:
-            self._walk(root, tree)
-        return tree
-
-    def _is_held(self, digest: Digest) -> bool:
+    def _is_held(self, document: Descriptor) -> bool:
         """True when the target has this manifest, and so everything that it needs."""
-        target = self._target
-        if not self._trusting:
-            return False
-        return (
-            target.client.manifest_descriptor(target.repository, str(digest))
-            is not None
-        )
+        return self._trusting and self._target.holds(document)
 
-    def _walk(self, document: Document, tree: _Tree, depth: int = 0) -> None:
-        """Add *document* to *tree*, after all that it needs."""
-        if depth > DEEPEST or len(tree.seen) > MOST_MANIFESTS:
-            raise ContentMismatch(
-                f"{self._source.repository}: more than {DEEPEST} levels of indexes or "
-                f"{MOST_MANIFESTS} manifests; refused"
-            )
-        tree.seen.add(document.descriptor.digest)
-        if document.descriptor.media_type in INDEX_TYPES:
-            for child in index_of(document).manifests:
-                self._walk_child(child, tree, depth)
-        else:
-            for blob in blobs_of(document):
-                tree.blobs.setdefault(blob.digest, blob)
-        tree.documents.append(document)
-
-    def _walk_child(self, child: Descriptor, tree: _Tree, depth: int) -> None:
-        if child.digest in tree.seen:
-            return
-        if child.media_type not in (*MANIFEST_TYPES, *INDEX_TYPES):
-            tree.blobs.setdefault(child.digest, child)
-        elif self._is_held(child.digest):
-            tree.seen.add(child.digest)
-            tree.trusted = True
-        else:
-            self._walk(self._source.read(str(child.digest)), tree, depth + 1)
-
-    def _store(self, tree: _Tree, root: Document, tags: Sequence[str]) -> CopyResult:
+    def _store(self, tree: Tree, root: Document, tags: Sequence[str]) -> CopyResult:
         target = self._target
         arrived = self._send(list(tree.blobs.values()))
         self._put_all(tree.documents[:-1])
@@ -197,9 +128,7 @@ class _Copy:
 
     def _put(self, document: Document, reference: str) -> None:
         target, descriptor = self._target, document.descriptor
-        target.client.put_manifest(
-            target.repository, reference, document.raw, descriptor.media_type
-        )
+        target.put(document, reference)
         tag = None if reference == descriptor.digest else reference
         target.on_event(ManifestStored(target.repository, descriptor.digest, tag))
 
@@ -209,42 +138,21 @@ class _Copy:
             return []
         for blob in blobs:
             target.on_event(BlobPlanned(str(blob.digest), blob.size))
-        holders = {blob.digest: self._holders(blob.digest) for blob in blobs}
+        mounts = {b.digest: target.mounts(self._source, b.digest) for b in blobs}
         jobs = min(self._options.jobs, len(blobs))
         with Workers(target.cancellation, jobs, name="copy") as workers:
             sending = [
-                workers.submit(self._send_one, blob, holders[blob.digest])
+                workers.submit(self._send_one, blob, mounts[blob.digest])
                 for blob in blobs
             ]
             outcomes = workers.wait(sending)
-        self._learn(blobs)
+        target.learn(blobs)
         return list(zip(blobs, outcomes))
 
-    def _holders(self, digest: Digest) -> list[str]:
-        """Repositories of the target's registry that may have the blob."""
-        source, target = self._source, self._target
-        found = []
-        if source.client.registry == target.client.registry:
-            found.append(source.repository)
-        if target.blobs is not None:
-            known = target.blobs.holders(digest, target.client.registry)
-            found += [reference.repository for reference in known]
-        return [name for name in found if name != target.repository]
-
-    def _learn(self, blobs: Sequence[Descriptor]) -> None:
-        target = self._target
-        if target.blobs is not None:
-            place = Reference(target.client.registry, target.repository)
-            for blob in blobs:
-                target.blobs.add_holder(blob.digest, place)
-            target.blobs.save()
-
-    def _send_one(self, blob: Descriptor, holders: Sequence[str]) -> Outcome:
+    def _send_one(self, blob: Descriptor, mounts: Sequence[str]) -> Outcome:
         """A worker thread's work."""
         target, cancellation = self._target, self._target.cancellation
-        with self._share.blob(
-            cancellation, target.client.registry, blob.digest
-        ) as arrived:
+        with self._share.blob(cancellation, target.place, blob.digest) as arrived:
             if target.repository in arrived:
                 target.on_event(
                     BlobFinished(
@@ -253,21 +161,16 @@ class _Copy:
                 )
                 return Outcome.EXISTS
             with self._share.permit(cancellation, *self._registries):
-                outcome = self._upload(blob, [*arrived, *holders])
+                outcome = target.bring(
+                    blob,
+                    partial(self._source.open_blob, blob.digest),
+                    [*arrived, *mounts],
+                )
             arrived.append(target.repository)
         return outcome
 
-    def _upload(self, blob: Descriptor, mount_from: Sequence[str]) -> Outcome:
-        prepared = PreparedBlob(
-            str(blob.digest), blob, partial(self._source.open_blob, blob.digest)
-        )
-        try:
-            return self._target.uploader.upload(prepared, mount_from=mount_from)
-        except SourceFailed as failed:
-            raise failed.error from failed
-
     def _copy_referrers(
-        self, tree: _Tree
+        self, tree: Tree
     ) -> tuple[int, list[tuple[Descriptor, Outcome]]]:
         """Store what refers to the manifests of *tree*, and what refers to that.
 
@@ -279,30 +182,16 @@ class _Copy:
         count = 0
         arrived: list[tuple[Descriptor, Outcome]] = []
         for subject in subjects:  # grows meanwhile
-            found = _Tree(seen=tree.seen)
+            found = Tree(seen=tree.seen)
             with self._share.permit(target.cancellation, *self._registries):
-                listed = source.client.referrers(source.repository, subject)
+                listed = source.referrers(subject)
                 for referrer in listed:
-                    self._walk_child(referrer, found, depth=0)
+                    self._walker.add(referrer, found)
             arrived += self._send(list(found.blobs.values()))
             self._put_all(found.documents)
             if listed:
                 with self._share.permit(target.cancellation, *self._registries):
-                    self._list_referrers(subject, listed)
+                    target.list_referrers(subject, listed)
             subjects += [document.descriptor.digest for document in found.documents]
             count += len(found.documents)
         return count, arrived
-
-    def _list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
-        """Where the registry keeps no list itself, keep it under a tag.
-
-        (distribution-spec, Pushing Manifests with Subject)
-        """
-        target = self._target
-        known = target.client.referrers(target.repository, subject)
-        have = {referrer.digest for referrer in known}
-        missing = [referrer for referrer in listed if referrer.digest not in have]
-        if missing:
-            raw = Index(OCI_INDEX, (*known, *missing)).to_bytes()
-            tag = f"{subject.algorithm}-{subject.hex[:64]}"
-            self._put(Document(Descriptor.of(OCI_INDEX, raw), raw), tag)

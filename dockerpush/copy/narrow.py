@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Iterator, Sequence
+from typing import Iterator, Protocol, Sequence
 
 from ..errors import InvalidDigest, InvalidJSON, NotFound
 from ..oci import (
@@ -18,11 +18,22 @@ from ..oci import (
 from ..platforms import best_match
 from ..push.manifests import Document
 from ..push.plan import SUBJECT_ANNOTATION
-from .model import DEEPEST, CopySource, index_of
+from .sources import Named, label
+from .tree import DEEPEST, index_of
+
+
+class Narrowable(Named, Protocol):
+    """What is asked for manifests and configs."""
+
+    def child(self, descriptor: Descriptor) -> Document:
+        """The manifest that *descriptor* names."""
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """The whole of a small blob, checked."""
 
 
 def narrowed(
-    source: CopySource, root: Document, platforms: Sequence[Platform]
+    source: Narrowable, root: Document, platforms: Sequence[Platform]
 ) -> Document:
     """*root* with the images for *platforms* alone, and what speaks of them.
 
@@ -41,13 +52,13 @@ def narrowed(
     if kept == index.manifests:
         return root
     if len(wanted) == 1:
-        return source.read(str(*wanted))
+        return source.child(next(e for e in images if e.digest in wanted))
     raw = replace(index, manifests=kept).to_bytes()
     return Document(Descriptor.of(index.media_type, raw), raw)
 
 
 def _places(
-    source: CopySource, have: Sequence[Platform | None], platforms: Sequence[Platform]
+    source: Narrowable, have: Sequence[Platform | None], platforms: Sequence[Platform]
 ) -> list[int]:
     """Which of *have* are wanted."""
     found = []
@@ -56,7 +67,7 @@ def _places(
         if place is None:
             names = ", ".join(sorted({str(one) for one in have if one}))
             raise NotFound(
-                f"{source.client.registry}/{source.repository} holds no image for "
+                f"{label(source)} holds no image for "
                 f"{wanted}, only for {names or 'nothing known'}"
             )
         found.append(place)
@@ -64,28 +75,28 @@ def _places(
 
 
 def _entries(
-    source: CopySource, document: Document, depth: int = 0
+    source: Narrowable, document: Document, depth: int = 0
 ) -> Iterator[Descriptor]:
     """What the index *document* names, the insides of inner indexes instead."""
     for entry in index_of(document).manifests:
         if entry.media_type in INDEX_TYPES and depth < DEEPEST:
-            yield from _entries(source, source.read(str(entry.digest)), depth + 1)
+            yield from _entries(source, source.child(entry), depth + 1)
         else:
             yield entry
 
 
-def _entry_platform(source: CopySource, entry: Descriptor) -> Platform | None:
+def _entry_platform(source: Narrowable, entry: Descriptor) -> Platform | None:
     if entry.platform is not None or entry.media_type not in MANIFEST_TYPES:
         return entry.platform
-    return _platform(source, source.read(str(entry.digest)))
+    return _platform(source, source.child(entry))
 
 
-def _platform(source: CopySource, document: Document) -> Platform | None:
+def _platform(source: Narrowable, document: Document) -> Platform | None:
     """What the config of a manifest says; None when that is no image's."""
     manifest = Manifest.from_bytes(document.raw, document.descriptor.media_type)
     if manifest.config.size > JSON_LIMIT:
         return None
-    raw = source.client.read_blob(source.repository, manifest.config)
+    raw = source.read_blob(manifest.config)
     try:
         return ImageConfig.from_bytes(raw).platform
     except (InvalidJSON, InvalidDigest):

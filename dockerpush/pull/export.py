@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO, Sequence
 
+from ..archive.bundle import BundledImage, docker_parts
 from ..archive.writers import (
     BlobStore,
-    BundledImage,
     new_directory,
     replacing,
     write_directory,
@@ -17,13 +17,7 @@ from ..blobs import is_document
 from ..cache import Cache
 from ..cancellation import Cancellation
 from ..errors import PusherError, UsageError
-from ..oci import (
-    DOCKER_CONFIG,
-    MANIFEST_TYPES,
-    OCI_CONFIG,
-    Digest,
-    Manifest,
-)
+from ..oci import Digest
 from .model import PulledImage
 
 DOCKER_ARCHIVE = "docker-archive"
@@ -75,7 +69,11 @@ def bundled(cache: Cache, image: PulledImage, *, docker: bool) -> BundledImage:
     reachable = cache.reachable(image.chosen)
     held = [blob for blob in reachable.values() if cache.has(blob)]
     blobs = tuple(sorted(held, key=lambda blob: not is_document(blob)))
-    config, layers = _loadable(cache, image) if docker else (None, ())
+    config: Digest | None = None
+    layers: tuple[Digest, ...] = ()
+    if docker:
+        raw = cache.read_document(image.chosen)
+        config, layers = docker_parts(str(image.reference), image.chosen, raw)
     missing = [digest for digest in layers if not cache.has(reachable[digest])]
     if missing:
         raise UsageError(
@@ -83,21 +81,6 @@ def bundled(cache: Cache, image: PulledImage, *, docker: bool) -> BundledImage:
             "point, which docker cannot load: use --format oci-archive"
         )
     return BundledImage(image.chosen, _names(image), blobs, config, layers)
-
-
-def _loadable(
-    cache: Cache, image: PulledImage
-) -> tuple[Digest | None, tuple[Digest, ...]]:
-    raw = cache.read_document(image.chosen)
-    if raw is not None and image.chosen.media_type in MANIFEST_TYPES:
-        manifest = Manifest.from_bytes(raw, image.chosen.media_type)
-        if manifest.config.media_type in (OCI_CONFIG, DOCKER_CONFIG):
-            layers = tuple(layer.digest for layer in manifest.layers)
-            return manifest.config.digest, layers
-    raise UsageError(
-        f"{image.reference}: no image for one platform, which is all that a "
-        "docker-archive can hold: use --format oci-archive"
-    )
 
 
 def _names(image: PulledImage) -> tuple[str, ...]:

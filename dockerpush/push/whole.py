@@ -35,18 +35,19 @@ class WholeImage:
 
 
 def whole_archive(archive: Archive, cancellation: Cancellation) -> Iterator[WholeImage]:
-    """Every image of *archive*.
+    """Every image of *archive*. Raises what `whole_image` does."""
+    for image in archive.images:
+        yield whole_image(archive, image, cancellation)
+
+
+def whole_image(
+    archive: Archive, image: StoredImage, cancellation: Cancellation
+) -> WholeImage:
+    """*image*, which is one of *archive*.
 
     A layer whose digest the archive does not tell is read once, bounded in memory.
     Raises ArchiveError, also for layers in a packing that registries do not know.
     """
-    for image in archive.images:
-        yield _whole_image(archive, image, cancellation)
-
-
-def _whole_image(
-    archive: Archive, image: StoredImage, cancellation: Cancellation
-) -> WholeImage:
     plan = plan_push(image, partial(raw_layer_decision, compress=False))
     sent, blobs = {}, []
     for planned in plan.blobs:

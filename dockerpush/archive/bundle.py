@@ -1,0 +1,204 @@
+"""Images to be written as one OCI layout, and where everything lies in the tar of it.
+
+A docker-archive is an OCI layout with a ``manifest.json`` beside ``index.json``, as
+docker has written it since 25.0: blobs keep their bytes, so the digest of the manifest
+outlives the way through it. The JSON comes first and layers last, so that a reader of a
+pipe knows what it needs. The same images give the same bytes. Pure.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import dataclass, replace
+from typing import Any, Iterable, Sequence
+
+from ..errors import ArchiveError, UsageError
+from ..oci import (
+    DOCKER_CONFIG,
+    MANIFEST_TYPES,
+    OCI_CONFIG,
+    OCI_INDEX,
+    Descriptor,
+    Digest,
+    Index,
+    Manifest,
+    dump_json,
+)
+from .layout import FULL_NAME, REF_NAME
+
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+"""(image-spec, image-layout.md, oci-layout file)"""
+
+_BLOCK = tarfile.BLOCKSIZE
+_END = b"\0" * (2 * _BLOCK)
+
+
+@dataclass(frozen=True)
+class BundledImage:
+    """An image to be written: what ``index.json`` names, and under which names.
+
+    *blobs* is everything that *root* needs, itself included, documents first. *config*
+    and *layers* are for ``manifest.json``; None and nothing where docker cannot load
+    it.
+    """
+
+    root: Descriptor
+    names: tuple[str, ...]
+    blobs: tuple[Descriptor, ...]
+    config: Digest | None = None
+    layers: tuple[Digest, ...] = ()
+
+
+def docker_parts(
+    name: str, root: Descriptor, raw: bytes | None
+) -> tuple[Digest, tuple[Digest, ...]]:
+    """Config and layers of the manifest *root*, whose bytes are *raw*.
+
+    Raises UsageError, which names *name*, for what docker cannot load.
+    """
+    if raw is not None and root.media_type in MANIFEST_TYPES:
+        manifest = Manifest.from_bytes(raw, root.media_type)
+        if manifest.config.media_type in (OCI_CONFIG, DOCKER_CONFIG):
+            layers = tuple(layer.digest for layer in manifest.layers)
+            return manifest.config.digest, layers
+    raise UsageError(
+        f"{name}: no image for one platform, which is all that a docker-archive can "
+        "hold: make it an oci-archive"
+    )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a tar at the byte *offset*: *content*, or the bytes of *blob*."""
+
+    offset: int
+    content: bytes = b""
+    blob: Descriptor | None = None
+
+
+@dataclass(frozen=True)
+class TarLayout:
+    """A tar of *size* bytes: *pieces* in their order, without a gap."""
+
+    pieces: tuple[Piece, ...]
+    size: int
+
+
+def tar_layout(images: Sequence[BundledImage], *, docker: bool) -> TarLayout:
+    """The tar of *images*, for *docker* with a manifest.json.
+
+    Raises ArchiveError for an image that docker cannot load.
+    """
+    blobs = all_blobs(images)
+    making = _Making()
+    making.file("oci-layout", LAYOUT)
+    making.file("index.json", index_of(images).to_bytes())
+    if docker:
+        making.file("manifest.json", _docker_json(images))
+    for folder in ("blobs", *sorted({f"blobs/{d.algorithm}" for d in blobs})):
+        making.add(_header(folder, tarfile.DIRTYPE, 0))
+    for blob in blobs.values():
+        making.add(_header(path_of(blob.digest), tarfile.REGTYPE, blob.size))
+        making.blob(blob)
+    making.add(_END)
+    return making.done()
+
+
+class _Making:
+    def __init__(self) -> None:
+        self._pieces: list[Piece] = []
+        self._content = bytearray()
+        self._offset = 0
+
+    def add(self, content: bytes) -> None:
+        self._content += content
+
+    def file(self, name: str, content: bytes) -> None:
+        self.add(_header(name, tarfile.REGTYPE, len(content)))
+        self.add(content + b"\0" * (-len(content) % _BLOCK))
+
+    def blob(self, blob: Descriptor) -> None:
+        self._flush()
+        self._pieces.append(Piece(self._offset, blob=blob))
+        self._offset += blob.size
+        self.add(b"\0" * (-blob.size % _BLOCK))
+
+    def done(self) -> TarLayout:
+        self._flush()
+        return TarLayout(tuple(self._pieces), self._offset)
+
+    def _flush(self) -> None:
+        if self._content:
+            self._pieces.append(Piece(self._offset, bytes(self._content)))
+            self._offset += len(self._content)
+            self._content.clear()
+
+
+def path_of(digest: Digest) -> str:
+    """Where a layout has the blob *digest* (image-spec, image-layout.md, Blobs)."""
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
+def all_blobs(images: Iterable[BundledImage]) -> dict[Digest, Descriptor]:
+    """Every blob once, the small ones that are JSON first."""
+    found = {blob.digest: blob for image in images for blob in image.blobs}
+    layers = {digest for image in images for digest in image.layers}
+    return dict(sorted(found.items(), key=lambda item: item[0] in layers))
+
+
+def index_of(images: Iterable[BundledImage]) -> Index:
+    """An entry for each name: podman reads one annotation, containerd the other."""
+    entries = []
+    for image in images:
+        if not image.names:
+            entries.append(image.root)
+        for name in image.names:
+            said = {**(image.root.annotations or {}), FULL_NAME: name, REF_NAME: name}
+            entries.append(replace(image.root, annotations=said))
+    return Index(OCI_INDEX, tuple(entries))
+
+
+def merged(before: Index | None, added: Index) -> Index:
+    """*before* with the entries of *added*, which take their names from others."""
+    taken = {name_of(entry) for entry in added.manifests}
+    digests = {entry.digest for entry in added.manifests}
+    kept = [
+        entry
+        for entry in (before.manifests if before else ())
+        if (name_of(entry) or entry.digest) not in taken | digests
+    ]
+    return replace(before or added, manifests=(*kept, *added.manifests))
+
+
+def name_of(entry: Descriptor) -> str | None:
+    """What an entry of ``index.json`` is called; None for one without a name."""
+    return (entry.annotations or {}).get(REF_NAME)
+
+
+def _docker_json(images: Sequence[BundledImage]) -> bytes:
+    """manifest.json: one entry for each image, under all its names."""
+    records: dict[Digest, dict[str, Any]] = {}
+    for image in images:
+        if image.config is None:
+            raise ArchiveError(
+                f"{image.root.digest.short} is no image that docker can load: use "
+                "--format oci-archive"
+            )
+        record = records.setdefault(
+            image.root.digest,
+            {
+                "Config": path_of(image.config),
+                "RepoTags": [],
+                "Layers": [path_of(digest) for digest in image.layers],
+            },
+        )
+        record["RepoTags"] += [n for n in image.names if n not in record["RepoTags"]]
+    return dump_json(list(records.values()))
+
+
+def _header(name: str, kind: bytes, size: int) -> bytes:
+    """A header without owner and time; GNU's form tells sizes beyond 8 GiB."""
+    header = tarfile.TarInfo(name)
+    header.type, header.size = kind, size
+    header.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
+    return header.tobuf(tarfile.GNU_FORMAT)

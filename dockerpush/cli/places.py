@@ -1,0 +1,122 @@
+"""What the words of a command mean that are no image of a registry: files, directories.
+
+``oci:DIR[:NAME]``, ``oci-archive:FILE[:NAME]`` and ``docker-archive:FILE[:NAME]`` are
+skopeo's words; a plain path will do where it can be told from an image.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..reference import Reference
+
+STDOUT = "-"
+REGISTRY = "docker://"
+DOCKER_ARCHIVE = "docker-archive"
+OCI_ARCHIVE = "oci-archive"
+OCI_DIRECTORY = "oci-dir"
+FORMS = (DOCKER_ARCHIVE, OCI_ARCHIVE, OCI_DIRECTORY)
+
+_PREFIXES = {
+    "oci:": OCI_DIRECTORY,
+    "oci-archive:": OCI_ARCHIVE,
+    "docker-archive:": DOCKER_ARCHIVE,
+}
+_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_COMPRESSED = (".gz", ".tgz", ".zst", ".xz", ".bz2")
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+@dataclass(frozen=True)
+class Local:
+    """A file or a directory. *form* is one of FORMS where a prefix says so.
+
+    *name* is that of the image in it, None when nobody says one.
+    """
+
+    path: str
+    form: str | None = None
+    name: str | None = None
+
+
+def local(text: str) -> Local | None:
+    """The file or directory that *text* means; None when it means an image."""
+    for prefix, form in _PREFIXES.items():
+        if text.startswith(prefix):
+            path, name = _split(text[len(prefix) :])
+            return Local(path, form, name)
+    if text.startswith(REGISTRY):
+        return None
+    is_path = text == STDOUT or text.startswith(("/", "./", "../", "~"))
+    if is_path or text.endswith(_ENDINGS) or Path(text).exists():
+        return Local(text)
+    return None
+
+
+def directory(text: str) -> Path | None:
+    """The OCI directory that ``oci:DIR`` means. Raises UsageError for other files."""
+    found = local(text)
+    if found is None:
+        return None
+    if found.form != OCI_DIRECTORY or found.name is not None:
+        raise UsageError(f"{text!r:.200}: of files, only oci:DIR can be one side")
+    return Path(found.path)
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    """Path and name; the drive of a Windows path is no name."""
+    start = 2 if _DRIVE.match(text) else 0
+    path, colon, name = text[start:].partition(":")
+    return text[:start] + path, name if colon else None
+
+
+def reference(text: str) -> Reference:
+    """The reference that *text* means, with or without ``docker://`` before it."""
+    from ..reference import Reference
+
+    return Reference.parse(text[len(REGISTRY) * text.startswith(REGISTRY) :])
+
+
+def output_form(place: Local, *, several: bool, no_clobber: bool) -> str:
+    """The form that is written to *place*, of FORMS; *several* platforms may be meant.
+
+    Raises UsageError for what cannot be written there.
+    """
+    path = Path(place.path)
+    if place.path == STDOUT:
+        if sys.stdout.isatty():
+            raise UsageError("an archive is not for a terminal: redirect it, or use -o")
+        if place.form == OCI_DIRECTORY:
+            raise UsageError("a directory cannot go to standard output")
+    form = place.form or _guessed(place, several=several)
+    if form != OCI_DIRECTORY and place.path != STDOUT:
+        if no_clobber and path.exists():
+            raise UsageError(f"{path} exists, and stays as it is")
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory: name a file, or --format oci-dir")
+        if path.suffix in _COMPRESSED:
+            raise UsageError(
+                f"{path}: archives are written plain, their layers are compressed "
+                "already: name it .tar"
+            )
+    if form == DOCKER_ARCHIVE and several:
+        raise UsageError(
+            "a docker-archive holds one platform: use --format oci-archive"
+        )
+    return form
+
+
+def _guessed(place: Local, *, several: bool) -> str:
+    path = Path(place.path)
+    if place.path != STDOUT and (path.is_dir() or place.path.endswith("/")):
+        return OCI_DIRECTORY
+    if several or path.name.endswith((".oci", ".oci.tar")):
+        return OCI_ARCHIVE
+    return DOCKER_ARCHIVE

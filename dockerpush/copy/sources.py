@@ -1,0 +1,214 @@
+"""Where a copy comes from: a repository of a registry, or an archive as it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, Sequence, Union
+
+from ..errors import ArchiveError, Cancelled, ContentMismatch, NotFound, PusherError
+from ..oci import INDEX_TYPES, Descriptor, Digest, Index, Manifest
+from ..push.manifests import Document
+from ..push.whole import WholeImage
+from ..receive import Reader
+from ..registry.client import RegistryClient
+
+if TYPE_CHECKING:
+    from ..push.prepared import PreparedBlob
+
+
+class Named(Protocol):
+    """*place* is a registry (``host[:port]``) or a path, *repository* is in it."""
+
+    place: str
+    repository: str
+
+
+def label(one: Named) -> str:
+    """What *one* is called in messages."""
+    return "/".join(filter(None, (one.place, one.repository)))
+
+
+class Source(Named, Protocol):
+    """What a copy asks of its source; several threads do. It raises PusherError."""
+
+    def read(self, reference: str) -> Document:
+        """The manifest that *reference*, a tag or a digest, names."""
+
+    def child(self, descriptor: Descriptor) -> Document:
+        """The manifest that *descriptor* names."""
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """The whole of a small blob, checked."""
+
+    def open_blob(self, digest: Digest, offset: int) -> Reader:
+        """The bytes of a blob from *offset* on; whoever reads checks them."""
+
+    def referrers(self, subject: Digest) -> Sequence[Descriptor]:
+        """The manifests that have *subject* as theirs."""
+
+
+class RegistrySource:
+    """A repository of the registry that *client* talks to."""
+
+    def __init__(self, client: RegistryClient, repository: str) -> None:
+        self.place = client.registry
+        self.repository = repository
+        self._client = client
+
+    def read(self, reference: str) -> Document:
+        """The manifest that *reference*, a tag or a digest, names."""
+        return Document(*self._client.read_manifest(self.repository, reference))
+
+    def child(self, descriptor: Descriptor) -> Document:
+        """The manifest that *descriptor* names."""
+        return self.read(str(descriptor.digest))
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """The whole of a small blob, checked."""
+        return self._client.read_blob(self.repository, descriptor)
+
+    def open_blob(self, digest: Digest, offset: int) -> Reader:
+        """The bytes of a blob from *offset* on, whatever happens to the connection."""
+        return self._client.download(self.repository, digest, offset)
+
+    def referrers(self, subject: Digest) -> Sequence[Descriptor]:
+        """The manifests that have *subject* as theirs."""
+        return self._client.referrers(self.repository, subject)
+
+
+class ArchiveSource:
+    """Images of an archive or an OCI directory, without changing a byte.
+
+    *images* have to stay open. *place* is its path, for messages.
+    """
+
+    repository = ""
+
+    def __init__(self, images: Sequence[WholeImage], place: str) -> None:
+        self.place = place
+        self._documents: dict[Digest, Document] = {}
+        self._blobs: dict[Digest, PreparedBlob] = {}
+        for image in images:
+            for document in image.documents:
+                self._documents.setdefault(document.descriptor.digest, document)
+            for blob in image.blobs:
+                self._blobs.setdefault(blob.descriptor.digest, blob)
+
+    def read(self, reference: str) -> Document:
+        """The manifest with the digest *reference*. Raises NotFound."""
+        try:
+            return self._documents[Digest(reference)]
+        except KeyError:
+            raise NotFound(
+                f"{self.place}: it holds no manifest {reference}; save it again, whole"
+            ) from None
+
+    def child(self, descriptor: Descriptor) -> Document:
+        """The manifest that *descriptor* names. Raises NotFound."""
+        return self.read(str(descriptor.digest))
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """The whole of a small blob, checked. Raises NotFound, ContentMismatch."""
+        content = bytearray(descriptor.size)
+        view = memoryview(content)
+        reader = self.open_blob(descriptor.digest, 0)
+        try:
+            while view and (count := reader.readinto(view)):
+                view = view[count:]
+        finally:
+            reader.close()
+        raw = bytes(content)
+        if view or Digest.of(raw) != descriptor.digest:
+            raise ContentMismatch(
+                f"{self.place}: blob {descriptor.digest} is damaged; save it again"
+            )
+        return raw
+
+    def open_blob(self, digest: Digest, offset: int) -> Reader:
+        """The bytes of a blob from *offset* on. Raises NotFound, ArchiveError."""
+        blob = self._blobs.get(digest)
+        if blob is None:
+            raise NotFound(
+                f"{self.place}: it holds no blob {digest}; save it again, whole"
+            )
+        return _FileReader(blob.open_at(offset), self.place)
+
+    def referrers(self, subject: Digest) -> Sequence[Descriptor]:
+        """The manifests that have *subject* as theirs."""
+        parsed = ((one.descriptor, _parsed(one)) for one in self._documents.values())
+        return [
+            replace(
+                descriptor,
+                annotations=manifest.annotations,
+                artifact_type=_artifact_type(manifest),
+            )
+            for descriptor, manifest in parsed
+            if manifest.subject and manifest.subject.digest == subject
+        ]
+
+
+class _FileReader:
+    """A reader of a file, whose failures are not those of what it is copied to."""
+
+    def __init__(self, reader: Reader, place: str) -> None:
+        self._reader = reader
+        self._place = place
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill *buffer* as far as the next bytes go; 0 at the end."""
+        try:
+            return self._reader.readinto(buffer) or 0
+        except OSError as error:
+            raise ArchiveError(
+                f"{self._place}: cannot be read: {error.strerror or error}"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+
+
+def _parsed(document: Document) -> Union[Index, Manifest]:
+    media_type = document.descriptor.media_type
+    if media_type in INDEX_TYPES:
+        return Index.from_bytes(document.raw, media_type)
+    return Manifest.from_bytes(document.raw, media_type)
+
+
+def _artifact_type(manifest: Union[Index, Manifest]) -> str | None:
+    """(distribution-spec, Listing Referrers)"""
+    if manifest.artifact_type is None and isinstance(manifest, Manifest):
+        return manifest.config.media_type
+    return manifest.artifact_type
+
+
+class SourceFailed(Cancelled):
+    """The source cannot be read: *error*.
+
+    For the uploader this is a cancellation: it must not take the source's failure for
+    one of the target, and keeps the session for another run.
+    """
+
+    def __init__(self, error: PusherError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class SourceReader:
+    """The bytes of a source, whose failures are told apart from the target's."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill *buffer* as far as the next bytes go; 0 at the end."""
+        try:
+            return self._reader.readinto(buffer) or 0
+        except Cancelled:
+            raise
+        except PusherError as error:
+            raise SourceFailed(error) from error
+
+    def close(self) -> None:
+        """Give back what the reader holds."""
+        self._reader.close()

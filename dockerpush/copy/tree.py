@@ -1,0 +1,97 @@
+"""What there is to store for an image: its manifests, children first, and its blobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Callable
+
+from ..errors import ContentMismatch
+from ..oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Digest, Index, Manifest
+from ..push.manifests import Document
+from .sources import Source, label
+
+DEEPEST = 8
+"""Indexes within indexes that are followed."""
+
+MOST_MANIFESTS = 2000
+"""Manifests of one image, its referrers included."""
+
+MOST_BYTES = 64 * 1024 * 1024
+"""Bytes of all these manifests, which are held in memory."""
+
+
+@dataclass
+class Tree:
+    """*documents* children first, *blobs* by digest.
+
+    *trusted* is true when something was left out because the target has it already.
+    """
+
+    documents: list[Document] = field(default_factory=list)
+    blobs: dict[Digest, Descriptor] = field(default_factory=dict)
+    seen: set[Digest] = field(default_factory=set)
+    trusted: bool = False
+
+
+class Walker:
+    """Fills trees with what *source* has and *is_held* does not know."""
+
+    def __init__(self, source: Source, is_held: Callable[[Descriptor], bool]) -> None:
+        self._source = source
+        self._is_held = is_held
+        self._count = 0
+        self._bytes = 0
+
+    def tree(self, root: Document) -> Tree:
+        """*root* and what it needs.
+
+        Raises ContentMismatch for one without end, InvalidJSON, and what *source* does.
+        """
+        tree = Tree()
+        self._count = self._bytes = 0
+        if self._is_held(root.descriptor):
+            tree.trusted = True
+            tree.documents.append(root)
+        else:
+            self._walk(root, tree, 0)
+        return tree
+
+    def add(self, child: Descriptor, tree: Tree, depth: int = 0) -> None:
+        """Add *child* and what it needs to *tree*, unless it is in there."""
+        if child.digest in tree.seen:
+            return
+        if child.media_type not in (*MANIFEST_TYPES, *INDEX_TYPES):
+            tree.blobs.setdefault(child.digest, child)
+        elif self._is_held(child):
+            tree.seen.add(child.digest)
+            tree.trusted = True
+        else:
+            self._walk(self._source.child(child), tree, depth + 1)
+
+    def _walk(self, document: Document, tree: Tree, depth: int) -> None:
+        self._count += 1
+        self._bytes += len(document.raw)
+        if depth > DEEPEST or self._count > MOST_MANIFESTS or self._bytes > MOST_BYTES:
+            raise ContentMismatch(
+                f"{label(self._source)}: more than {DEEPEST} levels of indexes, "
+                f"{MOST_MANIFESTS} manifests or {MOST_BYTES} bytes of them; refused"
+            )
+        tree.seen.add(document.descriptor.digest)
+        if document.descriptor.media_type in INDEX_TYPES:
+            for child in index_of(document).manifests:
+                self.add(child, tree, depth)
+        else:
+            for blob in blobs_of(document):
+                tree.blobs.setdefault(blob.digest, blob)
+        tree.documents.append(document)
+
+
+def index_of(document: Document) -> Index:
+    """What the index *document* says. Raises InvalidJSON."""
+    return Index.from_bytes(document.raw, document.descriptor.media_type)
+
+
+def blobs_of(document: Document) -> list[Descriptor]:
+    """Config and layers of a manifest, those apart that are to be had elsewhere."""
+    manifest = Manifest.from_bytes(document.raw, document.descriptor.media_type)
+    return [blob for blob in (manifest.config, *manifest.layers) if not blob.urls]
