@@ -25,10 +25,13 @@ from .oci import (
     Index,
     Manifest,
 )
-from .system import locked, open_for_update, try_lock
+from .system import claimed, open_for_update, try_lock
 
 GUARD_TIMEOUT = 30.0
 """Seconds to wait for the directory's lock; a prune of many images needs a few."""
+
+LOCK = ".lock"
+"""The lock file of a directory, which is there while it is held."""
 
 DEPTH_LIMIT = 8
 """Indexes inside indexes that are followed."""
@@ -139,7 +142,11 @@ class BlobDirectory:
         """Hold the directory's own lock for a moment."""
         with failing(f"{self._what} {self.directory}"):
             self.directory.mkdir(mode=self._mode, parents=True, exist_ok=True)
-            with locked(self.directory / ".lock", timeout=GUARD_TIMEOUT):
+            with claimed(self.directory / LOCK, timeout=GUARD_TIMEOUT) as held:
+                if not held:
+                    raise StateError(
+                        f"{self.directory}: another process holds {LOCK}; try again"
+                    )
                 yield
 
     def _reach(

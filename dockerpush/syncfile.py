@@ -12,7 +12,7 @@ import enum
 import hashlib
 import re
 from dataclasses import dataclass, field
-from typing import Callable, Iterable, Mapping, Sequence
+from typing import Callable, Iterable, Iterator, Mapping, Sequence
 
 from .errors import InvalidReference, UsageError
 from .oci import Platform
@@ -90,7 +90,9 @@ class Defaults:
     """What counts for the lines that say nothing else.
 
     *place* is where images without a target go: below it by the last part of their
-    name, or with *scoped* by their full name, the registry's included.
+    name, or with *scoped* by their full name, the registry's included. With
+    *into_directory* everything is stored under the name of its source, whatever
+    targets are named: the same list serves at both ends of the way.
     """
 
     place: Place | None = None
@@ -98,6 +100,7 @@ class Defaults:
     platforms: tuple[Platform, ...] = ()
     referrers: bool = False
     on_exists: OnExists = OnExists.COMPARE
+    into_directory: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,16 +171,20 @@ def target_of(source: Reference, text: str | None, defaults: Defaults) -> Refere
     if text is not None:
         if text.startswith(_ARCHIVES):
             raise InvalidReference(
-                f"{text!r:.200}: targets are in registries; dockerpush pull -o writes "
-                "archives and directories"
+                f"{text!r:.200}: targets are in registries; a directory is one for "
+                "the whole list: dockerpush sync FILE oci:DIR"
             )
         target = parse_reference(text)
+    elif defaults.into_directory:
+        target = source
     elif defaults.place is None:
         raise InvalidReference("it has no target, and the command gave no DST")
     else:
         full = f"{source.registry}/{source.repository}".replace(":", "-")
         last = source.repository.rpartition("/")[2]
         target = defaults.place.reference(full if defaults.scoped else last)
+    if defaults.into_directory:
+        return source
     if target.tag or target.digest:
         return target
     return Reference(
@@ -199,7 +206,7 @@ def parse_lines(text: str, name: str, defaults: Defaults) -> SyncList:
             entries.append(_line_entry(number, words, defaults))
         except InvalidReference as error:
             problems.append(Problem(number, str(error)))
-    return checked(SyncList(tuple(entries)), name, problems)
+    return checked(SyncList(tuple(entries)), name, problems, defaults)
 
 
 def _line_entry(number: int, words: Sequence[str], defaults: Defaults) -> SyncEntry:
@@ -223,14 +230,27 @@ def tagged(source: Reference) -> Reference:
     return source if named else source.with_tag("latest")
 
 
-def checked(found: SyncList, name: str, problems: Iterable[Problem]) -> SyncList:
+def checked(
+    found: SyncList, name: str, problems: Iterable[Problem], defaults: Defaults
+) -> SyncList:
     """*found*, when there are no *problems* and no target is written twice.
 
     Raises SyncListError.
     """
     problems = list(problems)
+    if not defaults.into_directory:
+        problems += _clashes(found.entries)
+    if not found.entries and not problems:
+        problems.append(Problem(1, "no images in it"))
+    if problems:
+        raise SyncListError(name, problems)
+    return found
+
+
+def _clashes(entries: Sequence[SyncEntry]) -> Iterator[Problem]:
+    """Targets that are written twice, and sources that are their own."""
     first: dict[str, int] = {}
-    for entry in found.entries:
+    for entry in entries:
         line = first.setdefault(str(entry.target), entry.line)
         if line != entry.line or entry.source == entry.target:
             why = (
@@ -238,9 +258,4 @@ def checked(found: SyncList, name: str, problems: Iterable[Problem]) -> SyncList
                 if line != entry.line
                 else "is its own target"
             )
-            problems.append(Problem(entry.line, f"{entry.source} {why}"))
-    if not found.entries and not problems:
-        problems.append(Problem(1, "no images in it"))
-    if problems:
-        raise SyncListError(name, problems)
-    return found
+            yield Problem(entry.line, f"{entry.source} {why}")

@@ -70,13 +70,13 @@ def parse_document(
     except InvalidJSON as error:
         line = re.search(r"line (\d+)", str(error))
         problem = Problem(int(line[1]) if line else 1, str(error))
-        return checked(SyncList(()), name, [problem])
+        return checked(SyncList(()), name, [problem], defaults)
     reader = _Reader(lines_of(text), environ)
     if isinstance(record, dict) and _is_skopeo(record):
         found = reader.skopeo(record, defaults)
     else:
         found = reader.ours(record, defaults)
-    return checked(found, name, reader.problems)
+    return checked(found, name, reader.problems, defaults)
 
 
 def _is_skopeo(record: Mapping[str, Any]) -> bool:

@@ -166,27 +166,37 @@ def try_lock(path: Path, *, timeout: float = 0.0) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Hold the lock file *path*, which is gone afterwards; yields False when another
-    process does, or when the file system has no locks."""
-    try:
+def claimed(path: Path, *, timeout: float = 0.0) -> Iterator[bool]:
+    """Try for *timeout* seconds to hold the lock file *path*; yields success.
+
+    Unlike that of `try_lock` the file is gone afterwards, where the system can remove
+    one that is open. Raises OSError, as `try_lock` does.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError:
-        yield False
-        return
-    held = False
+        try:
+            left = max(0.0, deadline - time.monotonic())
+            if not _lock_within(descriptor, left):
+                yield False
+                return
+            if _is_file_at(path, descriptor):
+                try:
+                    yield True
+                finally:
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+                return
+            # Who held it has removed it just now: this is nobody's file.
+        finally:
+            os.close(descriptor)
+
+
+def _is_file_at(path: Path, descriptor: int) -> bool:
     try:
-        with contextlib.suppress(OSError):
-            # Who held it may have removed it just now: then this is nobody's file.
-            held = _lock_now(descriptor) and os.path.samestat(
-                path.stat(), os.fstat(descriptor)
-            )
-        yield held
-    finally:
-        if held:
-            with contextlib.suppress(OSError):  # Windows: not while it is open
-                path.unlink()
-        os.close(descriptor)
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
 
 
 def _lock_within(descriptor: int, timeout: float) -> bool:

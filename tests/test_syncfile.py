@@ -78,7 +78,7 @@ class TestLines:
         [
             ("a.test/A:1", "A:1"),
             ("a.test/y a b", "3 words"),
-            ("a.test/y:1 ./dir", "dockerpush pull -o"),
+            ("a.test/y:1 ./dir", "dockerpush sync FILE oci:DIR"),
             ("a.test/y:1 a.test/y:1", "its own target"),
             ("a.test/y:1\na.test/z/y:1", "the target of line 1"),
             ("# nothing", "no images"),

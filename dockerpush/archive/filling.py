@@ -53,7 +53,9 @@ class FilledTar:
         with contextlib.ExitStack() as stack:
             steady = self._final.with_name(f".{self._final.name}.part")
             lock = steady.with_name(f"{steady.name}.lock")
-            owned = stack.enter_context(claimed(lock))
+            owned = False
+            with contextlib.suppress(OSError):  # a file system without locks
+                owned = stack.enter_context(claimed(lock))
             self._part = steady if owned else part_of(self._final)
             self._file = stack.enter_context(open_for_update(self._part))
             self._have = self._read_note()

@@ -10,8 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterator, Sequence
 
+from ..blobs import LOCK
 from ..cancellation import Cancellation
-from ..errors import ArchiveError, ContentMismatch, InvalidDigest, InvalidJSON
+from ..errors import (
+    ArchiveError,
+    ContentMismatch,
+    InvalidDigest,
+    InvalidJSON,
+    StateError,
+)
 from ..oci import (
     JSON_LIMIT,
     OCI_INDEX,
@@ -19,7 +26,7 @@ from ..oci import (
     Digest,
     Index,
 )
-from ..system import locked
+from ..system import claimed
 from .bundle import (
     LAYOUT,
     BundledImage,
@@ -131,7 +138,10 @@ def add_to_index(path: Path, added: Index) -> None:
 
     Raises OSError, ArchiveError, StateError when another run holds the index.
     """
-    with locked(path / ".index.lock", timeout=LOCK_TIMEOUT):
+    lock = path / LOCK
+    with claimed(lock, timeout=LOCK_TIMEOUT) as held:
+        if not held:
+            raise StateError(f"{lock}: another process holds this lock; try again")
         after = merged(read_index(path), added)
         _replace(path / "oci-layout", LAYOUT)
         _replace(path / "index.json", after.to_bytes())

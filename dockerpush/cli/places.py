@@ -24,8 +24,10 @@ OCI_ARCHIVE = "oci-archive"
 OCI_DIRECTORY = "oci-dir"
 FORMS = (DOCKER_ARCHIVE, OCI_ARCHIVE, OCI_DIRECTORY)
 
+OCI_PREFIX = "oci:"
+
 _PREFIXES = {
-    "oci:": OCI_DIRECTORY,
+    OCI_PREFIX: OCI_DIRECTORY,
     "oci-archive:": OCI_ARCHIVE,
     "docker-archive:": DOCKER_ARCHIVE,
 }
@@ -61,13 +63,16 @@ def local(text: str) -> Local | None:
 
 
 def directory(text: str) -> Path | None:
-    """The OCI directory that ``oci:DIR`` means. Raises UsageError for other files."""
-    found = local(text)
-    if found is None:
+    """The OCI directory that ``oci:DIR`` means; None for what is not written so.
+
+    Raises UsageError for the name of one image in it.
+    """
+    if not text.startswith(OCI_PREFIX):
         return None
-    if found.form != OCI_DIRECTORY or found.name is not None:
-        raise UsageError(f"{text!r:.200}: of files, only oci:DIR can be one side")
-    return Path(found.path)
+    path, name = _split(text[len(OCI_PREFIX) :])
+    if name is not None or not path:
+        raise UsageError(f"{text!r:.200}: wanted oci:DIR, a whole directory")
+    return Path(path)
 
 
 def _split(text: str) -> tuple[str, str | None]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from ..errors import PusherError, SomeFailed, UsageError
-from . import exits, output
+from . import exits, output, places
 from .connect import Connections
 from .copy import add_selection, platforms
 from .sides import add_side_options, source_connections, target_arguments
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from ..sync import SyncItem
     from ..syncfile import Defaults, SyncEntry, SyncList
     from .session import Session
+    from .syncsides import DirectorySource
 
 STDIN = "-"
+LOCAL_JOBS = 3
+"""Images at a time between two directories."""
 MOST_LOOKS = 32
 """Images that are compared at a time, within the budget of each registry."""
 _LIMIT = 4 * 1024 * 1024  # bytes of a list that are read
@@ -35,13 +38,21 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="lines 'SRC [DST]', or JSON (also skopeo's form); - for standard input",
+        help="lines 'SRC [DST]', or JSON (also skopeo's form); - for standard input; "
+        "or oci:DIR for all the images of an OCI directory",
     )
     parser.add_argument(
         "place",
         metavar="DST",
         nargs="?",
-        help="HOST[/PREFIX] for images without a target of their own",
+        help="HOST[/PREFIX] for images without a target of their own; or oci:DIR, a "
+        "directory to be carried, for all images, under the names of their sources",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="oci:DIR",
+        help="take the images of the list from this directory instead of registries",
     )
     parser.add_argument(
         "--scoped", action="store_true", help="below DST by their full names"
@@ -73,11 +84,12 @@ def run(args: Namespace, session: Session) -> int:
     from ..syncfile import Shard
 
     shard = Shard.parse(args.shard)
-    wanted = _read_list(args)
-    entries = [entry for entry in wanted.entries if shard.takes(entry)]
     started = time.monotonic()
     with ExitStack() as stack:
-        run = _Run(wanted, entries, args, session, stack)
+        origin = _open_origin(args, session, stack)
+        wanted = _read_list(args, origin)
+        entries = [entry for entry in wanted.entries if shard.takes(entry)]
+        run = _Run(wanted, entries, origin, args, session, stack)
         items = run.plan()
         if not args.dry_run:
             items = run.copy(items)
@@ -86,12 +98,30 @@ def run(args: Namespace, session: Session) -> int:
     return _code(items)
 
 
-def _read_list(args: Namespace) -> SyncList:
+def _open_origin(
+    args: Namespace, session: Session, stack: ExitStack
+) -> DirectorySource | None:
+    """The directory that all images come from, if there is one. Raises UsageError."""
+    from .syncsides import DirectorySource
+
+    listed = places.directory(args.file)
+    path = listed
+    if args.source:
+        if listed:
+            raise UsageError(f"{args.file} or --from {args.source}: one of them")
+        path = places.directory(args.source) or Path(args.source)
+    return DirectorySource(path, session, stack) if path else None
+
+
+def _read_list(args: Namespace, origin: DirectorySource | None) -> SyncList:
     """The whole list, checked; every mistake is told with its line."""
     from ..syncfile import SyncListError, parse_lines
     from ..syncjson import is_json, parse_document
 
-    name, text = _content(args.file)
+    if origin is not None and not args.source:
+        name, text = args.file, "\n".join(map(str, origin.images))
+    else:
+        name, text = _content(args.file)
     defaults = _defaults(args)
     try:
         if is_json(text):
@@ -126,54 +156,57 @@ def _defaults(args: Namespace) -> Defaults:
     from ..reference import Place
     from ..syncfile import Defaults, OnExists
 
-    place = Place.parse(args.place) if args.place else None
+    into = places.directory(args.place or "")
     return Defaults(
-        place,
+        Place.parse(args.place) if args.place and not into else None,
         args.scoped,
         platforms(args.platform),
         args.referrers,
         OnExists(args.on_exists),
+        into_directory=into is not None,
     )
 
 
 class _Run:
-    """Every connection of one run, opened before there are threads."""
+    """Both sides of one run, opened before there are threads."""
 
     def __init__(
         self,
         wanted: SyncList,
         entries: Sequence[SyncEntry],
+        origin: DirectorySource | None,
         args: Namespace,
         session: Session,
         stack: ExitStack,
     ) -> None:
         from ..sync import Share
+        from .syncsides import DirectoryTargets, RegistrySide
 
         self._entries = entries
         self._session = session
         self._quiet = args.quiet
-        self._sources = stack.enter_context(source_connections(args, session))
-        self._targets = stack.enter_context(
-            Connections(target_arguments(args), session)
-        )
-        for connections in (self._sources, self._targets):
-            _apply(wanted.hosts, connections)
-        self._from = {
-            registry: self._sources.client(registry)
-            for registry in sorted({entry.source.registry for entry in entries})
-        }
-        self._to = {
-            registry: self._targets.client(registry)
-            for registry in sorted({entry.target.registry for entry in entries})
-        }
-        budget = {
-            **{name: self._sources.settings(name).jobs for name in self._from},
-            **{name: self._targets.settings(name).jobs for name in self._to},
-        }
-        self._jobs = wanted.parallel or max(budget.values(), default=1)
+        from_registries = {entry.source.registry for entry in entries}
+        to_registries = {entry.target.registry for entry in entries}
+        into = places.directory(args.place or "")
+        self._from: RegistrySide | DirectorySource
+        self._to: RegistrySide | DirectoryTargets
+        if origin is not None:
+            self._from = origin
+        else:
+            sources = stack.enter_context(source_connections(args, session))
+            _apply(wanted.hosts, sources)
+            self._from = RegistrySide(sources, from_registries)
+        if into is not None:
+            self._to = DirectoryTargets(into, to_registries, session)
+        else:
+            targets = Connections(target_arguments(args), session)
+            _apply(wanted.hosts, stack.enter_context(targets))
+            self._to = RegistrySide(targets, to_registries)
+        budget = {**self._from.budget, **self._to.budget}
+        self._jobs = wanted.parallel or max(budget.values(), default=LOCAL_JOBS)
         self._looks = max(1, min(MOST_LOOKS, sum(budget.values())))
         self._share = Share(budget)
-        self._lock = threading.Lock()  # guards _targets, and stderr
+        self._lock = threading.Lock()  # guards stderr
 
     def plan(self) -> list[SyncItem]:
         """What is to be done."""
@@ -181,7 +214,11 @@ class _Run:
 
         cancellation = self._session.cancellation
         planner = Planner(
-            self._from, self._to, self._share, cancellation, jobs=self._looks
+            self._from.registries,
+            self._to.registries,
+            self._share,
+            cancellation,
+            jobs=self._looks,
         )
         return planner.plan(self._entries)
 
@@ -199,20 +236,15 @@ class _Run:
 
     def _copy(self, item: SyncItem) -> SyncItem:
         """A worker thread's work."""
-        from ..copy import CopyOptions, RegistrySource, RegistryTarget, copy_image
+        from ..copy import CopyOptions, copy_image
         from ..sync import Action
 
-        target = item.target
-        with ExitStack() as stack:
-            with self._lock:
-                place = stack.enter_context(self._targets.target(target))
+        with self._to.target(item.target) as target:
             result = copy_image(
-                RegistrySource(
-                    self._from[item.source.registry], item.source.repository
-                ),
-                RegistryTarget(place),
+                self._from.source(item.source),
+                target,
                 str(item.digest or item.source.digest or item.source.tag),
-                tags=[str(name) for name in (target.digest, target.tag) if name],
+                tags=self._to.names(item.target),
                 options=CopyOptions(
                     item.entry.platforms, item.entry.referrers, self._jobs
                 ),

@@ -138,10 +138,19 @@ class DirectoryTarget:
 
     def named(self, reference: str) -> Digest | None:
         """The digest of what is called *reference* there."""
+        entry = self.entry(reference)
+        return entry.digest if entry else None
+
+    def entry(self, name: str) -> Descriptor | None:
+        """What is called *name*; None unless it is there with all that it needs."""
         for entry in self._entries():
-            if name_of(entry) == reference:
-                return entry.digest if self.holds(entry) else None
+            if name_of(entry) == name:
+                return entry if self.holds(entry) else None
         return None
+
+    def names(self) -> list[str]:
+        """What the images are called that are there."""
+        return [name for entry in self._entries() if (name := name_of(entry))]
 
     def holds(self, document: Descriptor) -> bool:
         """True for a manifest that is there with all that it needs."""
