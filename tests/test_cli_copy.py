@@ -463,6 +463,10 @@ def test_each_side_has_its_own_trust(tls_registry, pair, run_cli, tmp_path):
     run_cli("push", path, "-t", f"{one}/app:1", "--cacert", authority)
     refused = run_cli("copy", f"{one}/app:1", f"{two}/app:1", "--cacert", authority)
     assert refused.returncode == 5, refused.stderr
-    for flags in (["--src-cacert", authority], ["--src-tls-verify=false"]):
+    for flags in (
+        ["--src-cacert", authority],
+        ["--src-tls-verify=false"],
+        ["--src-tls-verify", "false"],
+    ):
         done = run_cli("copy", f"{one}/app:1", f"{two}/app:1", *flags)
         assert done.returncode == 0, done.stderr

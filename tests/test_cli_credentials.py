@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import threading
+import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Iterator
@@ -41,6 +42,8 @@ class TokenHandler(BaseHTTPRequestHandler):
         else:
             realm = f'Bearer realm="http://{self.server.host}/token",service="tests"'
             self.answer(401, b"", realm)
+
+    do_HEAD = do_GET
 
     def answer(self, status: int, body: bytes, challenge: str = "") -> None:
         self.send_response(status)
@@ -87,6 +90,32 @@ class TestBearer:
         done = self.login(run_cli, tokens.host, "wrong")
         assert done.returncode == 3
         assert not (run_cli.state / "credentials.json").exists()
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ("pull", "{}/a:1"),
+            ("tags", "{}/a"),
+            ("digest", "{}/a:1"),
+            ("inspect", "{}/a:1"),
+            ("copy", "{}/a:1", "oci:TMP/directory"),
+            ("copy", "{}/a:1", "TMP/image.tar"),
+        ],
+    )
+    def test_who_only_reads_asks_for_tokens_that_allow_no_more(
+        self, command, tokens, run_cli, tmp_path
+    ):
+        assert self.login(run_cli, tokens.host, PASSWORD).returncode == 0
+        tokens.asked.clear()
+        words = (
+            word.format(tokens.host).replace("TMP", str(tmp_path)) for word in command
+        )
+        run_cli(*words)
+        asked = [line for line in tokens.asked if line.startswith("/token")]
+        assert asked
+        for line in asked:
+            query = urllib.parse.urlsplit(line.split()[0]).query
+            assert urllib.parse.parse_qs(query)["scope"] == ["repository:a:pull"]
 
 
 @pytest.fixture

@@ -150,6 +150,18 @@ def test_all_platforms_by_name_are_the_index_as_it_is(index, run_cli, tmp_path):
         assert image.root.descriptor.digest == digest
 
 
+def test_digests_are_written_for_the_next_program(index, pushed, run_cli, tmp_path):
+    path = tmp_path / "digest"
+    pull(run_cli, index[0], "--digestfile", path)
+    assert path.read_text() == index[1]
+    pull(run_cli, index[0], pushed[0], "--digestfile", path)
+    assert path.read_text().splitlines() == [
+        f"{digest} {reference}" for reference, digest in (index, pushed)
+    ]
+    refused = run_cli("pull", index[0], "--digestfile", tmp_path / "no" / "file")
+    assert refused.returncode == 2 and "--digestfile" in refused.error
+
+
 def test_an_unknown_platform_is_not_found_and_those_there_are_named(
     index, run_cli, tmp_path
 ):

@@ -68,7 +68,7 @@ def open_pushed(args: Namespace, connections: Connections) -> Iterator[Source]:
         return
     with contextlib.ExitStack() as stack:
         if not _is_at_target(reference, args):
-            alone = Connections(_for_source(args), connections.session)
+            alone = Connections(_for_source(args), connections.session, writes=False)
             connections = stack.enter_context(alone)
         yield stack.enter_context(_open_cached(reference, args, connections))
 

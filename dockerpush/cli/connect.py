@@ -93,14 +93,23 @@ class Connections:
     """The clients of one run, each made when it is first asked for."""
 
     def __init__(
-        self, args: Namespace, session: Session, given: Credentials | None = None
+        self,
+        args: Namespace,
+        session: Session,
+        given: Credentials | None = None,
+        *,
+        writes: bool = True,
     ) -> None:
-        """*given* are this run's credentials; None: those in *args*, or stored ones."""
+        """*given* are this run's credentials; None: those in *args*, or stored ones.
+
+        What never *writes* asks for tokens that allow no more.
+        """
         from ..settings import Config
         from ..state import StateDirectory
 
         self.session = session
         self.was_asked = False
+        self._writes = writes
         self._args = args
         self._stack = ExitStack()
         self.state: StateDirectory = StateDirectory.locate(os.environ, session.on_event)
@@ -153,7 +162,7 @@ class Connections:
             yield target
 
     def _new_client(self, registry: str) -> RegistryClient:
-        from ..registry.client import RegistryClient
+        from ..registry.client import PULL, PUSH, RegistryClient
         from ..registry.setup import retry_policy
 
         settings = self.settings(registry)
@@ -165,6 +174,7 @@ class Connections:
                 credentials=self.credentials(registry),
                 policy=retry_policy(settings),
                 on_event=self.session.on_event,
+                actions=PUSH if self._writes else PULL,
             )
         )
 

@@ -6,12 +6,12 @@ import time
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Sequence
 
 from ..errors import Cancelled, PusherError, SomeFailed, UsageError
 from . import exits, output, places
 from .connect import Connections
+from .digestfile import check_writable, write_digests
 from .local import Into, Origin, archive_origins, copy_to_file
 from .sides import (
     add_side_options,
@@ -85,6 +85,8 @@ def run(args: Namespace, session: Session) -> int:
     options = copy_options(args, jobs=1)  # tells of mistakes before anybody is asked
     if source and not target and not args.referrers:
         return _push(source, args, session)
+    if args.digestfile:
+        check_writable(args.digestfile)
     into = None
     if target:
         several, no_clobber = len(options.platforms) > 1, args.no_clobber
@@ -302,7 +304,10 @@ class _Copying:
 
     def _write_digests(self, done: Sequence[Copied]) -> None:
         if self._args.digestfile:
-            _write_digests(Path(self._args.digestfile), done)
+            write_digests(
+                self._args.digestfile,
+                ((str(one.result.descriptor.digest), one.target) for one in done),
+            )
 
 
 def _target_of(origin: Origin, wanted: Reference) -> Reference:
@@ -338,16 +343,3 @@ def _report_skipped(source: str, target: Reference, args: Namespace) -> None:
         output.json_result({"source": source, "target": str(target), "skipped": True})
     if not args.quiet:
         output.say(f"left as it is: {target} exists")
-
-
-def _write_digests(path: Path, done: Sequence[Copied]) -> None:
-    if len(done) == 1:
-        text = str(done[0].result.descriptor.digest)
-    else:
-        text = "".join(
-            f"{copied.result.descriptor.digest} {copied.target}\n" for copied in done
-        )
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise PusherError(f"--digestfile {path}: {error.strerror}") from error

@@ -29,11 +29,11 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace, session: Session) -> int:
     """Ask the registry, without fetching the manifest. Raises NotFound."""
     from ..reference import Reference
-    from .sides import SourceConnections
+    from .connect import Connections
 
     reference = Reference.parse(args.reference)
     named = str(reference.digest or reference.tag or "latest")
-    with SourceConnections(args, session) as connections:
+    with Connections(args, session, writes=False) as connections:
         client = connections.client(reference.registry)
         found = client.manifest_descriptor(reference.repository, named)
     if found is None:

@@ -71,9 +71,9 @@ def run(args: Namespace, session: Session) -> int:
 
 def _run_remote(reference: Reference, args: Namespace, session: Session) -> int:
     from . import remote
-    from .sides import SourceConnections
+    from .connect import Connections
 
-    with SourceConnections(args, session) as connections:
+    with Connections(args, session, writes=False) as connections:
         client = connections.client(reference.registry)
         jobs = connections.settings(reference.registry).jobs
         reader = remote.RemoteReader(client, reference)

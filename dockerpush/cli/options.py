@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from typing import Any, Sequence
 
-BOOLEANS = ("--tls-verify",)
+BOOLEANS = ("--tls-verify", "--src-tls-verify", "--dest-tls-verify")
 """Options that take ``=true`` or ``=false``, or nothing, or the next word."""
 
 

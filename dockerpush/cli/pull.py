@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Sequence
 from ..errors import Cancelled, PusherError, SomeFailed, StateError, UsageError
 from . import exits, output, places
 from .connect import Connections, add_connection_options, add_transfer_options
+from .digestfile import check_writable, write_digests
 from .secrets import add_credential_options
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ def configure(parser: ArgumentParser) -> None:
         "linux/amd64 for a docker-archive)",
     )
     parser.add_argument(
+        "--digestfile", metavar="FILE", help="write the manifest's digest to FILE"
+    )
+    parser.add_argument(
         "-n", "--no-clobber", action="store_true", help="keep an output that exists"
     )
     parser.add_argument(
@@ -71,14 +75,19 @@ def run(args: Namespace, session: Session) -> int:
     references = list(dict.fromkeys(wanted))
     form = _form(args)
     chosen_platforms(args.platform)
+    if args.digestfile:
+        check_writable(args.digestfile)
     with ExitStack() as stack:
-        connections = stack.enter_context(Connections(args, session))
+        connections = stack.enter_context(Connections(args, session, writes=False))
         needed = form is None
         cache = stack.enter_context(usable_cache(connections, needed=needed))
         pins = stack.enter_context(cache.pins())
         images = _pull_all(references, connections, cache, pins, args)
         if form is not None:
             _write(images, cache, form, args, session)
+    if args.digestfile:
+        digests = ((str(one.chosen.digest), str(one.reference)) for one in images)
+        write_digests(args.digestfile, digests)
     return exits.DONE
 
 

@@ -6,12 +6,13 @@ import time
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Optional, Sequence
 
 from ..errors import Cancelled, PusherError, SomeFailed, Unauthorized, UsageError
 from . import exits, output, prompts
 from .cached import open_pushed
 from .connect import Connections, add_connection_options, add_transfer_options
+from .digestfile import check_writable, write_digests
 from .login import typed_credentials
 from .options import platform
 from .secrets import add_credential_options
@@ -124,7 +125,7 @@ def run(args: Namespace, session: Session) -> int:
         if args.dry_run:
             return _dry_run(source, jobs, connections, args)
         if args.digestfile:
-            _check_writable(Path(args.digestfile))
+            check_writable(args.digestfile)
         return _push_all(source, jobs, connections, args)
 
 
@@ -183,7 +184,7 @@ def _push_all(
             output.say(f"failed: {reference}: {error}")
             failed.append(reference)
     if args.digestfile:
-        write_digests(Path(args.digestfile), done)
+        write_digests(args.digestfile, digests_of(done))
     if failed:
         raise SomeFailed(
             f"{len(failed)} of {len(jobs)} pushes failed: "
@@ -314,27 +315,11 @@ def _record(reference: Reference, result: PushResult, seconds: float) -> dict[st
     }
 
 
-def _check_writable(path: Path) -> None:
-    """Better told before the push than after it."""
-    try:
-        with path.open("a"):
-            pass
-    except OSError as error:
-        raise UsageError(f"--digestfile {path}: {error.strerror}") from error
-
-
-def write_digests(path: Path, done: Sequence[tuple[Reference, PushResult]]) -> None:
-    """One push: the bare digest, as podman writes it; several: a line for each."""
-    if len(done) == 1:
-        text = str(done[0][1].descriptor.digest)
-    else:
-        text = "".join(
-            f"{result.descriptor.digest} {reference}\n" for reference, result in done
-        )
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise PusherError(f"--digestfile {path}: {error.strerror}") from error
+def digests_of(
+    done: Iterable[tuple[Reference, PushResult]],
+) -> Iterator[tuple[str, str]]:
+    """Digest and name of each, for ``--digestfile``."""
+    return ((str(result.descriptor.digest), str(name)) for name, result in done)
 
 
 def options_of(args: Namespace, settings: Settings) -> PushOptions:

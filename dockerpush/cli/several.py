@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import Cancelled, PusherError, SomeFailed, UsageError
 from . import exits, output, push
 from .connect import Connections
+from .digestfile import write_digests
 from .sources import STDIN, open_source
 from .target import named, one_at_a_time
 from .verify import compare
@@ -85,7 +85,7 @@ def _join(paths: list[str], args: Namespace, session: Session) -> int:
                 output.say(f"verified {reference}: {size} read back")
     push.report(reference, result, time.monotonic() - started, args)
     if args.digestfile:
-        push.write_digests(Path(args.digestfile), [(reference, result)])
+        write_digests(args.digestfile, push.digests_of([(reference, result)]))
     return exits.DONE
 
 

@@ -14,7 +14,6 @@ from .connect import Connections, add_connection_options, add_transfer_options
 from .secrets import add_credential_options
 
 if TYPE_CHECKING:
-    from ..registry.client import RegistryClient
     from .session import Session
 
 SIDES = {"src": "source", "dest": "destination"}
@@ -63,36 +62,13 @@ def _flag(side: str, name: str) -> str:
     return f"--{side}-{name}".replace("_", "-")
 
 
-class SourceConnections(Connections):
-    """Connections that only read: their tokens allow no more."""
-
-    def _new_client(self, registry: str) -> RegistryClient:
-        from ..registry.client import PULL, RegistryClient
-        from ..registry.retry import RetryPolicy
-
-        settings = self.settings(registry)
-        return self._stack.enter_context(
-            RegistryClient(
-                registry,
-                self._transport(registry, settings),
-                self.session.cancellation,
-                credentials=self.credentials(registry),
-                policy=RetryPolicy(
-                    attempts=settings.retry_times + 1, base=settings.retry_delay
-                ),
-                on_event=self.session.on_event,
-                actions=PULL,
-            )
-        )
-
-
-def source_connections(args: Namespace, session: Session) -> SourceConnections:
+def source_connections(args: Namespace, session: Session) -> Connections:
     """Those to sources. Raises UsageError."""
     if args.src_password_stdin and (args.dest_password_stdin or args.password_stdin):
         raise UsageError(
             "standard input holds one password: give the other by --src-password-file"
         )
-    return SourceConnections(source_arguments(args), session)
+    return Connections(source_arguments(args), session, writes=False)
 
 
 def source_arguments(args: Namespace) -> Namespace:

@@ -48,11 +48,11 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """List the tags in the registry's order, and fetch no more pages than needed."""
-    from .sides import SourceConnections
+    from .connect import Connections
 
     reference = _repository(args.repository)
     page = min(args.limit or PAGE, PAGE) if not args.include else PAGE
-    with SourceConnections(args, session) as connections:
+    with Connections(args, session, writes=False) as connections:
         client = connections.client(reference.registry)
         tags = client.tags(reference.repository, last=args.last, page_size=page)
         found = islice(_matching(tags, args), args.limit)

@@ -37,7 +37,7 @@ def run(args: Namespace, session: Session) -> int:
     reference = Reference.parse(args.reference)
     with open_source(args.source, session.cancellation) as source:
         image = select_image(source.images, args.name)
-        with Connections(args, session) as connections:
+        with Connections(args, session, writes=False) as connections:
             found = compare(connections, image, reference)
     if args.json or args.format:
         output.json_result(
