@@ -269,11 +269,73 @@ def test_the_same_platform_twice_is_refused_before_anything_is_sent(
     assert run_cli("digest", f"{host}/app:1").returncode == 4
 
 
-def test_an_archive_for_several_platforms_is_not_joined(single, layout, host, run_cli):
+def other(path: Path, architecture: str) -> Path:
+    """A docker-archive for *architecture*, of five letters."""
+    small_archive(path)
+    changed = path.read_bytes().replace(b'"amd64"', f'"{architecture}"'.encode())
+    path.write_bytes(changed)
+    return path
+
+
+def test_an_archive_for_several_is_joined_with_its_attestations(
+    layout, host, run_cli, tmp_path
+):
+    """All that the index names goes into the joined one, as it was."""
+    root = write_layout(layout)
+    own = children(layout, root)
+    more = other(tmp_path / "more.tar", "sparc")
+    done = run_cli("push", layout, more, "-t", f"{host}/app:1", "--json")
+    assert done.returncode == 0, done.stderr
+    raw = run_cli("inspect", f"{host}/app:1", "--raw").stdout
+    entries = json.loads(raw)["manifests"]
+    assert entries[: len(own)] == own
+    assert entries[-1]["platform"]["architecture"] == "sparc"
+
+
+def test_platforms_of_archives_that_are_joined_are_narrowed(
+    layout, host, run_cli, tmp_path
+):
     write_layout(layout)
-    done = run_cli("push", single[0], layout, "-t", f"{host}/app:1")
-    assert done.returncode == 2
-    assert "3 platforms" in done.error
+    more = other(tmp_path / "more.tar", "sparc")
+    target = ("-t", f"{host}/app:1")
+    wanted = ("--platform", "linux/amd64", "--platform", "linux/sparc")
+    done = run_cli("push", layout, more, *target, *wanted)
+    assert done.returncode == 0, done.stderr
+    shown = run_cli("inspect", f"{host}/app:1", "--json").json["images"]
+    assert [image["platform"] for image in shown] == ["linux/amd64", "linux/sparc"]
+    refused = run_cli("push", layout, more, *target, "--platform", "linux/s390x")
+    assert refused.returncode == 4
+    assert "linux/s390x" in refused.error
+
+
+def test_a_dry_run_of_a_join_looks_at_each_archive(single, host, run_cli):
+    done = run_cli("push", *single, "-t", f"{host}/app:1", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("at most would be sent") == 2
+    assert run_cli("digest", f"{host}/app:1").returncode == 4
+
+
+def test_archives_may_stand_on_both_sides_of_an_option(single, host, run_cli):
+    one, two = single
+    done = run_cli("push", one, "-t", f"{host}/app:1", two)
+    assert done.returncode == 0, done.stderr
+    shown = run_cli("inspect", f"{host}/app:1", "--json").json["images"]
+    assert len(shown) == 2
+    wrong = run_cli("push", one, "-t", f"{host}/app:1", two, "--nonsense")
+    assert wrong.returncode == 2 and "--nonsense" in wrong.stderr
+
+
+def test_an_older_variant_of_a_platform_will_do(layout, host, run_cli):
+    write_layout(layout)
+    done = run_cli(
+        "push", layout, "-t", f"{host}/app:1", "--platform", "linux/arm64/v9"
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        run_cli("inspect", f"{host}/app:1", "--json")
+        .json["images"][0]["platform"]
+        .startswith("linux/arm64")
+    )
 
 
 def test_without_a_target_each_archive_is_its_own_push(host, run_cli, tmp_path):

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Sequence
 from .. import __version__
 from ..errors import PusherError
 from . import exits, output, streams
-from .options import add_common_options, normalised
+from .options import OPERANDS, add_common_options, normalised
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,26 @@ def build_parser(wanted: Sequence[str] = tuple(COMMANDS)) -> ArgumentParser:
     return parser
 
 
+def _parsed(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
+    """The arguments; operands may stand on both sides of an option.
+
+    argparse leaves those over that come after one, when their number is not fixed.
+    """
+    args, left = parser.parse_known_args(argv)
+    operands = getattr(args, OPERANDS, None)
+    strange = [word for word in left if word.startswith("-") and word != "-"]
+    if left and operands and not strange:
+        known = getattr(args, operands)
+        if isinstance(known, list):
+            known += left
+            left = []
+        elif known is None:
+            setattr(args, operands, left.pop(0))
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return args
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that *argv* (``sys.argv`` by default) asks for; the exit code."""
     with streams.usable():
@@ -79,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     parser = build_parser([name for name in COMMANDS if name in argv])
-    args = parser.parse_args(argv)
+    args = _parsed(parser, argv)
     if args.command is None:
         parser.print_help(sys.stderr)
         return exits.USAGE

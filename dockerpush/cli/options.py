@@ -9,6 +9,10 @@ BOOLEANS = ("--tls-verify", "--src-tls-verify", "--dest-tls-verify")
 """Options that take ``=true`` or ``=false``, or nothing, or the next word."""
 
 
+OPERANDS = "operands"
+"""Where a command says which argument takes operands after the first ones."""
+
+
 def normalised(argv: Sequence[str]) -> list[str]:
     """*argv* with every spelling of a boolean option as ``--option=value``."""
     words: list[str] = []

@@ -15,6 +15,7 @@ from ..errors import Cancelled, PusherError, SomeFailed, StateError, UsageError
 from . import exits, output, places
 from .connect import Connections, add_connection_options, add_transfer_options
 from .digestfile import check_writable, write_digests
+from .options import OPERANDS
 from .secrets import add_credential_options
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "references", metavar="REF", nargs="+", help="registry/repository[:tag|@digest]"
     )
+    parser.set_defaults(**{OPERANDS: "references"})
     parser.add_argument(
         "-o",
         "--output",

@@ -14,7 +14,7 @@ from .cached import open_pushed
 from .connect import Connections, add_connection_options, add_transfer_options
 from .digestfile import check_writable, write_digests
 from .login import typed_credentials
-from .options import platform
+from .options import OPERANDS, platform
 from .secrets import add_credential_options
 from .sources import STDIN, ForwardSource, Source
 from .target import add_target_options, infer, named, one_at_a_time
@@ -43,6 +43,7 @@ def configure(parser: ArgumentParser) -> None:
         nargs="*",
         help="more archives: with -t they are joined, each for a platform of its own",
     )
+    parser.set_defaults(**{OPERANDS: "more"})
     _add_selection(parser)
     add_target_options(parser)
     add_transfer_options(parser)
@@ -348,11 +349,18 @@ def _dry_run(
         with connections.target(reference) as target:
             blobs = source.look(target, image, tags=[_tag(reference)], options=options)
         connections.session.end_progress()
-        if args.json or args.format:
-            output.json_result(_dry_record(reference, blobs))
-        else:
-            _print_plan(_dry_record(reference, blobs))
+        show_forecast(reference, blobs, args)
     return exits.DONE
+
+
+def show_forecast(
+    reference: Reference, blobs: Sequence[BlobForecast], args: Namespace
+) -> None:
+    """What a push to *reference* would do."""
+    if args.json or args.format:
+        output.json_result(_dry_record(reference, blobs))
+    else:
+        _print_plan(_dry_record(reference, blobs))
 
 
 def _dry_record(reference: Reference, blobs: Sequence[BlobForecast]) -> dict[str, Any]:

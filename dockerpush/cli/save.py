@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Sequence
 
 from ..errors import UsageError
 from . import exits, output, prompts
+from .options import OPERANDS
 
 if TYPE_CHECKING:
     from ..picker import LocalImage
@@ -28,6 +29,7 @@ def configure(parser: ArgumentParser) -> None:
         nargs="*",
         help="what to save; without, a list to choose from",
     )
+    parser.set_defaults(**{OPERANDS: "images"})
     parser.add_argument(
         "--runtime",
         "--engine",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from . import exits, output
+from .options import OPERANDS
 
 if TYPE_CHECKING:
     from ..archive import Archive
@@ -29,6 +30,7 @@ def configure(parser: ArgumentParser) -> None:
         nargs="*",
         help="archives and OCI directories to serve as they are, under their names",
     )
+    parser.set_defaults(**{OPERANDS: "archives"})
     parser.add_argument(
         "--dir",
         metavar="DIR",

@@ -5,24 +5,33 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import Cancelled, PusherError, SomeFailed, UsageError
 from . import exits, output, push
 from .connect import Connections
 from .digestfile import write_digests
+from .pull import chosen_platforms
 from .sources import STDIN, open_source
 from .target import named, one_at_a_time
 from .verify import compare
 
 if TYPE_CHECKING:
-    from ..archive import StoredImage
-    from ..push import PushResult
+    from ..push import PushOptions, PushResult
+    from ..push.join import Part
     from ..reference import Reference
     from .session import Session
     from .sources import Source
 
-    Part = tuple[Source, StoredImage]
+
+@dataclass(frozen=True)
+class Joined:
+    """An archive, and what of it is joined with the others."""
+
+    path: str
+    source: Source
+    part: Part
 
 
 def run(args: Namespace, session: Session) -> int:
@@ -57,31 +66,34 @@ def _push_each(paths: list[str], args: Namespace, session: Session) -> int:
 
 def _join(paths: list[str], args: Namespace, session: Session) -> int:
     from ..archive import select_image
+    from ..push.join import parts_of
     from ..stores import PushHistory
 
-    if args.dry_run or args.platform:
-        raise UsageError(
-            "--dry-run and --platform look at one archive: leave the others away"
-        )
+    wanted = chosen_platforms(args.platform)
     with ExitStack() as stack:
         connections = stack.enter_context(Connections(args, session))
         reference = named(args.target, args)
         if reference.tag is None:
             raise UsageError(f"-t {reference}: what is joined needs a tag")
-        parts = []
-        for path in paths:
-            source = stack.enter_context(open_source(path, session.cancellation))
-            parts.append((source, select_image(source.images, args.name)))
+        sources = [
+            stack.enter_context(open_source(path, session.cancellation))
+            for path in paths
+        ]
+        images = [select_image(source.images, args.name) for source in sources]
+        found = zip(paths, sources, parts_of(images, wanted))
+        joined = [Joined(path, source, part) for path, source, part in found if part]
+        if args.dry_run:
+            return _look(joined, reference, connections, args)
         state = connections.state
         with one_at_a_time(reference, state.path, session, if_busy=args.if_busy):
             started = time.monotonic()
-            result = _pushed(parts, reference, connections, args)
+            result = _pushed(joined, reference, connections, args)
         PushHistory(state).record(reference, time.time())
         session.end_progress()
         if args.verify:
-            for _, image in parts:
-                found = compare(connections, image, reference)
-                size = output.size_text(found.size)
+            for one in joined:
+                found_back = compare(connections, one.part.image, reference)
+                size = output.size_text(found_back.size)
                 output.say(f"verified {reference}: {size} read back")
     push.report(reference, result, time.monotonic() - started, args)
     if args.digestfile:
@@ -89,20 +101,45 @@ def _join(paths: list[str], args: Namespace, session: Session) -> int:
     return exits.DONE
 
 
+def _look(
+    joined: list[Joined],
+    reference: Reference,
+    connections: Connections,
+    args: Namespace,
+) -> int:
+    """What the push would do, archive by archive."""
+    for one in joined:
+        output.say(f"{one.path}: {', '.join(map(str, one.part.platforms))}")
+        options = _options(one, reference, connections, args)
+        with connections.target(reference) as target:
+            tags = [str(reference.tag)]
+            blobs = one.source.look(target, one.part.image, tags=tags, options=options)
+        connections.session.end_progress()
+        push.show_forecast(reference, blobs, args)
+    return exits.DONE
+
+
+def _options(
+    one: Joined, reference: Reference, connections: Connections, args: Namespace
+) -> PushOptions:
+    options = push.options_of(args, connections.settings(reference.registry))
+    platforms = one.part.platforms if one.part.narrowed else ()
+    return replace(options, platforms=platforms)
+
+
 def _pushed(
-    parts: list[Part],
+    joined: list[Joined],
     reference: Reference,
     connections: Connections,
     args: Namespace,
 ) -> PushResult:
-    from ..push.join import platforms_of, store_joined
+    from ..push.join import store_joined
 
-    platforms = platforms_of(image for _, image in parts)
-    options = push.options_of(args, connections.settings(reference.registry))
     results = []
-    for source, image in parts:
+    for one in joined:
+        options = _options(one, reference, connections, args)
         with connections.target(reference) as target:
-            results.append(source.push(target, image, tags=(), options=options))
+            pushed = one.source.push(target, one.part.image, tags=(), options=options)
+            results.append((one.part, pushed))
     with connections.target(reference) as target:
-        joined = list(zip(platforms, results))
-        return store_joined(target, joined, tags=[str(reference.tag)])
+        return store_joined(target, results, tags=[str(reference.tag)])

@@ -17,6 +17,7 @@ from ..errors import PusherError, SomeFailed, UsageError
 from . import exits, output, places
 from .connect import Connections
 from .copy import add_selection, platforms
+from .options import OPERANDS
 from .sides import add_side_options, source_connections, target_arguments
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def configure(parser: ArgumentParser) -> None:
         metavar="oci:DIR",
         help="take the images of the list from this directory instead of registries",
     )
+    parser.set_defaults(**{OPERANDS: "place"})
     parser.add_argument(
         "--scoped", action="store_true", help="below DST by their full names"
     )

@@ -23,6 +23,7 @@ from ..archive.model import (
 )
 from ..errors import ArchiveError, NotFound
 from ..oci import Digest, Platform
+from ..platforms import best_match
 
 SUBJECT_ANNOTATION = "vnd.docker.reference.digest"
 """How buildkit's attestation manifests name the image they speak of."""
@@ -129,29 +130,26 @@ def _narrow(
     root: StoredManifest | StoredIndex, platforms: tuple[Platform, ...]
 ) -> StoredManifest | StoredIndex:
     """*root* with the images for *platforms* alone."""
-    found = {
-        platform: [node for node in manifests(root) if _runs_on(node, platform)]
-        for platform in platforms
-    }
-    for platform, nodes in found.items():
-        if not nodes:
-            have = sorted({str(_platform(node)) for node in manifests(root)})
+    nodes = list(manifests(root))
+    have = [platform_of(node) for node in nodes]
+    chosen: dict[int, StoredManifest] = {}
+    for platform in platforms:
+        place = best_match(platform, have)
+        if place is None:
+            names = sorted({str(one) for one in have})
             raise NotFound(
-                f"the archive holds no image for {platform}, only for {', '.join(have)}"
+                f"the archive holds no image for {platform}, only for "
+                f"{', '.join(names)}"
             )
-    wanted = [nodes[0] for nodes in found.values()]
+        chosen[place] = nodes[place]
+    wanted = list(chosen.values())
     if len(wanted) == 1 or isinstance(root, StoredManifest):
         return wanted[0]
     return StoredIndex(root.descriptor, b"", tuple(wanted))
 
 
-def _runs_on(manifest: StoredManifest, wanted: Platform) -> bool:
-    have = _platform(manifest)
-    same = (have.os, have.architecture) == (wanted.os, wanted.architecture)
-    return same and wanted.variant in (None, have.variant)
-
-
-def _platform(manifest: StoredManifest) -> Platform:
+def platform_of(manifest: StoredManifest) -> Platform:
+    """Where *manifest* runs; ``unknown/unknown`` for what is no image."""
     if manifest.descriptor and manifest.descriptor.platform:
         return manifest.descriptor.platform
     if manifest.image_config:
@@ -234,7 +232,7 @@ def _manifests(node: PlannedNode) -> Iterator[PlannedManifest]:
 def _name(node: Node) -> str:
     descriptor = node.descriptor
     if isinstance(node, StoredManifest):
-        platform = str(_platform(node))
+        platform = str(platform_of(node))
     else:
         platform = (
             str(descriptor.platform) if descriptor and descriptor.platform else ""
