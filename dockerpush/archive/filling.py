@@ -62,7 +62,7 @@ class FilledTar:
             self._check_room()
             for piece in self._layout.pieces:
                 self._write(piece.offset, piece.content)
-            self._file.truncate(self._layout.size)
+            self._note()  # at once: this run may be killed before the next note
             self._stack = stack.pop_all()
         return self
 
