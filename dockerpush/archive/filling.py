@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Iterator
 
 from ..errors import Cancelled, InvalidJSON, NetworkError, StateError
-from ..oci import JSON_LIMIT, Descriptor, dump_json, parse_json
+from ..oci import JSON_LIMIT, Descriptor, dump_json, parse_json, require, required
 from ..receive import Place
 from ..system import claimed, open_for_update
 from .bundle import TarLayout
@@ -56,7 +56,9 @@ class FilledTar:
             owned = False
             with contextlib.suppress(OSError):  # a file system without locks
                 owned = stack.enter_context(claimed(lock))
+            self._steady = owned
             self._part = steady if owned else part_of(self._final)
+            stack.callback(self._remove_unless_useful)
             self._file = stack.enter_context(open_for_update(self._part))
             self._have = self._read_note()
             self._check_room()
@@ -72,15 +74,16 @@ class FilledTar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._stack, contextlib.ExitStack() as ending:
-            ending.callback(self._part.unlink, missing_ok=True)
+        with self._stack:
+            if isinstance(error, (Cancelled, NetworkError)):
+                with contextlib.suppress(OSError):
+                    self._note()
+                return
+            self._have.clear()
             if error is None:
                 self._file.truncate(self._layout.size)
                 self._file.close()
                 give_name(self._part, self._final, no_clobber=self._no_clobber)
-            elif isinstance(error, (Cancelled, NetworkError)):
-                self._note()
-                ending.pop_all()
 
     def write(self, blob: Descriptor, content: bytes) -> None:
         """Put the whole of *blob* into its place."""
@@ -97,6 +100,11 @@ class FilledTar:
                 min(self._have.get(key, 0), blob.size),
                 lambda count: self._took(key, count),
             )
+
+    def _remove_unless_useful(self) -> None:
+        """Keep what another run can go on with."""
+        if not (self._steady and any(self._have.values())):
+            self._part.unlink(missing_ok=True)
 
     def _took(self, key: str, count: int) -> None:
         with self._lock:
@@ -122,16 +130,16 @@ class FilledTar:
         self._file.seek(self._layout.size)
         raw = self._file.read(JSON_LIMIT)
         with contextlib.suppress(InvalidJSON):
-            note = parse_json(raw, "note")
-            if isinstance(note, dict) and note.get("key") == self._key:
-                return dict(note["have"])
+            note = require(parse_json(raw, "note"), dict, "note")
+            if note.get("key") == self._key:
+                have = required(note, "have", dict, "note")
+                return {key: count for key, count in have.items() if type(count) is int}
         return {}
 
     def _check_room(self) -> None:
         free = shutil.disk_usage(self._part.parent).free
         missing = self._layout.size - sum(self._have.values())
         if missing > free:
-            self._part.unlink()
             raise StateError(
                 f"{self._final}: it takes {missing >> 20} MiB, and the disk has "
                 f"{free >> 20} MiB free: make room, or write it elsewhere"
