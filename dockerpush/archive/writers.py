@@ -17,7 +17,9 @@ from ..errors import (
     ContentMismatch,
     InvalidDigest,
     InvalidJSON,
+    PusherError,
     StateError,
+    UsageError,
 )
 from ..oci import (
     JSON_LIMIT,
@@ -150,6 +152,25 @@ def add_to_index(path: Path, added: Index) -> None:
 def _replace(path: Path, content: bytes) -> None:
     with replacing(path) as file:
         file.write(content)
+
+
+@contextlib.contextmanager
+def naming_output(output: Path | BinaryIO) -> Iterator[None]:
+    """Turn what the system says about *output* into errors that a user is told.
+
+    UsageError for one that exists, else PusherError; a reader who has gone away is
+    nobody's fault.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except FileExistsError as error:
+        raise UsageError(f"{output} exists, and stays as it is") from error
+    except OSError as error:
+        raise PusherError(
+            f"{output}: cannot be written: {error.strerror or error}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -15,8 +15,9 @@ from typing import BinaryIO, Callable, Mapping, Sequence, Union
 
 from ..archive.bundle import BundledImage, TarLayout, docker_parts, tar_layout
 from ..archive.filling import FilledTar
+from ..archive.writers import naming_output
 from ..cancellation import Cancellation
-from ..errors import PusherError, UsageError
+from ..errors import UsageError
 from ..events import BlobFinished, BlobPlanned, BlobStarted, OnEvent, Outcome
 from ..oci import INDEX_TYPES, Descriptor, Digest, Platform
 from ..push.manifests import Document
@@ -79,7 +80,7 @@ def copy_to_archive(
     images = [image for one in found for image in one.images]
     layout = tar_layout(images, docker=docker)
     tar = _Tar(found, layout, cancellation, on_event)
-    try:
+    with naming_output(output):
         if isinstance(output, Path) and (output.is_file() or not output.exists()):
             tar.fill(output, no_clobber=no_clobber, jobs=options.jobs)
         elif isinstance(output, Path):
@@ -87,14 +88,6 @@ def copy_to_archive(
                 tar.write(file)
         else:
             tar.write(output)
-    except BrokenPipeError:
-        raise
-    except FileExistsError as error:
-        raise UsageError(f"{output} exists, and stays as it is") from error
-    except OSError as error:
-        raise PusherError(
-            f"{output}: cannot be written: {error.strerror or error}"
-        ) from error
     return [_result(one) for one in found]
 
 

@@ -8,6 +8,7 @@ from typing import BinaryIO, Sequence
 from ..archive.bundle import BundledImage, docker_parts
 from ..archive.writers import (
     BlobStore,
+    naming_output,
     new_directory,
     replacing,
     write_directory,
@@ -16,7 +17,7 @@ from ..archive.writers import (
 from ..blobs import is_document
 from ..cache import Cache
 from ..cancellation import Cancellation
-from ..errors import PusherError, UsageError
+from ..errors import UsageError
 from ..oci import Digest
 from .model import PulledImage
 
@@ -44,7 +45,7 @@ def export(
     bundle = [bundled(cache, image, docker=form == DOCKER_ARCHIVE) for image in images]
     store = BlobStore(cache.open_blob, cancellation)
     docker = form == DOCKER_ARCHIVE
-    try:
+    with naming_output(output):
         if not isinstance(output, Path):
             write_tar(output, bundle, store, docker=docker)
             output.flush()
@@ -54,14 +55,6 @@ def export(
         else:
             with replacing(output, no_clobber=no_clobber) as file:
                 write_tar(file, bundle, store, docker=docker)
-    except BrokenPipeError:
-        raise
-    except FileExistsError as error:
-        raise UsageError(f"{output} exists, and stays as it is") from error
-    except OSError as error:
-        raise PusherError(
-            f"{output}: cannot be written: {error.strerror or error}"
-        ) from error
 
 
 def bundled(cache: Cache, image: PulledImage, *, docker: bool) -> BundledImage:
