@@ -33,6 +33,9 @@ GUARD_TIMEOUT = 30.0
 LOCK = ".lock"
 """The lock file of a directory, which is there while it is held."""
 
+PARTIALS = ".partial"
+"""The directory for blobs that are not complete yet."""
+
 DEPTH_LIMIT = 8
 """Indexes inside indexes that are followed."""
 
@@ -52,7 +55,7 @@ class BlobDirectory:
         *,
         what: str,
         mode: int = 0o777,
-        partials: str = ".partial",
+        partials: str = PARTIALS,
     ) -> None:
         """*mode* is that of directories that are made, less the umask.
 

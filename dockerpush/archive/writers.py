@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterator, Sequence
 
-from ..blobs import LOCK
+from ..blobs import LOCK, PARTIALS
 from ..cancellation import Cancellation
 from ..errors import (
     ArchiveError,
@@ -130,8 +130,12 @@ def read_index(path: Path) -> Index | None:
 
 
 def _holds_something_else(path: Path) -> bool:
-    """True for a directory with files in it, none of them those of a layout."""
+    """True for a directory with files in it, none of them those of a layout.
+
+    What a run that has just begun puts there, or one that was killed then, is no file.
+    """
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    names -= {LOCK, PARTIALS}
     return bool(names) and not names & {"blobs", "oci-layout"}
 
 
@@ -161,15 +165,16 @@ def naming_output(output: Path | BinaryIO) -> Iterator[None]:
     UsageError for one that exists, else PusherError; a reader who has gone away is
     nobody's fault.
     """
+    name = output if isinstance(output, Path) else "standard output"
     try:
         yield
     except BrokenPipeError:
         raise
     except FileExistsError as error:
-        raise UsageError(f"{output} exists, and stays as it is") from error
+        raise UsageError(f"{name} exists, and stays as it is") from error
     except OSError as error:
         raise PusherError(
-            f"{output}: cannot be written: {error.strerror or error}"
+            f"{name}: cannot be written: {error.strerror or error}"
         ) from error
 
 
