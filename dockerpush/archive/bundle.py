@@ -24,7 +24,7 @@ from ..oci import (
     Manifest,
     dump_json,
 )
-from .layout import FULL_NAME, REF_NAME
+from .layout import FULL_NAME, REF_NAME, is_tag
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 """(image-spec, image-layout.md, oci-layout file)"""
@@ -147,15 +147,22 @@ def all_blobs(images: Iterable[BundledImage]) -> dict[Digest, Descriptor]:
 
 
 def index_of(images: Iterable[BundledImage]) -> Index:
-    """An entry for each name: podman reads one annotation, containerd the other."""
+    """An entry for each name."""
     entries = []
     for image in images:
         if not image.names:
             entries.append(image.root)
-        for name in image.names:
-            said = {**(image.root.annotations or {}), FULL_NAME: name, REF_NAME: name}
-            entries.append(replace(image.root, annotations=said))
+        entries += [_named(image.root, name) for name in image.names]
     return Index(OCI_INDEX, tuple(entries))
+
+
+def _named(root: Descriptor, name: str) -> Descriptor:
+    """podman reads one annotation; containerd the other, as a full reference."""
+    said = dict(root.annotations or {})
+    said.pop(FULL_NAME, None)
+    if not is_tag(name):
+        said[FULL_NAME] = name
+    return replace(root, annotations={**said, REF_NAME: name})
 
 
 def merged(before: Index | None, added: Index) -> Index:

@@ -131,13 +131,18 @@ def _names(descriptor: Descriptor) -> tuple[str, ...]:
     """The full references among the annotations of *descriptor*."""
     annotations = descriptor.annotations or {}
     values = (annotations.get(FULL_NAME), annotations.get(REF_NAME))
-    return tuple(name for name in values if name and not _TAG.fullmatch(name))
+    return tuple(name for name in values if name and not is_tag(name))
 
 
 def _tags(descriptor: Descriptor) -> tuple[str, ...]:
     """The annotation that docker means as a tag, and others as a reference."""
     name = (descriptor.annotations or {}).get(REF_NAME)
-    return (name,) if name and _TAG.fullmatch(name) else ()
+    return (name,) if name and is_tag(name) else ()
+
+
+def is_tag(name: str) -> bool:
+    """True for a tag alone, which is no full reference."""
+    return _TAG.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,8 @@ def _open_cached(
 ) -> Iterator[Source]:
     from ..pull import PullSource, cached_image, pull_image
     from ..pull.cached import CachedArchive
-    from .pull import chosen_platforms, source_of, usable_cache
+    from .options import chosen_platforms
+    from .pull import source_of, usable_cache
 
     platforms = chosen_platforms(args.platform)
     with contextlib.ExitStack() as stack:

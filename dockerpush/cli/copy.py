@@ -13,6 +13,7 @@ from . import exits, output, places
 from .connect import Connections
 from .digestfile import check_writable, write_digests
 from .local import Into, Origin, archive_origins, copy_to_file
+from .options import chosen_platforms, names_several
 from .sides import (
     add_side_options,
     source_connections,
@@ -22,7 +23,6 @@ from .target import one_at_a_time, with_tag
 
 if TYPE_CHECKING:
     from ..copy import CopyOptions, CopyResult
-    from ..oci import Platform
     from ..reference import Reference
     from .session import Session
 
@@ -82,14 +82,14 @@ def add_selection(parser: ArgumentParser) -> None:
 def run(args: Namespace, session: Session) -> int:
     """Copy what *args* name; the exit code."""
     source, target = places.local(args.source), places.local(args.target)
-    options = copy_options(args, jobs=1)  # tells of mistakes before anybody is asked
+    chosen_platforms(args.platform)  # tells of mistakes before anybody is asked
     if source and not target and not args.referrers:
         return _push(source, args, session)
     if args.digestfile:
         check_writable(args.digestfile)
     into = None
     if target:
-        several, no_clobber = len(options.platforms) > 1, args.no_clobber
+        several, no_clobber = names_several(args.platform), args.no_clobber
         form = places.output_form(target, several=several, no_clobber=no_clobber)
         into = Into(target, form, no_clobber)
     with ExitStack() as stack:
@@ -103,22 +103,11 @@ def run(args: Namespace, session: Session) -> int:
         return copying.to_registry(origins)
 
 
-def platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
-    """The platforms that *texts* name. Raises UsageError."""
-    from ..errors import InvalidJSON
-    from ..oci import Platform
-
-    try:
-        return tuple(Platform.parse(text) for text in texts)
-    except InvalidJSON as error:
-        raise UsageError(f"--platform: {error}") from error
-
-
 def copy_options(args: Namespace, jobs: int) -> CopyOptions:
     """How to copy, as *args* say. Raises UsageError."""
     from ..copy import CopyOptions
 
-    return CopyOptions(platforms(args.platform), args.referrers, jobs)
+    return CopyOptions(chosen_platforms(args.platform), args.referrers, jobs)
 
 
 def _push(place: places.Local, args: Namespace, session: Session) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Iterator
 from ..errors import UsageError
 from . import exits, output
 from .connect import add_connection_options
-from .options import platform
+from .options import chosen_platforms
 from .secrets import add_credential_options
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ def _add_registry_options(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("an image in a registry")
     group.add_argument(
         "--platform",
-        type=platform,
         metavar="OS/ARCH",
         help="only this platform of a multi-platform image",
     )
@@ -58,6 +57,7 @@ def run(args: Namespace, session: Session) -> int:
     """Show the images of an archive, or one of a registry."""
     from .cached import image_name
 
+    chosen_platforms([args.platform] if args.platform else [])
     reference = image_name(args.source)
     if reference is not None:
         return _run_remote(reference, args, session)

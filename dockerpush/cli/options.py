@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..oci import Platform
 
 BOOLEANS = ("--tls-verify", "--src-tls-verify", "--dest-tls-verify")
 """Options that take ``=true`` or ``=false``, or nothing, or the next word."""
 
+
+ALL = "all"
+"""The platform that means every one of them."""
 
 OPERANDS = "operands"
 """Where a command says which argument takes operands after the first ones."""
@@ -88,9 +96,21 @@ def seconds(text: str) -> float:
     return value
 
 
-def platform(text: str) -> str:
-    """``os/architecture[/variant]``: for ``type=``."""
-    parts = text.split("/")
-    if len(parts) not in (2, 3) or not all(parts):
-        raise ArgumentTypeError(f"not a platform (wanted linux/amd64): {text!r}")
-    return text
+def names_several(texts: Sequence[str]) -> bool:
+    """True when *texts* may mean more platforms than one; without any, who knows."""
+    return ALL in texts or len(texts) > 1
+
+
+def chosen_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
+    """The platforms that *texts* name; none of them means all. Raises UsageError."""
+    from ..errors import InvalidJSON
+    from ..oci import Platform
+
+    if ALL in texts:
+        if len(texts) > 1:
+            raise UsageError("--platform all goes with no other --platform")
+        return ()
+    try:
+        return tuple(Platform.parse(text) for text in texts)
+    except InvalidJSON as error:
+        raise UsageError(f"--platform: {error}") from error

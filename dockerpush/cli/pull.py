@@ -15,17 +15,14 @@ from ..errors import Cancelled, PusherError, SomeFailed, StateError, UsageError
 from . import exits, output, places
 from .connect import Connections, add_connection_options, add_transfer_options
 from .digestfile import check_writable, write_digests
-from .options import OPERANDS
+from .options import OPERANDS, chosen_platforms, names_several
 from .secrets import add_credential_options
 
 if TYPE_CHECKING:
     from ..cache import Cache, Pins
-    from ..oci import Platform
     from ..pull import PulledImage, PullSource
     from ..reference import Reference
     from .session import Session
-
-ALL = "all"
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -107,24 +104,9 @@ def _form(args: Namespace) -> str | None:
         return None
     return places.output_form(
         places.Local(args.output, form),
-        several=ALL in args.platform or len(args.platform) > 1,
+        several=names_several(args.platform),
         no_clobber=args.no_clobber,
     )
-
-
-def chosen_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
-    """The platforms that *texts* name; none of them means all. Raises UsageError."""
-    from ..errors import InvalidJSON
-    from ..oci import Platform
-
-    if ALL in texts:
-        if len(texts) > 1:
-            raise UsageError("--platform all goes with no other --platform")
-        return ()
-    try:
-        return tuple(Platform.parse(text) for text in texts)
-    except InvalidJSON as error:
-        raise UsageError(f"--platform: {error}") from error
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from .cached import open_pushed
 from .connect import Connections, add_connection_options, add_transfer_options
 from .digestfile import check_writable, write_digests
 from .login import typed_credentials
-from .options import OPERANDS, platform
+from .options import OPERANDS, chosen_platforms
 from .secrets import add_credential_options
 from .sources import STDIN, ForwardSource, Source
 from .target import add_target_options, infer, named, one_at_a_time
@@ -81,7 +81,6 @@ def _add_selection(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--platform",
-        type=platform,
         action="append",
         default=[],
         metavar="OS/ARCH",
@@ -325,14 +324,13 @@ def digests_of(
 
 def options_of(args: Namespace, settings: Settings) -> PushOptions:
     """How to push, as *args* and *settings* say."""
-    from ..oci import Platform
     from ..push import PushOptions
 
     return PushOptions(
         compress=settings.compress,
         compress_level=settings.compress_level,
         jobs=settings.jobs,
-        platforms=tuple(Platform.parse(text) for text in args.platform),
+        platforms=chosen_platforms(args.platform),
         strict=args.strict,
     )
 

@@ -12,7 +12,7 @@ from ..errors import Cancelled, PusherError, SomeFailed, UsageError
 from . import exits, output, push
 from .connect import Connections
 from .digestfile import write_digests
-from .pull import chosen_platforms
+from .options import chosen_platforms
 from .sources import STDIN, open_source
 from .target import named, one_at_a_time
 from .verify import compare

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Mapping, Sequence
 from ..errors import PusherError, SomeFailed, UsageError
 from . import exits, output, places
 from .connect import Connections
-from .copy import add_selection, platforms
-from .options import OPERANDS
+from .copy import add_selection
+from .options import OPERANDS, chosen_platforms
 from .sides import add_side_options, source_connections, target_arguments
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _defaults(args: Namespace) -> Defaults:
     return Defaults(
         Place.parse(args.place) if args.place and not into else None,
         args.scoped,
-        platforms(args.platform),
+        chosen_platforms(args.platform),
         args.referrers,
         OnExists(args.on_exists),
         into_directory=into is not None,

@@ -64,9 +64,12 @@ class _Copy:
     def run(self, reference: str, tags: Sequence[str]) -> CopyResult:
         """Copy; once more without trust when the target lost what it should have."""
         with self._share.permit(self._target.cancellation, *self._registries):
-            root = self._source.read(reference)
-            if self._options.platforms:
-                root = self._narrowed(root)
+            whole = self._source.read(reference)
+            root = self._narrowed(whole) if self._options.platforms else whole
+            tags = [
+                str(root.descriptor.digest) if tag == whole.descriptor.digest else tag
+                for tag in tags
+            ]
             if self._trusting and all(
                 self._target.named(tag) == root.descriptor.digest for tag in tags
             ):

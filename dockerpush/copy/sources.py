@@ -93,6 +93,12 @@ class ArchiveSource:
                 self._documents.setdefault(document.descriptor.digest, document)
             for blob in image.blobs:
                 self._blobs.setdefault(blob.descriptor.digest, blob)
+        self._referrers: dict[Digest, list[Descriptor]] = {}
+        for document in self._documents.values():
+            manifest = _parsed(document)
+            if manifest.subject:
+                listed = self._referrers.setdefault(manifest.subject.digest, [])
+                listed.append(_listed(document.descriptor, manifest))
 
     def read(self, reference: str) -> Document:
         """The manifest with the digest *reference*. Raises NotFound."""
@@ -135,16 +141,7 @@ class ArchiveSource:
 
     def referrers(self, subject: Digest) -> Sequence[Descriptor]:
         """The manifests that have *subject* as theirs."""
-        parsed = ((one.descriptor, _parsed(one)) for one in self._documents.values())
-        return [
-            replace(
-                descriptor,
-                annotations=manifest.annotations,
-                artifact_type=_artifact_type(manifest),
-            )
-            for descriptor, manifest in parsed
-            if manifest.subject and manifest.subject.digest == subject
-        ]
+        return self._referrers.get(subject, [])
 
 
 class _FileReader:
@@ -175,11 +172,12 @@ def _parsed(document: Document) -> Union[Index, Manifest]:
     return Manifest.from_bytes(document.raw, media_type)
 
 
-def _artifact_type(manifest: Union[Index, Manifest]) -> str | None:
+def _listed(descriptor: Descriptor, manifest: Union[Index, Manifest]) -> Descriptor:
     """(distribution-spec, Listing Referrers)"""
-    if manifest.artifact_type is None and isinstance(manifest, Manifest):
-        return manifest.config.media_type
-    return manifest.artifact_type
+    kind = manifest.artifact_type
+    if kind is None and isinstance(manifest, Manifest):
+        kind = manifest.config.media_type
+    return replace(descriptor, annotations=manifest.annotations, artifact_type=kind)
 
 
 class SourceFailed(Cancelled):
