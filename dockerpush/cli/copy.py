@@ -12,7 +12,7 @@ from ..errors import Cancelled, PusherError, SomeFailed, UsageError
 from . import exits, output, places
 from .connect import Connections
 from .digestfile import check_writable, write_digests
-from .local import Into, Origin, archive_origins, copy_to_file
+from .local import Into, Origin, archive_origins, copy_to_file, own_tag, tags_of
 from .options import chosen_platforms, names_several
 from .sides import (
     add_side_options,
@@ -83,7 +83,8 @@ def run(args: Namespace, session: Session) -> int:
     """Copy what *args* name; the exit code."""
     source, target = places.local(args.source), places.local(args.target)
     chosen_platforms(args.platform)  # tells of mistakes before anybody is asked
-    if source and not target and not args.referrers:
+    one_by_one = args.referrers or (args.all_tags and args.no_clobber)
+    if source and not target and not one_by_one:
         return _push(source, args, session)
     if args.digestfile:
         check_writable(args.digestfile)
@@ -115,9 +116,11 @@ def _push(place: places.Local, args: Namespace, session: Session) -> int:
     from . import push
 
     target = places.reference(args.target)
+    if not args.all_tags:
+        target = with_tag(target, own_tag(place) or "latest")
     if args.no_clobber:
         with Connections(target_arguments(args), session) as targets:
-            if _is_taken(with_tag(target), targets):
+            if _is_taken(target, targets):
                 _report_skipped(args.source, target, args)
                 return exits.DONE
     parser = ArgumentParser()
@@ -222,8 +225,11 @@ class _Copying:
             raise UsageError("--all-tags takes repositories: no tag, no digest")
         done: list[Copied] = []
         failed = []
-        for origin in origins:
-            target = _target_of(origin, wanted)
+        pairs = [(one, target) for one in origins for target in _targets(one, wanted)]
+        if not self._args.all_tags:
+            pairs = pairs[:1]
+        _check_apart(pairs)
+        for origin, target in pairs:
             try:
                 if self._args.no_clobber and _is_taken(target, targets):
                     _report_skipped(origin.label, target, self._args)
@@ -232,7 +238,7 @@ class _Copying:
             except Cancelled:
                 raise
             except PusherError as error:
-                if len(origins) == 1:
+                if len(pairs) == 1:
                     raise
                 self._session.end_progress()
                 output.say(f"failed: {target}: {error}")
@@ -240,7 +246,7 @@ class _Copying:
         self._write_digests(done)
         if failed:
             raise SomeFailed(
-                f"{len(failed)} of {len(origins)} copies failed: "
+                f"{len(failed)} of {len(pairs)} copies failed: "
                 + ", ".join(map(str, failed[:5]))
             )
         return exits.DONE
@@ -299,18 +305,29 @@ class _Copying:
             )
 
 
-def _target_of(origin: Origin, wanted: Reference) -> Reference:
+def _targets(origin: Origin, wanted: Reference) -> list[Reference]:
     """Where *origin* goes: without a tag of its own, *wanted* gets the source's."""
     from ..reference import Reference
 
     if wanted.tag or wanted.digest:
-        return wanted
-    if not origin.names:
-        return wanted.with_tag("latest")
-    source = Reference.parse(origin.names[0])
-    if source.tag or not source.digest:
-        return wanted.with_tag(source.tag or "latest")
-    return wanted.with_digest(source.digest)
+        return [wanted]
+    tags = tags_of(origin.names, origin.tags)
+    if tags:
+        return [wanted.with_tag(tag) for tag in tags]
+    digests = [Reference.parse(name).digest for name in origin.names]
+    return [wanted.with_digest(digests[0]) if digests else wanted.with_tag("latest")]
+
+
+def _check_apart(pairs: Sequence[tuple[Origin, Reference]]) -> None:
+    """Raises UsageError when two images would go to one place."""
+    first: dict[Reference, Origin] = {}
+    for origin, target in pairs:
+        other = first.setdefault(target, origin)
+        if other is not origin:
+            raise UsageError(
+                f"{target} is where both {other.label} and {origin.label} would go: "
+                "copy them one by one"
+            )
 
 
 def _is_taken(target: Reference, targets: Connections) -> bool:

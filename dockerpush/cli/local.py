@@ -13,6 +13,8 @@ from ..errors import UsageError
 from . import places
 
 if TYPE_CHECKING:
+    from ..archive import Archive
+    from ..archive.model import StoredImage
     from ..copy import CopyOptions, CopyResult, Source
     from ..oci import Descriptor
     from ..push.whole import WholeImage
@@ -32,14 +34,15 @@ class Into:
 class Origin:
     """An image to be copied: what *reference* names in *source*.
 
-    *label* is what it is called in reports, *names* are what it is called in an
-    archive.
+    *label* is what it is called in reports. *names* are the full references that it
+    has, *tags* the names of an archive that are only a tag.
     """
 
     source: Source
     reference: str
     label: str
     names: tuple[str, ...]
+    tags: tuple[str, ...] = ()
 
 
 def archive_origins(
@@ -49,20 +52,18 @@ def archive_origins(
 
     Raises UsageError, NotFound, ArchiveError.
     """
-    from ..archive import open_archive, select_image
+    from ..archive import open_archive
     from ..archive.forward import is_forward
     from ..copy import ArchiveSource
     from ..push.whole import whole_image
 
-    if place.path == places.STDOUT or is_forward(place.path):
+    if is_forward(place.path):
         raise UsageError(
             f"{place.path}: what is compressed or a pipe can be pushed, but not copied "
-            "to a file: unpack it first"
+            "so: unpack it first"
         )
     archive = stack.enter_context(open_archive(place.path))
-    images = list(archive.images)
-    if not args.all_tags:
-        images = [select_image(images, place.name)]
+    images = _chosen(archive, place, every=args.all_tags)
     chosen = [whole_image(archive, one, session.cancellation) for one in images]
     everything = chosen
     if args.referrers:
@@ -71,9 +72,62 @@ def archive_origins(
         ]
     source = ArchiveSource(everything, str(archive.path))
     return [
-        Origin(source, str(root_of(one).digest), _label(one, place), one.names)
+        Origin(
+            source, str(root_of(one).digest), _label(one, place), one.names, one.tags
+        )
         for one in chosen
     ]
+
+
+def _chosen(archive: Archive, place: places.Local, *, every: bool) -> list[StoredImage]:
+    from ..archive.select import describe, select_image
+
+    if every and place.name is not None:
+        raise UsageError(f"--all-tags takes every image: leave out {place.name!r:.200}")
+    if every:
+        return list(archive.images)
+    if place.name is None and len(archive.images) > 1:
+        raise UsageError(
+            f"{place.path} holds {len(archive.images)} images, name one, as in "
+            f"{places.OCI_PREFIX}DIR:NAME or {places.DOCKER_ARCHIVE}:FILE:NAME: "
+            + describe(archive.images)
+        )
+    return [select_image(archive.images, place.name)]
+
+
+def own_tag(place: places.Local) -> str | None:
+    """The first tag of the image that *place* means; None where it says none.
+
+    Raises what `archive_origins` does.
+    """
+    from ..archive import open_archive
+    from ..archive.forward import is_forward
+
+    if is_forward(place.path):
+        return None
+    with open_archive(place.path) as archive:
+        (image,) = _chosen(archive, place, every=False)
+    return next(iter(tags_of(image.names, image.tags)), None)
+
+
+def tags_of(names: Sequence[str], tags: Sequence[str]) -> list[str]:
+    """The tags among the *names* and *tags* of an image, each once."""
+    found = [loadable.rpartition(":")[2] for loadable in map(_loadable, names)]
+    return list(dict.fromkeys([*filter(None, found), *tags]))
+
+
+def _loadable(name: str) -> str:
+    """*name* as docker takes it, with a tag; "" when it has a digest, or is no name."""
+    from ..errors import InvalidReference
+    from ..reference import Reference
+
+    try:
+        reference = Reference.parse(name)
+    except InvalidReference:
+        return ""
+    if reference.digest:
+        return str(reference.with_digest(None)) if reference.tag else ""
+    return name if reference.tag else f"{name}:latest"
 
 
 def root_of(image: WholeImage) -> Descriptor:
@@ -92,16 +146,24 @@ def copy_to_file(
     write = _into_archive
     if into.form == places.OCI_DIRECTORY:
         write = _into_directory
-    named = [(one, _names(one, into.place, len(origins))) for one in origins]
+    named = [(one, _names(one, into, len(origins))) for one in origins]
     return write(named, into, options, session)
 
 
-def _names(origin: Origin, place: places.Local, count: int) -> tuple[str, ...]:
-    if place.name is None:
-        return origin.names
-    if count > 1:
-        raise UsageError(f"{place.name!r:.200} names one image, and these are {count}")
-    return (place.name,)
+def _names(origin: Origin, into: Into, count: int) -> tuple[str, ...]:
+    """What *origin* is called where it goes to."""
+    name = into.place.name
+    if name is not None and count > 1:
+        raise UsageError(f"{name!r:.200} names one image, and these are {count}")
+    names = origin.names if name is None else (name,)
+    if into.form != places.DOCKER_ARCHIVE:
+        return names
+    loadable = tuple(filter(None, map(_loadable, names)))
+    if name is not None and not loadable:
+        raise UsageError(
+            f"{name!r:.200}: no name that docker can load: wanted NAME:TAG"
+        )
+    return loadable
 
 
 def _into_archive(
@@ -142,7 +204,7 @@ def _into_directory(
     with session.cancellation.child() as cancellation:
         target = DirectoryTarget(path, cancellation, session.on_event)
         for origin, names in named:
-            wanted = names or (path.name,)
+            wanted = names or origin.tags or (_own_name(origin, path, len(named)),)
             taken = [name for name in wanted if target.named(name)]
             if taken and into.no_clobber:
                 raise UsageError(f"{path} has {taken[0]}, which stays as it is")
@@ -150,3 +212,8 @@ def _into_directory(
                 origin.source, target, origin.reference, tags=wanted, options=options
             )
             yield origin, result
+
+
+def _own_name(origin: Origin, path: Path, count: int) -> str:
+    """For an image without a name: that of the directory, unless there are several."""
+    return path.resolve().name if count == 1 else origin.reference.replace(":", "-")

@@ -33,6 +33,7 @@ _PREFIXES = {
 }
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _COMPRESSED = (".gz", ".tgz", ".zst", ".xz", ".bz2")
+_NAME = re.compile(r"[!-~]+")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
@@ -49,10 +50,15 @@ class Local:
 
 
 def local(text: str) -> Local | None:
-    """The file or directory that *text* means; None when it means an image."""
+    """The file or directory that *text* means; None when it means an image.
+
+    Raises UsageError for a prefix without a path, and for what can be no name.
+    """
     for prefix, form in _PREFIXES.items():
         if text.startswith(prefix):
             path, name = _split(text[len(prefix) :])
+            if not path or not (name is None or _NAME.fullmatch(name)):
+                raise UsageError(f"{text!r:.200}: wanted {prefix}PATH[:NAME]")
             return Local(path, form, name)
     if text.startswith(REGISTRY):
         return None
@@ -97,7 +103,7 @@ def output_form(place: Local, *, several: bool, no_clobber: bool) -> str:
     path = Path(place.path)
     if place.path == STDOUT:
         if sys.stdout.isatty():
-            raise UsageError("an archive is not for a terminal: redirect it, or use -o")
+            raise UsageError("an archive is not for a terminal: redirect it")
         if place.form == OCI_DIRECTORY:
             raise UsageError("a directory cannot go to standard output")
     form = place.form or _guessed(place, several=several)
@@ -105,16 +111,14 @@ def output_form(place: Local, *, several: bool, no_clobber: bool) -> str:
         if no_clobber and path.exists():
             raise UsageError(f"{path} exists, and stays as it is")
         if path.is_dir():
-            raise UsageError(f"{path} is a directory: name a file, or --format oci-dir")
+            raise UsageError(f"{path} is a directory: name a file for a {form}")
         if path.suffix in _COMPRESSED:
             raise UsageError(
                 f"{path}: archives are written plain, their layers are compressed "
                 "already: name it .tar"
             )
     if form == DOCKER_ARCHIVE and several:
-        raise UsageError(
-            "a docker-archive holds one platform: use --format oci-archive"
-        )
+        raise UsageError("a docker-archive holds one platform: make it an oci-archive")
     return form
 
 
