@@ -55,6 +55,7 @@ def archive_origins(
     from ..archive import open_archive
     from ..archive.forward import is_forward
     from ..copy import ArchiveSource
+    from ..events import Notice
     from ..push.whole import whole_image
 
     if is_forward(place.path):
@@ -65,6 +66,8 @@ def archive_origins(
     archive = stack.enter_context(open_archive(place.path))
     images = _chosen(archive, place, every=args.all_tags)
     chosen = [whole_image(archive, one, session.cancellation) for one in images]
+    for notice in [notice for one in chosen for notice in one.notices]:
+        session.on_event(Notice(notice))
     everything = chosen
     if args.referrers:
         everything = [

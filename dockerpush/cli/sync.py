@@ -122,6 +122,11 @@ def _read_list(args: Namespace, origin: DirectorySource | None) -> SyncList:
 
     if origin is not None and not args.source:
         name, text = args.file, "\n".join(map(str, origin.images))
+        if origin.nameless:
+            output.say(
+                f"left out, for want of a full name: {', '.join(origin.nameless[:5])}; "
+                f"to copy one: dockerpush copy {name}:NAME DST"
+            )
     else:
         name, text = _content(args.file)
     defaults = _defaults(args)
@@ -246,7 +251,7 @@ class _Run:
                 self._from.source(item.source),
                 target,
                 str(item.digest or item.source.digest or item.source.tag),
-                tags=self._to.names(item.target),
+                tags=self._to.names(item.target, item.digest),
                 options=CopyOptions(
                     item.entry.platforms, item.entry.referrers, self._jobs
                 ),

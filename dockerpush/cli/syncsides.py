@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, Mapping, Union
+from typing import TYPE_CHECKING, Iterable, Iterator, Mapping, Union
 
-from ..errors import NotFound
+from ..errors import (
+    ArchiveError,
+    InvalidJSON,
+    InvalidReference,
+    NotFound,
+    PusherError,
+)
 from ..reference import Reference
 
 if TYPE_CHECKING:
     from ..copy import DirectoryTarget, RegistryTarget, Source
-    from ..oci import Descriptor
+    from ..oci import Descriptor, Digest
     from ..sync import Registry
     from .connect import Connections
     from .session import Session
 
     AnyTarget = Union[RegistryTarget, DirectoryTarget]
+    Found = Union[Descriptor, PusherError]
 
 
 class RegistrySide:
@@ -55,28 +62,43 @@ class RegistrySide:
                 place = stack.enter_context(self._connections.target(reference))
             yield RegistryTarget(place)
 
-    def names(self, reference: Reference) -> list[str]:
-        """Under which names an image is stored that is called *reference*."""
-        return [str(name) for name in (reference.digest, reference.tag) if name]
+    def names(self, reference: Reference, digest: Digest | None) -> list[str]:
+        """Under which names an image is stored that is called *reference*.
+
+        *digest* is what it has: not that of its name when a directory holds a part.
+        """
+        digest = (digest or reference.digest) if reference.digest else None
+        return [str(name) for name in (digest, reference.tag) if name]
 
 
 class DirectorySource:
-    """The images of an OCI directory, by the names that it has for them."""
+    """The images of an OCI directory, by the names that it has for them.
+
+    *images* has an error instead of what is damaged, or there in part. *nameless* are
+    the names of those without a full one.
+    """
 
     def __init__(self, path: Path, session: Session, stack: ExitStack) -> None:
         """Raises NotFound, ArchiveError for what is no OCI directory."""
         from ..archive import open_archive
         from ..copy import ArchiveSource
-        from ..push.whole import whole_archive
+        from ..push.whole import whole_image
 
         archive = stack.enter_context(open_archive(path))
-        images = list(whole_archive(archive, session.cancellation))
-        self._source = ArchiveSource(images, str(path))
-        self.images: dict[Reference, Descriptor] = {
-            Reference.parse(name): image.documents[-1].descriptor
-            for image in images
-            for name in image.names
-        }
+        self.images: dict[Reference, Found] = {}
+        self.nameless: list[str] = []
+        sound = []
+        for image in archive.images:
+            found: Found
+            try:
+                whole = whole_image(archive, image, session.cancellation, strict=True)
+                sound.append(whole)
+                found = whole.documents[-1].descriptor
+            except (ArchiveError, InvalidJSON) as error:
+                found = type(error)(f"{path}: {error}")
+            self.images.update((name, found) for name in _parsed(image.names))
+            self.nameless += image.tags
+        self._source = ArchiveSource(sound, str(path))
         self.registries: Mapping[str, Registry] = _ByRegistry(str(path), self.images)
 
     budget: Mapping[str, int] = {}
@@ -89,7 +111,7 @@ class DirectorySource:
 class _ByRegistry(Mapping[str, "_NamedImages"]):
     """The images of a directory for any registry, also one of which it has none."""
 
-    def __init__(self, path: str, images: Mapping[Reference, Descriptor]) -> None:
+    def __init__(self, path: str, images: Mapping[Reference, Found]) -> None:
         self._path = path
         self._images = images
 
@@ -107,7 +129,7 @@ class _NamedImages:
     """Those of an OCI directory that are called as those of one registry."""
 
     def __init__(
-        self, path: str, images: Mapping[Reference, Descriptor], registry: str
+        self, path: str, images: Mapping[Reference, Found], registry: str
     ) -> None:
         self._path = path
         self._images = {
@@ -128,10 +150,19 @@ class _NamedImages:
         return iter(found)
 
     def manifest_descriptor(self, repository: str, reference: str) -> Descriptor | None:
-        """What *reference*, a tag or a digest, names."""
-        for name, root in self._images.items():
-            if name.repository == repository and reference in (name.tag, root.digest):
-                return root
+        """What *reference*, a tag or a digest, names.
+
+        Raises ArchiveError, InvalidJSON when that is damaged.
+        """
+        for name, found in self._images.items():
+            if name.repository != repository:
+                continue
+            is_named = reference in (name.tag, name.digest)
+            if isinstance(found, PusherError):
+                if is_named:
+                    raise found
+            elif is_named or reference == found.digest:
+                return found
         return None
 
 
@@ -159,7 +190,7 @@ class DirectoryTargets:
         with self._session.cancellation.child() as cancellation:
             yield DirectoryTarget(self._path, cancellation, self._session.on_event)
 
-    def names(self, reference: Reference) -> list[str]:
+    def names(self, reference: Reference, digest: Digest | None) -> list[str]:
         """Under which names an image is stored that is called *reference*."""
         return [str(reference)]
 
@@ -173,8 +204,7 @@ class _Held:
 
     def tags(self, repository: str) -> Iterator[str]:
         """The tags of *repository*."""
-        for name in self._target.names():
-            reference = Reference.parse(name)
+        for reference in _parsed(self._target.names()):
             here = reference.registry == self._registry
             if here and reference.repository == repository and reference.tag:
                 yield reference.tag
@@ -184,3 +214,10 @@ class _Held:
         joint = "@" if ":" in reference else ":"
         place = Reference(self._registry, repository)
         return self._target.entry(f"{place}{joint}{reference}")
+
+
+def _parsed(names: Iterable[str]) -> Iterator[Reference]:
+    """Those of *names* that are references: other programs write what they like."""
+    for name in names:
+        with suppress(InvalidReference):
+            yield Reference.parse(name)

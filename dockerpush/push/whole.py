@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 class WholeImage:
     """An image's manifests, children first, and every blob that they name.
 
-    *tags* are those of the archive's names that are only a tag.
+    *tags* are those of the archive's names that are only a tag. *notices* says what
+    was left out because the archive does not hold it.
     """
 
     names: tuple[str, ...]
     tags: tuple[str, ...]
     documents: tuple[Document, ...]
     blobs: tuple[PreparedBlob, ...]
+    notices: tuple[str, ...] = ()
 
 
 def whole_archive(archive: Archive, cancellation: Cancellation) -> Iterator[WholeImage]:
@@ -41,14 +43,20 @@ def whole_archive(archive: Archive, cancellation: Cancellation) -> Iterator[Whol
 
 
 def whole_image(
-    archive: Archive, image: StoredImage, cancellation: Cancellation
+    archive: Archive,
+    image: StoredImage,
+    cancellation: Cancellation,
+    *,
+    strict: bool = False,
 ) -> WholeImage:
     """*image*, which is one of *archive*.
 
     A layer whose digest the archive does not tell is read once, bounded in memory.
-    Raises ArchiveError, also for layers in a packing that registries do not know.
+    Raises ArchiveError, also for layers in a packing that registries do not know, and
+    with *strict* for an index that names what the archive does not hold.
     """
-    plan = plan_push(image, partial(raw_layer_decision, compress=False))
+    decide = partial(raw_layer_decision, compress=False)
+    plan = plan_push(image, decide, strict=strict)
     sent, blobs = {}, []
     for planned in plan.blobs:
         if planned.method is Method.FOREIGN:
@@ -60,7 +68,7 @@ def whole_image(
     for manifest in plan.manifests():
         blobs.append(config_blob(manifest.stored).prepared)
     made = documents(plan.root, sent)
-    return WholeImage(image.names, image.tags, made, tuple(blobs))
+    return WholeImage(image.names, image.tags, made, tuple(blobs), plan.notices)
 
 
 def _digest(
