@@ -160,6 +160,18 @@ def test_what_is_complete_is_pushed_and_the_rest_is_named(incomplete, host, run_
     assert images[1]["digest"] not in digests
 
 
+def test_an_incomplete_platform_that_was_asked_for_is_not_left_out(
+    incomplete, host, run_cli
+):
+    layout, _ = incomplete
+    target = f"{host}/app:1"
+    both = ("--platform", "linux/amd64", "--platform", "linux/arm64")
+    done = run_cli("push", layout, "-t", target, *both)
+    assert done.returncode == 6
+    assert "linux/arm64: layer " in done.error
+    assert run_cli("digest", target).returncode == 4
+
+
 def test_strict_fails_instead_and_names_what_is_missing(incomplete, host, run_cli):
     layout, _ = incomplete
     target = f"{host}/app:1"
@@ -269,6 +281,88 @@ def test_the_same_platform_twice_is_refused_before_anything_is_sent(
     assert run_cli("digest", f"{host}/app:1").returncode == 4
 
 
+@pytest.fixture
+def halves(tmp_path: Path) -> list[Path]:
+    """Two layouts of one index, as containerd saves it on two machines."""
+    layouts = []
+    for gone in (1, 0):
+        layout = tmp_path / f"half{gone}"
+        images = [write_image(layout, name) for name in ("amd64", "arm64")]
+        attestations = [write_attestation(layout, image) for image in images]
+        finish(layout, write_index(layout, [*images, *attestations]))
+        manifest = blob_path(layout, images[gone])
+        blob_path(layout, json.loads(manifest.read_bytes())["layers"][1]).unlink()
+        if gone:
+            manifest.unlink()
+        layouts.append(layout)
+    return layouts
+
+
+def entries_of(run_cli, target: str) -> list[dict[str, Any]]:
+    return json.loads(run_cli("inspect", "--raw", target).stdout)["manifests"]
+
+
+def test_halves_of_an_index_are_joined_into_the_whole(halves, host, run_cli):
+    """What one lacks is named, and does not collide with what the other holds."""
+    target = f"{host}/app:1"
+    done = run_cli("push", *halves, "-t", target, "--verify")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("not in the archive, left out: linux/") == 2
+    entries = entries_of(run_cli, target)
+    names = [entry["platform"]["architecture"] for entry in entries]
+    assert names == ["amd64", "unknown", "arm64", "unknown"]
+    for image, attestation in (entries[:2], entries[2:]):
+        subject = attestation["annotations"]["vnd.docker.reference.digest"]
+        assert subject == image["digest"]
+
+
+def test_strict_refuses_to_join_half_an_index_and_names_the_archive(
+    halves, host, run_cli
+):
+    done = run_cli("push", *halves, "-t", f"{host}/app:1", "--strict")
+    assert done.returncode == 6
+    assert f"{halves[0]}: the archive is incomplete: manifest" in done.error
+    assert run_cli("digest", f"{host}/app:1").returncode == 4
+
+
+def test_the_name_of_an_archive_is_not_written_into_the_index(single, host, run_cli):
+    run_cli("push", *single, "-t", f"{host}/app:1")
+    for entry in entries_of(run_cli, f"{host}/app:1"):
+        assert "annotations" not in entry
+
+
+@pytest.mark.parametrize("also", [[], ["more.tar"]], ids=["one", "joined"])
+def test_what_was_narrowed_is_verified(also, layout, host, run_cli, tmp_path):
+    """Nobody expects the platforms that were left out to be there."""
+    write_layout(layout)
+    sources = [layout, *(other(tmp_path / name, "sparc") for name in also)]
+    target = ("-t", f"{host}/app:1", "--platform", "linux/arm64", "--verify")
+    done = run_cli("push", *sources, *target)
+    assert done.returncode == 0, done.stderr
+    assert "verified" in done.stderr
+
+
+def test_the_best_variant_of_all_archives_is_joined(host, run_cli, tmp_path):
+    paths = []
+    for variant in ("v6", "v7"):
+        path = tmp_path / variant
+        image = write_image(path, "arm")
+        image["platform"] = {**image["platform"], "variant": variant}
+        finish(path, image)
+        paths.append(path)
+    more = other(tmp_path / "more.tar", "sparc")
+    for wanted, found in (("v7", "v7"), ("v6", "v6"), ("v8", "v7")):
+        done = run_cli(
+            *("push", *paths, more, "-t", f"{host}/app:1"),
+            *("--platform", f"linux/arm/{wanted}", "--platform", "linux/sparc"),
+        )
+        assert done.returncode == 0, done.stderr
+        platforms = [
+            entry["platform"] for entry in entries_of(run_cli, f"{host}/app:1")
+        ]
+        assert [one.get("variant") for one in platforms] == [found, None]
+
+
 def other(path: Path, architecture: str) -> Path:
     """A docker-archive for *architecture*, of five letters."""
     small_archive(path)
@@ -309,9 +403,15 @@ def test_platforms_of_archives_that_are_joined_are_narrowed(
 
 
 def test_a_dry_run_of_a_join_looks_at_each_archive(single, host, run_cli):
-    done = run_cli("push", *single, "-t", f"{host}/app:1", "--dry-run")
+    join = ("push", *single, "-t", f"{host}/app:1", "--dry-run")
+    done = run_cli(*join)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("at most would be sent") == 2
+    assert f"{single[1]}: linux/arm64" in done.stdout
+    records = [
+        json.loads(line) for line in run_cli(*join, "--json").stdout.splitlines()
+    ]
+    assert [record["source"] for record in records] == list(map(str, single))
     assert run_cli("digest", f"{host}/app:1").returncode == 4
 
 

@@ -147,6 +147,35 @@ class TestIndexes:
         assert [c.stored for c in plan.root.children] == [self.amd64, self.arm64]
         assert not plan.root.verbatim
 
+    def test_an_entry_of_manifest_json_does_not_stand_for_several_platforms(self):
+        both = [oci_manifest([RAW], AMD64), oci_manifest([RAW], ARM64)]
+        two = image(root=oci_index(both), entry=docker_entry([RAW]))
+        plan = plan_push(two, COMPRESS)
+        assert [child.stored for child in plan.root.children] == both
+        assert plan_push(two, COMPRESS, platforms=(ARM64,)).root.stored is both[1]
+
+    @pytest.mark.parametrize(
+        ("wanted", "place"),
+        [("arm64", 0), ("arm64/v8", 0), ("arm/v7", 1), ("arm/v6", 1), ("arm/v5", None)],
+    )
+    def test_a_variant_stands_in_for_a_newer_one(self, wanted, place):
+        have = [
+            oci_manifest([PACKED], Platform.parse(f"linux/{name}"))
+            for name in ("arm64/v8", "arm/v6", "amd64")
+        ]
+        asked = (Platform.parse(f"linux/{wanted}"),)
+        if place is None:
+            with pytest.raises(NotFound, match="linux/arm/v6, linux/arm64/v8"):
+                plan_push(image(root=oci_index(have)), COMPRESS, platforms=asked)
+        else:
+            plan = plan_push(image(root=oci_index(have)), COMPRESS, platforms=asked)
+            assert plan.root.stored is have[place]
+
+    def test_what_only_speaks_of_images_is_no_platform_to_choose(self):
+        root = oci_index([self.amd64, self.attestation(self.amd64)])
+        with pytest.raises(NotFound, match=r"only for linux/amd64$"):
+            plan_push(image(root=root), COMPRESS, platforms=(ARM64,))
+
     def test_an_unknown_platform_names_those_that_are_there(self):
         with pytest.raises(NotFound, match="linux/amd64, linux/arm64"):
             plan_push(

@@ -268,10 +268,12 @@ def _verify(
 ) -> None:
     """Read back what was pushed; a compressed file is looked into once more."""
     from ..archive import select_image
+    from ..push.plan import narrowed
     from .verify import compare
 
     if image is None:
         image = select_image(source.images, args.name)
+    image = narrowed(image, chosen_platforms(args.platform))
     found = compare(connections, image, reference)
     output.say(f"verified {reference}: {output.size_text(found.size)} read back")
 
@@ -352,13 +354,17 @@ def _dry_run(
 
 
 def show_forecast(
-    reference: Reference, blobs: Sequence[BlobForecast], args: Namespace
+    reference: Reference,
+    blobs: Sequence[BlobForecast],
+    args: Namespace,
+    source: str | None = None,
 ) -> None:
-    """What a push to *reference* would do."""
+    """What a push to *reference* would do; *source* tells one archive from others."""
+    record = _dry_record(reference, blobs)
     if args.json or args.format:
-        output.json_result(_dry_record(reference, blobs))
+        output.json_result({"source": source, **record} if source else record)
     else:
-        _print_plan(_dry_record(reference, blobs))
+        _print_plan(record)
 
 
 def _dry_record(reference: Reference, blobs: Sequence[BlobForecast]) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Iterator
 
-from ..errors import Cancelled, PusherError, SomeFailed, UsageError
+from ..errors import ArchiveError, Cancelled, PusherError, SomeFailed, UsageError
 from . import exits, output, push
 from .connect import Connections
 from .digestfile import write_digests
@@ -91,10 +91,7 @@ def _join(paths: list[str], args: Namespace, session: Session) -> int:
         PushHistory(state).record(reference, time.time())
         session.end_progress()
         if args.verify:
-            for one in joined:
-                found_back = compare(connections, one.part.image, reference)
-                size = output.size_text(found_back.size)
-                output.say(f"verified {reference}: {size} read back")
+            _verify(joined, reference, connections, args)
     push.report(reference, result, time.monotonic() - started, args)
     if args.digestfile:
         write_digests(args.digestfile, push.digests_of([(reference, result)]))
@@ -109,14 +106,41 @@ def _look(
 ) -> int:
     """What the push would do, archive by archive."""
     for one in joined:
-        output.say(f"{one.path}: {', '.join(map(str, one.part.platforms))}")
+        if not (args.json or args.format):
+            output.result(f"{one.path}: {', '.join(map(str, one.part.platforms))}")
         options = _options(one, reference, connections, args)
-        with connections.target(reference) as target:
+        with connections.target(reference) as target, _named(one.path):
             tags = [str(reference.tag)]
             blobs = one.source.look(target, one.part.image, tags=tags, options=options)
         connections.session.end_progress()
-        push.show_forecast(reference, blobs, args)
+        push.show_forecast(reference, blobs, args, one.path)
     return exits.DONE
+
+
+def _verify(
+    joined: list[Joined],
+    reference: Reference,
+    connections: Connections,
+    args: Namespace,
+) -> None:
+    from ..push.plan import narrowed
+
+    for one in joined:
+        options = _options(one, reference, connections, args)
+        image = narrowed(one.part.image, options.platforms)
+        size = output.size_text(compare(connections, image, reference).size)
+        output.say(f"verified {reference}, {one.path}: {size} read back")
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Say which archive it is that is broken or incomplete."""
+    try:
+        yield
+    except ArchiveError as error:
+        if path in str(error):
+            raise
+        raise ArchiveError(f"{path}: {error}") from error
 
 
 def _options(
@@ -138,7 +162,7 @@ def _pushed(
     results = []
     for one in joined:
         options = _options(one, reference, connections, args)
-        with connections.target(reference) as target:
+        with connections.target(reference) as target, _named(one.path):
             pushed = one.source.push(target, one.part.image, tags=(), options=options)
             results.append((one.part, pushed))
     with connections.target(reference) as target:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Iterator, Sequence
+from typing import Iterator, Mapping, Sequence
 
-from ..archive.model import StoredImage, manifests
+from ..archive.layout import FULL_NAME, REF_NAME
+from ..archive.model import StoredImage
 from ..errors import NotFound, UsageError
 from ..events import Outcome
 from ..oci import INDEX_TYPES, OCI_INDEX, Descriptor, Index, Platform
-from ..platforms import best_match
+from ..platforms import best_match, normalised
 from .manifests import Document
-from .plan import platform_of
+from .plan import images_in, platform_of
 from .transfer import PushResult, PushTarget, store
 
 
@@ -34,33 +35,44 @@ def parts_of(
 ) -> list[Part | None]:
     """What of each of *images* is joined: all, or what is for one of *wanted*.
 
-    None for an image that has nothing for them. Raises UsageError when one does not
-    say what it is for, or two are for the same platform; NotFound when none is for a
+    None for an image that has nothing for them. What an archive names and does not hold
+    counts only where it holds nothing. Raises UsageError when an image does not say
+    what it is for, or two are for the same platform; NotFound when none is for a
     platform that is wanted.
     """
+    have = [_platforms(image) for image in images]
+    kept = _kept([platform for some in have for platform in some], wanted)
     found: list[Part | None] = []
     taken: set[Platform] = set()
-    for image in images:
-        have = _platforms(image)
-        chosen = _chosen(have, wanted) if wanted else have
-        twice = taken.intersection(chosen)
+    for image, platforms in zip(images, have):
+        chosen = [one for one in platforms if normalised(one) in kept]
+        twice = [str(one) for one in chosen if normalised(one) in taken]
         if twice:
             raise UsageError(
-                f"two of the archives are for {', '.join(map(str, twice))}: an index "
-                "names a platform once; push them to different tags"
+                f"two of the archives are for {', '.join(twice)}: an index names a "
+                "platform once; push them to different tags"
             )
-        taken.update(chosen)
-        part = Part(image, tuple(chosen), narrowed=len(chosen) < len(have))
+        taken.update(map(normalised, chosen))
+        part = Part(image, tuple(chosen), narrowed=len(chosen) < len(platforms))
         found.append(part if chosen else None)
-    for platform in wanted:
-        if best_match(platform, list(taken)) is None:
-            raise NotFound(f"none of the archives holds an image for {platform}")
     return found
 
 
-def _chosen(have: Sequence[Platform], wanted: Sequence[Platform]) -> list[Platform]:
-    places = {best_match(platform, have) for platform in wanted}
-    return [platform for place, platform in enumerate(have) if place in places]
+def _kept(have: Sequence[Platform], wanted: Sequence[Platform]) -> set[Platform]:
+    """Those of *have* that are joined, normalised: all, or the best for *wanted*."""
+    if not wanted:
+        return set(map(normalised, have))
+    kept = set()
+    for platform in wanted:
+        place = best_match(platform, have)
+        if place is None:
+            names = sorted(set(map(str, have)))
+            raise NotFound(
+                f"none of the archives holds an image for {platform}, only for "
+                f"{', '.join(names)}"
+            )
+        kept.add(normalised(have[place]))
+    return kept
 
 
 def store_joined(
@@ -99,7 +111,11 @@ def _entries(
     target: PushTarget, stored: Descriptor, platform: Platform
 ) -> Iterator[Descriptor]:
     if stored.media_type not in INDEX_TYPES:
-        yield replace(stored, platform=stored.platform or platform)
+        yield replace(
+            stored,
+            platform=stored.platform or platform,
+            annotations=_without_names(stored.annotations),
+        )
         return
     named = str(stored.digest)
     _, raw = target.client.read_manifest(target.repository, named)
@@ -110,12 +126,21 @@ def _entries(
             yield child
 
 
+def _without_names(annotations: Mapping[str, str] | None) -> dict[str, str] | None:
+    """*annotations* without those by which only the archive called its image."""
+    kept = {
+        key: value
+        for key, value in (annotations or {}).items()
+        if key not in (FULL_NAME, REF_NAME)
+    }
+    return kept or None
+
+
 def _platforms(image: StoredImage) -> list[Platform]:
-    """Where the images of *image* run, without what only speaks of them."""
-    name = (*image.names, "an image without a name")[0]
-    nodes = list(manifests(image.root or image.entry))
-    found = [platform_of(node) for node in nodes if node.image_config is not None]
-    known = [platform for platform in found if platform.os != "unknown"]
-    if not known:
+    """Where the images of *image* run that are complete, else where any does."""
+    nodes = images_in(image.root or image.entry)
+    whole = [node for node in nodes if node.complete]
+    if not nodes:
+        name = (*image.names, "an image without a name")[0]
         raise UsageError(f"{name} does not say which platform it is for")
-    return known
+    return [platform_of(node) for node in whole or nodes]

@@ -9,7 +9,7 @@ name of the member.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, Iterator, Union
 
 from ..archive.model import (
@@ -27,6 +27,8 @@ from ..platforms import best_match
 
 SUBJECT_ANNOTATION = "vnd.docker.reference.digest"
 """How buildkit's attestation manifests name the image they speak of."""
+
+_UNKNOWN = "unknown"
 
 
 class Method(enum.Enum):
@@ -93,7 +95,8 @@ def plan_push(
     """What pushing *image* takes, when *decide* says what becomes of each layer.
 
     Raises NotFound when no manifest is for one of *platforms*; ArchiveError when the
-    archive lacks what is needed: with *strict* anything that it names, else everything.
+    archive lacks what is needed: what is for one of *platforms*, with *strict* anything
+    that it names, else everything.
     """
     notices: list[str] = []
     root = _choose(image, decide)
@@ -112,40 +115,16 @@ def blob_key(blob: StoredBlob) -> str:
     return str(blob.digest or blob.member)
 
 
-def _choose(image: StoredImage, decide: Decide) -> StoredManifest | StoredIndex:
-    """The archive's own manifest where it can stay as it is, else the one we build."""
-    if image.root is None or image.entry is None:
-        root = image.root or image.entry
-        assert root is not None
-        return root
-    rewritten = any(
-        decide(layer) is Method.COMPRESS
-        for manifest in manifests(image.root)
-        for layer in manifest.layers
-    )
-    return image.entry if rewritten else image.root
+def narrowed(image: StoredImage, platforms: tuple[Platform, ...]) -> StoredImage:
+    """*image* with what `plan_push` leaves of it for *platforms*; all, without any."""
+    if not platforms or not isinstance(image.root, StoredIndex):
+        return image
+    return replace(image, root=_narrow(image.root, platforms), entry=None)
 
 
-def _narrow(
-    root: StoredManifest | StoredIndex, platforms: tuple[Platform, ...]
-) -> StoredManifest | StoredIndex:
-    """*root* with the images for *platforms* alone."""
-    nodes = list(manifests(root))
-    have = [platform_of(node) for node in nodes]
-    chosen: dict[int, StoredManifest] = {}
-    for platform in platforms:
-        place = best_match(platform, have)
-        if place is None:
-            names = sorted({str(one) for one in have})
-            raise NotFound(
-                f"the archive holds no image for {platform}, only for "
-                f"{', '.join(names)}"
-            )
-        chosen[place] = nodes[place]
-    wanted = list(chosen.values())
-    if len(wanted) == 1 or isinstance(root, StoredManifest):
-        return wanted[0]
-    return StoredIndex(root.descriptor, b"", tuple(wanted))
+def images_in(root: Node | None) -> list[StoredManifest]:
+    """The manifests below *root*, without those that only speak of others."""
+    return [node for node in manifests(root) if platform_of(node).os != _UNKNOWN]
 
 
 def platform_of(manifest: StoredManifest) -> Platform:
@@ -154,7 +133,59 @@ def platform_of(manifest: StoredManifest) -> Platform:
         return manifest.descriptor.platform
     if manifest.image_config:
         return manifest.image_config.platform
-    return Platform("unknown", "unknown")
+    return Platform(_UNKNOWN, _UNKNOWN)
+
+
+def _choose(image: StoredImage, decide: Decide) -> StoredManifest | StoredIndex:
+    """The archive's own manifest where it can stay as it is, else the one we build.
+
+    An entry of manifest.json is for one platform, so it cannot stand for several.
+    """
+    if image.root is None or image.entry is None:
+        root = image.root or image.entry
+        assert root is not None
+        return root
+    several = sum(node.complete for node in images_in(image.root)) > 1
+    rewritten = any(
+        decide(layer) is Method.COMPRESS
+        for manifest in manifests(image.root)
+        for layer in manifest.layers
+    )
+    return image.entry if rewritten and not several else image.root
+
+
+def _narrow(
+    root: StoredManifest | StoredIndex, platforms: tuple[Platform, ...]
+) -> StoredManifest | StoredIndex:
+    """*root* with the images for *platforms* alone."""
+    nodes = images_in(root)
+    wanted: list[StoredManifest] = []
+    for platform in platforms:
+        node = _image_for(platform, nodes)
+        if node not in wanted:
+            wanted.append(node)
+    if len(wanted) == 1 or isinstance(root, StoredManifest):
+        return wanted[0]
+    return StoredIndex(root.descriptor, b"", tuple(wanted))
+
+
+def _image_for(wanted: Platform, nodes: list[StoredManifest]) -> StoredManifest:
+    """The one of *nodes* to run on *wanted*, of those that are complete."""
+    whole = [node for node in nodes if node.complete]
+    for some in (whole, nodes):
+        place = best_match(wanted, [platform_of(node) for node in some])
+        if place is not None and some[place].complete:
+            return some[place]
+        if place is not None:
+            raise ArchiveError(
+                f"the archive lacks parts of the image for {wanted}: "
+                + _missing(some[place])
+            )
+    names = sorted({str(platform_of(node)) for node in whole or nodes})
+    raise NotFound(
+        f"the archive holds no image for {wanted}, only for "
+        f"{', '.join(names) or 'platforms that it does not name'}"
+    )
 
 
 def _plan_node(node: Node, decide: Decide, notices: list[str]) -> PlannedNode | None:
