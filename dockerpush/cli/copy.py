@@ -121,7 +121,7 @@ def _push(place: places.Local, args: Namespace, session: Session) -> int:
     if args.no_clobber:
         with Connections(target_arguments(args), session) as targets:
             if _is_taken(target, targets):
-                _report_skipped(args.source, target, args)
+                _report_skipped(args.source, str(target), args)
                 return exits.DONE
     parser = ArgumentParser()
     push.configure(parser)
@@ -206,8 +206,11 @@ class _Copying:
         options = copy_options(self._args, settings.jobs if settings else 3)
         done = []
         for origin, result in copy_to_file(origins, into, options, self._session):
-            name = origin.label.partition("@")[0]
             target = self._args.target
+            if result is None:
+                _report_skipped(origin.label, f"{target} {origin.label}", self._args)
+                continue
+            name = origin.label.partition("@")[0]
             done.append(self._copied(origin, target, name, None, result))
         self._session.end_progress()
         for copied in done:
@@ -232,7 +235,7 @@ class _Copying:
         for origin, target in pairs:
             try:
                 if self._args.no_clobber and _is_taken(target, targets):
-                    _report_skipped(origin.label, target, self._args)
+                    _report_skipped(origin.label, str(target), self._args)
                 else:
                     done.append(self._copy(origin, target, targets))
             except Cancelled:
@@ -344,8 +347,8 @@ def summary(result: CopyResult) -> str:
     return f"{blobs or 'no blobs'}; {output.size_text(result.sent)}"
 
 
-def _report_skipped(source: str, target: Reference, args: Namespace) -> None:
+def _report_skipped(source: str, target: str, args: Namespace) -> None:
     if args.json or args.format:
-        output.json_result({"source": source, "target": str(target), "skipped": True})
+        output.json_result({"source": source, "target": target, "skipped": True})
     if not args.quiet:
         output.say(f"left as it is: {target} exists")

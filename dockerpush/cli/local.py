@@ -144,8 +144,8 @@ def _label(image: WholeImage, place: places.Local) -> str:
 
 def copy_to_file(
     origins: Sequence[Origin], into: Into, options: CopyOptions, session: Session
-) -> Iterator[tuple[Origin, CopyResult]]:
-    """Write *origins*, and tell of each what is there then."""
+) -> Iterator[tuple[Origin, CopyResult | None]]:
+    """Write *origins*, and tell of each what is there then; None if it was before."""
     write = _into_archive
     if into.form == places.OCI_DIRECTORY:
         write = _into_directory
@@ -174,7 +174,7 @@ def _into_archive(
     into: Into,
     options: CopyOptions,
     session: Session,
-) -> Iterator[tuple[Origin, CopyResult]]:
+) -> Iterator[tuple[Origin, CopyResult | None]]:
     from ..copy.archive import Wanted, copy_to_archive
     from ..oci import Platform
 
@@ -200,7 +200,7 @@ def _into_directory(
     into: Into,
     options: CopyOptions,
     session: Session,
-) -> Iterator[tuple[Origin, CopyResult]]:
+) -> Iterator[tuple[Origin, CopyResult | None]]:
     from ..copy import DirectoryTarget, copy_image
 
     path = Path(into.place.path)
@@ -208,9 +208,9 @@ def _into_directory(
         target = DirectoryTarget(path, cancellation, session.on_event)
         for origin, names in named:
             wanted = names or origin.tags or (_own_name(origin, path, len(named)),)
-            taken = [name for name in wanted if target.named(name)]
-            if taken and into.no_clobber:
-                raise UsageError(f"{path} has {taken[0]}, which stays as it is")
+            if into.no_clobber and any(map(target.named, wanted)):
+                yield origin, None
+                continue
             result = copy_image(
                 origin.source, target, origin.reference, tags=wanted, options=options
             )
