@@ -61,6 +61,8 @@ class FilledTar:
             stack.callback(self._remove_unless_useful)
             self._file = stack.enter_context(open_for_update(self._part))
             self._have = self._read_note()
+            if not self._have:
+                self._file.truncate(0)  # what is of another image takes no room
             self._check_room()
             for piece in self._layout.pieces:
                 self._write(piece.offset, piece.content)
