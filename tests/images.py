@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import tarfile
@@ -100,22 +101,23 @@ class _Blocks:
         blocks = max(1, size // MIB)
         header = tarfile.TarInfo(f"data{number}")
         header.size = blocks * MIB
-        self._pending = header.tobuf()
-        self._left = blocks
-        self._block = block
-        self._number = number
-        self._end = b"\0" * 1024
-        self.size = len(self._pending) + blocks * MIB + len(self._end)
+        end = b"\0" * 1024
+        stamped = (
+            b"%16d%16d" % (number, left) + block[32:] for left in range(blocks, 0, -1)
+        )
+        self._pieces = itertools.chain([header.tobuf()], stamped, [end])
+        self._piece = io.BytesIO()
+        self.size = tarfile.BLOCKSIZE + blocks * MIB + len(end)
         self.hasher = hashlib.sha256()
 
     def read(self, count: int) -> bytes:
-        while len(self._pending) < count and self._left:
-            stamp = b"%16d%16d" % (self._number, self._left)
-            self._pending += stamp + self._block[len(stamp) :]
-            self._left -= 1
-        if not self._left and self._end:
-            self._pending += self._end
-            self._end = b""
-        data, self._pending = self._pending[:count], self._pending[count:]
+        """The next *count* bytes, fewer at the end."""
+        data = self._piece.read(count)
+        while len(data) < count:
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            self._piece = io.BytesIO(piece)
+            data += self._piece.read(count - len(data))
         self.hasher.update(data)
         return data
