@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import random
 import re
+import socket
 import subprocess
 import tempfile
 import time
@@ -115,6 +117,19 @@ def wait_for_port(child: subprocess.Popen, log: Path) -> int:
             return int(found[1])
         time.sleep(0.02)
     raise RuntimeError(f"docker-registry does not start:\n{log.read_text()}")
+
+
+def free_port() -> int:
+    """For a program that cannot choose a port and tell it.
+
+    It is none of those that are given to whoever asks for any (on Linux from 32768 on),
+    so that no other test gets it before the program does.
+    """
+    source = random.SystemRandom()
+    while True:
+        port = source.randrange(16384, 32768)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def write_htpasswd(path: Path, users: Mapping[str, str]) -> Path:

@@ -108,8 +108,8 @@ class TestFailure:
     def test_a_closed_port(self, run_cli):
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
-            port = sock.getsockname()[1]
-        done = run_cli("check", f"127.0.0.1:{port}/a", "--json", "--retry-times", "0")
+            host = f"127.0.0.1:{sock.getsockname()[1]}"
+            done = run_cli("check", f"{host}/a", "--json", "--retry-times", "0")
         self.check(done, 5, "TLS")
 
     def test_a_certificate_that_nobody_knows(self, tls_registry, run_cli):

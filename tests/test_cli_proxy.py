@@ -13,7 +13,7 @@ from typing import Iterator
 
 import pytest
 from images import docker_archive, tar_of
-from registries import read_back
+from registries import free_port, read_back
 
 from dockerpush.server import Registry, RegistryServer
 
@@ -56,9 +56,7 @@ class TinyProxy:
 @contextlib.contextmanager
 def tinyproxy(directory: Path, more: str = "") -> Iterator[TinyProxy]:
     directory.mkdir()
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     log, config = directory / "log", directory / "config"
     config.write_text(CONFIG.format(port=port, log=log, more=more))
     child = subprocess.Popen(["tinyproxy", "-d", "-c", config])

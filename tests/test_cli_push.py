@@ -288,10 +288,10 @@ class TestExitCodes:
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             port = sock.getsockname()[1]
-        done = run_cli(
-            *("push", archive, "-t", f"127.0.0.1:{port}/a:1", "--retry-times", "1"),
-            *("--retry-delay", "0"),
-        )
+            done = run_cli(
+                *("push", archive, "-t", f"127.0.0.1:{port}/a:1", "--retry-times", "1"),
+                *("--retry-delay", "0"),
+            )
         self.check(done, 5, str(port))
 
     def test_5_for_a_certificate_that_nobody_knows(

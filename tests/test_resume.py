@@ -15,7 +15,7 @@ import pytest
 from conftest import Command
 from faults import Fault, FaultProxy, Schedule
 from images import MIB, docker_archive, tar_of
-from registries import read_back
+from registries import free_port, read_back
 
 from dockerpush.server import Registry, RegistryServer
 
@@ -252,11 +252,8 @@ http {{
 @contextlib.contextmanager
 def nginx(upstream: str, directory: Path) -> Iterator[str]:
     """nginx as it comes, which takes a whole request before it passes it on."""
-    import socket
-
     directory.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
+    port = free_port()
     config = directory / "nginx.conf"
     config.write_text(NGINX.format(directory=directory, port=port, upstream=upstream))
     child = subprocess.Popen(["nginx", "-c", config], stderr=subprocess.DEVNULL)
