@@ -340,7 +340,7 @@ def test_a_connection_with_half_a_body_on_it_is_not_used_again(transport, cancel
         read_head(sock)
         sock.recv(1000)
         sock.sendall(answer(413, b"too large"))
-        ended.wait(10)
+        ended.wait(1)
 
     with peer(handle) as port:
         try:
