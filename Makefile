@@ -22,8 +22,8 @@ help:  ## this list
 demo: .venv-demo/done  ## push a small image (or ARCHIVE=path) to a registry that is started for it
 	@$(DEMO) tests/demo.py $(ARCHIVE)
 
-test: .venv-test/done-$(EXTRAS)  ## run the tests (ARGS=... goes to pytest)
-	$(TEST) -m pytest $(ARGS)
+test: .venv-test/done-$(EXTRAS)  ## run the tests on all cores (ARGS=...: one pytest, with these arguments)
+	$(TEST) $(if $(ARGS),-m pytest $(ARGS),tests/side_by_side.py)
 
 test-all:  ## run the tests with every Python there is from 3.9 on, the oldest also with urllib3 1.26.5
 	tests/all_pythons $(ARGS)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import threading
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Mapping
 
 import pytest
 from conftest import USERS
 from images import docker_archive, tar_of
+
+from dockerpush.server import Registry, RegistryServer
 
 PASSWORD = USERS["alice"]
 AUTH = base64.b64encode(f"alice:{PASSWORD}".encode()).decode()
@@ -116,6 +119,118 @@ class TestBearer:
         for line in asked:
             query = urllib.parse.urlsplit(line.split()[0]).query
             assert urllib.parse.parse_qs(query)["scope"] == ["repository:a:pull"]
+
+
+class Gate(BaseHTTPRequestHandler):
+    """Lets who has a token that allows it pass to the embedded registry behind."""
+
+    protocol_version = "HTTP/1.1"
+    server: GateServer
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+        if self.path.startswith("/token"):
+            scopes = query.get("scope", [])
+            self.server.scopes += scopes
+            token = base64.urlsafe_b64encode(" ".join(scopes).encode()).decode()
+            self.answer(200, json.dumps({"token": token}).encode())
+        elif self.allowed(self.headers.get("Authorization", "")):
+            self.pass_on(body)
+        else:
+            realm = f'Bearer realm="http://{self.server.host}/token",service="tests"'
+            self.answer(401, b"", {"WWW-Authenticate": realm})
+
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
+
+    def allowed(self, authorization: str) -> bool:
+        scheme, _, token = authorization.partition(" ")
+        if scheme != "Bearer":
+            return False
+        repository = self.path.split("/")[2]
+        wanted = "pull" if self.command in ("GET", "HEAD") else "push"
+        for scope in base64.urlsafe_b64decode(token).decode().split():
+            _, name, actions = scope.split(":")
+            if name == repository and wanted in actions.split(","):
+                return True
+        return self.path == "/v2/"
+
+    def pass_on(self, body: bytes) -> None:
+        behind = http.client.HTTPConnection(self.server.behind)
+        headers = {
+            name: value
+            for name, value in self.headers.items()
+            if name.lower() not in ("authorization", "connection")
+        }
+        headers["Host"] = self.server.host
+        behind.request(self.command, self.path, body or None, headers)
+        found = behind.getresponse()
+        self.answer(found.status, found.read(), dict(found.headers))
+        behind.close()
+
+    def answer(
+        self, status: int, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            if name.lower() not in ("connection", "date", "server"):
+                self.send_header(name, value)
+        if "Content-Length" not in (headers or {}):
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+class GateServer(ThreadingHTTPServer):
+    """*scopes* is what tokens were asked for."""
+
+    def __init__(self, behind: str) -> None:
+        super().__init__(("127.0.0.1", 0), Gate)
+        self.behind = behind
+        self.host = f"127.0.0.1:{self.server_port}"
+        self.scopes: list[str] = []
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[GateServer]:
+    with (
+        RegistryServer(Registry(tmp_path / "registry")) as registry,
+        GateServer(registry.host) as server,
+    ):
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["same", "other"])
+@pytest.mark.parametrize("command", ["push", "copy", "sync"])
+def test_a_source_is_only_read_and_a_target_is_written(
+    command, second, gate, run_cli, tmp_path
+):
+    """In one registry as between two: each repository has tokens of its own."""
+    archive = docker_archive(tmp_path / "a.tar", [tar_of({"f": b"f"})])
+    source = f"{gate.host}/source:1"
+    assert run_cli("push", archive, "-t", source).returncode == 0
+    gate.scopes.clear()
+    host = f"localhost:{gate.server_port}" if second else gate.host
+    target = f"{host}/target:1"
+    if command == "push":
+        done = run_cli("push", source, "-t", target)
+    elif command == "copy":
+        done = run_cli("copy", source, target)
+    else:
+        (tmp_path / "list").write_text(f"{source} {target}\n")
+        done = run_cli("sync", tmp_path / "list")
+    assert done.returncode == 0, done.stderr
+    assert run_cli("digest", target).returncode == 0
+    asked = set(gate.scopes)
+    assert {"repository:source:pull", "repository:target:pull,push"} <= asked
+    assert not any("source" in scope and "push" in scope for scope in asked)
 
 
 @pytest.fixture

@@ -170,6 +170,38 @@ def test_an_image_whose_index_names_an_absent_child_fails_alone(
     assert present(docker_registry.host, names) == {"app0", "app1"}
 
 
+def test_across_an_air_gap_it_may_be_killed_on_either_side(
+    source, docker_registry, run_cli, tmp_path
+):
+    disk, host = f"oci:{tmp_path}/disk", docker_registry.host
+    with Gate(source) as one:
+        sync = command(tmp_path / "list", one.host, disk, *NAMES)[:3]
+        for nth in (4, 9):
+            stop = one.stop("GET", "blob", nth)
+            kill_at(stop.reached, run_cli, *sync, "--src-plain-http")
+            stop.drop()
+            one.settle()
+        done = run_cli(*sync, "--src-plain-http", "--json")
+        assert done.returncode == 0, done.stderr
+        blobs = {key for name in NAMES for key in blobs_below(source, name, "1")}
+        asked = Counter(one.target for one in one.exchanges("GET", "blob"))
+        assert len(asked) == len(blobs)
+        assert sum(asked.values()) <= len(blobs) + 2 * 3  # as many at a time
+    with Gate(host) as two:
+        sync = ["sync", tmp_path / "list", "--from", disk, two.host, "--plain-http"]
+        stop = two.stop("PUT", "manifest", 5)
+        kill_at(stop.reached, run_cli, *sync)
+        stop.drop()
+        two.settle()
+        before = present(host, NAMES)
+        done = run_cli(*sync, "--json")
+        assert done.returncode == 0, done.stderr
+        check_report(done, before)
+        check_sent(two, source)
+    for name in NAMES:
+        assert_whole(host, name, read(source, name, "1"))
+
+
 class TestMovingTags:
     def test_the_digest_of_the_plan_is_copied(
         self, source, docker_registry, run_cli, tmp_path

@@ -67,10 +67,12 @@ def open_pushed(args: Namespace, connections: Connections) -> Iterator[Source]:
             yield source
         return
     with contextlib.ExitStack() as stack:
-        if not _is_at_target(reference, args):
+        if _is_at_target(reference, args):
+            alone = connections.reading()
+        else:
             alone = Connections(_for_source(args), connections.session, writes=False)
-            connections = stack.enter_context(alone)
-        yield stack.enter_context(_open_cached(reference, args, connections))
+        reading = stack.enter_context(alone)
+        yield stack.enter_context(_open_cached(reference, args, reading))
 
 
 def image_name(text: str) -> Reference | None:

@@ -121,6 +121,10 @@ class Connections:
             given = given_credentials(args, os.environ)
         self._given = given
 
+    def reading(self) -> Connections:
+        """The same with the same credentials, but tokens that only allow reading."""
+        return Connections(self._args, self.session, self._given, writes=False)
+
     def __enter__(self) -> Connections:
         return self
 

@@ -297,7 +297,7 @@ class _Copying:
         if not self._args.quiet:
             output.say(
                 f"copied {copied.source} to {copied.target}: "
-                f"{summary(copied.result)} in {copied.seconds:.1f} s"
+                f"{_summary(copied.result)} in {copied.seconds:.1f} s"
             )
 
     def _write_digests(self, done: Sequence[Copied]) -> None:
@@ -339,11 +339,14 @@ def _is_taken(target: Reference, targets: Connections) -> bool:
     return client.manifest_descriptor(target.repository, named) is not None
 
 
-def summary(result: CopyResult) -> str:
-    """What was done, for people."""
+def _summary(result: CopyResult) -> str:
+    """What was done, for people; what is sent to a file is copied there."""
     if not result.manifests:
-        return "it was there already, nothing sent"
-    blobs = ", ".join(f"{number} {done.value}" for done, number in result.blobs.items())
+        return "it was there already, nothing copied"
+    blobs = ", ".join(
+        f"{number} {'copied' if done.value == 'uploaded' else done.value}"
+        for done, number in result.blobs.items()
+    )
     return f"{blobs or 'no blobs'}; {output.size_text(result.sent)}"
 
 
