@@ -562,7 +562,11 @@ class TestKills:
     def test_a_copy_goes_on_with_what_it_has(
         self, out, rate, large, host, run_cli, tmp_path
     ):
-        """Killed late, then at once, and then let go on: each byte comes about once."""
+        """Killed late, then at once, and then let go on: each byte comes about once.
+
+        A file notes once a second how far it has come, which is what a kill can cost.
+        """
+        gone = subprocess.DEVNULL
         slow = Fault(Effect.THROTTLE, *BLOB, times=ALWAYS, rate=rate)
         with FaultProxy(host, [slow]) as proxy:
             line = words("copy", f"{proxy.host}/large:1", f"{tmp_path}/{out}")
@@ -572,7 +576,7 @@ class TestKills:
                     child.kill()
             done = run_cli(*line)
             assert done.returncode == 0, done.stderr
-            assert received(proxy) < 1.3 * 3 * MIB
+            assert received(proxy) < 1.6 * 3 * MIB
         assert left(tmp_path) == []
 
 
