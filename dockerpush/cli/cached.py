@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, Sequence
+from typing import TYPE_CHECKING, Iterator
 
 from ..errors import InvalidReference
 from . import output
@@ -15,42 +14,9 @@ from .connect import Connections
 from .sources import STDIN, PlainSource, Source, open_source
 
 if TYPE_CHECKING:
-    from ..archive import StoredImage
-    from ..push import BlobForecast, PushOptions, PushResult, PushTarget
     from ..reference import Reference
 
 _FILE = re.compile(r"[./~].*|.*\.(tar|oci|zip|t?[gx]z|zst|bz2|tbz2?)", re.DOTALL)
-
-
-class CachedSource(PlainSource):
-    """An image of the cache, which is pushed byte for byte."""
-
-    def push(
-        self,
-        target: PushTarget,
-        image: StoredImage,
-        *,
-        tags: Sequence[str],
-        options: PushOptions,
-    ) -> PushResult:
-        """Push it as it is."""
-        return super().push(target, image, tags=tags, options=_unchanged(options))
-
-    def look(
-        self,
-        target: PushTarget,
-        image: StoredImage,
-        *,
-        tags: Sequence[str],
-        options: PushOptions,
-    ) -> list[BlobForecast]:
-        """What `push` would do."""
-        return super().look(target, image, tags=tags, options=_unchanged(options))
-
-
-def _unchanged(options: PushOptions) -> PushOptions:
-    """The platforms were chosen before."""
-    return replace(options, compress="none", platforms=())
 
 
 @contextlib.contextmanager
@@ -114,7 +80,8 @@ def _open_cached(
             if not args.quiet:
                 size = output.size_text(image.received)
                 output.say(f"pulled {reference}: {size} received")
-        yield CachedSource(CachedArchive(cache, image.chosen, str(reference)))
+        archive = CachedArchive(cache, image.chosen, str(reference))
+        yield PlainSource(archive, as_it_is=True)
 
 
 def _is_at_target(reference: Reference, args: Namespace) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Iterator, Sequence, Union
 
@@ -19,10 +20,17 @@ STDIN = "-"
 
 
 class PlainSource:
-    """A plain tar or a directory, or an image of the cache."""
+    """A plain tar or a directory, or an image of the cache.
 
-    def __init__(self, archive: Archive | CachedArchive) -> None:
+    An image of the cache goes *as_it_is*: byte for byte, and what of it was wanted was
+    chosen when it was pulled.
+    """
+
+    def __init__(
+        self, archive: Archive | CachedArchive, *, as_it_is: bool = False
+    ) -> None:
         self._archive = archive
+        self._as_it_is = as_it_is
 
     @property
     def images(self) -> Sequence[StoredImage]:
@@ -40,7 +48,8 @@ class PlainSource:
         """Push one of `images`."""
         from ..push import push_image
 
-        return push_image(target, self._archive, image, tags=tags, options=options)
+        how = self._usable(options)
+        return push_image(target, self._archive, image, tags=tags, options=how)
 
     def look(
         self,
@@ -53,7 +62,13 @@ class PlainSource:
         """What `push` would do."""
         from ..push import look
 
-        return look(target, self._archive, image, tags=tags, options=options)
+        how = self._usable(options)
+        return look(target, self._archive, image, tags=tags, options=how)
+
+    def _usable(self, options: PushOptions) -> PushOptions:
+        if not self._as_it_is:
+            return options
+        return replace(options, compress="none", platforms=())
 
 
 class ForwardSource:
