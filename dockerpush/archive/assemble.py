@@ -63,6 +63,21 @@ def assemble(
     return images
 
 
+def referrers(
+    members: Mapping[str, Member],
+    documents: Mapping[str, bytes],
+    heads: Mapping[str, bytes],
+) -> tuple[StoredImage, ...]:
+    """What is no image of an archive but about one, as a signature is.
+
+    Arguments and errors are those of `assemble`.
+    """
+    contents = Contents(members, documents, heads)
+    index = contents.find(INDEX_JSON)
+    layout = read_layout(contents, index) if index else Layout()
+    return tuple(_checked_image(root, layout) for root in _about_others(layout))
+
+
 def _joined(entries: Iterable[Entry], layout: Layout) -> Iterator[StoredImage]:
     """The images of manifest.json, each with what index.json has of it.
 
@@ -130,18 +145,26 @@ def _remaining(entries: Iterable[Entry], layout: Layout) -> Iterator[StoredImage
     What is about another manifest of the archive, as a signature is, is no image.
     """
     known = {entry.manifest.config_descriptor.digest for entry in entries}
-    present = {digest for root in layout.roots for digest in _digests(root.node)}
+    about = {_digest(root.node) for root in _about_others(layout)}
     for root in layout.roots:
         found = list(manifests(root.node))
         if any(item.config_descriptor.digest in known for item in found):
             continue
         if known and not any(item.image_config for item in found):
             continue
-        if found and all(
-            layout.subjects.get(_digest(item)) in present for item in found
-        ):
-            continue
-        yield _checked_image(root, layout)
+        if _digest(root.node) not in about:
+            yield _checked_image(root, layout)
+
+
+def _about_others(layout: Layout) -> list[Root]:
+    """Those whose manifests all have a subject that *layout* holds."""
+    present = {digest for root in layout.roots for digest in _digests(root.node)}
+    found = []
+    for root in layout.roots:
+        digests = [_digest(item) for item in manifests(root.node)]
+        if digests and all(layout.subjects.get(one) in present for one in digests):
+            found.append(root)
+    return found
 
 
 def _checked_image(root: Root, layout: Layout) -> StoredImage:

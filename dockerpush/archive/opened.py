@@ -11,7 +11,7 @@ from typing import Iterator, Mapping, Union
 
 from ..errors import ArchiveError, InvalidDigest, InvalidJSON, NotFound
 from ..oci import JSON_LIMIT
-from .assemble import assemble
+from .assemble import assemble, referrers
 from .directory import DirectorySource
 from .model import StoredImage
 from .names import quoted
@@ -58,6 +58,18 @@ class Archive:
                 f"{self.path}: there is no byte {offset} of {quoted(member)}"
             )
         return self._source.open_member(found, offset)
+
+    def referrers(self) -> tuple[StoredImage, ...]:
+        """What is no image but about one that is there, as a signature is.
+
+        Raises as `open_archive` does.
+        """
+        with _errors_about(self.path):
+            return referrers(
+                self._source.members,
+                _Beginnings(self._source, JSON_LIMIT),
+                _Beginnings(self._source, HEAD_SIZE),
+            )
 
     def close(self) -> None:
         """Give the file back; open readers of a tar end with it."""

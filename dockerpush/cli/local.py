@@ -71,7 +71,8 @@ def archive_origins(
     everything = chosen
     if args.referrers:
         everything = [
-            whole_image(archive, one, session.cancellation) for one in archive.images
+            whole_image(archive, one, session.cancellation)
+            for one in (*archive.images, *archive.referrers())
         ]
     source = ArchiveSource(everything, str(archive.path))
     return [
@@ -179,6 +180,10 @@ def _into_archive(
     from ..oci import Platform
 
     docker = into.form == places.DOCKER_ARCHIVE
+    if docker and options.referrers:
+        raise UsageError(
+            "a docker-archive has no place for --referrers: make it an oci-archive"
+        )
     output: Path | BinaryIO = Path(into.place.path)
     if into.place.path == places.STDOUT:
         output = sys.stdout.buffer

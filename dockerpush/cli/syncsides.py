@@ -98,6 +98,8 @@ class DirectorySource:
                 found = type(error)(f"{path}: {error}")
             self.images.update((name, found) for name in _parsed(image.names))
             self.nameless += image.tags
+        for image in archive.referrers():
+            sound.append(whole_image(archive, image, session.cancellation))
         self._source = ArchiveSource(sound, str(path))
         self.registries: Mapping[str, Registry] = _ByRegistry(str(path), self.images)
 
