@@ -1,0 +1,48 @@
+"""The command in the process of the tests, where another one proves nothing more."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import signal
+import sys
+from typing import Iterator, Mapping, Sequence
+from unittest import mock
+
+from conftest import Finished
+
+from dockerpush.cli.main import main
+
+
+def run_here(words: Sequence[object], environment: Mapping[str, str]) -> Finished:
+    """``dockerpush`` with *words*: it must end by itself, in whatever way."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, environment, clear=True),
+        _as_it_was(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as ended:
+            code = int(str(ended.code))
+    return Finished(code, out.getvalue(), err.getvalue(), 0)
+
+
+@contextlib.contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Give back what belongs to a whole process."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.getsignal(number) for number in numbers]
+    hook, logger = sys.excepthook, logging.getLogger("dockerpush")
+    logged = (logger.propagate, logger.level, list(logger.handlers))
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, handlers):
+            signal.signal(number, handler)
+        sys.excepthook = hook
+        logger.propagate, logger.level, logger.handlers = logged
