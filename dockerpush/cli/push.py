@@ -41,7 +41,7 @@ def configure(parser: ArgumentParser) -> None:
         "more",
         metavar="SOURCE",
         nargs="*",
-        help="more archives: with -t they are joined, each for a platform of its own",
+        help="more archives: with -t they are joined, each for platforms of its own",
     )
     parser.set_defaults(**{OPERANDS: "more"})
     _add_selection(parser)
