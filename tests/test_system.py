@@ -145,6 +145,64 @@ def test_a_file_system_without_locks_is_an_os_error_and_not_a_wait(tmp_path):
     assert caught.value.errno == errno.EBADF
 
 
+class TestClaimed:
+    def test_one_has_it_at_a_time_and_the_file_is_gone_afterwards(self, tmp_path):
+        path = tmp_path / "lock"
+        with system.claimed(path) as first, system.claimed(path) as second:
+            assert (first, second) == (True, False)
+            assert path.exists()
+        assert not path.exists()
+
+    def test_who_does_not_get_it_leaves_the_file_to_its_owner(self, tmp_path):
+        path = tmp_path / "lock"
+        with system.claimed(path) as first:
+            with system.claimed(path, timeout=0.05) as second:
+                assert not second
+            assert first
+            assert path.exists()
+            with system.claimed(path) as third:
+                assert not third
+
+    def test_the_file_is_gone_after_a_failure_too(self, tmp_path):
+        with pytest.raises(ZeroDivisionError), system.claimed(tmp_path / "lock"):
+            raise ZeroDivisionError
+        assert not (tmp_path / "lock").exists()
+
+    def test_what_somebody_dead_has_left_is_free(self, tmp_path):
+        (tmp_path / "lock").touch()
+        with system.claimed(tmp_path / "lock") as held:
+            assert held
+
+    def test_a_file_that_was_removed_by_its_owner_is_nobodys(self, tmp_path):
+        """Who waited for it must not hold what no other can find."""
+        path = tmp_path / "lock"
+        inside, most = [], []
+
+        def work():
+            for _ in range(60):
+                with system.claimed(path, timeout=20) as held:
+                    assert held
+                    inside.append(1)
+                    most.append(len(inside))
+                    inside.pop()
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(most) == 240
+        assert max(most) == 1
+        assert not path.exists()
+
+    def test_it_is_an_os_error_where_it_cannot_be_made(self, tmp_path):
+        with (
+            pytest.raises(FileNotFoundError),
+            system.claimed(tmp_path / "missing" / "lock"),
+        ):
+            raise AssertionError("there is no such directory")
+
+
 def test_the_home_is_what_the_environment_says():
     assert system.home_directory({"HOME": "/somewhere"}) == Path("/somewhere")
 
