@@ -199,7 +199,8 @@ def _docker_json(images: Sequence[BundledImage]) -> bytes:
                 "Layers": [path_of(digest) for digest in image.layers],
             },
         )
-        record["RepoTags"] += [n for n in image.names if n not in record["RepoTags"]]
+        names = record["RepoTags"]
+        names += [n for n in image.names if n not in names and "@" not in n]
     return dump_json(list(records.values()))
 
 

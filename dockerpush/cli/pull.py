@@ -76,14 +76,11 @@ def run(args: Namespace, session: Session) -> int:
     chosen_platforms(args.platform)
     if args.digestfile:
         check_writable(args.digestfile)
-    with ExitStack() as stack:
-        connections = stack.enter_context(Connections(args, session, writes=False))
-        needed = form is None
-        cache = stack.enter_context(usable_cache(connections, needed=needed))
-        pins = stack.enter_context(cache.pins())
-        images = _pull_all(references, connections, cache, pins, args)
-        if form is not None:
-            _write(images, cache, form, args, session)
+    with Connections(args, session, writes=False) as connections:
+        if form is None:
+            images = _into_cache(references, connections, args)
+        else:
+            images = _into_file(references, form, connections, args)
     if args.digestfile:
         digests = ((str(one.chosen.digest), str(one.reference)) for one in images)
         write_digests(args.digestfile, digests)
@@ -102,6 +99,8 @@ def _form(args: Namespace) -> str | None:
         if form:
             raise UsageError(f"--format {form} needs -o FILE")
         return None
+    if args.no_clobber and args.output != places.STDOUT and Path(args.output).exists():
+        raise UsageError(f"{args.output} exists, and stays as it is")
     return places.output_form(
         places.Local(args.output, form),
         several=names_several(args.platform),
@@ -129,26 +128,29 @@ def usable_cache(connections: Connections, *, needed: bool) -> Iterator[Cache]:
     yield cache
 
 
-def _pull_all(
-    references: Sequence[Reference],
-    connections: Connections,
-    cache: Cache,
-    pins: Pins,
-    args: Namespace,
+def _into_cache(
+    references: Sequence[Reference], connections: Connections, args: Namespace
 ) -> list[PulledImage]:
-    """All of them, or with an output the first failure."""
+    """Pull all of them, whatever becomes of one. Raises SomeFailed."""
     images, failed = [], []
-    for reference in references:
-        try:
-            images.append(_pull_one(reference, connections, cache, pins, args))
-        except Cancelled:
-            raise
-        except PusherError as error:
-            if len(references) == 1 or args.output is not None:
+    with (
+        usable_cache(connections, needed=True) as cache,
+        cache.pins() as pins,
+    ):
+        pulling = _Pulling(connections, cache, pins, args)
+        for reference in references:
+            try:
+                image, seconds = pulling.pull(reference)
+                _report(image, seconds, args)
+                images.append(image)
+            except Cancelled:
                 raise
-            connections.session.end_progress()
-            output.say(f"failed: {reference}: {error}")
-            failed.append(str(reference))
+            except PusherError as error:
+                if len(references) == 1:
+                    raise
+                connections.session.end_progress()
+                output.say(f"failed: {reference}: {error}")
+                failed.append(str(reference))
     if failed:
         raise SomeFailed(
             f"{len(failed)} of {len(references)} pulls failed: {', '.join(failed[:5])}"
@@ -156,27 +158,107 @@ def _pull_all(
     return images
 
 
-def _pull_one(
-    reference: Reference,
+def _into_file(
+    references: Sequence[Reference],
+    form: str,
     connections: Connections,
-    cache: Cache,
-    pins: Pins,
     args: Namespace,
-) -> PulledImage:
-    from ..oci import Platform
-    from ..pull import pull_image
+) -> list[PulledImage]:
+    """Pull all of them through the cache, and without it where it cannot be used."""
+    from ..events import Notice
+
+    session = connections.session
+    with ExitStack() as stack:
+        try:
+            cache = stack.enter_context(usable_cache(connections, needed=True))
+            pins = stack.enter_context(cache.pins())
+            pulling = _Pulling(connections, cache, pins, args, form)
+            done = [pulling.pull(reference) for reference in references]
+        except StateError as error:
+            session.on_event(Notice(f"{error}; going on without the cache"))
+            done = _without_cache(references, form, connections, args)
+        else:
+            _write([image for image, _ in done], cache, form, args, session)
+    session.end_progress()
+    for image, seconds in done:
+        _report(image, seconds, args)
+    if not args.quiet:
+        output.say(f"wrote {args.output} ({form})")
+    return [image for image, _ in done]
+
+
+def _without_cache(
+    references: Sequence[Reference],
+    form: str,
+    connections: Connections,
+    args: Namespace,
+) -> list[tuple[PulledImage, float]]:
+    """Straight into the output, as ``copy`` does it."""
+    from ..copy import CopyOptions, RegistrySource
+    from ..pull import PulledImage
+    from .local import Into, Origin, copy_to_file
 
     started = time.monotonic()
-    docker = _form(args) == places.DOCKER_ARCHIVE
-    image = pull_image(
-        source_of(reference, connections, cache, pins),
-        reference,
-        platforms=chosen_platforms(args.platform),
-        default=Platform("linux", "amd64") if docker else None,
+    origins = []
+    for one in references:
+        source = RegistrySource(connections.client(one.registry), one.repository)
+        named = str(one.digest or one.tag)
+        origins.append(Origin(source, named, str(one), (str(one),)))
+    into = Into(places.Local(args.output, form), form, args.no_clobber)
+    options = CopyOptions(
+        chosen_platforms(args.platform), jobs=connections.settings().jobs
     )
-    connections.session.end_progress()
-    _report(image, time.monotonic() - started, args)
-    return image
+    results = copy_to_file(origins, into, options, connections.session)
+    seconds = time.monotonic() - started
+    return [
+        (
+            PulledImage(
+                reference,
+                result.descriptor,
+                result.descriptor,
+                sum(result.blobs.values()),
+                result.sent,
+            ),
+            seconds,
+        )
+        for reference, (_, result) in zip(references, results)
+        if result is not None
+    ]
+
+
+class _Pulling:
+    """Pulls images into one cache, for an output of one form if there is one."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        cache: Cache,
+        pins: Pins,
+        args: Namespace,
+        form: str | None = None,
+    ) -> None:
+        from ..oci import Platform
+
+        self._connections = connections
+        self._cache = cache
+        self._pins = pins
+        self._platforms = chosen_platforms(args.platform)
+        docker = form == places.DOCKER_ARCHIVE
+        self._default = Platform("linux", "amd64") if docker else None
+
+    def pull(self, reference: Reference) -> tuple[PulledImage, float]:
+        """The image, and the seconds that it took."""
+        from ..pull import pull_image
+
+        started = time.monotonic()
+        image = pull_image(
+            source_of(reference, self._connections, self._cache, self._pins),
+            reference,
+            platforms=self._platforms,
+            default=self._default,
+        )
+        self._connections.session.end_progress()
+        return image, time.monotonic() - started
 
 
 def source_of(
@@ -245,5 +327,3 @@ def _write(
         cancellation=session.cancellation,
         no_clobber=args.no_clobber,
     )
-    if not args.quiet:
-        output.say(f"wrote {args.output} ({form})")

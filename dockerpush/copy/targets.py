@@ -81,7 +81,9 @@ class RegistryTarget:
     ) -> Outcome:
         """Have the repository hold *blob*."""
         key = str(blob.digest)
-        prepared = PreparedBlob(key, blob, lambda start: SourceReader(open_at(start)))
+        prepared = PreparedBlob(
+            key, blob, lambda start: SourceReader(open_at(start)), from_network=True
+        )
         try:
             return self._target.uploader.upload(prepared, mount_from=mounts)
         except SourceFailed as failed:

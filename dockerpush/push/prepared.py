@@ -38,12 +38,14 @@ class PreparedBlob:
     *key* names it in events. *open_at* opens a reader at an offset in bytes, any number
     of times. *release* gives back what keeps the bytes (a temp file, a budget); whoever
     made the blob calls it once, when the registry has the blob or the run has ended.
+    *from_network* says that wrong bytes may be right when they are read once more.
     """
 
     key: str
     descriptor: Descriptor
     open_at: Callable[[int], BlobReader]
     release: Callable[[], None] = lambda: None
+    from_network: bool = False
 
 
 def unlimited(count: int) -> int:

@@ -8,11 +8,20 @@ blob has one thread.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Sequence
 
 from ..cancellation import Cancellation
-from ..errors import TransientError
-from ..events import BlobFinished, BlobStarted, OnEvent, Outcome, ignore
+from ..errors import ContentMismatch, TransientError
+from ..events import (
+    BlobFinished,
+    BlobStarted,
+    BytesSent,
+    OnEvent,
+    Outcome,
+    Retrying,
+    ignore,
+)
 from ..oci import Descriptor
 from ..rate import RateLimiter
 from ..registry.client import RegistryClient, Upload
@@ -118,8 +127,15 @@ class Uploader:
         target.on_event(BlobStarted(blob.key, descriptor.digest, descriptor.size))
         take = self._take if self._rate is not None else unlimited
         content = CheckedContent(blob, target.cancellation, target.on_event, take=take)
-        with content, UploadSession(target, descriptor, opened) as session:
-            BlobUpload(target, descriptor, content, session).run()
+        try:
+            with content, UploadSession(target, descriptor, opened) as session:
+                BlobUpload(target, descriptor, content, session).run()
+        except ContentMismatch as error:
+            if not blob.from_network:
+                raise
+            target.on_event(BytesSent(blob.key, -content.position))
+            target.on_event(Retrying(f"blob {descriptor.digest.short}", str(error), 0))
+            self._send(replace(blob, from_network=False), None)
 
     def _take(self, count: int) -> int:
         assert self._rate is not None
