@@ -75,7 +75,9 @@ class Sides:
         with self.cancellation.child() as child:
             target = target_at(self.clients[1], "app", child, self.events.append)
             source = source or RegistrySource(self.clients[0], "app")
-            return copy_image(source, RegistryTarget(target), reference, tags=["1"], **options)
+            return copy_image(
+                source, RegistryTarget(target), reference, tags=["1"], **options
+            )
 
 
 @pytest.fixture

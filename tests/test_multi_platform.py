@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from images import small_archive
+from images import small_archive, tar_of
 from multiplatform import (
     finish,
     write_attestation,
+    write_blob,
     write_image,
     write_index,
     write_layout,
+    write_manifest,
 )
 from registries import run
 
@@ -459,3 +461,25 @@ def test_one_bad_archive_of_several_does_not_stop_the_others(host, run_cli, tmp_
     assert done.returncode == 7
     assert "absent.tar" in done.error
     assert run_cli("digest", f"{host}/team/good:1").returncode == 0
+
+
+def test_what_was_left_out_on_purpose_is_not_missed_by_verify(layout, host, run_cli):
+    """A raw layer is compressed, so its image has another digest than attested."""
+    layer = tar_of({"words": b"words " * 50_000})
+    found = write_blob(layout, "application/vnd.oci.image.layer.v1.tar", layer)
+    platform = {"architecture": "amd64", "os": "linux"}
+    rootfs = {"type": "layers", "diff_ids": [found["digest"]]}
+    image = write_manifest(layout, {**platform, "rootfs": rootfs}, [found])
+    image["platform"] = platform
+    about = write_attestation(layout, image)
+    finish(layout, write_index(layout, [image, about]))
+    done = run_cli("push", layout, "-t", f"{host}/app:1", "--verify")
+    assert done.returncode == 0, done.stderr
+    assert "left out" in done.stderr
+    looked = run_cli("push", layout, "-t", f"{host}/app:2", "--dry-run")
+    assert looked.returncode == 0 and "left out" in looked.stderr
+
+
+def test_what_follows_two_dashes_is_an_archive(single, host, run_cli):
+    done = run_cli("push", single[0], "-t", f"{host}/app:1", "--", single[1])
+    assert done.returncode == 0, done.stderr

@@ -78,6 +78,8 @@ def _parsed(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     """
     args, left = parser.parse_known_args(argv)
     operands = getattr(args, OPERANDS, None)
+    if "--" in left:
+        left.remove("--")
     strange = [word for word in left if word.startswith("-") and word != "-"]
     if left and operands and not strange:
         known = getattr(args, operands)

@@ -96,6 +96,8 @@ def look(
     """What `push_image` would do, by asking the registry and sending nothing."""
     push = _push(target, archive, image, tags, options)
     plan, offers = push.plan, push.known.offers(push.plan)
+    for notice in plan.notices:
+        target.on_event(Notice(notice))
     present = find_present(push, offers)
     configs = {
         manifest.stored.config_descriptor.digest: manifest.stored.config_descriptor.size

@@ -9,7 +9,7 @@ is bounded, nothing is written to disk.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterable, Iterator
+from typing import Iterable, Iterator, Mapping
 
 from ..archive.decompress import digests
 from ..archive.model import (
@@ -24,6 +24,7 @@ from ..events import BytesRead
 from ..oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Digest, Index, Manifest
 from ..workers import Workers
 from .known import compression_of_type
+from .plan import SUBJECT_ANNOTATION
 from .transfer import PushTarget
 
 
@@ -47,12 +48,12 @@ def verify_image(
     """
     client, repository = target.client, target.repository
     descriptor, raw = client.read_manifest(repository, reference)
-    remote = list(_remote_manifests(target, descriptor, raw))
+    remote = dict(_remote_manifests(target, descriptor, raw))
     pairs = [
         pair
         for manifest in manifests(image.root or image.entry)
-        if manifest.complete
-        for pair in _pairs(manifest, remote)
+        if manifest.complete and not _lost_its_subject(manifest, remote)
+        for pair in _pairs(manifest, remote.values())
     ]
     blobs = {layer.digest: (layer, stored) for layer, stored in pairs}
     with Workers(target.cancellation, jobs, name="verify") as workers:
@@ -67,14 +68,26 @@ def verify_image(
 
 def _remote_manifests(
     target: PushTarget, descriptor: Descriptor, raw: bytes
-) -> Iterator[Manifest]:
+) -> Iterator[tuple[Digest, Manifest]]:
     if descriptor.media_type not in INDEX_TYPES:
-        yield Manifest.from_bytes(raw, descriptor.media_type)
+        yield descriptor.digest, Manifest.from_bytes(raw, descriptor.media_type)
         return
     for child in Index.from_bytes(raw, descriptor.media_type).manifests:
         if child.media_type in (*MANIFEST_TYPES, *INDEX_TYPES):
             found = target.client.read_manifest(target.repository, str(child.digest))
             yield from _remote_manifests(target, *found)
+
+
+def _lost_its_subject(
+    stored: StoredManifest, remote: Mapping[Digest, Manifest]
+) -> bool:
+    """True for an attestation whose image was stored under another digest.
+
+    A push leaves it out then, and says so.
+    """
+    annotations = (stored.descriptor and stored.descriptor.annotations) or {}
+    subject = annotations.get(SUBJECT_ANNOTATION)
+    return subject is not None and subject not in remote
 
 
 def _pairs(
