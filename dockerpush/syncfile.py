@@ -238,13 +238,28 @@ def checked(
     Raises SyncListError.
     """
     problems = list(problems)
-    if not defaults.into_directory:
+    if defaults.into_directory:
+        problems += _narrowed_apart(found.entries)
+    else:
         problems += _clashes(found.entries)
     if not found.entries and not problems:
         problems.append(Problem(1, "no images in it"))
     if problems:
         raise SyncListError(name, problems)
     return found
+
+
+def _narrowed_apart(entries: Sequence[SyncEntry]) -> Iterator[Problem]:
+    """Sources that are written twice, for other platforms: one would be lost."""
+    first: dict[str, SyncEntry] = {}
+    for entry in entries:
+        other = first.setdefault(f"{entry.source} {entry.tags}", entry)
+        if set(other.platforms) != set(entry.platforms):
+            yield Problem(
+                entry.line,
+                f"{entry.source} is in line {other.line} for other platforms, and a "
+                "directory has one place for it",
+            )
 
 
 def _clashes(entries: Sequence[SyncEntry]) -> Iterator[Problem]:
