@@ -656,6 +656,17 @@ class TestOddPlaces:
             assert words in done.error
         assert sorted(tmp_path.rglob("*")) == before
 
+    def test_a_directory_that_was_begun_is_gone_on_with(
+        self, source, run_cli, tmp_path
+    ):
+        """By a run that was killed before it had a blob, or is at work just now."""
+        (tmp_path / "dir" / ".partial").mkdir(parents=True)
+        (tmp_path / "dir" / ".partial" / f"sha256-{'0' * 64}").write_text("begun")
+        (tmp_path / "dir" / ".lock").touch()
+        line = ("copy", f"{source.host}/small:1", f"oci:{tmp_path / 'dir'}")
+        run_all(run_cli, line)
+        assert roots(tmp_path / "dir") == [source.small]
+
     def test_a_full_standard_output_is_called_so(self, source, run_cli):
         with Path("/dev/full").open("wb") as full:
             line = ("copy", "-q", f"{source.host}/small:1", "-")
