@@ -173,8 +173,24 @@ class TestClaimed:
         with system.claimed(tmp_path / "lock") as held:
             assert held
 
-    def test_a_file_that_was_removed_by_its_owner_is_nobodys(self, tmp_path):
+    def test_a_file_that_was_removed_by_its_owner_is_nobodys(
+        self, tmp_path, monkeypatch
+    ):
         """Who waited for it must not hold what no other can find."""
+        path, asked = tmp_path / "lock", []
+        really = system._lock_within
+
+        def lock(descriptor, timeout):
+            asked.append(descriptor)
+            if len(asked) == 1:  # its owner is done just now
+                path.unlink()
+            return really(descriptor, timeout)
+
+        monkeypatch.setattr(system, "_lock_within", lock)
+        with system.claimed(path) as first, system.claimed(path) as second:
+            assert (first, second) == (True, False)
+
+    def test_many_threads_have_it_one_after_the_other(self, tmp_path):
         path = tmp_path / "lock"
         inside, most = [], []
 
