@@ -19,6 +19,7 @@ from dockerpush.errors import (
     Cancelled,
     ContentMismatch,
     NetworkError,
+    NotFoundInRegistry,
     RegistryError,
     StateError,
 )
@@ -101,7 +102,14 @@ def test_the_name_is_given_in_the_end(path):
     assert path.read_bytes() == whole()
 
 
-@pytest.mark.parametrize("error", [Cancelled("stop"), NetworkError("cut")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        Cancelled("stop"),
+        NetworkError("cut"),
+        RegistryError("GET", "http://r.test/", 503, "later"),
+    ],
+)
 def test_the_next_run_goes_on_after_an_interruption(error, path):
     interrupted(path, error)
     assert names(path.parent) == [".out.tar.part"]
@@ -143,7 +151,7 @@ def test_a_run_that_is_killed_at_once_costs_nothing(path):
     "error",
     [
         ContentMismatch("wrong"),
-        RegistryError("GET", "http://r.test/", 404, "gone"),
+        NotFoundInRegistry("GET", "http://r.test/", 404, "gone"),
         OSError(errno.ENOSPC, "No space left on device"),
         RuntimeError("a bug"),
     ],

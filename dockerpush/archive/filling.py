@@ -18,7 +18,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Iterator
 
-from ..errors import Cancelled, InvalidJSON, NetworkError, StateError
+from ..errors import (
+    Cancelled,
+    InvalidJSON,
+    NetworkError,
+    NotFoundInRegistry,
+    RegistryError,
+    StateError,
+)
 from ..oci import JSON_LIMIT, Descriptor, dump_json, parse_json, require, required
 from ..receive import Place
 from ..system import claimed, open_for_update
@@ -32,9 +39,9 @@ NOTE_EVERY = 1.0
 class FilledTar:
     """The file *path*, which has its name when the ``with`` ends well.
 
-    What is left by an interruption or a lost connection stays for the next run, else
-    nothing does. Raises OSError, FileExistsError with *no_clobber*, StateError when
-    the disk has no room for it.
+    What is left by an interruption, a lost connection or a registry that refuses stays
+    for the next run, else nothing does. Raises OSError, FileExistsError with
+    *no_clobber*, StateError when the disk has no room for it.
     """
 
     def __init__(self, path: Path, layout: TarLayout, *, no_clobber: bool) -> None:
@@ -77,7 +84,7 @@ class FilledTar:
         trace: TracebackType | None,
     ) -> None:
         with self._stack:
-            if isinstance(error, (Cancelled, NetworkError)):
+            if _may_pass(error):
                 with contextlib.suppress(OSError):
                     self._note()
                 return
@@ -146,6 +153,13 @@ class FilledTar:
                 f"{self._final}: it takes {missing >> 20} MiB, and the disk has "
                 f"{free >> 20} MiB free: make room, or write it elsewhere"
             )
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """True for what the same command may not meet again."""
+    if isinstance(error, NotFoundInRegistry):
+        return False
+    return isinstance(error, (Cancelled, NetworkError, RegistryError))
 
 
 def _key_of(layout: TarLayout) -> str:
