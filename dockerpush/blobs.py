@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Iterator
@@ -166,8 +165,9 @@ class BlobDirectory:
                 found.setdefault(child.digest, child)
 
     def _write(self, path: Path, raw: bytes) -> None:
-        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-        with failing(f"{self._what} {self.directory}"):
+        """Who holds the lock is alone with the part, also with one that was left."""
+        part = path.with_name(f".{path.name}.part")
+        with self.guarded(), failing(f"{self._what} {self.directory}"):
             path.parent.mkdir(mode=self._mode, parents=True, exist_ok=True)
             try:
                 part.write_bytes(raw)

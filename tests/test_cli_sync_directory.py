@@ -313,7 +313,8 @@ class TestInterrupted:
         sizes: dict[str, int] = {}
         for name in NAMES:
             sizes.update(blobs_below(source, name, "1"))
-        assert got <= sum(sizes.values()) * 1.3
+        # what was on its way, three at a time, had not reached the disk
+        assert got <= sum(sizes.values()) + 3 * max(sizes.values())
         assert len(index_of(carried)) == 3
         check_named_are_whole(carried)
         assert left(carried) == []

@@ -154,8 +154,13 @@ def add_to_index(path: Path, added: Index) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    with replacing(path) as file:
-        file.write(content)
+    """Who holds the lock is alone with the part, also with one that was left."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -210,7 +210,9 @@ class _Copying:
             if result is None:
                 _report_skipped(origin.label, f"{target} {origin.label}", self._args)
                 continue
-            name = origin.label.partition("@")[0]
+            name = origin.label
+            if self._sources:
+                name = places.reference(origin.label).name
             done.append(self._copied(origin, target, name, None, result))
         self._session.end_progress()
         for copied in done:

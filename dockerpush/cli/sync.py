@@ -192,6 +192,7 @@ class _Run:
         self._entries = entries
         self._session = session
         self._quiet = args.quiet
+        self._into = args.place if places.directory(args.place or "") else None
         from_registries = {entry.source.registry for entry in entries}
         to_registries = {entry.target.registry for entry in entries}
         into = places.directory(args.place or "")
@@ -270,7 +271,8 @@ class _Run:
                 output.say(f"failed: {item.target}: {item.why}")
             elif item.action is Action.COPY and not self._quiet:
                 size = output.size_text(item.sent)
-                output.say(f"copied {item.source} to {item.target}: {size}")
+                target = self._into or item.target
+                output.say(f"copied {item.source} to {target}: {size}")
 
 
 def _apply(hosts: Mapping[str, Mapping[str, object]], connections: Connections) -> None:
