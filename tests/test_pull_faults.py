@@ -10,6 +10,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator
@@ -308,7 +309,10 @@ class TestFullDisk:
         assert (refused, done, verified) == ("exit 1", "exit 0", "exit 0")
         assert json.loads(listed)["images"] == []
         assert sum("/partial/" in path for path in files) == 1
-        assert len(files) == 3  # the manifest and the config are whole
+        assert len(files) in (
+            2,
+            3,
+        )  # the manifest is whole, the config if it came first
         assert 0 < json.loads(pulled)["bytes"] < 2 * MIB
         errors = [line for line in self.errors(disk) if "No space left" in line]
         assert len(errors) == 1
@@ -366,7 +370,7 @@ class Cached:
 
 @pytest.fixture
 def cached(host: str, run_cli: Command, tmp_path: Path) -> Cached:
-    repository = f"cached/{tmp_path.name.lower()}"
+    repository = f"cached/{uuid.uuid4().hex}"
     store(host, repository, [noise_layer(100_000, repository)])
     raw = read(host, repository, "1")
     assert run_cli("pull", f"{host}/{repository}:1").returncode == 0
