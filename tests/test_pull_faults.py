@@ -318,6 +318,24 @@ class TestFullDisk:
         assert len(errors) == 1
         assert "cache prune" in errors[0]
 
+    def test_under_the_cache_a_pull_into_a_file_does_without_it(
+        self, disk, large, tmp_path
+    ):
+        out = tmp_path / "out.tar"
+        printed = disk.run(
+            "2m",
+            f"dockerpush pull {large} -o {out} --json",
+            "dockerpush cache ls --json",
+            DOCKERPUSH_STATE_DIR=str(disk.directory / "state"),
+        )
+        pulled, code, listed, _ = printed
+        assert code == "exit 0", disk.said
+        assert json.loads(listed)["images"] == []
+        assert any("without the cache" in line for line in disk.said)
+        with open_archive(out) as archive:
+            (image,) = archive.images
+            assert image.root.descriptor.digest == json.loads(pulled)["digest"]
+
     @pytest.mark.parametrize("way", WAYS)
     def test_under_the_output_while_the_cache_is_elsewhere(self, way, disk, large):
         outs = [f"{disk.directory}/out.tar", f"{disk.directory}/layout/"]

@@ -208,7 +208,7 @@ def _without_cache(
     options = CopyOptions(
         chosen_platforms(args.platform), jobs=connections.settings().jobs
     )
-    results = copy_to_file(origins, into, options, connections.session)
+    results = list(copy_to_file(origins, into, options, connections.session))
     seconds = time.monotonic() - started
     return [
         (
