@@ -123,10 +123,13 @@ class BlobDirectory:
         with contextlib.ExitStack() as stack:
             while not self._claimed(lock, stack):
                 cancellation.wait(_STEP)
+            found = Partial(path, self.path_of(digest), self._mode)
             try:
-                yield Partial(path, self.path_of(digest), self._mode)
+                yield found
             finally:
                 with contextlib.suppress(OSError, StateError), self.guarded():
+                    if not found.size():
+                        found.discard()
                     lock.unlink()
                     lock.parent.rmdir()  # the last one, if nothing was left
 
