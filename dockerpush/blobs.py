@@ -24,7 +24,7 @@ from .oci import (
     Index,
     Manifest,
 )
-from .system import claimed, open_for_update, try_lock
+from .system import claim, open_for_update, try_lock
 
 GUARD_TIMEOUT = 30.0
 """Seconds to wait for the directory's lock; a prune of many images needs a few."""
@@ -147,11 +147,7 @@ class BlobDirectory:
         """Hold the directory's own lock for a moment."""
         with failing(f"{self._what} {self.directory}"):
             self.directory.mkdir(mode=self._mode, parents=True, exist_ok=True)
-            with claimed(self.directory / LOCK, timeout=GUARD_TIMEOUT) as held:
-                if not held:
-                    raise StateError(
-                        f"{self.directory}: another process holds {LOCK}; try again"
-                    )
+            with claim(self.directory / LOCK, timeout=GUARD_TIMEOUT):
                 yield
 
     def _reach(

@@ -192,6 +192,18 @@ def claimed(path: Path, *, timeout: float = 0.0) -> Iterator[bool]:
             os.close(descriptor)
 
 
+@contextlib.contextmanager
+def claim(path: Path, *, timeout: float) -> Iterator[None]:
+    """As `claimed`, for who cannot do without.
+
+    Raises StateError when another process keeps it for *timeout* seconds, OSError.
+    """
+    with claimed(path, timeout=timeout) as held:
+        if not held:
+            raise StateError(f"{path}: another process holds this lock; try again")
+        yield
+
+
 def _is_file_at(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))

@@ -18,7 +18,6 @@ from ..errors import (
     InvalidDigest,
     InvalidJSON,
     PusherError,
-    StateError,
     UsageError,
 )
 from ..oci import (
@@ -28,7 +27,7 @@ from ..oci import (
     Digest,
     Index,
 )
-from ..system import claimed
+from ..system import claim
 from .bundle import (
     LAYOUT,
     BundledImage,
@@ -144,10 +143,7 @@ def add_to_index(path: Path, added: Index) -> None:
 
     Raises OSError, ArchiveError, StateError when another run holds the index.
     """
-    lock = path / LOCK
-    with claimed(lock, timeout=LOCK_TIMEOUT) as held:
-        if not held:
-            raise StateError(f"{lock}: another process holds this lock; try again")
+    with claim(path / LOCK, timeout=LOCK_TIMEOUT):
         after = merged(read_index(path), added)
         _replace(path / "oci-layout", LAYOUT)
         _replace(path / "index.json", after.to_bytes())

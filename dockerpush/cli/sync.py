@@ -192,10 +192,10 @@ class _Run:
         self._entries = entries
         self._session = session
         self._quiet = args.quiet
-        self._into = args.place if places.directory(args.place or "") else None
         from_registries = {entry.source.registry for entry in entries}
         to_registries = {entry.target.registry for entry in entries}
         into = places.directory(args.place or "")
+        self._into = args.place if into else None
         self._from: RegistrySide | DirectorySource
         self._to: RegistrySide | DirectoryTargets
         if origin is not None:
