@@ -30,6 +30,10 @@ _LABEL = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?")
 _PORT = re.compile(r"[0-9]{1,9}")
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_FILE = re.compile(
+    r"[./~].*|.*\.(tar|oci|zip|json|ya?ml|txt|t?[gx]z|zst|bz2|tbz2?)", re.DOTALL
+)
+_YEARS = range(1990, 2100)  # amazonlinux:2023 is an image, host:5000 is a registry
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,68 @@ class Place:
         if self.registry == DOCKER_HUB and "/" not in path:
             path = _OFFICIAL + path
         return Reference(self.registry, path, tag)
+
+
+def parse_source(text: str) -> Reference:
+    """The image that *text* names, to be read: as `Reference.parse`, but never a guess.
+
+    A name without a registry belongs to Docker Hub, unless it looks like a registry
+    without a repository (``host:5000``) or like a file. Raises InvalidReference, which
+    says what to write instead.
+    """
+    _check_is_image(text)
+    return Reference.parse(text)
+
+
+def parse_target(text: str) -> Reference:
+    """The image that *text* names, to be written: as `parse_source`, but stricter.
+
+    A name of one part is refused: nobody can push to Docker Hub's official images.
+    Raises InvalidReference.
+    """
+    reference = parse_source(text)
+    if "/" not in text:
+        raise InvalidReference(
+            f"{_quoted(text)} names no registry: write REGISTRY/{text}, or "
+            f"{DOCKER_HUB}/USER/{text} for Docker Hub"
+        )
+    return reference
+
+
+def has_registry(text: str) -> bool:
+    """True when *text*, an image reference, begins with a registry."""
+    return _split_registry(text)[1] != text
+
+
+def looks_like_file(text: str) -> bool:
+    """True when *text* has the form of a path or the name of an archive or a list."""
+    return _FILE.fullmatch(text) is not None
+
+
+def _check_is_image(text: str) -> None:
+    """Raises InvalidReference for what is rather a registry or a file."""
+    if has_registry(text) or not text:
+        return
+    if looks_like_file(text):
+        raise InvalidReference(f"{_quoted(text)} looks like a file, not like an image")
+    host, _, tag = text.partition("@")[0].partition(":")
+    if "/" not in text and (_is_host(host) or _is_port(tag)):
+        raise InvalidReference(
+            f"{_quoted(text)} is a registry without a repository: write "
+            f"{text}/REPOSITORY:TAG (for an image of Docker Hub: "
+            f"{DOCKER_HUB}/{_OFFICIAL}{text})"
+        )
+
+
+def _is_host(name: str) -> bool:
+    return "." in name or name == "localhost"
+
+
+def _is_port(tag: str) -> bool:
+    if not _PORT.fullmatch(tag):
+        return False
+    number = int(tag)
+    return number in (80, 443) or (1024 <= number <= 65535 and number not in _YEARS)
 
 
 def split_scheme(text: str) -> tuple[str | None, str]:

@@ -96,6 +96,20 @@ class PushHistory:
 
         return self._state.update(HISTORY_FILE, change)
 
+    def confirm(self, target: Reference, now: float) -> bool:
+        """Note that pushes to the repository of *target* are agreed to, no more.
+
+        *now* is in seconds since 1970. False when it could not be written.
+        """
+
+        def change(record: Record) -> Record:
+            record["version"] = 1
+            confirmed = _section(record, "confirmed")
+            _put_last(confirmed, target.name, now, CONFIRMED_LIMIT)
+            return record
+
+        return self._state.update(HISTORY_FILE, change)
+
     def logins(self) -> tuple[Login, ...]:
         """The logins that still hold, in no particular order."""
         entries = _section(self._state.read(HISTORY_FILE), "logins").items()

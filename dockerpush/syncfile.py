@@ -16,7 +16,7 @@ from typing import Callable, Iterable, Iterator, Mapping, Sequence
 
 from .errors import InvalidReference, UsageError
 from .oci import Platform
-from .reference import Place, Reference
+from .reference import Place, Reference, parse_source, parse_target
 
 DOCKER = "docker://"
 _ARCHIVES = ("oci:", "oci-archive:", "docker-archive:", "dir:", "./", "/")
@@ -158,9 +158,13 @@ class Shard:
         )
 
 
-def parse_reference(text: str) -> Reference:
+def parse_listed_source(text: str) -> Reference:
     """*text*, also with ``docker://`` before it. Raises InvalidReference."""
-    return Reference.parse(text[len(DOCKER) * text.startswith(DOCKER) :])
+    return parse_source(_without_scheme(text))
+
+
+def _without_scheme(text: str) -> str:
+    return text[len(DOCKER) * text.startswith(DOCKER) :]
 
 
 def target_of(source: Reference, text: str | None, defaults: Defaults) -> Reference:
@@ -174,7 +178,7 @@ def target_of(source: Reference, text: str | None, defaults: Defaults) -> Refere
                 f"{text!r:.200}: targets are in registries; a directory is one for "
                 "the whole list: dockerpush sync FILE oci:DIR"
             )
-        target = parse_reference(text)
+        target = parse_target(_without_scheme(text))
     elif defaults.into_directory:
         target = source
     elif defaults.place is None:
@@ -212,7 +216,7 @@ def parse_lines(text: str, name: str, defaults: Defaults) -> SyncList:
 def _line_entry(number: int, words: Sequence[str], defaults: Defaults) -> SyncEntry:
     if len(words) > 2:
         raise InvalidReference(f"wanted SRC [DST], got {len(words)} words")
-    source = tagged(parse_reference(words[0]))
+    source = tagged(parse_listed_source(words[0]))
     target = target_of(source, words[1] if len(words) > 1 else None, defaults)
     return SyncEntry(
         number,

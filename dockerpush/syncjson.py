@@ -33,7 +33,7 @@ from .syncfile import (
     SyncList,
     TagRules,
     checked,
-    parse_reference,
+    parse_listed_source,
     tagged,
     target_of,
 )
@@ -182,7 +182,7 @@ class _Reader:
             self._wrong(path, "wanted texts as its source and target")
             return
         try:
-            source = parse_reference(text)
+            source = parse_listed_source(text)
             if rules is not None and (source.tag or source.digest):
                 raise InvalidReference(f"{text!r:.200}: a tag and rules for tags")
             source = tagged(source) if rules is None else source
@@ -290,10 +290,10 @@ class _Reader:
     ) -> Iterator[SyncEntry]:
         rules = rule if isinstance(rule, TagRules) else None
         try:
-            source = parse_reference(name)
+            source = parse_listed_source(name)
             if isinstance(rule, str):
                 joint = "@" if ":" in rule else ":"
-                source = parse_reference(f"{source.name}{joint}{rule}")
+                source = parse_listed_source(f"{source.name}{joint}{rule}")
             yield self._made(
                 path, source, target_of(source, None, defaults), rules, defaults
             )

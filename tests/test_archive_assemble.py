@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from archives import (
@@ -42,7 +43,7 @@ from dockerpush.archive.model import (
     missing_blobs,
 )
 from dockerpush.errors import ArchiveError, InvalidDigest, InvalidJSON
-from dockerpush.oci import OCI_CONFIG, OCI_LAYER_GZIP
+from dockerpush.oci import OCI_CONFIG, OCI_LAYER_GZIP, Descriptor, Index
 
 A = Image.of("one", "two", tags=("app:1",))
 B = Image.of("one", "three", tags=("reg.example.com/b:2", "b:3"), architecture="arm64")
@@ -239,12 +240,41 @@ def test_a_manifest_with_wrong_sizes_is_not_trusted_beside_manifest_json(
 
 
 def test_an_oci_layout_by_itself(images_in):
-    one, two = images_in(layout(A, B).annotated(ref="v1").files())
+    a, b = layout(A).annotated(ref="v1"), layout(B).annotated(ref="v2")
+    one, two = images_in(Layout({**a.blobs, **b.blobs}, a.entries + b.entries).files())
     assert (one.names, one.tags, one.entry) == ((), ("v1",), None)
     assert one.root.config == A.config
     assert [x.diff_id for x in two.root.layers] == B.diff_ids
     assert one.root.layers[0].descriptor.media_type == OCI_LAYER_GZIP
     assert one.root.complete
+
+
+def test_one_name_for_two_platforms_is_one_image_under_an_index(images_in):
+    """Nothing forbids it (github.com/opencontainers/image-spec issue 581)."""
+    (image,) = images_in(layout(A, B).annotated(ref="v1").files())
+    assert (image.names, image.tags, image.entry) == ((), ("v1",), None)
+    index = Index.from_bytes(image.root.raw)
+    assert image.root.descriptor == Descriptor.of(index.media_type, image.root.raw)
+    assert [str(one.platform) for one in index.manifests] == [
+        "linux/amd64",
+        "linux/arm64",
+    ]
+    assert [one.annotations for one in index.manifests] == [None, None]
+    assert [one.config for one in image.root.manifests] == [A.config, B.config]
+
+
+def test_the_same_in_a_docker_archive(images_in):
+    other = replace(B, tags=("app:1", "b:3"))
+    image, rest = images_in(legacy(A, other))
+    assert (image.names, rest.names) == (("app:1",), ("b:3",))
+    assert [one.config for one in image.root.manifests] == [A.config, B.config]
+    assert rest.entry.config == B.config
+
+
+def test_one_name_for_one_platform_twice_stays_two_images(images_in):
+    other = Image.of("four", tags=("app:1",))
+    one, two = images_in(legacy(A, other))
+    assert (one.names, two.names) == (("app:1",), ("app:1",))
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from .model import (
     missing_blobs,
 )
 from .names import canonical, quoted
+from .platforms import joined_platforms
 
 
 def assemble(
@@ -60,7 +61,7 @@ def assemble(
     images = (*_joined(entries, layout), *_remaining(entries, layout))
     if not images:
         raise ArchiveError(explain_no_image(members))
-    return images
+    return joined_platforms(images)
 
 
 def referrers(

@@ -25,7 +25,7 @@ def select_image(images: Sequence[StoredImage], name: str | None = None) -> Stor
         if len(images) > 1:
             raise UsageError(
                 f"the archive holds {len(images)} images, pick one with --name: "
-                + describe(images)
+                + ", ".join(_apart(images))
             )
         return images[0]
     found = _matching(images, name)
@@ -35,8 +35,8 @@ def select_image(images: Sequence[StoredImage], name: str | None = None) -> Stor
         )
     if len(found) > 1:
         raise UsageError(
-            f"{quoted(name)} means {len(found)} images of the archive, name one in "
-            f"full: {describe(found)}"
+            f"{quoted(name)} means {len(found)} images of the archive, pick one with "
+            f"--name: {', '.join(_apart(found))}"
         )
     return found[0]
 
@@ -46,6 +46,28 @@ def describe(images: Sequence[StoredImage]) -> str:
     names = [name for image in images for name in _labels(image)]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+def _apart(images: Sequence[StoredImage]) -> list[str]:
+    """The names of *images*; beside one that several have stands each one's digest."""
+    labels = [(name, image) for image in images for name in _labels(image)]
+    names = [name for name, _ in labels]
+    found = [
+        name if names.count(name) == 1 else f"{name} ({next(_digests(image))})"
+        for name, image in labels[:_SHOWN]
+    ]
+    rest = len(labels) - len(found)
+    return [*found, f"and {rest} more"] if rest else found
+
+
+def label(image: StoredImage) -> str:
+    """What *image* is called where one name is enough; ``--name`` takes it."""
+    return (*image.names, *image.tags, *map(str, _digests(image)))[0]
+
+
+def identity(image: StoredImage) -> tuple[Digest, ...]:
+    """What tells *image* from others with the same name: its manifest and config."""
+    return tuple(_digests(image))
 
 
 def _labels(image: StoredImage) -> tuple[str, ...]:

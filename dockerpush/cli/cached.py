@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator
 
 from ..errors import InvalidReference
-from . import output
+from . import location, output
 from .connect import Connections
 from .sources import STDIN, PlainSource, Source, open_source
 
 if TYPE_CHECKING:
     from ..reference import Reference
 
-_FILE = re.compile(r"[./~].*|.*\.(tar|oci|zip|t?[gx]z|zst|bz2|tbz2?)", re.DOTALL)
-
 
 @contextlib.contextmanager
-def open_pushed(args: Namespace, connections: Connections) -> Iterator[Source]:
+def open_pushed(
+    operand: str, args: Namespace, connections: Connections
+) -> Iterator[Source]:
     """What ``push`` is to push: an archive, or an image by its reference.
 
     A file or directory of that name always comes first. Raises NotFound, ArchiveError,
     and what `pull_image` raises.
     """
-    reference = None if args.runtime is not None else image_name(args.source)
+    reference = None if args.runtime is not None else image_name(operand)
     if reference is None:
         cancellation = connections.session.cancellation
-        with open_source(args.source, cancellation, runtime=args.runtime) as source:
+        with open_source(operand, cancellation, runtime=args.runtime) as source:
             yield source
         return
     with contextlib.ExitStack() as stack:
@@ -48,15 +47,24 @@ def image_name(text: str) -> Reference | None:
     """
     from ..reference import DOCKER_HUB, Reference
 
-    if text == STDIN or _FILE.fullmatch(text) or Path(text).exists():
+    name = location.without_scheme(text)
+    if name == text and is_file(text):
         return None
     try:
-        reference = Reference.parse(text)
+        Reference.parse(name)
     except InvalidReference:
         return None
+    reference = location.source(text)
     if reference.tag or reference.digest:
         return reference
     return None if reference.registry == DOCKER_HUB else reference.with_tag("latest")
+
+
+def is_file(text: str) -> bool:
+    """True when *text* names a file or directory, or has the form of a file's name."""
+    from ..reference import looks_like_file
+
+    return text == STDIN or looks_like_file(text) or Path(text).exists()
 
 
 @contextlib.contextmanager
@@ -85,12 +93,13 @@ def _open_cached(
 
 
 def _is_at_target(reference: Reference, args: Namespace) -> bool:
-    """True when one registry is both source and target."""
-    from ..reference import Place, Reference, split_scheme
+    """True when the source's registry is one that is pushed to."""
+    from ..reference import Place
+    from .target import parse_named
 
-    if args.target is not None:
-        target = Reference.parse(split_scheme(args.target)[1])
-        return target.registry == reference.registry
+    if args.targets:
+        targets = [parse_named(text)[0] for text in args.targets]
+        return any(target.registry == reference.registry for target in targets)
     return bool(args.registry) and (
         Place.parse(args.registry).registry == reference.registry
     )

@@ -1,4 +1,4 @@
-"""``check REGISTRY/REPOSITORY``: try, step by step, what a push would need.
+"""``check REGISTRY[/REPOSITORY]``: try, step by step, what a push would need.
 
 It leaves nothing behind: the one upload session that it opens is cancelled.
 """
@@ -10,11 +10,11 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable
 
-from ..errors import Cancelled, PusherError, UsageError
+from ..errors import Cancelled, PusherError
 from . import exits, output
 from .connect import Connections, add_connection_options
 from .secrets import add_credential_options
-from .target import named
+from .target import named, registry_of
 
 if TYPE_CHECKING:
     from ..reference import Reference
@@ -32,7 +32,9 @@ OK, FAILED, SKIPPED = "ok", "failed", "not tried"
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments of ``check``."""
     parser.add_argument(
-        "target", metavar="REGISTRY/REPOSITORY", help="where a push would go"
+        "target",
+        metavar="REGISTRY[/REPOSITORY]",
+        help="where a push would go; a registry alone is asked no more than who we are",
     )
     parser.add_argument("--json", action="store_true", help="as one JSON object")
     add_credential_options(parser)
@@ -41,18 +43,13 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Take every step; the exit code is that of the first failure."""
-    if "/" not in args.target.rpartition("://")[2]:
-        raise UsageError(
-            f"{args.target!r} names no repository: wanted REGISTRY/REPOSITORY, as in "
-            "docker.io/library/nginx"
-        )
-    reference = named(args.target, args)
     with Connections(args, session) as connections:
+        check = _Check(args.target, connections)
         report = Report()
-        _take_steps(report, _Check(reference, connections))
+        _take_steps(report, check)
     session.end_progress()
     if args.json:
-        output.json_result({"target": reference.name, **report.record()})
+        output.json_result({"target": check.name_of_target, **report.record()})
     else:
         output.table([("STEP", "RESULT", "WHAT"), *report.rows()])
     if report.failure is not None:
@@ -75,7 +72,7 @@ class Report:
         Raises Cancelled.
         """
         if self.failure is not None and not always:
-            self.steps.append({"step": name, "result": SKIPPED, "detail": ""})
+            self.skip(name)
             return
         try:
             told = take()
@@ -87,6 +84,10 @@ class Report:
             self.steps.append({"step": name, "result": FAILED, "detail": text})
         else:
             self.steps.append({"step": name, "result": OK, **told})
+
+    def skip(self, name: str, why: str = "") -> None:
+        """Note a step that is not tried."""
+        self.steps.append({"step": name, "result": SKIPPED, "detail": why})
 
     def rows(self) -> list[tuple[str, str, str]]:
         """For people."""
@@ -104,31 +105,50 @@ def _take_steps(report: Report, check: _Check) -> None:
     report.step("credentials", check.credentials)
     report.step("API", check.api)
     report.step("authentication", check.authentication)
-    report.step("pull", check.pull)
-    report.step("push", check.push)
-    report.step("chunks", check.chunks)
+    if check.reference is None:
+        for name in ("pull", "push", "chunks"):
+            report.skip(name, "no repository was named")
+    else:
+        report.step("pull", check.pull)
+        report.step("push", check.push)
+        report.step("chunks", check.chunks)
     report.step("round trip", check.round_trip)
 
 
 class _Check:
     """The steps, for one repository; each returns its detail and facts."""
 
-    def __init__(self, reference: Reference, connections: Connections) -> None:
+    def __init__(self, target: str, connections: Connections) -> None:
+        """Raises InvalidReference."""
         from ..registry.origins import Place
         from ..registry.session import api_host
 
-        self._reference = reference
         self._connections = connections
-        self._settings = connections.settings(reference.registry)
+        self.reference: Reference | None = None
+        if "/" in target.rpartition("://")[2]:
+            self.reference = named(target, connections)
+            self._registry = self.reference.registry
+        else:
+            self._registry = registry_of(target, connections)
+        self._settings = connections.settings(self._registry)
         scheme = "http" if self._settings.plain_http else "https"
-        host = api_host(reference.registry)
+        host = api_host(self._registry)
         self._origin: Origin = Place.parse(f"{scheme}://{host}/").origin
         self._proxy: Proxy | None = None
         self._limits: tuple[int | None, int | None] = (None, None)
 
     @property
+    def name_of_target(self) -> str:
+        """The repository, or the registry alone."""
+        return self.reference.name if self.reference else self._registry
+
+    @property
+    def _repository(self) -> str:
+        return self.reference.repository if self.reference else ""
+
+    @property
     def _client(self) -> RegistryClient:
-        return self._connections.client(self._reference.registry)
+        return self._connections.client(self._registry)
 
     def proxy(self) -> dict[str, Any]:
         """Which one stands between, if any."""
@@ -165,7 +185,7 @@ class _Check:
 
         if self._origin.scheme == "http":
             return {"detail": "none: plain HTTP was asked for", "issuer": None}
-        trust = self._connections.trust(self._reference.registry, self._settings)
+        trust = self._connections.trust(self._registry, self._settings)
         try:
             seen = certificate_of(
                 self._origin,
@@ -188,8 +208,8 @@ class _Check:
 
     def credentials(self) -> dict[str, Any]:
         """Which would be used, never what they are."""
-        registry, repository = self._reference.registry, self._reference.repository
-        found = self._connections.credentials(registry)(registry, repository)
+        registry = self._registry
+        found = self._connections.credentials(registry)(registry, self._repository)
         if found is None:
             return {"detail": "none found: anonymous", "source": None}
         who = f"{found.username}, " if found.username else ""
@@ -213,15 +233,15 @@ class _Check:
 
     def pull(self) -> dict[str, Any]:
         """The right to read, which the check for known blobs needs."""
-        tag = self._reference.tag or "latest"
-        found = self._client.manifest_descriptor(self._reference.repository, tag)
+        tag = (self.reference and self.reference.tag) or "latest"
+        found = self._client.manifest_descriptor(self._repository, tag)
         if found is None:
             return {"detail": f"allowed; there is no {tag} yet"}
         return {"detail": f"allowed; {tag} is {found.digest}"}
 
     def push(self) -> dict[str, Any]:
         """The right to write: opens an upload and cancels it."""
-        repository = self._reference.repository
+        repository = self._repository
         upload = self._client.start_upload(repository)
         if upload is None:  # only a mount makes none
             return {"detail": "allowed"}

@@ -117,13 +117,16 @@ class Connections:
         self.config: Config = Config.find(named, self.state.path)
         self._clients: dict[str, RegistryClient] = {}
         self._limiter: RateLimiter | None = None
+        self._plain: set[str] = set()
         if given is None and "username" in args:
             given = given_credentials(args, os.environ)
         self._given = given
 
     def reading(self) -> Connections:
         """The same with the same credentials, but tokens that only allow reading."""
-        return Connections(self._args, self.session, self._given, writes=False)
+        other = Connections(self._args, self.session, self._given, writes=False)
+        other._plain = self._plain
+        return other
 
     def __enter__(self) -> Connections:
         return self
@@ -140,7 +143,14 @@ class Connections:
         """What is in force for *registry*."""
         from ..settings import resolve
 
-        return resolve(vars(self._args), os.environ, self.config, registry)
+        flags = vars(self._args)
+        if registry in self._plain:
+            flags = {**flags, "plain_http": "true"}
+        return resolve(flags, os.environ, self.config, registry)
+
+    def use_plain_http(self, registry: str) -> None:
+        """Speak HTTP without TLS to *registry*, whatever else is set."""
+        self._plain.add(registry)
 
     def client(self, registry: str) -> RegistryClient:
         """The client for *registry* (``host[:port]``)."""

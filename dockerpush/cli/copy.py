@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Sequence
 
 from ..errors import Cancelled, PusherError, SomeFailed, UsageError
-from . import exits, output, places
+from . import exits, location, output, places
 from .connect import Connections
 from .digestfile import check_writable, write_digests
 from .local import Into, Origin, archive_origins, copy_to_file, own_tag, tags_of
@@ -34,7 +34,7 @@ def configure(parser: ArgumentParser) -> None:
         metavar="SRC",
         help="an image in a registry; an archive or an OCI directory (also as "
         "oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME]). "
-        f"{places.REGISTRY} before a name always means a registry",
+        f"{location.REGISTRY} before a name always means a registry",
     )
     parser.add_argument(
         "target",
@@ -115,7 +115,7 @@ def _push(place: places.Local, args: Namespace, session: Session) -> int:
     """An archive as the source: the same as ``push``."""
     from . import push
 
-    target = places.reference(args.target)
+    target = _target(args.target)
     if not args.all_tags:
         target = with_tag(target, own_tag(place) or "latest")
     if args.no_clobber:
@@ -127,7 +127,7 @@ def _push(place: places.Local, args: Namespace, session: Session) -> int:
     push.configure(parser)
     given = vars(target_arguments(args))
     pushed = {**vars(parser.parse_args(["--", place.path])), **given}
-    pushed.update(source=place.path, target=str(target))
+    pushed.update(source=place.path, targets=[str(target)])
     if place.name is not None:
         pushed["name"] = place.name
     return push.run(Namespace(**pushed), session)
@@ -182,7 +182,7 @@ class _Copying:
         """The image of a registry, or every tag of a repository. Raises UsageError."""
         from ..copy import RegistrySource
 
-        wanted = places.reference(self._args.source)
+        wanted = location.source(self._args.source)
         self._sources = self._stack.enter_context(
             source_connections(self._args, self._session)
         )
@@ -212,7 +212,7 @@ class _Copying:
                 continue
             name = origin.label
             if self._sources:
-                name = places.reference(origin.label).name
+                name = location.source(origin.label).name
             done.append(self._copied(origin, target, name, None, result))
         self._session.end_progress()
         for copied in done:
@@ -225,11 +225,11 @@ class _Copying:
         targets = self._stack.enter_context(
             Connections(target_arguments(self._args), self._session)
         )
-        wanted = places.reference(self._args.target)
+        wanted = _target(self._args.target)
         if self._args.all_tags and (wanted.tag or wanted.digest):
             raise UsageError("--all-tags takes repositories: no tag, no digest")
         done: list[Copied] = []
-        failed = []
+        failed: list[Reference] = []
         pairs = [(one, target) for one in origins for target in _targets(one, wanted)]
         if not self._args.all_tags:
             pairs = pairs[:1]
@@ -308,6 +308,10 @@ class _Copying:
                 self._args.digestfile,
                 ((str(one.result.descriptor.digest), one.target) for one in done),
             )
+
+
+def _target(text: str) -> Reference:
+    return location.target(text, hint=f"for a directory write {places.OCI_PREFIX}DIR")
 
 
 def _targets(origin: Origin, wanted: Reference) -> list[Reference]:

@@ -6,7 +6,7 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ..errors import NotFound
-from . import exits, output
+from . import exits, location, output
 from .connect import add_connection_options
 from .secrets import add_credential_options
 
@@ -28,10 +28,9 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Ask the registry, without fetching the manifest. Raises NotFound."""
-    from ..reference import Reference
     from .connect import Connections
 
-    reference = Reference.parse(args.reference)
+    reference = location.source(args.reference)
     named = str(reference.digest or reference.tag or "latest")
     with Connections(args, session, writes=False) as connections:
         client = connections.client(reference.registry)

@@ -151,7 +151,21 @@ def copy_to_file(
     if into.form == places.OCI_DIRECTORY:
         write = _into_directory
     named = [(one, _names(one, into, len(origins))) for one in origins]
+    _check_apart(named, into)
     return write(named, into, options, session)
+
+
+def _check_apart(named: Sequence[tuple[Origin, tuple[str, ...]]], into: Into) -> None:
+    """Raises UsageError when two images would have one name."""
+    first: dict[str, Origin] = {}
+    for origin, names in named:
+        for name in names or origin.tags:
+            other = first.setdefault(name, origin)
+            if other.reference != origin.reference:
+                raise UsageError(
+                    f"{into.place.path} would hold two images called {name}, "
+                    f"{other.reference} and {origin.reference}: copy them one by one"
+                )
 
 
 def _names(origin: Origin, into: Into, count: int) -> tuple[str, ...]:

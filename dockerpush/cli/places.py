@@ -10,15 +10,11 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-
-if TYPE_CHECKING:
-    from ..reference import Reference
+from .location import REGISTRY
 
 STDOUT = "-"
-REGISTRY = "docker://"
 DOCKER_ARCHIVE = "docker-archive"
 OCI_ARCHIVE = "oci-archive"
 OCI_DIRECTORY = "oci-dir"
@@ -86,13 +82,6 @@ def _split(text: str) -> tuple[str, str | None]:
     start = 2 if _DRIVE.match(text) else 0
     path, colon, name = text[start:].partition(":")
     return text[:start] + path, name if colon else None
-
-
-def reference(text: str) -> Reference:
-    """The reference that *text* means, with or without ``docker://`` before it."""
-    from ..reference import Reference
-
-    return Reference.parse(text[len(REGISTRY) * text.startswith(REGISTRY) :])
 
 
 def output_form(place: Local, *, several: bool, no_clobber: bool) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Sequence
 
 from ..errors import Cancelled, PusherError, SomeFailed, StateError, UsageError
-from . import exits, output, places
+from . import exits, location, output, places
 from .connect import Connections, add_connection_options, add_transfer_options
 from .digestfile import check_writable, write_digests
 from .options import OPERANDS, chosen_platforms, names_several
@@ -68,9 +68,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Pull what *args* name; the exit code."""
-    from ..reference import Reference
-
-    wanted = [_complete(Reference.parse(text)) for text in args.references]
+    wanted = [_complete(_reference(text)) for text in args.references]
     references = list(dict.fromkeys(wanted))
     form = _form(args)
     chosen_platforms(args.platform)
@@ -85,6 +83,10 @@ def run(args: Namespace, session: Session) -> int:
         digests = ((str(one.chosen.digest), str(one.reference)) for one in images)
         write_digests(args.digestfile, digests)
     return exits.DONE
+
+
+def _reference(text: str) -> Reference:
+    return location.source(text, hint=f"to write a file: -o {text}")
 
 
 def _complete(reference: Reference) -> Reference:

@@ -7,7 +7,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Sequence
 
 from ..errors import UsageError
 from . import exits, output
@@ -68,7 +68,7 @@ def run(args: Namespace, session: Session) -> int:
             Path(args.dir) if args.dir else state.path / "registry",
             read_only=args.read_only,
             sparse=args.sparse,
-            sources=[_source(archive, session) for archive in archives],
+            sources=_sources(archives, session),
         )
         server = RegistryServer(
             registry,
@@ -84,11 +84,29 @@ def run(args: Namespace, session: Session) -> int:
     return exits.DONE
 
 
-def _source(archive: Archive, session: Session) -> ReadOnlySource:
-    """*archive* as it is; layers stay as they are packed."""
+class _Served(NamedTuple):
+    """What stands under one repository and tag, and which image that is."""
+
+    root: Digest
+    label: str
+
+
+def _sources(archives: Sequence[Archive], session: Session) -> list[ReadOnlySource]:
+    """What *archives* hold. Raises UsageError when two images have one name."""
+    names: dict[tuple[str, str], _Served] = {}
+    sources = [_source(archive, session, names) for archive in archives]
+    for (repository, tag), served in names.items():
+        output.say(f"serving {repository}:{tag} {served.root}")
+    return sources
+
+
+def _source(
+    archive: Archive, session: Session, names: dict[tuple[str, str], _Served]
+) -> ReadOnlySource:
+    """*archive* as it is; layers stay as they are packed. *names* gets its names."""
     from ..push.whole import whole_archive
     from ..server import RawManifest, ReadOnlySource, SourceBlob
-    from .names import short_path
+    from .jobs import short_path
 
     repositories: dict[str, dict[str, Digest]] = {}
     manifests, blobs = {}, {}
@@ -103,10 +121,24 @@ def _source(archive: Archive, session: Session) -> ReadOnlySource:
             blobs[prepared.descriptor.digest] = SourceBlob(size, prepared.open_at)
         root = image.documents[-1].descriptor.digest
         for name in _names(archive, image):
-            tags = repositories.setdefault(short_path(name), {})
-            tags[name.tag or "latest"] = root
-            output.say(f"serving {short_path(name)}:{name.tag or 'latest'} {root}")
+            place = (short_path(name), name.tag or "latest")
+            _claim(place, _Served(root, f"{archive.path}:{name}"), names)
+            repositories.setdefault(place[0], {})[place[1]] = root
     return ReadOnlySource(repositories, manifests, blobs)
+
+
+def _claim(
+    place: tuple[str, str],
+    served: _Served,
+    names: dict[tuple[str, str], _Served],
+) -> None:
+    """Raises UsageError when *place* stands for another image already."""
+    other = names.setdefault(place, served)
+    if other.root != served.root:
+        raise UsageError(
+            f"{':'.join(place)} would stand for both {other.label} and {served.label}: "
+            "serve them one at a time, or save them under different names"
+        )
 
 
 def _names(archive: Archive, image: WholeImage) -> list[Reference]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Sequence, Union
 
-from ..errors import UsageError
+from ..errors import PusherError, UsageError
 
 if TYPE_CHECKING:
     from ..archive import Archive, StoredImage
@@ -25,6 +26,8 @@ class PlainSource:
     An image of the cache goes *as_it_is*: byte for byte, and what of it was wanted was
     chosen when it was pulled.
     """
+
+    is_stream = False
 
     def __init__(
         self, archive: Archive | CachedArchive, *, as_it_is: bool = False
@@ -77,6 +80,12 @@ class ForwardSource:
     def __init__(self, path: str, cancellation: Cancellation) -> None:
         self._path = path
         self._cancellation = cancellation
+        self._was_read = False
+
+    @property
+    def is_stream(self) -> bool:
+        """True when it can be read only once."""
+        return self._path == STDIN or Path(self._path).is_fifo()
 
     @cached_property
     def images(self) -> Sequence[StoredImage]:
@@ -154,11 +163,19 @@ class ForwardSource:
     def _open(self) -> ForwardArchive:
         from ..archive.forward import open_forward
 
+        if self._was_read and self.is_stream:
+            raise PusherError(
+                "the pipe was read by a push that failed, and can be read only once; "
+                "push from a file, or to one target"
+            )
+        self._was_read = True
         return open_forward(self._path, self._cancellation)
 
 
 class RuntimeSource(ForwardSource):
     """An image that docker, nerdctl or podman has, saved into the push."""
+
+    is_stream = True
 
     def __init__(
         self, name: str, wanted: str | None, cancellation: Cancellation

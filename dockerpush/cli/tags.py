@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ..errors import UsageError
-from . import exits, output
+from . import exits, location, output
 from .connect import add_connection_options
 from .secrets import add_credential_options
 
@@ -65,9 +65,7 @@ def run(args: Namespace, session: Session) -> int:
 
 
 def _repository(text: str) -> Reference:
-    from ..reference import Reference
-
-    reference = Reference.parse(text)
+    reference = location.source(text)
     if reference.tag or reference.digest:
         raise UsageError(f"tags takes a repository: {reference.name}")
     return reference

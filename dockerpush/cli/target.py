@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Iterator
 
 from ..errors import InvalidReference, PusherError, UsageError
-from . import output, prompts
+from . import location, output, prompts
 
 if TYPE_CHECKING:
     from ..reference import Reference
@@ -101,29 +101,77 @@ def _after_a_pause(inferred: Inference) -> Reference:
     return inferred.reference
 
 
-def _asked(default: Reference) -> Reference:
-    """The target that is typed; one that makes no sense is asked for again."""
-    from ..reference import Reference
+_YES = ("", "y", "yes")
+_NO = ("n", "no", "q", "quit")
 
+
+def _asked(default: Reference) -> Reference:
+    """The target that is typed; one that makes no sense is asked for again.
+
+    Raises UsageError for a no.
+    """
     while True:
-        answer = prompts.ask("Push to", str(default))
+        answer = prompts.ask(f"Push to [{default}]")
+        if answer.lower() in _YES:
+            return default
+        if answer.lower() in _NO:
+            raise UsageError(f"not pushed to {default}; name the target with -t")
         try:
-            return with_tag(Reference.parse(answer), default.tag)
+            return with_tag(_answered(answer, default.registry), default.tag)
         except InvalidReference as error:
             output.say(str(error))
 
 
-def named(text: str, args: Namespace) -> Reference:
-    """The target that ``-t`` gives, *text*; ``http://`` before it means plain HTTP.
+def _answered(answer: str, registry: str) -> Reference:
+    """What *answer* names; without a registry of its own, at *registry*."""
+    from ..reference import has_registry, parse_source, parse_target
+
+    if has_registry(answer):
+        return parse_target(answer)
+    parse_source(answer)  # a registry without a repository, or a file, is neither
+    return parse_target(f"{registry}/{answer}")
+
+
+def parse_named(text: str) -> tuple[Reference, bool]:
+    """What ``-t`` gives, *text*, and whether ``http://`` stands before it.
 
     Raises InvalidReference.
     """
-    from ..reference import Reference, split_scheme
+    from ..reference import split_scheme
 
     scheme, rest = split_scheme(text)
-    if scheme == "http":
-        args.plain_http = "true"
-    return with_tag(Reference.parse(rest if scheme == "http" else text))
+    plain = scheme == "http"
+    return location.target(rest if plain else text), plain
+
+
+def repository(text: str, connections: Connections) -> Reference:
+    """What ``-t`` gives, perhaps without a tag; ``http://`` before it means plain HTTP.
+
+    Raises InvalidReference.
+    """
+    reference, plain = parse_named(text)
+    if plain:
+        connections.use_plain_http(reference.registry)
+    return reference
+
+
+def named(text: str, connections: Connections) -> Reference:
+    """The target that ``-t`` gives, as `repository` does, ``latest`` by default."""
+    return with_tag(repository(text, connections))
+
+
+def registry_of(text: str, connections: Connections) -> str:
+    """The ``host[:port]`` that *text* is; ``http://`` before it means plain HTTP.
+
+    Raises InvalidReference.
+    """
+    from ..reference import Place, split_scheme
+    from ..registry.credential_keys import registry_name
+
+    registry = Place.parse(registry_name(text)).registry
+    if split_scheme(text)[0] == "http":
+        connections.use_plain_http(registry)
+    return registry
 
 
 def with_tag(reference: Reference, tag: str | None = "latest") -> Reference:

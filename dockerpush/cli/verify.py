@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from . import exits, output
+from . import exits, location, output
 from .connect import Connections, add_connection_options, add_transfer_options
 from .secrets import add_credential_options
 
@@ -31,10 +31,9 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace, session: Session) -> int:
     """Download everything that the archive's image needs, and compare."""
     from ..archive import select_image
-    from ..reference import Reference
     from .sources import open_source
 
-    reference = Reference.parse(args.reference)
+    reference = location.source(args.reference)
     with open_source(args.source, session.cancellation) as source:
         image = select_image(source.images, args.name)
         with Connections(args, session, writes=False) as connections:

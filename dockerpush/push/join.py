@@ -8,12 +8,13 @@ from typing import Iterator, Mapping, Sequence
 
 from ..archive.layout import FULL_NAME, REF_NAME
 from ..archive.model import StoredImage
+from ..archive.platforms import platform_of
 from ..errors import NotFound, UsageError
 from ..events import Outcome
 from ..oci import INDEX_TYPES, OCI_INDEX, Descriptor, Index, Platform
 from ..platforms import best_match, normalised
 from .manifests import Document
-from .plan import images_in, platform_of
+from .plan import images_in
 from .transfer import PushResult, PushTarget, store
 
 

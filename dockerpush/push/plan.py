@@ -21,6 +21,7 @@ from ..archive.model import (
     StoredManifest,
     manifests,
 )
+from ..archive.platforms import platform_of
 from ..errors import ArchiveError, NotFound
 from ..oci import Digest, Platform
 from ..platforms import best_match
@@ -125,15 +126,6 @@ def narrowed(image: StoredImage, platforms: tuple[Platform, ...]) -> StoredImage
 def images_in(root: Node | None) -> list[StoredManifest]:
     """The manifests below *root*, without those that only speak of others."""
     return [node for node in manifests(root) if platform_of(node).os != _UNKNOWN]
-
-
-def platform_of(manifest: StoredManifest) -> Platform:
-    """Where *manifest* runs; ``unknown/unknown`` for what is no image."""
-    if manifest.descriptor and manifest.descriptor.platform:
-        return manifest.descriptor.platform
-    if manifest.image_config:
-        return manifest.image_config.platform
-    return Platform(_UNKNOWN, _UNKNOWN)
 
 
 def _choose(image: StoredImage, decide: Decide) -> StoredManifest | StoredIndex:

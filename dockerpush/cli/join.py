@@ -1,4 +1,4 @@
-"""``push`` with several archives: joined under one ``-t``, else each its own push."""
+"""``push`` of several archives with ``-t``: joined into one index."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Iterator
 
-from ..errors import ArchiveError, Cancelled, PusherError, SomeFailed, UsageError
-from . import exits, output, push
+from ..errors import ArchiveError, UsageError
+from . import exits, output, push, report
 from .connect import Connections
-from .digestfile import write_digests
+from .digestfile import check_writable, write_digests
 from .options import chosen_platforms
-from .sources import STDIN, open_source
+from .sources import open_source
+from .tally import Tally
 from .target import named, one_at_a_time
 from .verify import compare
 
@@ -35,67 +36,64 @@ class Joined:
 
 
 def run(args: Namespace, session: Session) -> int:
-    """Push ``args.source`` and ``args.more``; the exit code."""
-    paths = [args.source, *args.more]
-    if STDIN in paths or args.runtime is not None:
-        raise UsageError("several sources have to be archives: no -, no --runtime")
-    if args.target and not args.all_tags:
-        return _join(paths, args, session)
-    if args.digestfile:
-        raise UsageError("--digestfile is for one push, and these are several")
-    return _push_each(paths, args, session)
-
-
-def _push_each(paths: list[str], args: Namespace, session: Session) -> int:
-    failed = []
-    for path in paths:
-        try:
-            push.run(Namespace(**{**vars(args), "source": path, "more": []}), session)
-        except Cancelled:
-            raise
-        except PusherError as error:
-            session.end_progress()
-            output.say(f"failed: {path}: {error}")
-            failed.append(path)
-    if failed:
-        raise SomeFailed(
-            f"{len(failed)} of {len(paths)} pushes failed: {', '.join(failed[:5])}"
-        )
-    return exits.DONE
-
-
-def _join(paths: list[str], args: Namespace, session: Session) -> int:
-    from ..archive import select_image
-    from ..push.join import parts_of
-    from ..stores import PushHistory
-
-    wanted = chosen_platforms(args.platform)
+    """Push ``args.source`` and ``args.more`` as one index; the exit code."""
     with ExitStack() as stack:
         connections = stack.enter_context(Connections(args, session))
-        reference = named(args.target, args)
-        if reference.tag is None:
-            raise UsageError(f"-t {reference}: what is joined needs a tag")
-        sources = [
-            stack.enter_context(open_source(path, session.cancellation))
-            for path in paths
-        ]
-        images = [select_image(source.images, args.name) for source in sources]
-        found = zip(paths, sources, parts_of(images, wanted))
-        joined = [Joined(path, source, part) for path, source, part in found if part]
-        if args.dry_run:
-            return _look(joined, reference, connections, args)
-        state = connections.state
-        with one_at_a_time(reference, state.path, session, if_busy=args.if_busy):
-            started = time.monotonic()
-            result = _pushed(joined, reference, connections, args)
-        PushHistory(state).record(reference, time.time())
-        session.end_progress()
-        if args.verify:
-            _verify(joined, reference, connections, args)
-    push.report(reference, result, time.monotonic() - started, args)
-    if args.digestfile:
-        write_digests(args.digestfile, push.digests_of([(reference, result)]))
+        targets = list(dict.fromkeys(named(t, connections) for t in args.targets))
+        for target in targets:
+            if target.tag is None:
+                raise UsageError(f"-t {target}: what is joined needs a tag")
+        joined = _opened([args.source, *args.more], args, session, stack)
+        if args.digestfile:
+            check_writable(args.digestfile)
+        tally = Tally("pushes", session)
+        tally.expect(len(targets))
+        done = []
+        for target in targets:
+            with tally.attempt(str(target)):
+                if args.dry_run:
+                    _look(joined, target, connections, args)
+                else:
+                    done.append((target, _push(joined, target, connections, args)))
+    if args.digestfile and done:
+        write_digests(args.digestfile, report.digests_of(done))
+    tally.finish()
     return exits.DONE
+
+
+def _opened(
+    paths: list[str], args: Namespace, session: Session, stack: ExitStack
+) -> list[Joined]:
+    """The archives at *paths*, all looked into, and what of each is joined."""
+    from ..archive import select_image
+    from ..push.join import parts_of
+
+    sources = [
+        stack.enter_context(open_source(path, session.cancellation)) for path in paths
+    ]
+    images = [select_image(source.images, args.name) for source in sources]
+    found = zip(paths, sources, parts_of(images, chosen_platforms(args.platform)))
+    return [Joined(path, source, part) for path, source, part in found if part]
+
+
+def _push(
+    joined: list[Joined],
+    target: Reference,
+    connections: Connections,
+    args: Namespace,
+) -> PushResult:
+    """Push to one target, and report it."""
+    session = connections.session
+    with one_at_a_time(target, connections.state.path, session, if_busy=args.if_busy):
+        started = time.monotonic()
+        result = _pushed(joined, target, connections, args)
+    push.remember(target, connections, args)
+    session.end_progress()
+    seconds = time.monotonic() - started
+    if args.verify:
+        _verify(joined, target, connections, args)
+    report.pushed(target, result, seconds, args)
+    return result
 
 
 def _look(
@@ -103,7 +101,7 @@ def _look(
     reference: Reference,
     connections: Connections,
     args: Namespace,
-) -> int:
+) -> None:
     """What the push would do, archive by archive."""
     for one in joined:
         if not (args.json or args.format):
@@ -113,8 +111,7 @@ def _look(
             tags = [str(reference.tag)]
             blobs = one.source.look(target, one.part.image, tags=tags, options=options)
         connections.session.end_progress()
-        push.show_forecast(reference, blobs, args, one.path)
-    return exits.DONE
+        report.forecast(reference, blobs, args, one.path)
 
 
 def _verify(
