@@ -36,10 +36,13 @@ lint: .venv-lint/done  ## ruff and mypy, at the versions in setup.cfg
 bench: .venv-bench/done  ## measure beside skopeo and others on the PATH (ARGS=--full: up to 5 GiB)
 	$(BENCH) -m tests.bench $(ARGS)
 
+# Beside each source lies its byte code for $(PYTHON): all other Pythons take the source.
 pyz: wheelhouse  ## dist/dockerpush.pyz: one file that a bare Python runs
 	$(BUILD) -m pip install --quiet --no-compile --no-index --no-deps --target build/pyz dist/wheelhouse/*.whl
-	rm -rf build/pyz/bin
-	$(BUILD) -m zipapp build/pyz -c -m dockerpush.__main__:main -p '/usr/bin/env python3' -o dist/dockerpush.pyz
+	rm -rf build/pyz/bin build/pyz/*.dist-info/direct_url.json
+	printf '%s\n' 'import sys' 'from dockerpush.__main__ import main' 'sys.exit(main())' >build/pyz/__main__.py
+	$(BUILD) -m compileall -q -b --invalidation-mode unchecked-hash -s build/pyz build/pyz
+	$(BUILD) -m zipapp build/pyz -c -p '/usr/bin/env python3' -o dist/dockerpush.pyz
 
 wheelhouse: .venv-build/done  ## dist/wheelhouse: what pip install --no-index needs
 	rm -rf build dist/wheelhouse
