@@ -14,7 +14,10 @@ BENCH := .venv-bench/bin/python
 # What is carried to other machines must run on the oldest Python that we promise.
 PORTABLE := --python-version 3.9 --implementation py --abi none --platform any --only-binary=:all:
 
-.PHONY: help demo test test-all lint bench pyz wheelhouse dist clean
+# What tells one Python from another.
+WHICH := -c 'import sys; print(sys.base_prefix, sys.version.split()[0])'
+
+.PHONY: always help demo test test-all lint bench pyz wheelhouse dist clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 14
@@ -57,29 +60,29 @@ clean:  ## remove what these commands made
 	rm -rf .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find dockerpush tests -name __pycache__ -prune -exec rm -rf {} +
 
-.venv-test/done-$(EXTRAS): setup.cfg setup.py
-	$(PYTHON) -m venv .venv-test
+# A venv that another Python has made is made anew.
+.venv-%/made-by: always
+	@[ "$$($(PYTHON) $(WHICH))" = "$$(cat $@ 2>/dev/null)" ] || \
+	    { $(PYTHON) -m venv --clear $(@D) && $(PYTHON) $(WHICH) >$@; }
+
+.venv-test/done-$(EXTRAS): setup.cfg setup.py .venv-test/made-by
 	$(TEST) -m pip install --quiet -e '.[$(EXTRAS)]'
 	@touch $@
 
-.venv-lint/done: setup.cfg setup.py
-	$(PYTHON) -m venv .venv-lint
+.venv-lint/done: setup.cfg setup.py .venv-lint/made-by
 	$(LINT) -m pip install --quiet -e '.[fast,lint]'
 	@touch $@
 
-.venv-demo/done: setup.cfg setup.py $(wildcard dockerpush/*.py dockerpush/*/*.py)
-	$(PYTHON) -m venv .venv-demo
+.venv-demo/done: setup.cfg setup.py .venv-demo/made-by $(wildcard dockerpush/*.py dockerpush/*/*.py)
 	rm -rf build
 	$(DEMO) -m pip install --quiet .
 	@touch $@
 
-.venv-bench/done: setup.cfg setup.py
-	$(PYTHON) -m venv .venv-bench
+.venv-bench/done: setup.cfg setup.py .venv-bench/made-by
 	rm -rf build
 	$(BENCH) -m pip install --quiet '.[fast]'
 	@touch $@
 
-.venv-build/done: setup.cfg setup.py
-	$(PYTHON) -m venv .venv-build
+.venv-build/done: setup.cfg setup.py .venv-build/made-by
 	$(BUILD) -m pip install --quiet build 'setuptools>=61' wheel
 	@touch $@

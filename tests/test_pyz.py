@@ -232,3 +232,50 @@ class TestByteCode:
         with zipfile.ZipFile(pyz) as file:
             for name in file.namelist():
                 assert str(tree).encode() not in file.read(name), name
+
+
+@pytest.mark.skipif(not OTHERS, reason="needs a second Python")
+class TestMakeTakesThePythonItIsTold:
+    def test_for_the_byte_code(self, pyz, tree, tmp_path):
+        """The directory has a .venv-build of this Python, and another is asked for."""
+        make(tree, "pyz", f"PYTHON={OTHERS[0]}")
+        built = tree / "dist/dockerpush.pyz"
+        asked = "import importlib.util as u; print(u.MAGIC_NUMBER.hex())"
+        magic = subprocess.check_output([OTHERS[0], "-c", asked], text=True).strip()
+        with zipfile.ZipFile(built) as file:
+            assert file.read("dockerpush/api.pyc")[:4].hex() == magic
+        for python in (OTHERS[0], sys.executable):
+            run = Runner(python, built, tmp_path / "state")
+            run.fails(4, "push", tmp_path / "nosuch.tar", "-t", "h:1/a/b")
+
+    @pytest.mark.parametrize(
+        "stamp",
+        [
+            ".venv-test/done-test",
+            ".venv-lint/done",
+            ".venv-demo/done",
+            ".venv-bench/done",
+            ".venv-build/done",
+        ],
+    )
+    def test_for_every_venv(self, stamp, tree, tmp_path):
+        """A Python that only notes what it is asked, and makes empty venvs."""
+        log, venv = tmp_path / "log", stamp.partition("/")[0]
+        shutil.rmtree(tree / venv, ignore_errors=True)
+        pips = [f"{name}=true" for name in ("TEST", "LINT", "DEMO", "BENCH", "BUILD")]
+
+        def made_by(identity: str) -> bool:
+            """True when *identity* was asked to make the venv."""
+            log.write_text("")
+            python = tmp_path / "python"
+            python.write_text(
+                "#!/bin/sh\n"
+                f'echo "$*" >>{log}\n'
+                f'[ "$1" = -c ] && echo {identity} || mkdir -p {venv}\n'
+            )
+            python.chmod(0o755)
+            make(tree, stamp, f"PYTHON={python}", *pips)
+            return f"-m venv --clear {venv}" in log.read_text()
+
+        asked = [made_by(name) for name in ("3.9", "3.9", "3.10", "3.10", "3.9")]
+        assert asked == [True, False, True, False, True]
