@@ -164,6 +164,20 @@ def test_a_session_without_a_byte_for_too_long_is_forgotten(tmp_path: Path):
     assert uploads_.find(name, fresh).size() == 0
 
 
+def test_a_sweep_right_after_boot_counts_as_one(tmp_path: Path, monkeypatch):
+    """The monotonic clock may begin at 0, which is a time like any other."""
+    uploads_ = Uploads(Layout(tmp_path), max_age=100)
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    uploads_.sweep()
+    session = uploads_.start(Repository("a"), "sha256")
+    path = Layout(tmp_path).upload(Repository("a"), session)
+    os.utime(path, (time.time() - 101,) * 2)
+    uploads_.sweep(interval=10)
+    assert path.exists()
+    uploads_.sweep()
+    assert not path.exists()
+
+
 def test_old_sessions_are_swept_when_the_server_starts(tmp_path: Path):
     with serving(tmp_path) as (_, client):
         old, fresh = client.start_upload("a"), client.start_upload("a")

@@ -177,7 +177,7 @@ class Uploads:
         self._max_age = max_age
         self._sessions: dict[SessionId, Session] = {}
         self._lock = threading.Lock()  # guards _sessions and _swept
-        self._swept = 0.0
+        self._swept: float | None = None
 
     def start(self, name: Repository, algorithm: str) -> SessionId:
         """A new session, empty, for a blob with a digest of *algorithm*."""
@@ -220,7 +220,7 @@ class Uploads:
         """Drop what is too old, unless that was done *interval* seconds ago."""
         with self._lock:
             now = time.monotonic()
-            if self._swept and now - self._swept < interval:
+            if self._swept is not None and now - self._swept < interval:
                 return
             self._swept = now
         for name in self._layout.repositories():
