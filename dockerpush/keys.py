@@ -61,6 +61,14 @@ def parse_boolean(text: str) -> bool:
     return word in _TRUE
 
 
+def is_switched_on(text: str | None) -> bool:
+    """What a switch of the environment says: on, but for nothing and words for false.
+
+    For variables that people set to anything at all, such as ``OCI_DEBUG=please``.
+    """
+    return (text or "").strip().lower() not in _FALSE | {""}
+
+
 def parse_path(text: str) -> Path:
     """A path, not empty. Raises UsageError."""
     if not text or "\0" in text:

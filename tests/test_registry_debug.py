@@ -11,29 +11,7 @@ from hypothesis import strategies as st
 
 from dockerpush.registry.answers import explanation
 from dockerpush.registry.credentials import NO_SECRET, Credentials, Secret
-from dockerpush.registry.debug import (
-    enabled_loggers,
-    log_request,
-    one_line,
-    requests_log,
-    show_url,
-    uploads_log,
-)
-
-
-@pytest.mark.parametrize(
-    ("environ", "loggers"),
-    [
-        ({}, ()),
-        ({"OCI_DEBUG": "0"}, ()),
-        ({"OCI_DEBUG": ""}, ()),
-        ({"OCI_DEBUG": "1"}, (requests_log,)),
-        ({"OCI_DEBUG_UPLOAD": "1"}, (requests_log, uploads_log)),
-        ({"OCI_DEBUG": "1", "OCI_DEBUG_UPLOAD": "true"}, (requests_log, uploads_log)),
-    ],
-)
-def test_the_environment_turns_the_lines_on(environ, loggers):
-    assert enabled_loggers(environ) == loggers
+from dockerpush.registry.debug import log_request, one_line, show_url
 
 
 @pytest.mark.parametrize(

@@ -323,8 +323,8 @@ def test_bytes_that_did_not_fit_are_not_counted(served, monkeypatch):
     client = served[1]
     location = client.start_upload("a")
     assert client("PATCH", location, b"abc").status == 202
-    with monkeypatch.context() as patch:
-        patch.setattr(Session, "_open", lambda _: open("/dev/full", "r+b", 0))
+    with Path("/dev/full").open("r+b", 0) as full, monkeypatch.context() as patch:
+        patch.setattr(Session, "_open", lambda _: full)
         answer = client("PATCH", location, b"lost")
     assert (answer.status, answer.code) == (507, "UNKNOWN")
     assert client("GET", location).headers["Range"] == "0-2"

@@ -21,12 +21,17 @@ from typing import Union
 
 from ..cancellation import Cancellation
 from ..events import Event
+from ..keys import is_switched_on
 from ..progress import BarProgress, PlainProgress, QuietProgress
+from ..registry.debug import uploads_log
 from ..workers import ticker
 from . import output
 
 GRACE = 2.5
 """Seconds that threads have to end after the first signal."""
+
+NOTHING = logging.CRITICAL + 1
+"""The level that no line of the log has."""
 
 Progress = Union[BarProgress, PlainProgress, QuietProgress]
 
@@ -112,11 +117,15 @@ def _is_terminal() -> bool:
 
 
 def _configure_logging(args: Namespace) -> None:
-    """INFO with -v, DEBUG with --debug or OCI_DEBUG; secrets are redacted below."""
-    debug = args.debug or _is_on("OCI_DEBUG") or _is_on("OCI_DEBUG_UPLOAD")
-    level = logging.DEBUG if debug else logging.INFO if args.verbose else None
+    """INFO with -v, DEBUG with --debug or OCI_DEBUG; secrets are redacted below.
+
+    OCI_DEBUG_UPLOAD is DEBUG for what happens to upload sessions, beside any of these.
+    """
+    debug = args.debug or is_switched_on(os.environ.get("OCI_DEBUG"))
+    uploads = is_switched_on(os.environ.get("OCI_DEBUG_UPLOAD"))
+    level = logging.DEBUG if debug else logging.INFO if args.verbose else NOTHING
     package = logging.getLogger("dockerpush")
-    if level is None:
+    if level == NOTHING and not uploads:
         package.addHandler(logging.NullHandler())
         package.propagate = False
         return
@@ -124,7 +133,5 @@ def _configure_logging(args: Namespace) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     package.addHandler(handler)
     package.setLevel(level)
-
-
-def _is_on(variable: str) -> bool:
-    return os.environ.get(variable, "") not in ("", "0")
+    if uploads:
+        uploads_log.setLevel(logging.DEBUG)

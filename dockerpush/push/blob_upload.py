@@ -10,7 +10,6 @@ good.
 from __future__ import annotations
 
 import enum
-import logging
 from dataclasses import dataclass, replace
 from typing import Callable, ClassVar, Mapping, Union
 
@@ -18,14 +17,12 @@ from ..errors import Cancelled, NetworkError, PusherError, RegistryError, Transi
 from ..events import Retrying
 from ..oci import Descriptor
 from ..registry.client import Upload
+from ..registry.debug import uploads_log
 from ..registry.limits import Observed, Tail, observed_in
 from ..registry.retry import announce
 from .faults import Fault, fault_of
 from .prepared import CheckedContent
 from .session import UploadSession, UploadTarget
-
-log = logging.getLogger(__name__)
-
 
 MOST_REDIRECTS = 5
 """Times that one chunk may be sent elsewhere, as by 307."""
@@ -207,7 +204,7 @@ class BlobUpload:
         fault = fault_of(error)
         if fault in (Fault.BROKEN, Fault.SESSION_LOST) and self._is_there():
             return True
-        log.info("%s: %s: %s", self._digest, fault.value, error)
+        uploads_log.info("%s: %s: %s", self._digest, fault.value, error)
         if self._request.way is Way.OPEN:
             raise error  # the client has tried often enough
         self._RECOVERIES[fault](self, error)

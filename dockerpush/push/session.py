@@ -8,7 +8,6 @@ hint: the registry is asked before anything is built on it.
 from __future__ import annotations
 
 import contextlib
-import logging
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -24,12 +23,11 @@ from ..errors import (
 from ..events import OnEvent
 from ..oci import Descriptor
 from ..registry.client import RegistryClient, Upload
+from ..registry.debug import uploads_log
 from ..registry.limits import Observed, Status, believable
 from ..registry.retry import RetryPolicy
 from ..registry.uploads import ClaimedUpload, UploadSessions
 from .learned import LearnedLimits
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class UploadSession:
             self.upload, self.offset, self.resumed = fresh, 0, False
             return False
         self.chunk_size = saved.chunk_size
-        log.info("%s: going on at byte %d", self._descriptor.digest, self.offset)
+        uploads_log.info("%s: resumed at byte %d", self._descriptor.digest, self.offset)
         if fresh is not None:
             self._cancel(fresh)
         return True
@@ -108,7 +106,7 @@ class UploadSession:
             useful = self.ask(end)
         except NetworkError as error:
             # Its file stays until a new session is recorded: the network may be down.
-            log.info("%s: not resumed: %s", self._descriptor.digest, error)
+            uploads_log.info("%s: not resumed: %s", self._descriptor.digest, error)
             return False
         if not useful:
             self.drop()
@@ -156,6 +154,7 @@ class UploadSession:
         try:
             answer = client.upload_status(self._target.repository, self.upload)
         except NotFoundInRegistry:
+            uploads_log.info("%s: its session is gone", self._descriptor.digest)
             return False
         except Unauthorized:
             raise

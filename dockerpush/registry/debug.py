@@ -4,16 +4,15 @@ Rules: a header is never shown. Of a query only the parameters in `_SHOWN` are, 
 an upload's state, a signature or a token cannot slip through under a new name. What a
 server says is cut to one line without control characters.
 
-Two loggers carry the lines; the command line enables them by `enabled_loggers`:
-``dockerpush.registry.requests`` (OCI_DEBUG=1) has one line per request, and
-``dockerpush.registry.uploads`` (OCI_DEBUG_UPLOAD=1) sessions, chunks and redirects.
+Two loggers carry the lines: ``dockerpush.registry.requests`` has one line for each
+request, and ``dockerpush.registry.uploads`` what happens to upload sessions, which the
+command line shows alone with OCI_DEBUG_UPLOAD=1.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from typing import Mapping
 
 requests_log = logging.getLogger("dockerpush.registry.requests")
 uploads_log = logging.getLogger("dockerpush.registry.uploads")
@@ -22,18 +21,6 @@ _SHOWN = frozenset(
     ("digest", "mount", "from", "n", "last", "artifactType", "scope", "service")
 )
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u1fff\u2010-\u2027\u2030-\ufffd]+")
-
-
-def enabled_loggers(environ: Mapping[str, str]) -> tuple[logging.Logger, ...]:
-    """The loggers that OCI_DEBUG and OCI_DEBUG_UPLOAD in *environ* turn on."""
-    uploads = _is_on(environ.get("OCI_DEBUG_UPLOAD"))
-    if not uploads and not _is_on(environ.get("OCI_DEBUG")):
-        return ()
-    return (requests_log, uploads_log) if uploads else (requests_log,)
-
-
-def _is_on(value: str | None) -> bool:
-    return (value or "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
 def show_url(url: str) -> str:

@@ -22,7 +22,7 @@ from .answers import failure
 from .auth import Authenticator, Grant
 from .connections import Piece
 from .credentials import CredentialSource
-from .debug import log_request, one_line, requests_log, show_url, uploads_log
+from .debug import log_request, one_line, requests_log, show_url
 from .failures import SpeaksPlainHTTP
 from .locations import resolve_location
 from .origins import Origin, Place, is_loopback, same_origin
@@ -209,7 +209,7 @@ class Session:
         if not location:
             raise failure(response, "a redirect without a Location")
         url = resolve_location(location, response.url)
-        uploads_log.debug("redirect to %s", show_url(url))
+        requests_log.debug("redirect to %s", show_url(url))
         keeps_method = response.status in SAME_METHOD or call.method in ("GET", "HEAD")
         if keeps_method and call.stream is None:
             return url

@@ -9,7 +9,7 @@ from ..errors import RegistryError
 from ..oci import Digest
 from .calls import PULL, PUSH, Caller, checked_repository, query
 from .connections import Piece
-from .debug import show_url, uploads_log
+from .debug import one_line, show_url, uploads_log
 from .locations import (
     Upload,
     acknowledged,
@@ -78,7 +78,7 @@ class UploadCalls(Caller):
                 "POST", show_url(response.url), 202, "", "an upload without a Location"
             )
         upload = Upload(resolve_location(location, response.url))
-        uploads_log.debug("upload session %s", show_url(upload.location))
+        _log(upload, "opened in %s", repository)
         return self._updated(upload, response, 0)
 
     def send_chunk(
@@ -102,7 +102,8 @@ class UploadCalls(Caller):
         )
         with self._session.send(call) as response:
             told = response.header("Range")
-            uploads_log.debug("chunk %d-%d: range %s", upload.offset, end, told)
+            sent = f"{upload.offset}-{end}"
+            _log(upload, "sent bytes %s: %d, %s", sent, response.status, _range(told))
             if response.status in SAME_METHOD:
                 return self._updated(upload, response, upload.offset)
             offset = acknowledged(told, upload.offset, size)
@@ -121,7 +122,9 @@ class UploadCalls(Caller):
             scopes=(self._scope(repository, PUSH),),
         )
         with self._sent(call, "asking where the upload stands") as response:
-            offset = reported_offset(response.header("Range"))
+            told = response.header("Range")
+            _log(upload, "asked where it stands: %s", _range(told))
+            offset = reported_offset(told)
             return self._updated(
                 upload, response, upload.offset if offset is None else offset
             )
@@ -166,6 +169,7 @@ class UploadCalls(Caller):
             size=size,
         )
         with self._session.send(call) as response:
+            _log(upload, "closed at byte %d: %s", upload.offset + size, digest)
             check_digest(response, digest)
 
     def cancel_upload(self, repository: str, upload: Upload) -> None:
@@ -177,4 +181,15 @@ class UploadCalls(Caller):
             (200, 202, 204, 404),
             scopes=(self._scope(repository, PUSH),),
         )
-        self._session.send(call).close()
+        with self._session.send(call) as response:
+            _log(upload, "cancelled, status %d", response.status)
+
+
+def _log(upload: Upload, text: str, *values: object) -> None:
+    """One line for OCI_DEBUG_UPLOAD: what happened to which session."""
+    uploads_log.debug(f"upload session %s: {text}", show_url(upload.location), *values)
+
+
+def _range(header: str | None) -> str:
+    """The registry's own words, which need not be a range."""
+    return "no Range" if header is None else f"Range {one_line(header, 60)}"
