@@ -703,10 +703,35 @@ def test_tags_come_page_by_page(scripted, client):
     assert list(client.tags(NAME)) == ["a", "b", "c"]
 
 
-def test_a_list_that_leads_back_to_itself_ends(scripted, client):
+def test_a_list_that_leads_back_to_itself_is_an_error(scripted, client):
     again = {"Link": f"<{TAGS}?n=1000>; rel=next"}
     scripted.add("GET", TAGS + "?n=1000", json={"tags": ["a"]}, headers=again)
-    assert list(client.tags(NAME)) == ["a", "a"]
+    with pytest.raises(ContentMismatch, match="again and again"):
+        list(client.tags(NAME))
+
+
+def test_a_page_that_comes_again_under_other_urls_is_an_error(scripted, client):
+    for here, following in (("n=1000", "last=a"), ("last=a", "last=a&x=1")):
+        link = {"Link": f"<{TAGS}?{following}>; rel=next"}
+        scripted.add("GET", f"{TAGS}?{here}", json={"tags": ["a"]}, headers=link)
+    with pytest.raises(ContentMismatch, match="again and again"):
+        list(client.tags(NAME))
+
+
+def test_an_empty_last_page_may_lead_back(scripted, client):
+    first = {"Link": f"<{TAGS}?last=a>; rel=next"}
+    scripted.add("GET", TAGS + "?n=1000", json={"tags": ["a"]}, headers=first)
+    scripted.add("GET", TAGS + "?last=a", json={"tags": []}, headers=first)
+    assert list(client.tags(NAME)) == ["a"]
+
+
+def test_a_list_without_end_is_an_error(scripted, client, monkeypatch):
+    monkeypatch.setattr("dockerpush.registry.lists.MOST_PAGES", 2)
+    for here, following in (("n=1000", "last=a"), ("last=a", "last=b")):
+        link = {"Link": f"<{TAGS}?{following}>; rel=next"}
+        scripted.add("GET", f"{TAGS}?{here}", json={"tags": [here[-1]]}, headers=link)
+    with pytest.raises(ContentMismatch, match="again and again"):
+        list(client.tags(NAME))
 
 
 def test_a_list_that_leads_elsewhere_is_refused(scripted, client):
@@ -750,6 +775,15 @@ def test_referrers_are_found_by_tag_where_the_endpoint_is_unknown(scripted, clie
     tag = f"sha256-{BLOB.hex}"
     scripted.add("GET", MANIFESTS + tag, json=REFERRERS, content_type=OCI_INDEX)
     assert len(client.referrers(NAME, BLOB)) == 2
+
+
+def test_referrers_whose_second_page_is_missing_are_an_error(scripted, client):
+    url = f"{HOST}/v2/team/app/referrers/{BLOB}"
+    link = {"Link": f"<{url}?last=x>; rel=next"}
+    scripted.add("GET", url, json=REFERRERS, headers=link)
+    scripted.add("GET", url + "?last=x", status=404)
+    with pytest.raises(NotFoundInRegistry):
+        client.referrers(NAME, BLOB)
 
 
 def test_nothing_refers_to_what_nobody_knows(scripted, client):

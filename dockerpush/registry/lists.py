@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
-from typing import Iterator
+from typing import Callable, Iterator, TypeVar
 
-from ..errors import InvalidJSON, NetworkError, NotFoundInRegistry
+from ..errors import ContentMismatch, InvalidJSON, NetworkError, NotFoundInRegistry
 from ..oci import Descriptor, Digest, Index, optional, parse_json, require
 from .calls import query
+from .debug import show_url
+from .links import next_target
 from .locations import resolve_location
 from .manifests import ManifestCalls
 from .origins import same_origin
 from .session import Call
 from .transport import Response
 
-MOST_PAGES = 10_000
+T = TypeVar("T")
 
-_NEXT = re.compile(r'<([^<>]*)>\s*;[^,<]*\brel\s*=\s*"?next\b"?', re.IGNORECASE)
+MOST_PAGES = 10_000
+"""Pages of one list that are read; more of them have no end."""
+
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
@@ -28,11 +32,12 @@ class ListCalls(ManifestCalls):
     ) -> Iterator[str]:
         """The tags of *repository* in the registry's order, those after *last*.
 
-        Raises InvalidJSON for an answer that is no list of tags.
+        Raises InvalidJSON for an answer that is no list of tags, ContentMismatch when
+        the registry does not say clearly which page comes next.
         """
         tail = "tags/list" + query(n=str(page_size), last=last)
-        for content, _ in self._pages(repository, tail):
-            yield from parse_tags(content)
+        for page in self._pages(repository, tail, parse_tags):
+            yield from page
 
     def referrers(
         self, repository: str, digest: Digest, artifact_type: str | None = None
@@ -40,15 +45,16 @@ class ListCalls(ManifestCalls):
         """The manifests that have *digest* as their subject (Listing Referrers).
 
         A registry that does not know the endpoint is asked for the tag
-        ``sha256-<hex>`` instead. Raises InvalidJSON.
+        ``sha256-<hex>`` instead. Raises what `tags` does.
         """
         tail = f"referrers/{digest}" + query(artifactType=artifact_type or "")
-        found: list[Descriptor] = []
+        pages = self._pages(repository, tail, parse_referrers)
         try:
-            for content, _ in self._pages(repository, tail):
-                found += parse_referrers(content)
+            found = list(next(pages, []))
         except NotFoundInRegistry:
             found = self._referrers_by_tag(repository, digest)
+        for page in pages:
+            found += page
         return tuple(one for one in found if artifact_type in (None, one.artifact_type))
 
     def _referrers_by_tag(self, repository: str, digest: Digest) -> list[Descriptor]:
@@ -58,8 +64,14 @@ class ListCalls(ManifestCalls):
         except NotFoundInRegistry:
             return []
 
-    def _pages(self, repository: str, tail: str) -> Iterator[tuple[bytes, str]]:
-        """(body, URL) of a list and the pages that its Link headers lead to."""
+    def _pages(
+        self, repository: str, tail: str, parse: Callable[[bytes], list[T]]
+    ) -> Iterator[list[T]]:
+        """What *parse* finds in a list and in the pages that its Link headers lead to.
+
+        Raises ContentMismatch for pages that never end. A page without anything on it
+        may lead back: what there is was read.
+        """
         call = self._call("GET", repository, tail, (200,))
         seen: set[str] = set()
         for _ in range(MOST_PAGES):
@@ -67,11 +79,16 @@ class ListCalls(ManifestCalls):
                 lambda call=call: self._page(call),  # type: ignore[misc]
                 f"listing {repository}",
             )
-            yield content, url
+            entries = parse(content)
+            repeated = bool(entries) and str(Digest.of(content)) in seen
+            seen |= {url, call.url, str(Digest.of(content))}
+            if repeated or (entries and following in seen):
+                raise _endless(repository)
+            yield entries
             if following is None or following in seen:
                 return
-            seen.add(following)
             call = self._call("GET", repository, following, (200,))
+        raise _endless(repository)
 
     def _page(self, call: Call) -> tuple[bytes, str, str | None]:
         with self._session.send(call) as response:
@@ -82,17 +99,30 @@ class ListCalls(ManifestCalls):
 def next_page(response: Response) -> str | None:
     """The URL that the Link header of *response* gives for the next page, or None.
 
-    Raises NetworkError when it leads away from the registry.
+    Raises NetworkError when it leads away from the registry, ContentMismatch when it
+    cannot be understood.
     """
-    match = _NEXT.search(response.header("Link") or "")
-    if match is None:
+    where = show_url(response.url)
+    try:
+        target = next_target(response.header_lines("Link"))
+    except ContentMismatch as error:
+        raise ContentMismatch(
+            f"{where}: the registry sent {error}, so the rest of the list is unknown; "
+            "report it to the registry's operator"
+        ) from error
+    if target is None:
         return None
-    url = resolve_location(match[1], response.url)
+    url = resolve_location(target, response.url)
     if not same_origin(url, response.url):
-        raise NetworkError(
-            f"{response.url.partition('?')[0]}: the next page is elsewhere"
-        )
+        raise NetworkError(f"{where}: the next page is elsewhere")
     return url
+
+
+def _endless(repository: str) -> ContentMismatch:
+    return ContentMismatch(
+        f"listing {repository}: the registry gives the same page again and again, so "
+        "the rest of the list is unknown; report it to the registry's operator"
+    )
 
 
 def parse_tags(content: bytes) -> list[str]:
