@@ -137,7 +137,7 @@ KEYS: tuple[Key, ...] = (
         default=50 * 1024 * 1024,
     ),
     _key("jobs", counts(1, 64), "transfers at a time", default=3),
-    _key("limit_rate", RATE, "bytes a second that all uploads share"),
+    _key("limit_rate", RATE, "most bytes a second, sent and received together"),
     _key(
         *(
             "timeout",

@@ -1,4 +1,4 @@
-"""A limit in bytes a second that all uploads of a run share.
+"""A limit in bytes a second that all bytes of a run share, sent and received.
 
 Each caller reserves the next free slot of time and waits for it, so nobody is starved.
 A grant is worth a twentieth of a second: bytes flow evenly, and nothing between us and
@@ -42,8 +42,13 @@ class RateLimiter:
         self._lock = threading.Lock()  # guards _free_at
         self._free_at = clock()
 
+    @property
+    def grant(self) -> int:
+        """Bytes that `take` lets pass at a time, at most."""
+        return self._grant
+
     def take(self, count: int, cancellation: Cancellation) -> int:
-        """Wait until bytes may be sent; how many of *count*, at least 1 if it is.
+        """Wait until bytes may pass; how many of *count*, at least 1 if it is.
 
         Call it again for the rest. Raises Cancelled.
         """
@@ -58,3 +63,8 @@ class RateLimiter:
         if start > now:
             self._wait(cancellation, start - now)
         return granted
+
+    def take_all(self, count: int, cancellation: Cancellation) -> None:
+        """Wait until all of *count* bytes may pass. Raises Cancelled."""
+        while count > 0:
+            count -= self.take(count, cancellation)

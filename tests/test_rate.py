@@ -129,3 +129,12 @@ def test_cancelling_wakes_who_waits() -> None:
             send(limiter, 100, cancellation)
         timer.join()
         assert time.monotonic() - start < 0.9
+
+
+def test_all_of_it_passes_in_grants(cancellation: Cancellation) -> None:
+    fake = FakeTime()
+    limiter = RateLimiter(1000, fake.clock, fake.wait)
+    assert limiter.grant == 50
+    limiter.take_all(1000, cancellation)
+    limiter.take_all(0, cancellation)
+    assert fake.now == pytest.approx(1000.95, abs=0.06)

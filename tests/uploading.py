@@ -114,10 +114,13 @@ class Sender:
 def sender_to(
     host: str, limits: HostLimits | None = None, **options: Any
 ) -> Iterator[Sender]:
-    """An uploader to ``team/app`` at *host*; *options* are the Uploader's own."""
+    """An uploader to ``team/app`` at *host*; *options* are the Uploader's own,
+    but for the *rate* of all connections."""
     events: list[Event] = []
     policy = options.pop("policy", QUICK)
-    settings = TransportSettings(plain_http=True, timeout=10, answer_timeout=20)
+    settings = TransportSettings(
+        plain_http=True, timeout=10, answer_timeout=20, rate=options.pop("rate", None)
+    )
     with (
         Cancellation() as cancellation,
         RegistryClient(

@@ -13,7 +13,6 @@ from .secrets import given_credentials
 
 if TYPE_CHECKING:
     from ..push import PushTarget
-    from ..rate import RateLimiter
     from ..reference import Reference
     from ..registry.client import RegistryClient
     from ..registry.credential_helpers import CredentialHelpers
@@ -116,7 +115,6 @@ class Connections:
         named = Path(args.config) if args.config else None
         self.config: Config = Config.find(named, self.state.path)
         self._clients: dict[str, RegistryClient] = {}
-        self._limiter: RateLimiter | None = None
         self._plain: set[str] = set()
         if given is None and "username" in args:
             given = given_credentials(args, os.environ)
@@ -171,7 +169,6 @@ class Connections:
             cancellation=self.session.cancellation,
             on_event=self.session.on_event,
             state=self.state,
-            rate=self._rate(settings),
         ) as target:
             yield target
 
@@ -208,7 +205,11 @@ class Connections:
         from ..registry.setup import transport_for
 
         return transport_for(
-            registry, settings, os.environ, on_event=self.session.on_event
+            registry,
+            settings,
+            os.environ,
+            on_event=self.session.on_event,
+            rate=self.session.rate(settings),
         )
 
     def credentials(self, registry: str) -> CredentialSource:
@@ -251,13 +252,3 @@ class Connections:
         from ..registry.credential_helpers import CredentialHelpers
 
         return CredentialHelpers(os.environ, cancellation=self.session.cancellation)
-
-    def _rate(self, settings: Settings) -> RateLimiter | None:
-        """The one limit that all uploads of this run share."""
-        from ..rate import RateLimiter
-
-        if settings.limit_rate is None:
-            return None
-        if self._limiter is None:
-            self._limiter = RateLimiter(settings.limit_rate)
-        return self._limiter

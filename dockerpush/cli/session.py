@@ -17,7 +17,7 @@ import time
 from argparse import Namespace
 from contextlib import ExitStack
 from types import FrameType, TracebackType
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 from ..cancellation import Cancellation
 from ..events import Event
@@ -26,6 +26,10 @@ from ..progress import BarProgress, PlainProgress, QuietProgress
 from ..registry.debug import uploads_log
 from ..workers import ticker
 from . import output
+
+if TYPE_CHECKING:
+    from ..rate import RateLimiter
+    from ..settings import Settings
 
 GRACE = 2.5
 """Seconds that threads have to end after the first signal."""
@@ -46,6 +50,7 @@ class Session:
         self.cancellation = Cancellation()
         self.signal: signal.Signals | None = None
         self._progress: Progress | None = None
+        self._limits: dict[str, RateLimiter] = {}
         self._cleanup = ExitStack()
 
     def __enter__(self) -> Session:
@@ -76,6 +81,19 @@ class Session:
         """Take the bars away, so that other lines can follow."""
         self._cleanup.close()
         self._progress = None
+
+    def rate(self, settings: Settings) -> RateLimiter | None:
+        """The limit that this run's connections share, sent and received together.
+
+        One that the configuration gives to a registry is for that registry alone.
+        """
+        from ..rate import RateLimiter
+
+        limit = settings.limit_rate
+        if limit is None:
+            return None
+        source = settings.sources["limit_rate"]
+        return self._limits.setdefault(source, RateLimiter(limit))
 
     def wait_for_signal(self) -> None:
         """Return once SIGINT or SIGTERM has come, and let it count as a request."""

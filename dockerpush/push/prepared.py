@@ -48,17 +48,12 @@ class PreparedBlob:
     from_network: bool = False
 
 
-def unlimited(count: int) -> int:
-    """All of *count* bytes may be sent now."""
-    return count
-
-
 class CheckedContent:
     """The bytes of *blob* for one upload, hashed and reported as they go.
 
     One thread uses it. `position` is how far the bytes were handed out; going back is
-    reported as a negative BytesSent, and what was hashed is not hashed again. *take*
-    waits until some of so many bytes may be sent, and says how many.
+    reported as a negative BytesSent, and what was hashed is not hashed again. A *piece*
+    has at most so many bytes.
     """
 
     def __init__(
@@ -67,9 +62,9 @@ class CheckedContent:
         cancellation: Cancellation,
         on_event: OnEvent,
         *,
-        take: Callable[[int], int] = unlimited,
+        piece: int = PIECE,
     ) -> None:
-        self._take = take
+        self._piece = piece
         self.size = blob.descriptor.size
         self.position = 0
         self._blob = blob
@@ -118,16 +113,15 @@ class CheckedContent:
         """
         self.start_at(start)
         while self.position < end:
-            piece = self._read_piece(self.position, end)
+            piece = self._read_piece(
+                self.position, min(end, self.position + self._piece)
+            )
             self._hash(piece, self.position)
             if self.position + len(piece) == self.size:
                 self.verify()
-            while piece:
-                granted = self._take(len(piece))
-                yield piece[:granted]
-                piece = piece[granted:]
-                self.position += granted
-                self._on_event(BytesSent(self._blob.key, granted))
+            yield piece
+            self.position += len(piece)
+            self._on_event(BytesSent(self._blob.key, len(piece)))
 
     def verify(self) -> None:
         """Raises ContentMismatch unless all of the content is what was promised.

@@ -8,7 +8,6 @@ from typing import Iterator
 
 from ..cancellation import Cancellation
 from ..events import OnEvent
-from ..rate import RateLimiter
 from ..reference import Reference
 from ..registry.client import RegistryClient
 from ..registry.limits import default_limits
@@ -31,12 +30,11 @@ def open_target(
     cancellation: Cancellation,
     on_event: OnEvent,
     state: StateDirectory | None = None,
-    rate: RateLimiter | None = None,
 ) -> Iterator[PushTarget]:
     """Where a push to *reference* goes, for one push.
 
     *state* is where upload sessions and known blobs are kept for other runs, None for
-    nowhere. *rate* is shared with others.
+    nowhere.
     """
     limits = limits_for(default_limits(reference.registry), settings.blob_chunk)
     limits = replace(limits, pace=max(limits.pace, settings.chunk_delay))
@@ -49,7 +47,6 @@ def open_target(
             cancellation=child,
             on_event=on_event,
             sessions=UploadSessions(state.path / "uploads") if state else None,
-            rate=rate,
             pause=settings.layer_delay,
         )
         yield PushTarget(

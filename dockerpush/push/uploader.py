@@ -23,13 +23,12 @@ from ..events import (
     ignore,
 )
 from ..oci import Descriptor
-from ..rate import RateLimiter
 from ..registry.client import RegistryClient, Upload
 from ..registry.retry import RetryPolicy
 from ..registry.uploads import UploadSessions
 from .blob_upload import BlobUpload
 from .learned import LearnedLimits
-from .prepared import CheckedContent, PreparedBlob, unlimited
+from .prepared import CheckedContent, PreparedBlob
 from .session import UploadSession, UploadTarget
 
 log = logging.getLogger(__name__)
@@ -48,17 +47,15 @@ class Uploader:
         cancellation: Cancellation,
         on_event: OnEvent = ignore,
         sessions: UploadSessions | None = None,
-        rate: RateLimiter | None = None,
         pause: float = 0.0,
     ) -> None:
-        """*sessions* keeps sessions for another run, *rate* is shared with others.
+        """*sessions* keeps sessions for another run.
 
         *pause* is a time in seconds to wait after each blob that was sent.
         """
         self._target = UploadTarget(
             client, repository, limits, policy, cancellation, on_event, sessions
         )
-        self._rate = rate
         self._pause = pause
 
     def upload(
@@ -125,8 +122,10 @@ class Uploader:
     def _send(self, blob: PreparedBlob, opened: Upload | None) -> None:
         target, descriptor = self._target, blob.descriptor
         target.on_event(BlobStarted(blob.key, descriptor.digest, descriptor.size))
-        take = self._take if self._rate is not None else unlimited
-        content = CheckedContent(blob, target.cancellation, target.on_event, take=take)
+        piece = target.client.piece_size
+        content = CheckedContent(
+            blob, target.cancellation, target.on_event, piece=piece
+        )
         try:
             with content, UploadSession(target, descriptor, opened) as session:
                 BlobUpload(target, descriptor, content, session).run()
@@ -136,7 +135,3 @@ class Uploader:
             target.on_event(BytesSent(blob.key, -content.position))
             target.on_event(Retrying(f"blob {descriptor.digest.short}", str(error), 0))
             self._send(replace(blob, from_network=False), None)
-
-    def _take(self, count: int) -> int:
-        assert self._rate is not None
-        return self._rate.take(count, self._target.cancellation)

@@ -15,7 +15,7 @@ from .connections import Piece
 from .credentials import CredentialSource, anonymous
 from .retry import RetryPolicy, retrying
 from .session import Call, Session
-from .transport import Response, TransportSettings
+from .transport import PIECE, Response, TransportSettings
 
 T = TypeVar("T")
 
@@ -45,6 +45,7 @@ class Caller:
     ) -> None:
         self.registry = registry
         self._cancellation = cancellation
+        self._rate = settings.rate
         self._policy = policy or RetryPolicy()
         self._on_event = on_event
         self._actions = actions
@@ -65,6 +66,11 @@ class Caller:
     def challenge(self) -> Challenge | None:
         """How this registry wants to be told who we are; None: it did not ask yet."""
         return self._session.auth.challenge
+
+    @property
+    def piece_size(self) -> int:
+        """Bytes that a piece of a body should have at most, so that it flows evenly."""
+        return PIECE if self._rate is None else min(PIECE, self._rate.grant)
 
     def _call(
         self,

@@ -9,6 +9,7 @@ from typing import Mapping
 from .. import __version__
 from ..cancellation import Cancellation
 from ..events import OnEvent
+from ..rate import RateLimiter
 from ..settings import Settings
 from ..system import home_directory, user_id
 from .credential_files import CredentialFiles, CredentialPlaces
@@ -56,9 +57,14 @@ def proxies_for(settings: Settings, environ: Mapping[str, str]) -> ProxySettings
 
 
 def transport_for(
-    registry: str, settings: Settings, environ: Mapping[str, str], *, on_event: OnEvent
+    registry: str,
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    on_event: OnEvent,
+    rate: RateLimiter | None = None,
 ) -> TransportSettings:
-    """How to reach *registry*."""
+    """How to reach *registry*; the limit *rate* is shared with other transports."""
     proxies = proxies_for(settings, environ)
     for note in proxies.notes:
         log.debug("%s", note)
@@ -70,6 +76,7 @@ def transport_for(
         user_agent=f"dockerpush/{__version__}",
         ssl_context=trust.ssl_context,
         proxy_for=proxies.address_for,
+        rate=rate,
     )
 
 

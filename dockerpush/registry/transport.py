@@ -1,9 +1,10 @@
 """Requests over pooled connections: one attempt each, no redirects, no credentials.
 
 Rules: one urllib3 pool per origin and proxy, with urllib3's own retries and redirects
-off. A body is an iterable of pieces with a Content-Length, never chunked. Every failure
-leaves as NetworkError, TransientError or Cancelled. A Response is closed by whoever
-asked for it; closing gives the connection back when nothing is left on it.
+off. A body is an iterable of pieces with a Content-Length, never chunked. The bytes of
+all bodies, sent and received, pass one limit if there is one. Every failure leaves as
+NetworkError, TransientError or Cancelled. A Response is closed by whoever asked for it;
+closing gives the connection back when nothing is left on it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import ssl
 import threading
 from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Callable, Iterable, Mapping, Union
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping, Union
 from urllib.parse import unquote
 
 import urllib3
@@ -26,6 +27,7 @@ from urllib3.util import Timeout, make_headers, parse_url
 from ..cancellation import Cancellation
 from ..errors import NetworkError, PusherError
 from ..oci import JSON_LIMIT
+from ..rate import RateLimiter
 from .connections import Dialer, Piece, WatchedPool, WatchedTLSPool, watch_tls
 from .debug import show_url
 from .failures import proxy_wants_password, translated
@@ -63,6 +65,7 @@ class TransportSettings:
     for the answer to a PUT or PATCH, which a registry may have to think about.
     *ssl_context* gets ``host[:port]``; *proxy_for* gets a URL and returns the proxy's,
     user and password included, or None. *headers* go to the registry's own origin only.
+    *rate* limits the bytes of all bodies, sent and received together.
     """
 
     plain_http: bool = False
@@ -75,6 +78,7 @@ class TransportSettings:
     ssl_context: Callable[[str], ssl.SSLContext] = verified
     proxy_for: Callable[[str], str | None] = direct
     resolve: Resolver = resolve_by_system
+    rate: RateLimiter | None = None
 
 
 class Transport:
@@ -127,7 +131,7 @@ class Transport:
             raw = pool.urlopen(
                 method,
                 place.url if absolute else place.target,
-                body=body,  # type: ignore[arg-type]
+                body=self._limited(body),  # type: ignore[arg-type]
                 headers=sent,
                 retries=False,
                 redirect=False,
@@ -144,11 +148,18 @@ class Transport:
             raise translated(label, place.origin.host_port, e) from e
         except ValueError as e:  # a header or a URL that http.client refuses
             raise NetworkError(f"{label}: cannot be sent: {e}") from e
-        response = Response(raw, method, url, self._cancellation)
+        response = Response(raw, method, url, self._cancellation, self._settings.rate)
         if response.status == 407 and proxy is not None:
             response.close()
             raise proxy_wants_password(_without_user(proxy).rpartition("//")[2])
         return response
+
+    def _limited(self, body: Iterable[Piece] | None) -> Iterable[Piece] | None:
+        """*body* as slowly as the limit wants it."""
+        rate = self._settings.rate
+        if body is None or rate is None:
+            return body
+        return _paced(body, rate, self._cancellation)
 
     def _timeouts(self, method: str) -> Timeout:
         slow = method in ("PUT", "PATCH")
@@ -240,6 +251,17 @@ def _admit_all(host: str, address: Address) -> None:
     """Every address is fine for a host that the user named."""
 
 
+def _paced(
+    body: Iterable[Piece], rate: RateLimiter, cancellation: Cancellation
+) -> Iterator[Piece]:
+    for piece in body:
+        rest = memoryview(piece)
+        while rest:
+            granted = rate.take(len(rest), cancellation)
+            yield rest[:granted]
+            rest = rest[granted:]
+
+
 def _without_user(proxy: str) -> str:
     scheme, separator, rest = proxy.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
@@ -254,9 +276,11 @@ class Response:
         method: str,
         url: str,
         cancellation: Cancellation,
+        rate: RateLimiter | None = None,
     ) -> None:
         self._raw = raw
         self._cancellation = cancellation
+        self._rate = rate
         self._read = 0
         self._ended = False
         self.method = method
@@ -318,6 +342,8 @@ class Response:
     def _next(self, count: int) -> bytes:
         self._cancellation.check()
         label = f"{self.method} {show_url(self.url)}"
+        if self._rate is not None:
+            count = min(count, self._rate.grant)
         try:
             piece = self._raw.read(count)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as e:
@@ -325,6 +351,8 @@ class Response:
             raise translated(label, Place.parse(self.url).origin.host_port, e) from e
         self._read += len(piece)
         if piece:
+            if self._rate is not None:  # no socket waits meanwhile
+                self._rate.take_all(len(piece), self._cancellation)
             return piece
         self._cancellation.check()
         self._ended = True
