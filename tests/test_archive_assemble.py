@@ -436,6 +436,50 @@ def test_the_media_type_is_the_one_that_the_manifest_itself_has(images_in):
     assert image.root.descriptor.media_type == MANIFEST
 
 
+def named(inner: Layout, *names: str) -> Layout:
+    """*inner* with a name for each of its entries."""
+    entries = zip(inner.entries, names)
+    key = "io.containerd.image.name"
+    return Layout(
+        inner.blobs, tuple({**one, "annotations": {key: n}} for one, n in entries)
+    )
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_an_index_and_one_of_its_images_are_two_images(backwards, images_in):
+    """manifest.json names one image of the index, and the other one by itself."""
+    whole = nested(layout(A, B))
+    alone = layout(B)
+    entries = named(
+        Layout({**whole.blobs, **alone.blobs}, (*whole.entries, *alone.entries)),
+        "r.io/whole:1",
+        "r.io/alone:1",
+    )
+    step = -1 if backwards else 1
+    images = [replace(A, tags=("r.io/whole:1",)), replace(B, tags=("r.io/alone:1",))]
+    inner = Layout(entries.blobs, entries.entries[::step])
+    found = {
+        image.names: image.root.descriptor.digest
+        for image in images_in(both(inner, *images[::step]))
+    }
+    assert found == {
+        ("r.io/whole:1",): whole.entries[0]["digest"],
+        ("r.io/alone:1",): alone.entries[0]["digest"],
+    }
+    assert len(images_in(both(inner, *images[::step]))) == 2
+
+
+def test_an_artifact_with_a_name_is_there_beside_manifest_json(images_in):
+    """One without is what docker save has of an attestation."""
+    image, other = layout(A), attestation(B)
+    entries = (*image.entries, *other.entries)
+    inner = Layout({**image.blobs, **other.blobs}, entries)
+    assert len(images_in(both(inner, A))) == 1
+    inner = named(inner, "r.io/app:1", "r.io/about:1")
+    found = [one.names for one in images_in(both(inner, A))]
+    assert found == [("app:1", "r.io/app:1"), ("r.io/about:1",)]
+
+
 def dir_form(image: Image) -> dict[str, bytes]:
     """What ``skopeo copy ... dir:`` writes."""
     manifest = manifest_of(image, list(image.layers), LAYER)

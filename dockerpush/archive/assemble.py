@@ -10,7 +10,7 @@ not trusted: docker 25.0.0 wrote layers in another order (github.com/moby/moby i
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Iterable, Iterator, Mapping
+from typing import Iterable, Iterator, Mapping, Sequence
 
 from ..errors import ArchiveError
 from ..oci import Digest, parse_json, require
@@ -79,21 +79,45 @@ def referrers(
     return tuple(_checked_image(root, layout) for root in _about_others(layout))
 
 
-def _joined(entries: Iterable[Entry], layout: Layout) -> Iterator[StoredImage]:
+def _joined(entries: Sequence[Entry], layout: Layout) -> Iterator[StoredImage]:
     """The images of manifest.json, each with what index.json has of it.
 
     One entry may stand for several indexes that share a platform; every index that has
-    a name becomes an image then.
+    a name becomes an image then. An index belongs to one entry, though it holds the
+    images of several.
     """
     roots = _roots_by_config(layout.roots)
-    for entry in entries:
-        found = roots.get(entry.manifest.config_descriptor.digest, [])
-        others = [root for root in found[1:] if root.names or root.tags]
+    owned = _owned(entries, layout.roots)
+    for number, entry in enumerate(entries):
+        mine = owned.get(number, [])
+        others = [root for root in mine[1:] if root.names or root.tags]
         taken = {canonical(name) for root in others for name in root.names}
         names = [name for name in entry.names if canonical(name) not in taken]
+        found = mine or roots.get(entry.manifest.config_descriptor.digest, [])
         yield _image(entry, found[0] if found else None, layout, names)
         for root in others:
             yield _image(entry, root, layout, [])
+
+
+def _owned(entries: Sequence[Entry], roots: Iterable[Root]) -> dict[int, list[Root]]:
+    """By the number of an entry the roots that it stands for.
+
+    That is the entry of the same name among those whose config a root has, else the
+    first of these.
+    """
+    owned: dict[int, list[Root]] = {}
+    for root in roots:
+        configs = {item.config_descriptor.digest for item in manifests(root.node)}
+        names = set(map(canonical, root.names))
+        having = [
+            number
+            for number, entry in enumerate(entries)
+            if entry.manifest.config_descriptor.digest in configs
+        ]
+        named = [n for n in having if names & set(map(canonical, entries[n].names))]
+        for number in (named or having)[:1]:
+            owned.setdefault(number, []).append(root)
+    return owned
 
 
 def _roots_by_config(roots: Iterable[Root]) -> dict[Digest, list[Root]]:
@@ -151,7 +175,8 @@ def _remaining(entries: Iterable[Entry], layout: Layout) -> Iterator[StoredImage
         found = list(manifests(root.node))
         if any(item.config_descriptor.digest in known for item in found):
             continue
-        if known and not any(item.image_config for item in found):
+        named = root.names or root.tags
+        if known and not named and not any(item.image_config for item in found):
             continue
         if _digest(root.node) not in about:
             yield _checked_image(root, layout)

@@ -131,19 +131,21 @@ def images_in(root: Node | None) -> list[StoredManifest]:
 def _choose(image: StoredImage, decide: Decide) -> StoredManifest | StoredIndex:
     """The archive's own manifest where it can stay as it is, else the one we build.
 
-    An entry of manifest.json is for one platform, so it cannot stand for several.
+    An entry of manifest.json is for one platform, so it cannot stand for several, nor
+    for an index that the archive holds whole.
     """
     if image.root is None or image.entry is None:
         root = image.root or image.entry
         assert root is not None
         return root
     several = sum(node.complete for node in images_in(image.root)) > 1
+    whole = isinstance(image.root, StoredIndex) and image.root.complete
     rewritten = any(
         decide(layer) is Method.COMPRESS
         for manifest in manifests(image.root)
         for layer in manifest.layers
     )
-    return image.entry if rewritten and not several else image.root
+    return image.entry if rewritten and not (several or whole) else image.root
 
 
 def _narrow(
