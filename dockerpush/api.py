@@ -30,6 +30,7 @@ from .copy import (
     RegistryTarget,
     copy_image,
 )
+from .copy.loadable import LINUX_AMD64, ForDocker
 from .errors import PusherError, UsageError
 from .events import OnEvent, ignore
 from .oci import Platform
@@ -65,9 +66,6 @@ __all__ = [
 
 StrPath = Union[str, "os.PathLike[str]"]
 AnyReference = Union[str, Reference]
-
-DEFAULT_PLATFORM = Platform("linux", "amd64")
-"""What a docker-archive gets of an index when nobody says more."""
 
 
 def push(
@@ -112,8 +110,9 @@ def pull(
     source: AnyReference,
     output: StrPath,
     *,
-    form: str = DOCKER_ARCHIVE,
+    form: str | None = None,
     platforms: Sequence[Platform] = (),
+    all_platforms: bool = False,
     cache: StrPath | None = None,
     username: str | None = None,
     password: str | None = None,
@@ -125,14 +124,20 @@ def pull(
 ) -> PulledImage:
     """Write the image *source* to *output*, which gets its name when it is complete.
 
-    *form* is ``docker-archive``, ``oci-archive`` or ``oci-dir``. *platforms* narrows an
-    index; a docker-archive holds one, by default linux/amd64. *cache* is a directory of
-    blobs to keep for other pulls, None for a temporary one. Raises what `push` does,
-    UsageError for what *form* cannot hold, and NotFound for a platform.
+    *form* is ``docker-archive``, ``oci-archive`` or ``oci-dir``; None is a
+    docker-archive that also holds what docker cannot load. *platforms* narrows an
+    index. Without them a docker-archive holds linux/amd64 only, which *on_event* is
+    told and `PulledImage.taken` says; *all_platforms* keeps the index whole, and docker
+    loads linux/amd64 of it, else its first platform. *cache* is a directory of blobs to
+    keep for other pulls, None for a temporary one. Raises what `push` does, UsageError
+    for what a ``docker-archive`` cannot hold, and NotFound for a platform.
     """
-    if form not in FORMATS:
+    if form not in (None, *FORMATS):
         raise UsageError(f"no such form: {form!r:.80}, wanted {', '.join(FORMATS)}")
+    if platforms and all_platforms:
+        raise UsageError("platforms and all_platforms exclude each other")
     reference, path = _parsed(source), Path(output)
+    one = form in (None, DOCKER_ARCHIVE) and not all_platforms
     user = _User(username, password)
     access = _Access(user, _settings(plain_http, cacert, jobs), on_event)
     with ExitStack() as stack:
@@ -150,9 +155,21 @@ def pull(
             ),
             reference,
             platforms=platforms,
-            default=DEFAULT_PLATFORM if form == DOCKER_ARCHIVE else None,
+            default=LINUX_AMD64 if one else None,
         )
-        export([image], store, path, form=form, cancellation=running)
+        export(
+            [image],
+            store,
+            path,
+            form=form or DOCKER_ARCHIVE,
+            for_docker=ForDocker(
+                None if platforms else LINUX_AMD64, form == DOCKER_ARCHIVE
+            ),
+            cancellation=running,
+            on_event=on_event,
+        )
+        if image.taken:
+            on_event(image.taken.notice(str(path), "all_platforms=True"))
         return image
 
 
@@ -172,7 +189,8 @@ def copy(
 ) -> CopyResult:
     """Copy *source* to *target* from registry to registry, digests kept.
 
-    Nothing goes to the disk. *username* is for the registry of *target* alone; a
+    Nothing goes to the disk. An index is copied whole, unless *options* name platforms.
+    *username* is for the registry of *target* alone; a
     *target* without a tag gets that of the source. Raises what `push` does.
     """
     origin, reference = _parsed(source), _parsed(target, latest=False)

@@ -89,11 +89,13 @@ class ManifestStored:
 class Notice:
     """Something that the user should know, but that stops nothing.
 
-    A *minor* one needs no action: who asked for quiet does not want it.
+    A *minor* one needs no action: who asked for quiet does not want it. A *warning*
+    says that the run did less than it could.
     """
 
     text: str
     minor: bool = False
+    warning: bool = False
 
 
 Event = Union[

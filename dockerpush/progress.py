@@ -215,7 +215,7 @@ class BarProgress:
 def message(event: Event) -> str:
     """What *event* has to say in words, "" for nothing."""
     if isinstance(event, Notice):
-        return f"note: {event.text}"
+        return f"{'warning' if event.warning else 'note'}: {event.text}"
     if isinstance(event, Retrying):
         return f"{event.what}: {event.reason}; trying again in {event.delay:.1f} s"
     return ""

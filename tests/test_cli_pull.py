@@ -400,7 +400,7 @@ def test_an_output_that_cannot_be_written_is_one_line(pushed, run_cli, tmp_path)
     [
         ["--format", "oci-archive"],
         ["-o", "x.tar.gz"],
-        ["-o", "x.tar", "--format", "docker-archive", "--platform", "all"],
+        ["-o", "x.tar", "--platform", "all", "--platform", "linux/amd64"],
         ["-o", "x.tar", "--platform", "linux"],
         ["-o", "-", "--format", "oci-dir"],
     ],

@@ -2,8 +2,9 @@
 
 A docker-archive is an OCI layout with a ``manifest.json`` beside ``index.json``, as
 docker has written it since 25.0: blobs keep their bytes, so the digest of the manifest
-outlives the way through it. The JSON comes first and layers last, so that a reader of a
-pipe knows what it needs. The same images give the same bytes. Pure.
+outlives the way through it. ``index.json`` names the whole of a multi-platform image,
+``manifest.json`` one platform of it. The JSON comes first and layers last, so that a
+reader of a pipe knows what it needs. The same images give the same bytes. Pure.
 """
 
 from __future__ import annotations
@@ -12,18 +13,7 @@ import tarfile
 from dataclasses import dataclass, replace
 from typing import Any, Iterable, Sequence
 
-from ..errors import ArchiveError, UsageError
-from ..oci import (
-    DOCKER_CONFIG,
-    MANIFEST_TYPES,
-    OCI_CONFIG,
-    OCI_INDEX,
-    Descriptor,
-    Digest,
-    Index,
-    Manifest,
-    dump_json,
-)
+from ..oci import INDEX_TYPES, OCI_INDEX, Descriptor, Digest, Index, dump_json
 from .layout import FULL_NAME, REF_NAME, is_tag
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -38,8 +28,8 @@ class BundledImage:
     """An image to be written: what ``index.json`` names, and under which names.
 
     *blobs* is everything that *root* needs, itself included, documents first. *config*
-    and *layers* are for ``manifest.json``; None and nothing where docker cannot load
-    it.
+    and *layers* are those of the one image of *root* that ``manifest.json`` names; None
+    and nothing when docker cannot load it.
     """
 
     root: Descriptor
@@ -47,24 +37,6 @@ class BundledImage:
     blobs: tuple[Descriptor, ...]
     config: Digest | None = None
     layers: tuple[Digest, ...] = ()
-
-
-def docker_parts(
-    name: str, root: Descriptor, raw: bytes | None
-) -> tuple[Digest, tuple[Digest, ...]]:
-    """Config and layers of the manifest *root*, whose bytes are *raw*.
-
-    Raises UsageError, which names *name*, for what docker cannot load.
-    """
-    if raw is not None and root.media_type in MANIFEST_TYPES:
-        manifest = Manifest.from_bytes(raw, root.media_type)
-        if manifest.config.media_type in (OCI_CONFIG, DOCKER_CONFIG):
-            layers = tuple(layer.digest for layer in manifest.layers)
-            return manifest.config.digest, layers
-    raise UsageError(
-        f"{name}: no image for one platform, which is all that a docker-archive can "
-        "hold: make it an oci-archive"
-    )
 
 
 @dataclass(frozen=True)
@@ -85,16 +57,17 @@ class TarLayout:
 
 
 def tar_layout(images: Sequence[BundledImage], *, docker: bool) -> TarLayout:
-    """The tar of *images*, for *docker* with a manifest.json.
+    """The tar of *images*.
 
-    Raises ArchiveError for an image that docker cannot load.
+    For *docker* it has a manifest.json for those that docker can load, if any can.
     """
     blobs = all_blobs(images)
     making = _Making()
     making.file("oci-layout", LAYOUT)
-    making.file("index.json", index_of(images).to_bytes())
-    if docker:
-        making.file("manifest.json", _docker_json(images))
+    making.file("index.json", index_of(images, docker=docker).to_bytes())
+    records = _docker_records(images) if docker else []
+    if records:
+        making.file("manifest.json", dump_json(records))
     for folder in ("blobs", *sorted({f"blobs/{d.algorithm}" for d in blobs})):
         making.add(_header(folder, tarfile.DIRTYPE, 0))
     for blob in blobs.values():
@@ -143,26 +116,39 @@ def all_blobs(images: Iterable[BundledImage]) -> dict[Digest, Descriptor]:
     """Every blob once, the small ones that are JSON first."""
     found = {blob.digest: blob for image in images for blob in image.blobs}
     layers = {digest for image in images for digest in image.layers}
-    return dict(sorted(found.items(), key=lambda item: item[0] in layers))
+    return dict(
+        sorted(
+            found.items(),
+            key=lambda item: item[0] in layers or not _is_json(item[1]),
+        )
+    )
 
 
-def index_of(images: Iterable[BundledImage]) -> Index:
-    """An entry for each name."""
+def _is_json(blob: Descriptor) -> bool:
+    return blob.media_type.endswith("json")
+
+
+def index_of(images: Iterable[BundledImage], *, docker: bool = False) -> Index:
+    """An entry for each name; for *docker* those of indexes as docker save has them."""
     entries = []
     for image in images:
         if not image.names:
             entries.append(image.root)
-        entries += [_named(image.root, name) for name in image.names]
+        short = docker and image.root.media_type in INDEX_TYPES
+        entries += [_named(image.root, name, short=short) for name in image.names]
     return Index(OCI_INDEX, tuple(entries))
 
 
-def _named(root: Descriptor, name: str) -> Descriptor:
-    """podman reads one annotation; containerd the other, as a full reference."""
-    said = dict(root.annotations or {})
-    said.pop(FULL_NAME, None)
+def _named(root: Descriptor, name: str, *, short: bool) -> Descriptor:
+    """podman reads one annotation, *short* the tag alone; containerd the full one."""
+    before = root.annotations or {}
+    said = {key: before[key] for key in before if key not in (FULL_NAME, REF_NAME)}
     if not is_tag(name):
         said[FULL_NAME] = name
-    return replace(root, annotations={**said, REF_NAME: name})
+    tag = name.rpartition(":")[2]
+    return replace(
+        root, annotations={**said, REF_NAME: tag if short and is_tag(tag) else name}
+    )
 
 
 def merged(before: Index | None, added: Index) -> Index:
@@ -182,17 +168,14 @@ def name_of(entry: Descriptor) -> str | None:
     return (entry.annotations or {}).get(REF_NAME)
 
 
-def _docker_json(images: Sequence[BundledImage]) -> bytes:
-    """manifest.json: one entry for each image, under all its names."""
-    records: dict[Digest, dict[str, Any]] = {}
+def _docker_records(images: Iterable[BundledImage]) -> list[dict[str, Any]]:
+    """manifest.json: an entry for each image that docker loads, under all its names."""
+    records: dict[tuple[Digest, tuple[Digest, ...]], dict[str, Any]] = {}
     for image in images:
         if image.config is None:
-            raise ArchiveError(
-                f"{image.root.digest.short} is no image that docker can load: use "
-                "--format oci-archive"
-            )
+            continue
         record = records.setdefault(
-            image.root.digest,
+            (image.config, image.layers),
             {
                 "Config": path_of(image.config),
                 "RepoTags": [],
@@ -201,7 +184,7 @@ def _docker_json(images: Sequence[BundledImage]) -> bytes:
         )
         names = record["RepoTags"]
         names += [n for n in image.names if n not in names and "@" not in n]
-    return dump_json(list(records.values()))
+    return list(records.values())
 
 
 def _header(name: str, kind: bytes, size: int) -> bytes:

@@ -13,7 +13,7 @@ from . import exits, location, output, places
 from .connect import Connections
 from .digestfile import check_writable, write_digests
 from .local import Into, Origin, archive_origins, copy_to_file, own_tag, tags_of
-from .options import chosen_platforms, names_several
+from .options import chosen_platforms
 from .sides import (
     add_side_options,
     source_connections,
@@ -90,9 +90,8 @@ def run(args: Namespace, session: Session) -> int:
         check_writable(args.digestfile)
     into = None
     if target:
-        several, no_clobber = names_several(args.platform), args.no_clobber
-        form = places.output_form(target, several=several, no_clobber=no_clobber)
-        into = Into(target, form, no_clobber)
+        form = places.output_form(target, no_clobber=args.no_clobber)
+        into = Into(target, form, args.no_clobber)
     with ExitStack() as stack:
         copying = _Copying(args, session, stack)
         if source:

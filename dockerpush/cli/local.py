@@ -16,18 +16,32 @@ if TYPE_CHECKING:
     from ..archive import Archive
     from ..archive.model import StoredImage
     from ..copy import CopyOptions, CopyResult, Source
-    from ..oci import Descriptor
+    from ..copy.loadable import ForDocker
+    from ..oci import Descriptor, Platform
     from ..push.whole import WholeImage
     from .session import Session
 
 
 @dataclass(frozen=True)
 class Into:
-    """A file or directory to be written to, in one of the FORMS."""
+    """A file or directory to be written to, in one of the FORMS.
+
+    *only* is the platform that is taken of an index when none is asked for.
+    """
 
     place: places.Local
     form: str
     no_clobber: bool
+    only: Platform | None = None
+
+    def for_docker(self, *, chosen: bool) -> ForDocker | None:
+        """What docker gets of it; *chosen* platforms count as the user put them."""
+        from ..copy.loadable import LINUX_AMD64, ForDocker
+
+        if self.form != places.DOCKER_ARCHIVE:
+            return None
+        required = self.place.form == places.DOCKER_ARCHIVE
+        return ForDocker(None if chosen else LINUX_AMD64, required)
 
 
 @dataclass(frozen=True)
@@ -191,10 +205,9 @@ def _into_archive(
     session: Session,
 ) -> Iterator[tuple[Origin, CopyResult | None]]:
     from ..copy.archive import Wanted, copy_to_archive
-    from ..oci import Platform
 
-    docker = into.form == places.DOCKER_ARCHIVE
-    if docker and options.referrers:
+    docker = into.for_docker(chosen=bool(options.platforms))
+    if docker and docker.required and options.referrers:
         raise UsageError(
             "a docker-archive has no place for --referrers: make it an oci-archive"
         )
@@ -206,7 +219,7 @@ def _into_archive(
         output,
         docker=docker,
         options=options,
-        default=Platform("linux", "amd64") if docker else None,
+        only=into.only,
         no_clobber=into.no_clobber,
         cancellation=session.cancellation,
         on_event=session.on_event,

@@ -96,11 +96,6 @@ def seconds(text: str) -> float:
     return value
 
 
-def names_several(texts: Sequence[str]) -> bool:
-    """True when *texts* may mean more platforms than one; without any, who knows."""
-    return ALL in texts or len(texts) > 1
-
-
 def chosen_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
     """The platforms that *texts* name; none of them means all. Raises UsageError."""
     from ..errors import InvalidJSON

@@ -84,8 +84,8 @@ def _split(text: str) -> tuple[str, str | None]:
     return text[:start] + path, name if colon else None
 
 
-def output_form(place: Local, *, several: bool, no_clobber: bool) -> str:
-    """The form that is written to *place*, of FORMS; *several* platforms may be meant.
+def output_form(place: Local, *, no_clobber: bool) -> str:
+    """The form that is written to *place*, of FORMS.
 
     Raises UsageError for what cannot be written there.
     """
@@ -95,7 +95,7 @@ def output_form(place: Local, *, several: bool, no_clobber: bool) -> str:
             raise UsageError("an archive is not for a terminal: redirect it")
         if place.form == OCI_DIRECTORY:
             raise UsageError("a directory cannot go to standard output")
-    form = place.form or _guessed(place, several=several)
+    form = place.form or _guessed(place)
     if form != OCI_DIRECTORY and place.path != STDOUT:
         if no_clobber and path.exists():
             raise UsageError(f"{path} exists, and stays as it is")
@@ -106,15 +106,13 @@ def output_form(place: Local, *, several: bool, no_clobber: bool) -> str:
                 f"{path}: archives are written plain, their layers are compressed "
                 "already: name it .tar"
             )
-    if form == DOCKER_ARCHIVE and several:
-        raise UsageError("a docker-archive holds one platform: make it an oci-archive")
     return form
 
 
-def _guessed(place: Local, *, several: bool) -> str:
+def _guessed(place: Local) -> str:
     path = Path(place.path)
     if place.path != STDOUT and (path.is_dir() or place.path.endswith("/")):
         return OCI_DIRECTORY
-    if several or path.name.endswith((".oci", ".oci.tar")):
+    if path.name.endswith((".oci", ".oci.tar")):
         return OCI_ARCHIVE
     return DOCKER_ARCHIVE

@@ -15,13 +15,15 @@ from ..errors import Cancelled, PusherError, SomeFailed, StateError, UsageError
 from . import exits, location, output, places
 from .connect import Connections, add_connection_options, add_transfer_options
 from .digestfile import check_writable, write_digests
-from .options import OPERANDS, chosen_platforms, names_several
+from .options import OPERANDS, chosen_platforms
 from .secrets import add_credential_options
 
 if TYPE_CHECKING:
     from ..cache import Cache, Pins
+    from ..oci import Platform
     from ..pull import PulledImage, PullSource
     from ..reference import Reference
+    from .local import Into
     from .session import Session
 
 
@@ -42,7 +44,7 @@ def configure(parser: ArgumentParser) -> None:
         "--format",
         choices=(*places.FORMS, "json"),
         help="of the output (default: oci-dir for a directory, oci-archive for .oci "
-        "and .oci.tar and several platforms, else docker-archive)",
+        "and .oci.tar, else docker-archive)",
     )
     parser.add_argument(
         "--platform",
@@ -50,7 +52,7 @@ def configure(parser: ArgumentParser) -> None:
         default=[],
         metavar="OS/ARCH",
         help="only this platform (may be repeated), or all (default: all, but "
-        "linux/amd64 for a docker-archive)",
+        "linux/amd64 for a docker-archive, with a warning)",
     )
     parser.add_argument(
         "--digestfile", metavar="FILE", help="write the manifest's digest to FILE"
@@ -96,7 +98,7 @@ def _complete(reference: Reference) -> Reference:
 
 def _form(args: Namespace) -> str | None:
     """The form of the output; None when there is none. Raises UsageError."""
-    form = args.format if args.format in places.FORMS else None
+    form = _said_form(args)
     if args.output is None:
         if form:
             raise UsageError(f"--format {form} needs -o FILE")
@@ -104,10 +106,22 @@ def _form(args: Namespace) -> str | None:
     if args.no_clobber and args.output != places.STDOUT and Path(args.output).exists():
         raise UsageError(f"{args.output} exists, and stays as it is")
     return places.output_form(
-        places.Local(args.output, form),
-        several=names_several(args.platform),
-        no_clobber=args.no_clobber,
+        places.Local(args.output, form), no_clobber=args.no_clobber
     )
+
+
+def _said_form(args: Namespace) -> str | None:
+    return args.format if args.format in places.FORMS else None
+
+
+def _into(form: str, args: Namespace) -> Into:
+    """The output of *form*; a docker-archive gets one platform if nobody says more."""
+    from ..copy.loadable import LINUX_AMD64
+    from .local import Into
+
+    one = form == places.DOCKER_ARCHIVE and not args.platform
+    place = places.Local(args.output, _said_form(args))
+    return Into(place, form, args.no_clobber, LINUX_AMD64 if one else None)
 
 
 @contextlib.contextmanager
@@ -174,19 +188,30 @@ def _into_file(
         try:
             cache = stack.enter_context(usable_cache(connections, needed=True))
             pins = stack.enter_context(cache.pins())
-            pulling = _Pulling(connections, cache, pins, args, form)
+            only = _into(form, args).only
+            pulling = _Pulling(connections, cache, pins, args, only)
             done = [pulling.pull(reference) for reference in references]
         except StateError as error:
             session.on_event(Notice(f"{error}; going on without the cache"))
             done = _without_cache(references, form, connections, args)
         else:
             _write([image for image, _ in done], cache, form, args, session)
+    _warn([image for image, _ in done], args, session)
     session.end_progress()
     for image, seconds in done:
         _report(image, seconds, args)
     if not args.quiet:
         output.say(f"wrote {args.output} ({form})")
     return [image for image, _ in done]
+
+
+def _warn(images: Sequence[PulledImage], args: Namespace, session: Session) -> None:
+    """Say which of *images* have more platforms than the output holds."""
+    place = "standard output" if args.output == places.STDOUT else args.output
+    for image in images:
+        if image.taken:
+            of = f" of {image.reference}" if len(images) > 1 else ""
+            session.on_event(image.taken.notice(place, "--platform all", of))
 
 
 def _without_cache(
@@ -198,7 +223,7 @@ def _without_cache(
     """Straight into the output, as ``copy`` does it."""
     from ..copy import CopyOptions, RegistrySource
     from ..pull import PulledImage
-    from .local import Into, Origin, copy_to_file
+    from .local import Origin, copy_to_file
 
     started = time.monotonic()
     origins = []
@@ -206,7 +231,7 @@ def _without_cache(
         source = RegistrySource(connections.client(one.registry), one.repository)
         named = str(one.digest or one.tag)
         origins.append(Origin(source, named, str(one), (str(one),)))
-    into = Into(places.Local(args.output, form), form, args.no_clobber)
+    into = _into(form, args)
     options = CopyOptions(
         chosen_platforms(args.platform), jobs=connections.settings().jobs
     )
@@ -220,6 +245,7 @@ def _without_cache(
                 result.descriptor,
                 sum(result.blobs.values()),
                 result.sent,
+                result.taken,
             ),
             seconds,
         )
@@ -229,7 +255,7 @@ def _without_cache(
 
 
 class _Pulling:
-    """Pulls images into one cache, for an output of one form if there is one."""
+    """Pulls images into one cache; *only* is what is taken of an index by default."""
 
     def __init__(
         self,
@@ -237,16 +263,13 @@ class _Pulling:
         cache: Cache,
         pins: Pins,
         args: Namespace,
-        form: str | None = None,
+        only: Platform | None = None,
     ) -> None:
-        from ..oci import Platform
-
         self._connections = connections
         self._cache = cache
         self._pins = pins
         self._platforms = chosen_platforms(args.platform)
-        docker = form == places.DOCKER_ARCHIVE
-        self._default = Platform("linux", "amd64") if docker else None
+        self._only = only
 
     def pull(self, reference: Reference) -> tuple[PulledImage, float]:
         """The image, and the seconds that it took."""
@@ -257,7 +280,7 @@ class _Pulling:
             source_of(reference, self._connections, self._cache, self._pins),
             reference,
             platforms=self._platforms,
-            default=self._default,
+            default=self._only,
         )
         self._connections.session.end_progress()
         return image, time.monotonic() - started
@@ -320,6 +343,7 @@ def _write(
 ) -> None:
     from ..pull.export import export
 
+    docker = _into(form, args).for_docker(chosen=bool(chosen_platforms(args.platform)))
     to_stdout = args.output == places.STDOUT
     export(
         images,
@@ -327,5 +351,7 @@ def _write(
         sys.stdout.buffer if to_stdout else Path(args.output),
         form=form,
         cancellation=session.cancellation,
+        for_docker=docker,
         no_clobber=args.no_clobber,
+        on_event=session.on_event,
     )

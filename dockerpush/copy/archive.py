@@ -8,26 +8,26 @@ end; then a damaged blob shows only after its last byte.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Callable, Mapping, Sequence, Union
 
-from ..archive.bundle import BundledImage, TarLayout, docker_parts, tar_layout
+from ..archive.bundle import BundledImage, TarLayout, tar_layout
 from ..archive.filling import FilledTar
 from ..archive.writers import naming_output
 from ..cancellation import Cancellation
-from ..errors import UsageError
 from ..events import BlobFinished, BlobPlanned, BlobStarted, OnEvent, Outcome
 from ..oci import INDEX_TYPES, Descriptor, Digest, Platform
 from ..push.manifests import Document
 from ..push.prepared import CheckedContent, PreparedBlob
 from ..receive import OpenAt, receive
 from ..workers import Workers
-from .model import CopyOptions, CopyResult
-from .narrow import narrowed
+from .loadable import ForDocker, completed
+from .model import CopyOptions, CopyResult, TakenPlatform
+from .narrow import narrowed, narrowing_notice, taken_of
 from .sources import Source
-from .tree import Tree, Walker
+from .tree import Tree, TreeReader, Walker
 
 Output = Union[Path, BinaryIO]
 
@@ -49,6 +49,7 @@ class _Found:
     wanted: Wanted
     tree: Tree
     images: tuple[BundledImage, ...]
+    taken: TakenPlatform | None = None
 
     @property
     def root(self) -> Document:
@@ -59,26 +60,26 @@ def copy_to_archive(
     wanted: Sequence[Wanted],
     output: Output,
     *,
-    docker: bool,
+    docker: ForDocker | None,
     options: CopyOptions,
-    default: Platform | None = None,
+    only: Platform | None = None,
     no_clobber: bool = False,
     cancellation: Cancellation,
     on_event: OnEvent,
 ) -> list[CopyResult]:
     """Write *wanted* to *output*, a path or an open file, as an OCI layout in a tar.
 
-    For *docker* it can be loaded by docker as well. *default* is the platform that is
-    taken of an index when *options* names none. A path gets its name when all of it is
-    there. Raises UsageError for what docker cannot load, and for an *output* that
-    exists with *no_clobber*; PusherError when it cannot be written, Cancelled,
-    ContentMismatch, and what the sources raise.
+    For *docker* it has a manifest.json as well. *only* is the platform that is taken of
+    an index when *options* names none; the rest is left out with a warning. A path gets
+    its name when all of it is there. Raises UsageError for what *docker* refuses, and
+    for an *output* that exists with *no_clobber*; PusherError when it cannot be
+    written, Cancelled, ContentMismatch, and what the sources raise.
     """
-    gather = _Gather(options, default, docker, cancellation)
+    gather = _Gather(options, only, docker, cancellation, on_event)
     with Workers(cancellation, options.jobs, name="copy") as workers:
         found = workers.wait([workers.submit(gather.find, one) for one in wanted])
     images = [image for one in found for image in one.images]
-    layout = tar_layout(images, docker=docker)
+    layout = tar_layout(images, docker=docker is not None)
     tar = _Tar(found, layout, cancellation, on_event)
     with naming_output(output):
         if isinstance(output, Path) and (output.is_file() or not output.exists()):
@@ -97,38 +98,52 @@ class _Gather:
     def __init__(
         self,
         options: CopyOptions,
-        default: Platform | None,
-        docker: bool,  # noqa: FBT001
+        only: Platform | None,
+        docker: ForDocker | None,
         cancellation: Cancellation,
+        on_event: OnEvent,
     ) -> None:
         self._options = options
-        self._default = default
+        self._only = only
         self._docker = docker
         self._cancellation = cancellation
+        self._on_event = on_event
 
     def find(self, wanted: Wanted) -> _Found:
         """A worker thread's work."""
         source = wanted.source
-        root = source.read(wanted.reference)
-        platforms = self._options.platforms
-        if (
-            not platforms
-            and self._default
-            and root.descriptor.media_type in INDEX_TYPES
-        ):
-            platforms = (self._default,)
-        if platforms:
-            root = narrowed(source, root, platforms)
+        root, taken = self._chosen(source, source.read(wanted.reference))
         walker = Walker(source, lambda document: False)
         tree = walker.tree(root)
         image = BundledImage(root.descriptor, wanted.names, _blobs(tree))
         if self._docker:
-            name = (*wanted.names, wanted.reference)[0]
-            config, layers = docker_parts(name, root.descriptor, root.raw)
-            _refuse_foreign(name, layers, tree)
-            image = replace(image, config=config, layers=layers)
+            image = completed(
+                image,
+                root,
+                TreeReader(source, tree),
+                name=(*wanted.names, wanted.reference)[0],
+                docker=self._docker,
+                on_event=self._on_event,
+            )
         about = self._referrers(source, walker, tree) if self._options.referrers else ()
-        return _Found(wanted, tree, (image, *about))
+        return _Found(wanted, tree, (image, *about), taken)
+
+    def _chosen(
+        self, source: Source, whole: Document
+    ) -> tuple[Document, TakenPlatform | None]:
+        """What of *whole* is written."""
+        platforms = self._options.platforms
+        if platforms:
+            part = narrowed(source, whole, platforms)
+            if part.descriptor.digest != whole.descriptor.digest:
+                self._on_event(
+                    narrowing_notice(whole.descriptor, part.descriptor, platforms)
+                )
+            return part, None
+        if self._only and whole.descriptor.media_type in INDEX_TYPES:
+            part = narrowed(source, whole, (self._only,))
+            return part, taken_of(source, whole, part.descriptor, self._only)
+        return whole, None
 
     def _referrers(
         self, source: Source, walker: Walker, tree: Tree
@@ -151,15 +166,6 @@ class _Gather:
 def _blobs(tree: Tree) -> tuple[Descriptor, ...]:
     documents = (document.descriptor for document in reversed(tree.documents))
     return (*documents, *tree.blobs.values())
-
-
-def _refuse_foreign(name: str, layers: Sequence[Digest], tree: Tree) -> None:
-    missing = [digest for digest in layers if digest not in tree.blobs]
-    if missing:
-        raise UsageError(
-            f"{name}: layer {missing[0].short} is only where its urls point, which "
-            "docker cannot load: use oci-archive:"
-        )
 
 
 class _Tar:
@@ -246,4 +252,5 @@ def _result(found: _Found) -> CopyResult:
         len(found.images) - 1,
         Counter({Outcome.UPLOADED: len(tree.blobs)}),
         sum(blob.size for blob in tree.blobs.values()),
+        found.taken,
     )

@@ -18,7 +18,7 @@ from ..push.manifests import Document
 from ..sync import Share
 from ..workers import Workers
 from .model import CopyOptions, CopyResult
-from .narrow import narrowed
+from .narrow import narrowed, narrowing_notice
 from .sources import Source
 from .targets import Target
 from .tree import Tree, Walker
@@ -92,10 +92,8 @@ class _Copy:
         found = narrowed(self._source, root, self._options.platforms)
         if found.descriptor.digest != root.descriptor.digest:
             self._target.on_event(
-                Notice(
-                    f"only {', '.join(map(str, self._options.platforms))}: the digest "
-                    f"becomes {found.descriptor.digest}, that of the whole is "
-                    f"{root.descriptor.digest}"
+                narrowing_notice(
+                    root.descriptor, found.descriptor, self._options.platforms
                 )
             )
         return found

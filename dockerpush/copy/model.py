@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Mapping
+from typing import Mapping, NamedTuple
 
-from ..events import Outcome
+from ..events import Notice, Outcome
 from ..oci import Descriptor, Platform
 
 
@@ -22,12 +22,28 @@ class CopyOptions:
     jobs: int = 3
 
 
+class TakenPlatform(NamedTuple):
+    """The one *platform* that was taken of an index of *total*, as nobody chose."""
+
+    platform: Platform
+    total: int
+
+    def notice(self, place: str, advice: str, of: str = "") -> Notice:
+        """The warning that *place* does not hold the others *of* an image."""
+        return Notice(
+            f"{place} holds {self.platform} only{of}, 1 of {self.total} platforms; "
+            f"{advice} keeps them",
+            warning=True,
+        )
+
+
 @dataclass(frozen=True)
 class CopyResult:
     """What a copy left at its target.
 
     *manifests* were stored, *referrers* of them as such; *blobs* counts by how they
-    came to be there, *sent* is the bytes that were sent for them.
+    came to be there, *sent* is the bytes that were sent for them. *taken* is set when
+    a default platform was taken of an index.
     """
 
     descriptor: Descriptor
@@ -35,3 +51,4 @@ class CopyResult:
     referrers: int = 0
     blobs: Mapping[Outcome, int] = field(default_factory=dict)
     sent: int = 0
+    taken: TakenPlatform | None = None

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Iterator, Protocol, Sequence
 
 from ..errors import InvalidDigest, InvalidJSON, NotFound
+from ..events import Notice
 from ..oci import (
     INDEX_TYPES,
     JSON_LIMIT,
@@ -18,8 +19,12 @@ from ..oci import (
 from ..platforms import best_match
 from ..push.manifests import Document
 from ..push.plan import SUBJECT_ANNOTATION
+from .model import TakenPlatform
 from .sources import Named, label
 from .tree import DEEPEST, index_of
+
+_NO_PLATFORM = Platform("unknown", "unknown")
+"""What buildkit says of an attestation."""
 
 
 class Narrowable(Named, Protocol):
@@ -55,6 +60,40 @@ def narrowed(
         return source.child(next(e for e in images if e.digest in wanted))
     raw = replace(index, manifests=kept).to_bytes()
     return Document(Descriptor.of(index.media_type, raw), raw)
+
+
+def images_of(
+    source: Narrowable, root: Document
+) -> list[tuple[Descriptor, Platform | None]]:
+    """The entries of the index *root* that are no attestations, and their platforms.
+
+    Those of inner indexes are among them.
+    """
+    found = [
+        (entry, _entry_platform(source, entry))
+        for entry in _entries(source, root)
+        if not _is_about_another(entry)
+    ]
+    return [pair for pair in found if pair[1] != _NO_PLATFORM]
+
+
+def taken_of(
+    source: Narrowable, whole: Document, part: Descriptor, platform: Platform
+) -> TakenPlatform | None:
+    """What to say of *part*, taken of *whole* for *platform*; None if it is all."""
+    if part.digest == whole.descriptor.digest:
+        return None
+    return TakenPlatform(platform, len(images_of(source, whole)))
+
+
+def narrowing_notice(
+    whole: Descriptor, part: Descriptor, platforms: Sequence[Platform]
+) -> Notice:
+    """What to say when *part* is what is left of *whole* for *platforms*."""
+    return Notice(
+        f"only {', '.join(map(str, platforms))}: the digest becomes {part.digest}, "
+        f"that of the whole is {whole.digest}"
+    )
 
 
 def _places(

@@ -86,6 +86,24 @@ class Walker:
         tree.documents.append(document)
 
 
+class TreeReader:
+    """The manifests of *tree* without asking *source* again, and its blobs."""
+
+    def __init__(self, source: Source, tree: Tree) -> None:
+        self.place = source.place
+        self.repository = source.repository
+        self._source = source
+        self._documents = {one.descriptor.digest: one for one in tree.documents}
+
+    def child(self, descriptor: Descriptor) -> Document:
+        """The manifest that *descriptor* names, which is in the tree."""
+        return self._documents[descriptor.digest]
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """The whole of a small blob, checked."""
+        return self._source.read_blob(descriptor)
+
+
 def index_of(document: Document) -> Index:
     """What the index *document* says. Raises InvalidJSON."""
     return Index.from_bytes(document.raw, document.descriptor.media_type)

@@ -21,7 +21,7 @@ from ..reference import Reference
 from ..workers import Workers
 from .fetch import PullSource, fetch_blob, fetch_document
 from .model import PulledImage
-from .narrow import narrowed
+from .narrow import narrowed, taken
 
 __all__ = ["PullSource", "PulledImage", "cached_image", "pull_image"]
 
@@ -45,13 +45,16 @@ def pull_image(
     with source.cancellation.child() as cancellation:
         source = source.within(cancellation)
         root = _root(source, reference)
+        by_default = None
         if default and not platforms and root.media_type in INDEX_TYPES:
+            by_default = default
             platforms = [default]
         chosen = narrowed(source, root, platforms) if platforms else root
+        left = taken(source, root, chosen, by_default) if by_default else None
         documents = _all_documents(source, chosen)
         received, blobs = _fetch_blobs(source, documents)
     source.cache.record(str(reference), root)
-    return PulledImage(reference, root, chosen, blobs, received)
+    return PulledImage(reference, root, chosen, blobs, received, left)
 
 
 def cached_image(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO, Sequence
 
-from ..archive.bundle import BundledImage, docker_parts
+from ..archive.bundle import BundledImage
 from ..archive.writers import (
     BlobStore,
     naming_output,
@@ -17,8 +17,11 @@ from ..archive.writers import (
 from ..blobs import is_document
 from ..cache import Cache
 from ..cancellation import Cancellation
-from ..errors import UsageError
-from ..oci import Digest
+from ..copy.loadable import ForDocker, completed
+from ..errors import ContentMismatch
+from ..events import OnEvent, ignore
+from ..oci import Descriptor
+from ..push.manifests import Document
 from .model import PulledImage
 
 DOCKER_ARCHIVE = "docker-archive"
@@ -34,17 +37,25 @@ def export(
     *,
     form: str,
     cancellation: Cancellation,
+    for_docker: ForDocker | None = None,
     no_clobber: bool = False,
+    on_event: OnEvent = ignore,
 ) -> None:
     """Write *images* in the *form* of FORMATS to *output*, a path or an open file.
 
-    A path gets its name in one step. Raises UsageError for what the form cannot hold,
-    and for an *output* that exists with *no_clobber*; PusherError when it cannot be
-    written, ContentMismatch, Cancelled.
+    *for_docker* says what docker gets of a docker-archive. A path gets its name in one
+    step. Raises UsageError for what *for_docker* refuses, and for an *output* that
+    exists with *no_clobber*; PusherError when it cannot be written, ContentMismatch,
+    Cancelled.
     """
-    bundle = [bundled(cache, image, docker=form == DOCKER_ARCHIVE) for image in images]
-    store = BlobStore(cache.open_blob, cancellation)
     docker = form == DOCKER_ARCHIVE
+    bundle = [_bundled(cache, image) for image in images]
+    if docker:
+        bundle = [
+            _completed(cache, image, one, for_docker or ForDocker(), on_event)
+            for image, one in zip(images, bundle)
+        ]
+    store = BlobStore(cache.open_blob, cancellation)
     with naming_output(output):
         if not isinstance(output, Path):
             write_tar(output, bundle, store, docker=docker)
@@ -57,23 +68,53 @@ def export(
                 write_tar(file, bundle, store, docker=docker)
 
 
-def bundled(cache: Cache, image: PulledImage, *, docker: bool) -> BundledImage:
-    """*image* as the writers take it. Raises UsageError when docker cannot load it."""
+def _bundled(cache: Cache, image: PulledImage) -> BundledImage:
+    """*image* as the writers take it."""
     reachable = cache.reachable(image.chosen)
     held = [blob for blob in reachable.values() if cache.has(blob)]
     blobs = tuple(sorted(held, key=lambda blob: not is_document(blob)))
-    config: Digest | None = None
-    layers: tuple[Digest, ...] = ()
-    if docker:
-        raw = cache.read_document(image.chosen)
-        config, layers = docker_parts(str(image.reference), image.chosen, raw)
-    missing = [digest for digest in layers if not cache.has(reachable[digest])]
-    if missing:
-        raise UsageError(
-            f"{image.reference}: layer {missing[0].short} is only where its urls "
-            "point, which docker cannot load: use --format oci-archive"
-        )
-    return BundledImage(image.chosen, _names(image), blobs, config, layers)
+    return BundledImage(image.chosen, _names(image), blobs)
+
+
+def _completed(
+    cache: Cache,
+    image: PulledImage,
+    bundled: BundledImage,
+    docker: ForDocker,
+    on_event: OnEvent,
+) -> BundledImage:
+    """*bundled* with what docker loads of it. Raises UsageError."""
+    reader = _CachedDocuments(cache, image)
+    return completed(
+        bundled,
+        reader.child(image.chosen),
+        reader,
+        name=str(image.reference),
+        docker=docker,
+        on_event=on_event,
+    )
+
+
+class _CachedDocuments:
+    """Manifests and configs of *image*, all of which the cache holds."""
+
+    def __init__(self, cache: Cache, image: PulledImage) -> None:
+        self.place = image.reference.registry
+        self.repository = image.reference.repository
+        self._cache = cache
+
+    def child(self, descriptor: Descriptor) -> Document:
+        """The manifest that *descriptor* names."""
+        return Document(descriptor, self.read_blob(descriptor))
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """The whole of a small blob, checked. Raises ContentMismatch."""
+        content = self._cache.read_document(descriptor)
+        if content is None:
+            raise ContentMismatch(
+                f"blob {descriptor.digest} is gone from the cache: pull again"
+            )
+        return content
 
 
 def _names(image: PulledImage) -> tuple[str, ...]:

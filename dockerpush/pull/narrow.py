@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Sequence
 
+from ..copy.model import TakenPlatform
 from ..copy.narrow import narrowed as chosen_of
+from ..copy.narrow import taken_of
 from ..errors import ContentMismatch
 from ..events import Notice
 from ..oci import INDEX_TYPES, Descriptor, Platform
@@ -33,6 +35,14 @@ def narrowed(
             )
         )
     return made
+
+
+def taken(
+    source: PullSource, root: Descriptor, chosen: Descriptor, platform: Platform
+) -> TakenPlatform | None:
+    """What to say of *chosen*, taken of *root* for *platform*; None if it is all."""
+    whole = Document(root, fetch_document(source, root))
+    return taken_of(_CacheReader(source), whole, chosen, platform)
 
 
 class _CacheReader:
