@@ -9,12 +9,15 @@
 
 ``blobs.json``, what was used least recently first::
 
-    {"version": 1,
-     "layers": {"gzip-1 sha256:…": {"mediaType": …, "digest": …, "size": …}},
+    {"version": 2,
+     "layers": {"gzip sha256:…": {"mediaType": …, "digest": …, "size": …}},
      "holders": {"sha256:…": ["reg.io/team/app"]}}
 
-Both are hints: what does not have this shape is passed over, and a registry is always
-asked before a hint counts. Fields that we do not know are kept.
+``layers`` says what runs with this state directory compressed a layer into: a run
+writes only pairs both sides of which it hashed itself. Version 1 also held pairs by the
+word of registries, so its layers are dropped. ``holders`` are hints, of any version:
+the registry is asked before one counts. What does not have this shape is passed over.
+Fields that we do not know are kept.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ from .state import Record, StateDirectory
 
 HISTORY_FILE = "push_history.json"
 BLOBS_FILE = "blobs.json"
+
+BLOBS_VERSION = 2
 
 DESTINATIONS_LIMIT = 5
 CONFIRMED_LIMIT = 1000
@@ -167,7 +172,7 @@ class KnownBlobs:
 
     def __init__(self, state: StateDirectory) -> None:
         self._state = state
-        self._record = state.read(BLOBS_FILE)
+        self._record = _without_old_layers(state.read(BLOBS_FILE))
         self._learned: list[Callable[[Record], None]] = []
         self._used: set[str] = set()
 
@@ -183,7 +188,10 @@ class KnownBlobs:
     def add_layer(
         self, diff_id: Digest, compression: str, descriptor: Descriptor
     ) -> None:
-        """The layer *diff_id* became *descriptor*, by *compression*."""
+        """The layer *diff_id* became *descriptor*, by *compression*.
+
+        Only for what this run made: it hashed the content and the blob itself.
+        """
         if self.layer(diff_id, compression) != descriptor:
             key, value = f"{compression} {diff_id}", descriptor.to_json()
             self._learn(
@@ -235,13 +243,21 @@ class KnownBlobs:
         self._learned.append(change)
 
     def _merged(self, record: Record) -> Record:
-        record["version"] = 1
+        record = _without_old_layers(record)
+        record["version"] = BLOBS_VERSION
         for section in (_section(record, "layers"), _section(record, "holders")):
             for key in self._used & section.keys():
                 section[key] = section.pop(key)
         for change in self._learned:
             change(record)
         return record
+
+
+def _without_old_layers(record: Record) -> Record:
+    """*record* of ``blobs.json``, without layers that another version wrote."""
+    if record.get("version") == BLOBS_VERSION:
+        return record
+    return {key: value for key, value in record.items() if key != "layers"}
 
 
 def _section(record: Record, key: str) -> dict[str, Any]:

@@ -74,11 +74,20 @@ def test_a_push_that_trusts_a_lying_manifest_says_reused_and_verify_tells(
 ):
     layer = tar_of({"f": b"x" * 5000})
     path = docker_archive(tmp_path / "a.tar", [layer])
-    target = f"{embedded.host}/lie:a"
-    run_cli("push", path, "-t", target)
-    done = run_cli("push", path, "-t", target, "--json", "--verify")
+    other = docker_archive(tmp_path / "b.tar", [tar_of({"f": b"y" * 5000})])
+    host = embedded.host
+    for archive, tag in ((path, "a"), (other, "b")):
+        run_cli("push", archive, "-t", f"{host}/lie:{tag}")
+    lie = {**_manifest(host, "a"), "layers": _manifest(host, "b")["layers"]}
+    _put(host, "a", json.dumps(lie).encode())
+    trusting = ("push", path, "-t", f"{host}/lie:a", "--json", "--trust-target")
+    done = run_cli(*trusting)
+    assert done.json["blobs"] == {"exists": 1, "reused": 1}
+    done = run_cli(*trusting, "--verify")
+    assert done.returncode == 6
+    assert "push it again" in done.error
+    done = run_cli("push", path, "-t", f"{host}/lie:a", "--verify")
     assert done.returncode == 0, done.stderr
-    assert done.json["blobs"] == {"reused": 2}
 
 
 def test_a_missing_tag_is_not_found(archive, embedded, run_cli):

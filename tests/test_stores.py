@@ -202,6 +202,28 @@ def test_knowledge_that_was_wrong_is_dropped(state):
     assert state.read("blobs.json")["holders"] == {}
 
 
+@pytest.mark.parametrize("version", [None, 1, "2", 3, [], True])
+def test_layers_that_another_version_wrote_do_not_count(version, state):
+    """Also when it writes between two looks of ours; its other hints are kept."""
+    key, name = f"gzip-1 {DIFF_ID}", "reg.io/team/app"
+    record = {"layers": {key: BLOB.to_json()}, "holders": {BLOB.digest: [name]}}
+    if version is not None:
+        record["version"] = version
+    other = Digest.of(b"other")
+    running = KnownBlobs(state)
+    state.update("blobs.json", lambda _: record)
+    known = KnownBlobs(state)
+    assert known.layer(DIFF_ID, "gzip-1") is None
+    assert known.holders(BLOB.digest, "reg.io") == (APP.with_tag(None),)
+    running.add_layer(other, "gzip-1", BLOB)
+    assert running.save()
+    again = KnownBlobs(state)
+    assert again.layer(DIFF_ID, "gzip-1") is None
+    assert again.layer(other, "gzip-1") == BLOB
+    assert again.holders(BLOB.digest, "reg.io") == (APP.with_tag(None),)
+    assert state.read("blobs.json")["version"] == 2
+
+
 def test_holders_are_told_for_one_registry_newest_first_and_few(state):
     known = KnownBlobs(state)
     for name in ("reg.io/a", "other.io/a", "reg.io/b", "reg.io/c", "reg.io/d"):
@@ -279,8 +301,9 @@ def test_no_content_of_the_file_stops_a_run(layers, entry, holders, names):
     """Whatever is in blobs.json, it is passed over or used, and can be added to."""
     key = f"gzip-1 {DIFF_ID}"
     for record in (
-        {"layers": layers, "holders": holders},
-        {"layers": {key: entry}, "holders": {BLOB.digest: names}},
+        {"version": 2, "layers": layers, "holders": holders},
+        {"version": 2, "layers": {key: entry}, "holders": {BLOB.digest: names}},
+        {"version": entry, "layers": layers, "holders": holders},
     ):
         known = KnownBlobs(InMemory(record))
         known.layer(DIFF_ID, "gzip-1")

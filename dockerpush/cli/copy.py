@@ -13,7 +13,7 @@ from . import exits, location, output, places
 from .connect import Connections
 from .digestfile import check_writable, write_digests
 from .local import Into, Origin, archive_origins, copy_to_file, own_tag, tags_of
-from .options import chosen_platforms
+from .options import add_trust_option, chosen_platforms
 from .sides import (
     add_side_options,
     source_connections,
@@ -59,6 +59,7 @@ def configure(parser: ArgumentParser) -> None:
         "--json", action="store_true", help="a JSON object for each tag"
     )
     parser.add_argument("--format", choices=("json",), help=SUPPRESS)
+    add_trust_option(parser)
     add_side_options(parser)
 
 
@@ -86,6 +87,11 @@ def run(args: Namespace, session: Session) -> int:
     one_by_one = args.referrers or (args.all_tags and args.no_clobber)
     if source and not target and not one_by_one:
         return _push(source, args, session)
+    if args.trust_target:
+        raise UsageError(
+            "--trust-target is for an archive whose layers are compressed on the way "
+            "into a registry; this copy compresses nothing: leave the option out"
+        )
     if args.digestfile:
         check_writable(args.digestfile)
     into = None

@@ -85,6 +85,17 @@ def add_common_options(parser: ArgumentParser, *, default: Any) -> None:
     )
 
 
+def add_trust_option(parser: ArgumentParser) -> None:
+    """``--trust-target``, for commands that push archives."""
+    parser.add_argument(
+        "--trust-target",
+        action="store_true",
+        help="take compressed layers from the image under the target's tag by its "
+        "config's word; whoever may write that tag chooses what is published "
+        "(default: off)",
+    )
+
+
 def seconds(text: str) -> float:
     """A positive number of seconds: for ``type=``."""
     try:

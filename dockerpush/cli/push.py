@@ -15,7 +15,7 @@ from .connect import Connections, add_connection_options, add_transfer_options
 from .digestfile import check_writable, write_digests
 from .jobs import Job, all_jobs, check_usage
 from .login import typed_credentials
-from .options import OPERANDS, chosen_platforms
+from .options import OPERANDS, add_trust_option, chosen_platforms
 from .secrets import add_credential_options
 from .sources import ForwardSource
 from .tally import Tally
@@ -46,6 +46,7 @@ def configure(parser: ArgumentParser) -> None:
     _add_selection(parser)
     add_target_options(parser)
     add_transfer_options(parser)
+    add_trust_option(parser)
     _add_result(parser)
     add_credential_options(parser)
     add_connection_options(parser)
@@ -271,6 +272,7 @@ def options_of(args: Namespace, settings: Settings) -> PushOptions:
         jobs=settings.jobs,
         platforms=chosen_platforms(args.platform),
         strict=args.strict,
+        trust_target=args.trust_target,
     )
 
 

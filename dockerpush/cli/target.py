@@ -38,7 +38,15 @@ SILENCE = 120.0
 leave it behind on a network file system."""
 
 _STEP = 0.2  # seconds between two looks at a lock
-_SWITCHES = ("all_tags", "dry_run", "json", "password_stdin", "quiet", "strict")
+_SWITCHES = (
+    "all_tags",
+    "dry_run",
+    "json",
+    "password_stdin",
+    "quiet",
+    "strict",
+    "trust_target",
+)
 _VALUES = ("runtime", "name", "username", "password_file", "digestfile", "config")
 
 

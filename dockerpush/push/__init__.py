@@ -9,15 +9,16 @@ from typing import Sequence
 from ..archive.forward import ForwardArchive, IndexedArchive
 from ..archive.model import Compression, StoredImage
 from ..events import Notice
+from ..oci import Digest
 from ..reference import Reference
 from .codecs import Codec, choose_codec
 from .decide import SampledDecision, raw_layer_decision
-from .known import Knowledge, TargetImage
+from .known import NOTHING, Knowledge, TargetImage
 from .layers import Readable
 from .options import PushOptions
-from .plan import Decide, Method, known_digest, plan_push
+from .plan import Decide, Method, Plan, known_digest, plan_push
 from .stream import Select, StreamPush, members_of
-from .transfer import Push, PushResult, PushTarget, find_present
+from .transfer import Push, PushResult, PushTarget, find_present, wanted_sizes
 
 SEND = "send"
 
@@ -67,7 +68,7 @@ def push_stream(
     """
     options = _without_looking_ahead(options)
     codec = _codec(options)
-    known = _knowledge(target, tags, codec, options)
+    known = _knowledge(target, codec, options, _trusted(target, tags, options))
     return StreamPush(target, archive, codec, options, known, select, wanted).run(tags)
 
 
@@ -148,7 +149,8 @@ def _push(
 ) -> Push:
     """*image* with all that is known and decided before a byte is sent."""
     codec = _codec(options)
-    known = _knowledge(target, tags, codec, options)
+    trusted = _trusted(target, tags, options)
+    known = _knowledge(target, codec, options, trusted)
     decide: Decide = partial(raw_layer_decision, compress=options.compress != "none")
     if options.compress == "auto":
         decide = SampledDecision(archive, known)
@@ -156,24 +158,49 @@ def _push(
     if isinstance(decide, SampledDecision) and decide.kept:
         kept = f"{len(decide.kept)} that would not shrink"
         target.on_event(Notice(f"sent raw: layers: {kept}", minor=True))
-    return Push(target, archive, plan, codec, options, known)
+    held = trusted.blobs
+    if not options.trust_target:
+        held = _held(target, tags, plan, known)
+    return Push(target, archive, plan, codec, options, known, held)
+
+
+def _trusted(
+    target: PushTarget, tags: Sequence[str], options: PushOptions
+) -> TargetImage:
+    """The image under the target's tag, where its word counts: `trust_target`."""
+    if not options.trust_target:
+        return NOTHING
+    wanted = tags or [target.reference]
+    return TargetImage.read(target.client, target.repository, wanted, trusted=True)
+
+
+def _held(
+    target: PushTarget, tags: Sequence[str], plan: Plan, known: Knowledge
+) -> frozenset[Digest]:
+    """What the image under the target's tag names: one request in place of many.
+
+    Nothing of it is asked for when fewer than two digests can be told.
+    """
+    if len(wanted_sizes(plan, known.offers(plan))) < 2:
+        return frozenset()
+    image = TargetImage.read(target.client, target.repository, tags, trusted=False)
+    return image.blobs
 
 
 def _knowledge(
-    target: PushTarget, tags: Sequence[str], codec: Codec, options: PushOptions
+    target: PushTarget, codec: Codec, options: PushOptions, trusted: TargetImage
 ) -> Knowledge:
-    """What the target's image and earlier runs tell.
+    """What earlier runs made, and what the *trusted* image says.
 
     Whoever asks for a level means that level, so what became of a layer by another one
     does not count then.
     """
     asked = options.compress_level is not None
-    image = TargetImage.read(target.client, target.repository, tags)
     return Knowledge(
         Reference(target.client.registry, target.repository),
         codec.compression,
         name=str(codec) if asked else codec.compression.value,
-        image=replace(image, layers={}) if asked else image,
+        trusted=replace(trusted, layers={}) if asked else trusted,
         blobs=target.blobs,
     )
 

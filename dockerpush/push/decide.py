@@ -44,10 +44,12 @@ class SampledDecision:
             return method
         if self._known.was_compressed(layer.diff_id):
             return method
-        if not self._known.stays_raw(layer.diff_id) and shrinks(
-            lambda offset: self._archive.open_at(member, offset), layer.size
-        ):
-            return method
+        if not self._known.stays_raw(layer.diff_id):
+            if shrinks(
+                lambda offset: self._archive.open_at(member, offset), layer.size
+            ):
+                return method
+            self._known.keep_raw(layer.diff_id, layer.size)
         self.kept.add(key)
         return Method.AS_IS
 

@@ -1,9 +1,20 @@
 """What is known of layers before they are read, so that nothing is done twice.
 
-Two sources: ``blobs.json`` of earlier runs on this machine, which offers hints that the
-registry is asked about; and the image that is under the target's tag now, whose blobs
-the target repository holds, whose config names the diff_ids beside its layers, and that
-serves a machine without any state as well. Nothing here is needed for a push.
+A pair (diff_id, compressed blob) decides what is published under our name, so it counts
+only when this state directory's own runs made it: one run compressed the content and
+hashed both sides. Nothing else is a pair:
+
+- The image under the target's tag: anybody who may push there can write a config that
+  names our diff_id beside a layer of theirs. It serves only with ``--trust-target``,
+  for that push alone, and is never remembered. Without it, the image's manifest is at
+  most a hint that the repository holds a blob of a digest that we know already.
+- An archive that holds a compressed layer: the layer goes as it is, under the name that
+  the archive gives it, and never stands for another archive's raw layer.
+- A blob that is found or mounted by its digest: the digest came from a pair of our own,
+  or from hashing, and the registry says only whether the blob is there.
+- What pull, copy, sync, serve and verify see: they remember no pairs.
+
+Nothing here is needed for a push.
 """
 
 from __future__ import annotations
@@ -41,30 +52,43 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PLATFORMS = 4
-"""Images of an index that are looked at; each costs two requests."""
+"""Images of an index that are looked at; each costs a request, or two with trust."""
+
+RAW = "raw"
+"""How ``blobs.json`` names layers that would not shrink."""
 
 Layers = Mapping["tuple[Digest, Compression]", Descriptor]
 
 
 @dataclass(frozen=True)
 class TargetImage:
-    """The image that is under the target's tag: its layers and all its blobs."""
+    """The image that is under the target's tag, by its own word.
+
+    *layers* are those that its config pairs with diff_ids, none unless it is trusted;
+    *blobs* are all digests that it names.
+    """
 
     layers: Layers
     blobs: frozenset[Digest]
 
     @classmethod
     def read(
-        cls, client: RegistryClient, repository: str, tags: Iterable[str]
+        cls,
+        client: RegistryClient,
+        repository: str,
+        tags: Iterable[str],
+        *,
+        trusted: bool,
     ) -> TargetImage:
-        """What the first of *tags* that there is says; nothing when none is.
+        """What the first of *tags* that exists says; nothing when none does.
 
-        An image that cannot be understood teaches nothing, and stops nothing. Raises
-        NetworkError and Cancelled.
+        Configs are read only when the image is *trusted*. An image that cannot be
+        understood teaches nothing, and stops nothing. Raises NetworkError and
+        Cancelled.
         """
         for tag in tags:
             try:
-                return _read_image(client, repository, tag)
+                return _read_image(client, repository, tag, trusted=trusted)
             except Cancelled:
                 raise
             except _UNUSABLE as error:
@@ -80,7 +104,8 @@ NOTHING = TargetImage({}, frozenset())
 class Knowledge:
     """What is known about the layers of one push to *target*.
 
-    *name* is the compression as ``blobs.json`` names it. *blobs* None: no such file.
+    *name* is the compression as ``blobs.json`` names it. *trusted* is the image under
+    the target's tag where its word counts for this push. *blobs* None: no such file.
     """
 
     def __init__(
@@ -89,19 +114,14 @@ class Knowledge:
         compression: Compression,
         *,
         name: str,
-        image: TargetImage = NOTHING,
+        trusted: TargetImage = NOTHING,
         blobs: KnownBlobs | None = None,
     ) -> None:
         self._target = target
         self._compression = compression
         self._name = name
-        self._image = image
+        self._trusted = trusted
         self._blobs = blobs
-
-    @property
-    def held(self) -> frozenset[Digest]:
-        """Blobs that the target repository holds for certain, as far as it goes."""
-        return self._image.blobs
 
     def offer(self, blob: PlannedBlob) -> SentBlob | None:
         """What the layer became before, if it has to be compressed and did."""
@@ -111,10 +131,11 @@ class Knowledge:
         return self.offer_for(diff_id)
 
     def offer_for(self, diff_id: Digest) -> SentBlob | None:
-        """What the layer *diff_id* became before."""
-        found = self._image.layers.get((diff_id, self._compression))
-        if found is None and self._blobs is not None:
-            found = self._blobs.layer(diff_id, self._name)
+        """What the layer *diff_id* became before; a trusted image comes first."""
+        found = self._trusted.layers.get((diff_id, self._compression))
+        if found is not None:
+            return SentBlob(found.digest, found.size, self._compression, trusted=True)
+        found = self._own(diff_id, self._name)
         return SentBlob(found.digest, found.size, self._compression) if found else None
 
     def offers(self, plan: Plan) -> dict[str, SentBlob]:
@@ -123,14 +144,23 @@ class Knowledge:
         return {key: sent for key, sent in found.items() if sent is not None}
 
     def stays_raw(self, diff_id: Digest) -> bool:
-        """True when the target's image holds this layer without compression."""
-        return (diff_id, Compression.NONE) in self._image.layers
+        """True when this layer was not worth compressing before."""
+        if (diff_id, Compression.NONE) in self._trusted.layers:
+            return True
+        return self._own(diff_id, RAW) is not None
+
+    def keep_raw(self, diff_id: Digest, size: int) -> None:
+        """A look at this layer of *size* bytes has shown that it does not shrink."""
+        if self._blobs is not None:
+            self._blobs.add_layer(diff_id, RAW, Descriptor("", diff_id, size))
 
     def was_compressed(self, diff_id: Digest) -> bool:
         """True when this layer was worth compressing before."""
-        if (diff_id, self._compression) in self._image.layers:
-            return True
-        return bool(self._blobs and self._blobs.layer(diff_id, self._name))
+        return self.offer_for(diff_id) is not None
+
+    def _own(self, diff_id: Digest, name: str) -> Descriptor | None:
+        """What runs with this state directory made of the layer *diff_id*."""
+        return self._blobs.layer(diff_id, name) if self._blobs is not None else None
 
     def holders(self, digest: Digest) -> list[str]:
         """Other repositories of the same registry that held *digest*."""
@@ -146,28 +176,33 @@ class Knowledge:
         """Forget *offers*, which the registry does not know; what is left to know."""
         if self._blobs is not None:
             for blob in plan.blobs:
-                if blob.key in offers and blob.stored.diff_id:
-                    self._blobs.forget_layer(blob.stored.diff_id, self._name)
-                    self._blobs.forget_holder(offers[blob.key].digest, self._target)
+                offer, diff_id = offers.get(blob.key), blob.stored.diff_id
+                if offer and diff_id and not offer.trusted:
+                    self._blobs.forget_layer(diff_id, self._name)
+                    self._blobs.forget_holder(offer.digest, self._target)
         return Knowledge(self._target, self._compression, name=self._name)
 
     def learn(self, plan: Plan, sent: Mapping[str, SentBlob]) -> None:
-        """Remember what the layers of *plan* became, and that the target holds them."""
+        """Remember the pairs that this run made, and what the target holds.
+
+        Nothing of what was taken by the word of a trusted image is remembered.
+        """
         if self._blobs is None:
             return
         for blob in plan.blobs:
             became = sent.get(blob.key)
-            if became is None:
+            if became is None or became.trusted:
                 continue
             self._blobs.add_holder(became.digest, self._target)
-            compressed = became.compression is self._compression
-            if blob.method is Method.COMPRESS and compressed and blob.stored.diff_id:
+            if became.made_from is not None:
                 descriptor = Descriptor("", became.digest, became.size)
-                self._blobs.add_layer(blob.stored.diff_id, self._name, descriptor)
+                self._blobs.add_layer(became.made_from, self._name, descriptor)
         self._blobs.save()
 
 
-def _read_image(client: RegistryClient, repository: str, tag: str) -> TargetImage:
+def _read_image(
+    client: RegistryClient, repository: str, tag: str, *, trusted: bool
+) -> TargetImage:
     descriptor, raw = client.read_manifest(repository, tag)
     manifests: Sequence[Manifest]
     if descriptor.media_type in INDEX_TYPES:
@@ -184,7 +219,8 @@ def _read_image(client: RegistryClient, repository: str, tag: str) -> TargetImag
     for manifest in manifests:
         blobs.update(layer.digest for layer in manifest.layers if not layer.urls)
         blobs.add(manifest.config.digest)
-        layers.update(_layers(client, repository, manifest))
+        if trusted:
+            layers.update(_layers(client, repository, manifest))
     return TargetImage(layers, frozenset(blobs))
 
 

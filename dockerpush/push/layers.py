@@ -103,7 +103,12 @@ class LayerMaker:
             )
         _check_diff_id(stored, packed.diff_id)
         self.space.settle(spool)
-        sent = SentBlob(packed.digest, packed.size, self.codec.compression)
+        sent = SentBlob(
+            packed.digest,
+            packed.size,
+            self.codec.compression,
+            made_from=packed.diff_id,
+        )
         return MadeBlob(
             PreparedBlob(
                 planned.key,

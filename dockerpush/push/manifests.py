@@ -35,11 +35,18 @@ _DOCKER_TYPES = {
 
 @dataclass(frozen=True)
 class SentBlob:
-    """What a layer is in the registry: digest, size in bytes, and its packing."""
+    """What a layer is in the registry: digest, size in bytes, and its packing.
+
+    *made_from* is the digest of the content that this run compressed into it, None when
+    it did not. *trusted* says that only the word of the target's image connects it with
+    the layer.
+    """
 
     digest: Digest
     size: int
     compression: Compression
+    made_from: Digest | None = None
+    trusted: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ class PushOptions:
     compressor's own, None for its default. *temp_directory* and *temp_budget* (bytes)
     bound the spools; None finds both. *platforms* narrows an index, empty takes all.
     *strict* fails when the archive lacks a platform that its index names.
+    *trust_target* takes compressed layers from the image under the target's tag, by the
+    word of its config: whoever may write that tag chooses what is published. A level
+    that is asked for takes none.
     """
 
     compress: str = "auto"
@@ -28,3 +31,4 @@ class PushOptions:
     temp_budget: int | None = None
     platforms: tuple[Platform, ...] = ()
     strict: bool = False
+    trust_target: bool = False

@@ -246,7 +246,9 @@ class _Reader:
             on_read=self._reporter(member),
         )
         _check_name(member, named, packed.diff_id)
-        became = SentBlob(packed.digest, packed.size, codec.compression)
+        became = SentBlob(
+            packed.digest, packed.size, codec.compression, made_from=packed.diff_id
+        )
         stored = packed.diff_id if compression is Compression.NONE else None
         return self._sent(member, stored, packed.diff_id, became, spool)
 

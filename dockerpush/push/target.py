@@ -56,4 +56,5 @@ def open_target(
             child,
             on_event,
             KnownBlobs(state) if state else None,
+            reference.tag or str(reference.digest or ""),
         )

@@ -53,6 +53,8 @@ class PushTarget:
     """Where a push goes, and everything it shares with others.
 
     *blobs* is what earlier runs left in the state directory, None for nothing.
+    *reference* is the tag or the digest that was asked for, also where it is written
+    only after several pushes.
     """
 
     client: RegistryClient
@@ -61,11 +63,16 @@ class PushTarget:
     cancellation: Cancellation
     on_event: OnEvent
     blobs: KnownBlobs | None = None
+    reference: str = ""
 
 
 @dataclass(frozen=True)
 class Push:
-    """One image on its way: what goes where, and how."""
+    """One image on its way: what goes where, and how.
+
+    *held* are digests that the image under the target's tag names. The registry is not
+    asked for them, unless it turns out to lack one.
+    """
 
     target: PushTarget
     archive: Readable
@@ -73,6 +80,7 @@ class Push:
     codec: Codec
     options: PushOptions
     known: Knowledge
+    held: frozenset[Digest] = frozenset()
 
     def run(self, tags: Sequence[str]) -> PushResult:
         """Carry the plan out and name the result by each of *tags*.
@@ -86,7 +94,7 @@ class Push:
         try:
             return self._run(tags, offers)
         except RegistryError as error:
-            if error.code not in _UNKNOWN_BLOB or not (offers or self.known.held):
+            if error.code not in _UNKNOWN_BLOB or not (offers or self.held):
                 raise
         self.target.on_event(
             Notice(
@@ -95,7 +103,7 @@ class Push:
             )
         )
         known = self.known.doubted(offers, self.plan)
-        return replace(self, known=known)._run(tags, {})
+        return replace(self, known=known, held=frozenset())._run(tags, {})
 
     def _run(self, tags: Sequence[str], offers: Mapping[str, SentBlob]) -> PushResult:
         target, plan = self.target, self.plan
@@ -141,11 +149,12 @@ def _announce(target: PushTarget, plan: Plan) -> None:
 def find_present(push: Push, offers: Mapping[str, SentBlob]) -> dict[Digest, Outcome]:
     """Which blobs need not be sent, of those whose digests can be told, and why.
 
-    What the target's own image holds is not asked for.
+    REUSED is a compressed layer that was not made again, EXISTS any other blob.
     """
-    offered = {sent.digest: sent.size for sent in offers.values()}
-    wanted = {**known_sizes(push.plan), **offered}
-    present = {d: Outcome.REUSED for d in wanted if d in push.known.held}
+    offered = {sent.digest for sent in offers.values()}
+    wanted = wanted_sizes(push.plan, offers)
+    outcomes = {d: Outcome.REUSED if d in offered else Outcome.EXISTS for d in wanted}
+    present = {d: outcomes[d] for d in wanted if d in push.held}
     asked = [digest for digest in wanted if digest not in present]
     client, repository = push.target.client, push.target.repository
     sizes = _in_parallel(
@@ -153,9 +162,14 @@ def find_present(push: Push, offers: Mapping[str, SentBlob]) -> dict[Digest, Out
     )
     for digest, size in zip(asked, sizes):
         if size == wanted[digest]:
-            reused = digest in offered
-            present[digest] = Outcome.REUSED if reused else Outcome.EXISTS
+            present[digest] = outcomes[digest]
     return present
+
+
+def wanted_sizes(plan: Plan, offers: Mapping[str, SentBlob]) -> dict[Digest, int]:
+    """`known_sizes`, and those of what the layers became before."""
+    offered = {sent.digest: sent.size for sent in offers.values()}
+    return {**known_sizes(plan), **offered}
 
 
 def _mount_offers(
