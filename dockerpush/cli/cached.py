@@ -11,6 +11,7 @@ from ..errors import InvalidReference
 from . import location, output
 from .connect import Connections
 from .sources import STDIN, PlainSource, Source, open_source
+from .transfer_options import SENDING, warn_of_unused
 
 if TYPE_CHECKING:
     from ..reference import Reference
@@ -31,6 +32,7 @@ def open_pushed(
         with open_source(operand, cancellation, runtime=args.runtime) as source:
             yield source
         return
+    warn_of_unused("push of an image by its reference", SENDING, args)
     with contextlib.ExitStack() as stack:
         if _is_at_target(reference, args):
             alone = connections.reading()

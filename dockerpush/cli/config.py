@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import exits, output
 from .connect import Connections, add_connection_options, add_transfer_options
+from .transfer_options import USED
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -23,7 +24,7 @@ def configure(parser: ArgumentParser) -> None:
         help="with what the configuration file says about this one",
     )
     parser.add_argument("--json", action="store_true", help="as one JSON object")
-    add_transfer_options(parser)
+    add_transfer_options(parser, USED["config"])
     add_connection_options(parser)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, Collection, Iterator
 
 from .secrets import given_credentials
+from .transfer_options import PUSHING
 
 if TYPE_CHECKING:
     from ..push import PushTarget
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
     from ..state import StateDirectory
     from .session import Session
 
-_TRANSFER_KEYS = (
-    "blob_chunk",
-    "jobs",
-    "limit_rate",
-    "compress",
-    "compress_level",
-)
 _ALIASES = {
     "jobs": ("-j", "--parallel", "--concurrency"),
     "cacert": ("--ca-file",),
@@ -49,7 +43,7 @@ def add_connection_options(parser: ArgumentParser) -> None:
 
     group = parser.add_argument_group("connection")
     for key in KEYS:
-        if key.flag and key.name not in _TRANSFER_KEYS:
+        if key.flag and key.name not in PUSHING:
             _add_setting(group, key)
     group.add_argument(
         "--no-tls-verify",
@@ -64,23 +58,22 @@ def add_connection_options(parser: ArgumentParser) -> None:
     )
 
 
-def add_transfer_options(parser: ArgumentParser) -> None:
-    """How to send: one option for each setting that is about that."""
+def add_transfer_options(parser: ArgumentParser, used: Collection[str]) -> None:
+    """How to move bytes: the *used* settings, and hidden what else is still taken."""
     from ..keys import KEYS
 
     group = parser.add_argument_group("transfer")
     for key in KEYS:
-        if key.name in _TRANSFER_KEYS:
-            _add_setting(group, key)
+        if key.name in PUSHING:
+            _add_setting(group, key, hidden=key.name not in used)
 
 
-def _add_setting(group: Any, key: Any) -> None:
+def _add_setting(group: Any, key: Any, *, hidden: bool = False) -> None:
     names = [*_ALIASES.get(key.name, ()), key.flag]
     names.sort(key=lambda name: name.startswith("--"))
     default = key.shown(key.default)
-    more: dict[str, Any] = {
-        "help": key.help + (f" (default: {default})" * bool(default))
-    }
+    text = key.help + f" (default: {default})" * bool(default)
+    more: dict[str, Any] = {"help": SUPPRESS if hidden else text}
     if key.name in _SWITCHES:
         more.update(action="store_const", const="true")
     else:

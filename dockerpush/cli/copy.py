@@ -18,8 +18,10 @@ from .sides import (
     add_side_options,
     source_connections,
     target_arguments,
+    warn_of_unused_sides,
 )
 from .target import one_at_a_time, with_tag
+from .transfer_options import RECEIVING, SENDING, USED, warn_of_unused
 
 if TYPE_CHECKING:
     from ..copy import CopyOptions, CopyResult
@@ -60,7 +62,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=("json",), help=SUPPRESS)
     add_trust_option(parser)
-    add_side_options(parser)
+    add_side_options(parser, USED["copy"])
 
 
 def add_selection(parser: ArgumentParser) -> None:
@@ -85,6 +87,7 @@ def run(args: Namespace, session: Session) -> int:
     source, target = places.local(args.source), places.local(args.target)
     chosen_platforms(args.platform)  # tells of mistakes before anybody is asked
     one_by_one = args.referrers or (args.all_tags and args.no_clobber)
+    warn_of_unused_sides(args, source=bool(source), target=bool(target))
     if source and not target and not one_by_one:
         return _push(source, args, session)
     if args.trust_target:
@@ -92,6 +95,7 @@ def run(args: Namespace, session: Session) -> int:
             "--trust-target is for an archive whose layers are compressed on the way "
             "into a registry; this copy compresses nothing: leave the option out"
         )
+    _warn_of_unused(args, source=bool(source), target=bool(target))
     if args.digestfile:
         check_writable(args.digestfile)
     into = None
@@ -107,6 +111,17 @@ def run(args: Namespace, session: Session) -> int:
         if into:
             return copying.to_file(origins, into)
         return copying.to_registry(origins)
+
+
+def _warn_of_unused(args: Namespace, *, source: bool, target: bool) -> None:
+    """For a copy of layers as they are; *source* and *target* are local."""
+    if source and target:
+        warn_of_unused("copy from an archive into a file", ("jobs",), args)
+    elif target:
+        warn_of_unused("copy into a file", RECEIVING, args)
+    else:
+        what = "copy of layers as they are" if source else "copy from a registry"
+        warn_of_unused(what, SENDING, args)
 
 
 def copy_options(args: Namespace, jobs: int) -> CopyOptions:
@@ -207,8 +222,8 @@ class _Copying:
 
     def to_file(self, origins: Sequence[Origin], into: Into) -> int:
         """Copy all of them into one file or directory; the exit code."""
-        settings = self._sources.settings() if self._sources else None
-        options = copy_options(self._args, settings.jobs if settings else 3)
+        sources = self._sources or source_connections(self._args, self._session)
+        options = copy_options(self._args, sources.settings().jobs)
         done = []
         for origin, result in copy_to_file(origins, into, options, self._session):
             target = self._args.target

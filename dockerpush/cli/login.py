@@ -33,7 +33,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--skip-check", action="store_true", help="keep it without asking the registry"
     )
-    add_credential_options(parser)
+    add_credential_options(parser, passwords_only=True)
     add_connection_options(parser)
 
 

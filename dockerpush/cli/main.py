@@ -14,6 +14,7 @@ from .. import __version__
 from ..errors import PusherError
 from . import exits, output, streams
 from .options import OPERANDS, add_common_options, normalised
+from .transfer_options import USED, warn_of_unused
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ def _run(args: Namespace) -> int:
     from .session import Session
 
     with Session(args) as session:
+        warn_of_unused(args.command, USED.get(args.command, ()), args)
         try:
             return int(_module(args.command).run(args, session))
         except PusherError as error:

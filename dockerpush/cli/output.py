@@ -34,6 +34,11 @@ def error_line(text: str) -> None:
     say("error: " + " ".join(str(text).split()))
 
 
+def warn(text: str) -> None:
+    """A line about what degrades the run, on stderr, also for who wants quiet."""
+    say(f"warning: {text}")
+
+
 def table(rows: Iterable[Sequence[str]]) -> None:
     """*rows* on stdout, in columns as wide as they need."""
     rows = [tuple(row) for row in rows]

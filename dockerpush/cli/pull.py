@@ -17,6 +17,7 @@ from .connect import Connections, add_connection_options, add_transfer_options
 from .digestfile import check_writable, write_digests
 from .options import OPERANDS, chosen_platforms
 from .secrets import add_credential_options
+from .transfer_options import USED
 
 if TYPE_CHECKING:
     from ..cache import Cache, Pins
@@ -63,7 +64,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="one JSON object for each image"
     )
-    add_transfer_options(parser)
+    add_transfer_options(parser, USED["pull"])
     add_credential_options(parser)
     add_connection_options(parser)
 

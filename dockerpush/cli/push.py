@@ -20,6 +20,7 @@ from .secrets import add_credential_options
 from .sources import ForwardSource
 from .tally import Tally
 from .target import add_target_options, one_at_a_time
+from .transfer_options import USED
 
 if TYPE_CHECKING:
     from ..push import PushOptions, PushResult
@@ -45,7 +46,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.set_defaults(**{OPERANDS: "more"})
     _add_selection(parser)
     add_target_options(parser)
-    add_transfer_options(parser)
+    add_transfer_options(parser, USED["push"])
     add_trust_option(parser)
     _add_result(parser)
     add_credential_options(parser)

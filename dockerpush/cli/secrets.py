@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Mapping
 
 from ..errors import PusherError, UsageError
@@ -18,8 +18,10 @@ _VARIABLES = (
 )
 
 
-def add_credential_options(parser: ArgumentParser) -> None:
-    """The ways to say who one is."""
+def add_credential_options(
+    parser: ArgumentParser, *, passwords_only: bool = False
+) -> None:
+    """The ways to say who one is; hidden what is none with *passwords_only*."""
     group = parser.add_argument_group(
         "credentials", "without these: what login, docker and podman have stored"
     )
@@ -38,10 +40,11 @@ def add_credential_options(parser: ArgumentParser) -> None:
     )
     group.add_argument("--password-file", metavar="FILE", help="read it from FILE")
     group.add_argument("--creds", metavar="NAME:PASSWORD", help="both in one")
-    group.add_argument("--registry-token", metavar="TOKEN", help="a bearer token")
-    group.add_argument(
-        "--no-creds", action="store_true", help="use no credentials at all"
-    )
+    token, none = "a bearer token", "use no credentials at all"
+    if passwords_only:
+        token = none = SUPPRESS
+    group.add_argument("--registry-token", metavar="TOKEN", help=token)
+    group.add_argument("--no-creds", action="store_true", help=none)
 
 
 def given_credentials(

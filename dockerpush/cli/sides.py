@@ -7,11 +7,13 @@ the destination's alone: they never go to a source. Everything else counts for b
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Collection
 
 from ..errors import UsageError
+from . import output
 from .connect import Connections, add_connection_options, add_transfer_options
 from .secrets import add_credential_options
+from .transfer_options import flag, given
 
 if TYPE_CHECKING:
     from .session import Session
@@ -30,9 +32,9 @@ _SECRETS = {
 }
 
 
-def add_side_options(parser: ArgumentParser) -> None:
+def add_side_options(parser: ArgumentParser, used: Collection[str]) -> None:
     """Everything about connections: for both sides, and for each of them."""
-    add_transfer_options(parser)
+    add_transfer_options(parser, used)
     add_credential_options(parser)
     add_connection_options(parser)
     for side, name in SIDES.items():
@@ -40,7 +42,7 @@ def add_side_options(parser: ArgumentParser) -> None:
             f"for the {name} alone", "as the options without the prefix"
         )
         for secret, more in _SECRETS.items():
-            group.add_argument(_flag(side, secret), **more)  # type: ignore[arg-type]
+            group.add_argument(flag(f"{side}_{secret}"), **more)  # type: ignore[arg-type]
         for key in _TRUST:
             _add_trust(group, side, key)
         group.add_argument(
@@ -52,14 +54,25 @@ def add_side_options(parser: ArgumentParser) -> None:
 
 
 def _add_trust(group: Any, side: str, key: str) -> None:
+    name = flag(f"{side}_{key}")
     if key == "plain_http":
-        group.add_argument(_flag(side, key), action="store_const", const="true")
+        group.add_argument(name, action="store_const", const="true")
     else:
-        group.add_argument(_flag(side, key), metavar=key.upper().replace("_", "-"))
+        group.add_argument(name, metavar=key.upper().replace("_", "-"))
 
 
-def _flag(side: str, name: str) -> str:
-    return f"--{side}-{name}".replace("_", "-")
+def warn_of_unused_sides(args: Namespace, *, source: bool, target: bool) -> None:
+    """Warn of options for a side that is no registry: *source*, *target* are local."""
+    names = (*_SECRETS, *_TRUST)
+    for side, is_local in (("src", source), ("dest", target)):
+        for name in given([f"{side}_{name}" for name in names] * is_local, args):
+            output.warn(
+                f"the {SIDES[side]} is local and does not use {flag(name)}; "
+                "leave it out"
+            )
+    for name in given(names if target else (), args):
+        advice = "leave it out" if source else f"for the source: {flag(f'src_{name}')}"
+        output.warn(f"the destination is local and does not use {flag(name)}; {advice}")
 
 
 def source_connections(args: Namespace, session: Session) -> Connections:

@@ -18,7 +18,13 @@ from . import exits, output, places
 from .connect import Connections
 from .copy import add_selection
 from .options import OPERANDS, chosen_platforms
-from .sides import add_side_options, source_connections, target_arguments
+from .sides import (
+    add_side_options,
+    source_connections,
+    target_arguments,
+    warn_of_unused_sides,
+)
+from .transfer_options import RECEIVING, USED, warn_of_unused
 
 if TYPE_CHECKING:
     from ..sync import SyncItem
@@ -27,8 +33,6 @@ if TYPE_CHECKING:
     from .syncsides import DirectorySource
 
 STDIN = "-"
-LOCAL_JOBS = 3
-"""Images at a time between two directories."""
 MOST_LOOKS = 32
 """Images that are compared at a time, within the budget of each registry."""
 _LIMIT = 4 * 1024 * 1024  # bytes of a list that are read
@@ -78,7 +82,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="a report as one object")
     parser.add_argument("--format", choices=("json",), help=SUPPRESS)
-    add_side_options(parser)
+    add_side_options(parser, USED["sync"])
 
 
 def run(args: Namespace, session: Session) -> int:
@@ -86,6 +90,7 @@ def run(args: Namespace, session: Session) -> int:
     from ..syncfile import Shard
 
     shard = Shard.parse(args.shard)
+    _warn_of_unused(args)
     started = time.monotonic()
     with ExitStack() as stack:
         origin = _open_origin(args, session, stack)
@@ -98,6 +103,16 @@ def run(args: Namespace, session: Session) -> int:
     session.end_progress()
     _report(items, time.monotonic() - started, args)
     return _code(items)
+
+
+def _warn_of_unused(args: Namespace) -> None:
+    source = bool(args.source or places.directory(args.file))
+    target = places.directory(args.place or "") is not None
+    warn_of_unused_sides(args, source=source, target=target)
+    if target:
+        used = ("jobs",) if source else RECEIVING
+        what = "sync between directories" if source else "sync into a directory"
+        warn_of_unused(what, used, args)
 
 
 def _open_origin(
@@ -211,7 +226,9 @@ class _Run:
             _apply(wanted.hosts, stack.enter_context(targets))
             self._to = RegistrySide(targets, to_registries)
         budget = {**self._from.budget, **self._to.budget}
-        self._jobs = wanted.parallel or max(budget.values(), default=LOCAL_JOBS)
+        self._jobs = wanted.parallel or max(budget.values(), default=0)
+        if not self._jobs:
+            self._jobs = source_connections(args, session).settings().jobs
         self._looks = max(1, min(MOST_LOOKS, sum(budget.values())))
         self._share = Share(budget)
         self._lock = threading.Lock()  # guards stderr

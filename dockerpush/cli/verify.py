@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from . import exits, location, output
 from .connect import Connections, add_connection_options, add_transfer_options
 from .secrets import add_credential_options
+from .transfer_options import USED
 
 if TYPE_CHECKING:
     from ..archive import StoredImage
@@ -23,7 +24,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--name", metavar="NAME", help="which image of the archive")
     parser.add_argument("--json", action="store_true", help="as one JSON object")
     parser.add_argument("--format", choices=("json",), help=SUPPRESS)
-    add_transfer_options(parser)
+    add_transfer_options(parser, USED["verify"])
     add_credential_options(parser)
     add_connection_options(parser)
 
