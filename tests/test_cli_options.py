@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
 from argparse import SUPPRESS, Action, ArgumentParser
 from pathlib import Path
 from typing import Callable, Iterator
@@ -208,3 +210,25 @@ def test_login_shows_only_what_it_can_keep() -> None:
     assert "--password-stdin" in shown
     assert "--registry-token" not in shown
     assert "--no-creds" not in shown
+
+
+def test_a_quiet_logout_says_nothing(run_cli: Command) -> None:
+    words = ("login", "reg.test:5000", "-u", "me", "-p", "secret", "--skip-check", "-q")
+    assert run_cli(*words).returncode == 0
+    for _ in range(2):  # the second finds nobody logged in
+        done = run_cli("logout", "reg.test:5000", "-q")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_quiet_server_says_only_where_it_is(run_cli: Command, tmp_path: Path) -> None:
+    archive = docker_archive(tmp_path / "image.tar", [noise_layer(5_000, 1)])
+    child = run_cli.start(
+        *("serve", archive, "--port", "0", "--dir", tmp_path / "served", "-q"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline().startswith(b"http://")
+    child.send_signal(signal.SIGTERM)
+    assert child.communicate(timeout=20) == (b"", b"")
+    assert child.returncode == 0

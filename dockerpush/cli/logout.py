@@ -39,9 +39,9 @@ def run(args: Namespace, session: Session) -> int:
             names = (registry,) if known else ()
         _forget_logins(connections, names if args.all else (registry,))
     session.end_progress()
-    for name in names:
+    for name in () if args.quiet else names:
         output.say(f"logged out of {name}")
-    if not names:
+    if not (names or args.quiet):
         output.say(f"note: not logged in{'' if args.all else f' to {registry}'}")
     return exits.DONE
 

@@ -96,6 +96,8 @@ def _sources(archives: Sequence[Archive], session: Session) -> list[ReadOnlySour
     names: dict[tuple[str, str], _Served] = {}
     sources = [_source(archive, session, names) for archive in archives]
     for (repository, tag), served in names.items():
+        if session.args.quiet:
+            break
         output.say(f"serving {repository}:{tag} {served.root}")
     return sources
 
