@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Iterable, Iterator, NamedTuple, Sequence
 from ..archive.select import describe, identity, label, select_image
 from ..errors import InvalidReference, UsageError
 from ..reference import DOCKER_HUB, Place, Reference
+from . import output
 from .cached import is_file, open_pushed
 from .sources import STDIN, ForwardSource
 from .target import infer, named, repository
@@ -56,6 +57,8 @@ def check_usage(args: Namespace) -> None:
                 )
     if args.verify and (STDIN in operands or args.runtime is not None):
         raise UsageError("--verify compares with the archive: a pipe is gone by then")
+    if args.targets and args.registry:
+        output.warn("push does not use --registry beside -t; leave it out")
     if args.all_tags and args.name:
         raise UsageError("--all-tags takes every image, so --name has no place")
     if args.all_tags and not (args.registry or args.targets):
@@ -109,7 +112,7 @@ def _jobs_of_all(
 ) -> list[Job]:
     """One for each name of each image; an image that gets none counts as failed."""
     images = source.images
-    if args.registry:
+    if not args.targets:
         found = _below(Place.parse(args.registry), images)
     else:
         repositories = [repository(text, connections) for text in args.targets]

@@ -126,7 +126,8 @@ def _verify(
         options = _options(one, reference, connections, args)
         image = narrowed(one.part.image, options.platforms)
         size = output.size_text(compare(connections, image, reference).size)
-        output.say(f"verified {reference}, {one.path}: {size} read back")
+        if not args.quiet:
+            output.say(f"verified {reference}, {one.path}: {size} read back")
 
 
 @contextmanager

@@ -256,7 +256,8 @@ def _verify(job: Job, connections: Connections, args: Namespace) -> None:
     image = job.image or select_image(job.source.images, args.name)
     image = narrowed(image, chosen_platforms(args.platform))
     found = compare(connections, image, job.target)
-    output.say(f"verified {job.target}: {output.size_text(found.size)} read back")
+    if not args.quiet:
+        output.say(f"verified {job.target}: {output.size_text(found.size)} read back")
 
 
 def _tag(reference: Reference) -> str:
