@@ -16,11 +16,12 @@ import os
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Iterator, Sequence, Union
 
 from .archive import Archive, open_archive, select_image
-from .archive.forward import is_forward, open_forward
+from .archive.forward import is_forward, is_lasting, open_forward
 from .cache import Cache
 from .cancellation import Cancellation
 from .copy import (
@@ -313,13 +314,15 @@ def _push(
 ) -> PushResult:
     tags = [str(reference.tag or reference.digest)]
     if is_forward(source):
-        with open_forward(source, place.cancellation) as forward:
+        again = partial(open_forward, source, place.cancellation)
+        with again() as forward:
             return push_stream(
                 place,
                 forward,
                 lambda images: select_image(images, name),
                 tags=tags,
                 options=options,
+                again=again if is_lasting(source) else None,
             )
     with open_archive(source) as archive:
         image = select_image(archive.images, name)

@@ -88,7 +88,10 @@ class Contents:
             )
         content = self._documents.get(member.name)
         if content is None:
-            raise InvalidJSON(f"{quoted(member.name)}: not JSON")
+            raise InvalidJSON(
+                f"{quoted(member.name)}: not JSON, or more of it than is kept of an "
+                "archive that is read once; push a file that is not compressed instead"
+            )
         self._kept[member.name] = content
         return content
 

@@ -164,6 +164,11 @@ def is_forward(path: str | os.PathLike[str]) -> bool:
         return False  # whoever opens it says why
 
 
+def is_lasting(path: str | os.PathLike[str]) -> bool:
+    """True for a file, which can be read again; not for a pipe."""
+    return str(path) != "-" and Path(path).is_file()
+
+
 def open_forward(
     path: str | os.PathLike[str], cancellation: Cancellation
 ) -> ForwardArchive:

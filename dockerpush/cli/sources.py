@@ -111,7 +111,7 @@ class ForwardSource:
         options: PushOptions,
     ) -> PushResult:
         """Push one of `images`, reading the file once more."""
-        from ..push import members_of, push_stream
+        from ..push import push_stream
 
         place = self.images.index(image)
         with self._open() as archive:
@@ -121,7 +121,7 @@ class ForwardSource:
                 lambda images: images[place],
                 tags=tags,
                 options=options,
-                wanted=members_of(image),
+                image=image,
             )
 
     def push_unseen(
@@ -143,6 +143,7 @@ class ForwardSource:
                 lambda images: select_image(images, name),
                 tags=tags,
                 options=options,
+                again=self._open if self._is_lasting() else None,
             )
 
     def look(
@@ -159,6 +160,12 @@ class ForwardSource:
 
         archive = IndexedArchive(self._path, self._cancellation)
         return look_ahead(target, archive, image, tags=tags, options=options)
+
+    def _is_lasting(self) -> bool:
+        """True when it can be read more than once."""
+        from ..archive.forward import is_lasting
+
+        return is_lasting(self._path)
 
     def _open(self) -> ForwardArchive:
         from ..archive.forward import open_forward
@@ -190,6 +197,9 @@ class RuntimeSource(ForwardSource):
             "--runtime pushes one image, which is not looked into before: no "
             "--all-tags, --name, --dry-run or --verify with it; save it first"
         )
+
+    def _is_lasting(self) -> bool:
+        return False
 
     def _open(self) -> ForwardArchive:
         from ..archive.forward import open_stream

@@ -17,7 +17,7 @@ from .known import NOTHING, Knowledge, TargetImage
 from .layers import Readable
 from .options import PushOptions
 from .plan import Decide, Method, Plan, known_digest, plan_push
-from .stream import Select, StreamPush, members_of
+from .stream import Reopen, Select, StreamPush
 from .transfer import Push, PushResult, PushTarget, find_present, wanted_sizes
 
 SEND = "send"
@@ -29,7 +29,6 @@ __all__ = [
     "PushTarget",
     "look",
     "look_ahead",
-    "members_of",
     "push_image",
     "push_stream",
 ]
@@ -58,18 +57,22 @@ def push_stream(
     *,
     tags: Sequence[str],
     options: PushOptions,
-    wanted: frozenset[str] | None = None,
+    image: StoredImage | None = None,
+    again: Reopen | None = None,
 ) -> PushResult:
     """Make *target* hold the image of *archive* that *select* chooses.
 
-    *archive* is read once, forward. *wanted* names the members that the image needs
-    where that is known (`members_of`); otherwise all layers are sent. ``auto`` means
-    gzip here, since nobody can look ahead. Raises as `push_image` does.
+    *archive* is read once, forward. *image* is what *select* chooses, where an earlier
+    reading has told that; otherwise all layers are sent. *again* opens the archive once
+    more, where that can be done: a blob that turns out to have been compressed although
+    it must stay as it is needs a second reading. ``auto`` means gzip here, since nobody
+    can look ahead. Raises as `push_image` does.
     """
     options = _without_looking_ahead(options)
     codec = _codec(options)
     known = _knowledge(target, codec, options, _trusted(target, tags, options))
-    return StreamPush(target, archive, codec, options, known, select, wanted).run(tags)
+    push = StreamPush(target, archive, codec, options, known, select, image)
+    return push.run(tags, again)
 
 
 @dataclass(frozen=True)

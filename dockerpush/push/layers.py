@@ -36,10 +36,6 @@ class Readable(Protocol):
         """A reader of *member* from *offset* on, which the caller closes."""
 
 
-PACKED_ANEW = (Compression.BZIP2, Compression.XZ)
-"""Ways to pack a layer that have no media type of their own."""
-
-
 @dataclass(frozen=True)
 class MadeBlob:
     """A blob ready to be sent, beside what the manifest will say of it."""
@@ -182,37 +178,49 @@ def config_blob(stored: StoredManifest) -> MadeBlob:
 
 
 def memory_blob(
-    key: str,
-    stored: StoredBlob,
+    planned: PlannedBlob,
     documents: Mapping[str, bytes],
+    *,
+    codec: Codec,
+    blocks: Workers,
     cancellation: Cancellation,
 ) -> MadeBlob:
     """A small blob of an archive that was read forward and kept in memory.
 
-    One that is packed as no media type allows goes unpacked. Raises ContentMismatch
-    when it is not what its name or the config promises, ArchiveError, Cancelled.
+    Raises ContentMismatch when it is not what its name or the config promises,
+    ArchiveError, Cancelled.
     """
+    key, stored = planned.key, planned.stored
     content = documents[stored.member or ""]
     name = f"layer {stored.member}"
     _check_digest(stored, content)
-    if stored.diff_id is not None:
-        found = digests(
-            io.BytesIO(content),
-            stored.compression,
-            cancellation=cancellation,
-            on_read=lambda count: None,
-            name=name,
-        )
-        _check_diff_id(stored, found.diff_id)
-    if stored.compression not in PACKED_ANEW:
+    if planned.method is Method.AS_IS:
+        if stored.diff_id is not None:
+            found = digests(
+                io.BytesIO(content),
+                stored.compression,
+                cancellation=cancellation,
+                on_read=lambda count: None,
+                name=name,
+            )
+            _check_diff_id(stored, found.diff_id)
         descriptor = Descriptor.of(stored.media_type, content)
         return _in_memory(key, descriptor, content, stored.compression)
+    sink = io.BytesIO()
     with open_decompressed(
         io.BytesIO(content), stored.compression, name=name
     ) as reader:
-        content = reader.read()
-    descriptor = Descriptor.of(OCI_LAYER, content)
-    return _in_memory(key, descriptor, content, Compression.NONE)
+        packed = compress(
+            reader,
+            sink,
+            codec=codec,
+            blocks=blocks,
+            cancellation=cancellation,
+            on_read=lambda count: None,
+        )
+    _check_diff_id(stored, packed.diff_id)
+    descriptor = Descriptor(codec.media_type, packed.digest, packed.size)
+    return _in_memory(key, descriptor, sink.getvalue(), codec.compression)
 
 
 def _in_memory(

@@ -12,7 +12,8 @@ import hashlib
 import io
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Callable, ContextManager, Mapping, Sequence
 
 from ..archive.contents import blob_digest
 from ..archive.decompress import digests, open_decompressed
@@ -21,11 +22,10 @@ from ..archive.model import (
     Member,
     StoredBlob,
     StoredImage,
-    manifests,
 )
 from ..archive.sniff import compression_of
 from ..cancellation import Cancellation
-from ..errors import ContentMismatch
+from ..errors import ArchiveError, ContentMismatch
 from ..events import (
     BlobFinished,
     BlobPlanned,
@@ -34,14 +34,15 @@ from ..events import (
     Outcome,
 )
 from ..oci import OCI_LAYER, Descriptor, Digest
-from ..workers import Workers
 from .codecs import Codec
 from .compress import compress
+from .decide import raw_layer_decision
+from .guess import Passed, guess, members_of, wrong_guess
 from .known import Knowledge
-from .layers import PACKED_ANEW, MadeBlob, memory_blob
+from .layers import MadeBlob, memory_blob
 from .manifests import SentBlob
 from .options import PushOptions
-from .plan import Method, Plan, plan_push
+from .plan import Method, Plan, PlannedBlob, plan_push
 from .pools import Pools, open_pools
 from .prepared import PIECE, PreparedBlob
 from .spool import Spool, SpoolError
@@ -51,23 +52,15 @@ if TYPE_CHECKING:
     from ..archive.forward import ForwardArchive
 
 Select = Callable[[Sequence[StoredImage]], StoredImage]
-
-
-@dataclass(frozen=True)
-class Passed:
-    """A blob that went by: what it was in the archive, and what became of it."""
-
-    stored: Digest | None
-    diff_id: Digest | None
-    arrived: Future[Arrived]
+Reopen = Callable[[], "ContextManager[ForwardArchive]"]
 
 
 @dataclass(frozen=True)
 class StreamPush:
     """One archive on its way, while it is being read.
 
-    *wanted* names the members that the chosen image needs, None when nobody knows yet;
-    *select* chooses among the images once they are known.
+    *select* chooses among the images once they are known. *image* is what it chooses
+    where an earlier reading has told that, None when nobody knows yet.
     """
 
     target: PushTarget
@@ -76,72 +69,91 @@ class StreamPush:
     options: PushOptions
     known: Knowledge
     select: Select
-    wanted: frozenset[str] | None = None
+    image: StoredImage | None = None
 
-    def run(self, tags: Sequence[str]) -> PushResult:
+    def run(self, tags: Sequence[str], again: Reopen | None = None) -> PushResult:
         """Push, and name the result by each of *tags*.
 
-        Raises ArchiveError, ContentMismatch, SpoolError, RegistryError, NetworkError,
-        Cancelled; then no tag was moved.
+        *again* opens the archive once more, for when a guess about a blob was wrong;
+        None for what can be read only once. Raises ArchiveError, ContentMismatch,
+        SpoolError, RegistryError, NetworkError, Cancelled; then no tag was moved.
         """
-        with open_pools(self.options, self.target.cancellation) as pools:
-            reader = _Reader(self, pools)
-            passed = pools.producer.wait([pools.producer.submit(reader.run)])[0]
-            pools.uploads.wait([blob.arrived for blob in passed.values()])
-            return self._finish(tags, passed, pools.uploads)
-
-    def _finish(
-        self, tags: Sequence[str], passed: dict[str, Passed], uploads: Workers
-    ) -> PushResult:
+        done = self._attempt(tags)
+        if isinstance(done, PushResult):
+            return done
+        if again is None or self.image is not None:
+            with self.archive.explained():
+                raise done
         with self.archive.explained():
             image = self.select(self.archive.index.images())
-        plan = self._plan(image, passed)
+        with again() as archive:
+            return replace(self, archive=archive, image=image).run(tags)
+
+    def _attempt(self, tags: Sequence[str]) -> PushResult | ArchiveError:
+        """What was pushed; else what to say of a wrong guess, and nothing is stored.
+
+        It is no exception, since that would cancel all work.
+        """
+        wanted = None if self.image is None else members_of(self._plan(self.image))
+        with open_pools(self.options, self.target.cancellation) as pools:
+            reader = _Reader(self, pools, wanted)
+            passed = pools.producer.wait([pools.producer.submit(reader.run)])[0]
+            pools.uploads.wait([blob.arrived for blob in passed.values()])
+            with self.archive.explained():
+                image = self.select(self.archive.index.images())
+            plan = self._plan(image)
+            wrong = wrong_guess(plan, passed, image)
+            return wrong or self._finish(tags, plan, passed, pools)
+
+    def _finish(
+        self, tags: Sequence[str], plan: Plan, passed: dict[str, Passed], pools: Pools
+    ) -> PushResult:
+        self._report(plan)
         arrived = [
             replace(passed[blob.stored.member].arrived.result(), key=blob.key)
             for blob in plan.blobs
             if blob.stored.member in passed and _check(blob.stored, passed)
         ]
-        in_memory = [
-            memory_blob(
-                blob.key,
-                blob.stored,
-                self.archive.index.documents,
-                self.target.cancellation,
-            )
+        kept = [
+            blob
             for blob in plan.blobs
             if blob.method is not Method.FOREIGN and blob.stored.member not in passed
         ]
-        sending = [uploads.submit(_send, self.target, made) for made in in_memory]
+        made = [
+            memory_blob(
+                blob,
+                self.archive.index.documents,
+                codec=self.codec,
+                blocks=pools.blocks,
+                cancellation=self.target.cancellation,
+            )
+            for blob in kept
+        ]
+        sending = [pools.uploads.submit(_send, self.target, one) for one in made]
         configs = [
-            uploads.submit(send_config, self.target, manifest.stored)
+            pools.uploads.submit(send_config, self.target, manifest.stored)
             for manifest in plan.manifests()
         ]
-        arrived += [*uploads.wait(sending), *uploads.wait(configs)]
+        arrived += [*pools.uploads.wait(sending), *pools.uploads.wait(configs)]
         return finish(self.target, plan, arrived, tags=tags, known=self.known)
 
-    def _plan(self, image: StoredImage, passed: dict[str, Passed]) -> Plan:
-        def decide(layer: StoredBlob) -> Method:
-            if layer.member is None:
-                return Method.FOREIGN
-            if layer.member not in passed:
-                anew = layer.compression in PACKED_ANEW and layer.diff_id is not None
-                return Method.COMPRESS if anew else Method.AS_IS
-            became = passed[layer.member].arrived.result().sent
-            same = became.digest == passed[layer.member].stored
-            return Method.AS_IS if same else Method.COMPRESS
-
-        plan = plan_push(
+    def _plan(self, image: StoredImage) -> Plan:
+        """What a push of a plain file would do with *image*."""
+        compress = self.options.compress != "none"
+        return plan_push(
             image,
-            decide,
+            partial(raw_layer_decision, compress=compress),
             platforms=self.options.platforms,
             strict=self.options.strict,
         )
+
+    def _report(self, plan: Plan) -> None:
+        for notice in plan.notices:
+            self.target.on_event(Notice(notice))
         rebuilt = any(
             manifest.stored.raw is not None and not manifest.verbatim
             for manifest in plan.manifests()
         )
-        for notice in plan.notices:
-            self.target.on_event(Notice(notice))
         if rebuilt:
             self.target.on_event(
                 Notice(
@@ -150,25 +162,19 @@ class StreamPush:
                     minor=True,
                 )
             )
-        return plan
-
-
-def members_of(image: StoredImage) -> frozenset[str]:
-    """The members of the archive that hold the layers of *image*."""
-    return frozenset(
-        layer.member
-        for root in (image.root, image.entry)
-        for manifest in manifests(root)
-        for layer in manifest.layers
-        if layer.member is not None
-    )
 
 
 class _Reader:
     """The producer thread's work: every file of the archive, as it comes."""
 
-    def __init__(self, push: StreamPush, pools: Pools) -> None:
+    def __init__(
+        self,
+        push: StreamPush,
+        pools: Pools,
+        wanted: Mapping[str, PlannedBlob] | None,
+    ) -> None:
         self._push = push
+        self._wanted = wanted
         self._space = pools.space
         self._blocks = pools.blocks
         self._uploads = pools.uploads
@@ -180,8 +186,7 @@ class _Reader:
         passed = {}
         for member in self._push.archive.files():
             self._cancellation.check()
-            wanted = self._push.wanted
-            if wanted is None or member.name in wanted:
+            if self._wanted is None or member.name in self._wanted:
                 passed[member.name] = self._pass(member)
         return passed
 
@@ -190,14 +195,17 @@ class _Reader:
         self._on_event(BlobPlanned(member.name, member.size))
         named = blob_digest(member.name)
         compression = compression_of(archive.index.heads[member.name])
-        if compression is Compression.NONE:
-            compresses = self._push.options.compress != "none" and archive.is_tar()
-            if not compresses:
-                return self._copied(member, named, compression)
-            return self._compressed(member, named, compression)
-        if compression in (Compression.GZIP, Compression.ZSTD):
+        if self._wanted is not None:
+            planned = self._wanted[member.name]
+            method, named = planned.method, named or planned.stored.digest
+        else:
+            compress = self._push.options.compress != "none"
+            is_tar = archive.is_tar()
+            method = guess(compression, is_tar=is_tar, compress=compress)
+        if method is Method.AS_IS:
             return self._copied(member, named, compression)
-        return self._compressed(member, None, compression)
+        raw = named if compression is Compression.NONE else None
+        return self._compressed(member, raw, compression)
 
     def _copied(
         self, member: Member, named: Digest | None, compression: Compression
