@@ -14,16 +14,9 @@ from pathlib import Path
 from typing import BinaryIO, Iterator
 
 from .cancellation import Cancellation
+from .documents import check_names_nothing, children_of
 from .errors import InvalidDigest, InvalidJSON, StateError
-from .oci import (
-    INDEX_TYPES,
-    JSON_LIMIT,
-    MANIFEST_TYPES,
-    Descriptor,
-    Digest,
-    Index,
-    Manifest,
-)
+from .oci import JSON_LIMIT, Descriptor, Digest
 from .system import claim, open_for_update, try_lock
 
 GUARD_TIMEOUT = 30.0
@@ -107,9 +100,20 @@ class BlobDirectory:
             self.path_of(digest).unlink(missing_ok=True)
 
     def reachable(self, root: Descriptor) -> dict[Digest, Descriptor]:
-        """*root* and everything below it, as far as the documents are there."""
+        """*root* and everything below it, as far as the documents are there.
+
+        Raises InvalidJSON or InvalidDigest for a document that cannot be read: it may
+        need more than can be told.
+        """
         found: dict[Digest, Descriptor] = {}
         self._reach(root, found, DEPTH_LIMIT)
+        return found
+
+    def occupied(self, root: Descriptor) -> dict[Digest, Descriptor]:
+        """What of `reachable` can be told, also of documents that cannot be read."""
+        found: dict[Digest, Descriptor] = {}
+        with contextlib.suppress(InvalidJSON, InvalidDigest):
+            self._reach(root, found, DEPTH_LIMIT)
         return found
 
     @contextlib.contextmanager
@@ -153,15 +157,22 @@ class BlobDirectory:
     def _reach(
         self, node: Descriptor, found: dict[Digest, Descriptor], depth: int
     ) -> None:
-        if node.digest in found or not depth:
+        if node.digest in found:
             return
+        check_depth(node, depth)
         found[node.digest] = node
         raw = self.read_document(node)
-        for child in children_of(node, raw) if raw is not None else ():
-            if is_document(child):
-                self._reach(child, found, depth - 1)
-            else:
-                found.setdefault(child.digest, child)
+        if raw is None:
+            return
+        children = children_of(node, raw)
+        for blob in children.blobs:
+            found.setdefault(blob.digest, blob)
+        for blob in children.unknown:
+            content = self.read_document(blob)
+            if content is not None:
+                check_names_nothing(blob, content)
+        for child in children.documents:
+            self._reach(child, found, depth - 1)
 
     def _write(self, path: Path, raw: bytes) -> None:
         """Who holds the lock is alone with the part, also with one that was left."""
@@ -203,25 +214,12 @@ class Partial:
             self.path.unlink(missing_ok=True)
 
 
-def is_document(descriptor: Descriptor) -> bool:
-    """True for a manifest or an index."""
-    return descriptor.media_type in (*INDEX_TYPES, *MANIFEST_TYPES)
-
-
-def children_of(node: Descriptor, raw: bytes) -> tuple[Descriptor, ...]:
-    """What *raw*, the bytes of *node*, names: manifests, or a config and layers.
-
-    Nothing for a document that is neither, which only a layer can be.
-    """
-    try:
-        if node.media_type in INDEX_TYPES:
-            return Index.from_bytes(raw, node.media_type).manifests
-        if node.media_type in MANIFEST_TYPES:
-            manifest = Manifest.from_bytes(raw, node.media_type)
-            return (manifest.config, *manifest.layers)
-    except (InvalidJSON, InvalidDigest):
-        return ()
-    return ()
+def check_depth(node: Descriptor, left: int) -> None:
+    """Raises InvalidJSON unless *left*, what is left of DEPTH_LIMIT, allows *node*."""
+    if left < 0:
+        raise InvalidJSON(
+            f"{node.digest}: indexes within indexes, more than {DEPTH_LIMIT} deep"
+        )
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ VALUE_LIMIT = 250_000
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 OCI_LAYER_GZIP = OCI_LAYER + "+gzip"
@@ -211,7 +212,7 @@ class Manifest:
         record = require(parse_json(raw, "manifest"), dict, "manifest")
         if "manifests" in record:
             raise InvalidJSON("manifest: holds 'manifests', so it is an index")
-        layers = _descriptors(record, "layers", "manifest")
+        layers = descriptors(record, "layers", "manifest")
         return cls(
             optional(record, "mediaType", str, "manifest")
             or media_type
@@ -250,7 +251,7 @@ class Index:
             raise InvalidJSON("index: holds 'layers' or 'config', so it is a manifest")
         return cls(
             optional(record, "mediaType", str, "index") or media_type or OCI_INDEX,
-            _descriptors(record, "manifests", "index"),
+            descriptors(record, "manifests", "index"),
             *_about(record, "index"),
         )
 
@@ -261,12 +262,20 @@ class Index:
         )
 
 
-def _descriptors(
+def descriptors(
     record: Mapping[str, Any], key: str, where: str
 ) -> tuple[Descriptor, ...]:
+    """The list ``record[key]``; null is an empty list, which is how Go writes it.
+
+    A list may be absent as well, but from what is a document of this kind at all.
+    """
+    if key in record or record.get("schemaVersion") or record.get("mediaType"):
+        entries = optional(record, key, list, where) or []
+    else:
+        entries = required(record, key, list, where)
     return tuple(
         Descriptor.from_json(entry, f"{where}.{key}[{number}]")
-        for number, entry in enumerate(required(record, key, list, where))
+        for number, entry in enumerate(entries)
     )
 
 

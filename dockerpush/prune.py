@@ -63,9 +63,7 @@ class _Use:
 
     def __init__(self, cache: Cache, image: CachedImage) -> None:
         self.image = image
-        sizes = {
-            digest: cache.size_of(digest) for digest in cache.reachable(image.root)
-        }
+        sizes = {digest: cache.size_of(digest) for digest in cache.occupied(image.root)}
         self.sizes = {
             digest: size for digest, size in sizes.items() if size is not None
         }

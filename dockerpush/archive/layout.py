@@ -13,6 +13,8 @@ from typing import Mapping
 from ..errors import ArchiveError
 from ..oci import (
     DOCKER_CONFIG,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
     OCI_CONFIG,
     RAW_LAYER_TYPES,
     Descriptor,
@@ -48,6 +50,7 @@ _LAYER_TYPES = (
     "application/vnd.oci.image.layer.",
     "application/vnd.docker.image.rootfs.",
 )
+_INSIDE = frozenset(("config", "layers"))  # what only an image manifest has
 _ATTESTATION = "vnd.docker.reference.type"
 
 
@@ -202,7 +205,7 @@ class _Walk:
     def read(self, descriptor: Descriptor, raw: bytes, depth: int) -> _Visited:
         """The index or manifest in *raw*."""
         self._contents.count_mentions(raw, descriptor.digest)
-        if _is_index(raw, descriptor.digest):
+        if _is_index(raw, descriptor):
             return self._read_index(descriptor, raw, depth)
         return _Visited(self._read_manifest(descriptor, raw))
 
@@ -287,15 +290,26 @@ class _Walk:
         )
 
 
-def _is_index(raw: bytes, digest: Digest) -> bool:
-    """True when *raw* lists manifests. Raises ArchiveError for what is obsolete."""
+def _is_index(raw: bytes, descriptor: Descriptor) -> bool:
+    """True when *raw* lists manifests.
+
+    Raises ArchiveError for what is obsolete, and for a type that cannot be read: it may
+    need more than can be told.
+    """
     record = require(parse_json(raw, "manifest"), dict, "manifest")
     if record.get("schemaVersion") == 1:
         raise ArchiveError(
-            f"{digest}: a manifest of schema version 1, which no registry takes any "
-            "more; pull the image anew and save it again"
+            f"{descriptor.digest}: a manifest of schema version 1, which no registry "
+            "takes any more; pull the image anew and save it again"
         )
-    return "manifests" in record
+    media_type = record.get("mediaType") or descriptor.media_type
+    if media_type and media_type not in (*INDEX_TYPES, *MANIFEST_TYPES):
+        raise ArchiveError(
+            f"{descriptor.digest}: a document of the type {str(media_type)[:80]!r}, "
+            "which dockerpush cannot read"
+        )
+    without = media_type in INDEX_TYPES and _INSIDE.isdisjoint(record)
+    return "manifests" in record or without
 
 
 def _check_depth(depth: int) -> None:

@@ -96,7 +96,7 @@ def _list(cache: Cache, args: Namespace) -> None:
 
 def _size(cache: Cache, image: CachedImage) -> int:
     """Bytes on disk of what *image* needs, shared or not."""
-    return sum(cache.size_of(digest) or 0 for digest in cache.reachable(image.root))
+    return sum(cache.size_of(digest) or 0 for digest in cache.occupied(image.root))
 
 
 def _verify(cache: Cache, args: Namespace, session: Session) -> None:

@@ -7,8 +7,10 @@ from typing import Protocol, Sequence
 
 from ..archive.bundle import BundledImage, index_of, name_of
 from ..archive.writers import add_to_index, read_index
-from ..blobs import DEPTH_LIMIT, BlobDirectory, children_of, failing, is_document
+from ..blobs import DEPTH_LIMIT, BlobDirectory, failing
 from ..cancellation import Cancellation
+from ..documents import children_of, is_document
+from ..errors import InvalidDigest, InvalidJSON
 from ..events import BlobFinished, OnEvent, Outcome
 from ..oci import OCI_INDEX, Descriptor, Digest, Index
 from ..push.manifests import Document
@@ -203,13 +205,14 @@ class DirectoryTarget:
         return index.manifests if index else ()
 
     def _is_whole(self, node: Descriptor, depth: int) -> bool:
-        if not is_document(node):
-            return self._blobs.has(node) or bool(node.urls)
-        raw = self._blobs.read_document(node)
-        return (
-            raw is not None
-            and depth > 0
-            and all(
-                self._is_whole(child, depth - 1) for child in children_of(node, raw)
-            )
+        """False as well for what cannot be read: who copies it again says why."""
+        raw = self._blobs.read_document(node) if depth >= 0 else None
+        if raw is None or not is_document(node):
+            return False
+        try:
+            children = children_of(node, raw)
+        except (InvalidJSON, InvalidDigest):
+            return False
+        return all(self._blobs.has(blob) or blob.urls for blob in children.blobs) and (
+            all(self._is_whole(child, depth - 1) for child in children.documents)
         )

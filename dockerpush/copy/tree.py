@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Callable
 
-from ..errors import ContentMismatch
-from ..oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Digest, Index, Manifest
+from ..documents import check_names_nothing, children_of, is_document
+from ..errors import ContentMismatch, InvalidJSON
+from ..oci import Descriptor, Digest, Index
 from ..push.manifests import Document
 from .sources import Source, label
 
@@ -57,12 +58,18 @@ class Walker:
         return tree
 
     def add(self, child: Descriptor, tree: Tree, depth: int = 0) -> None:
-        """Add *child* and what it needs to *tree*, unless it is in there."""
+        """Add *child*, a document, and what it needs to *tree*, unless it is in there.
+
+        Raises InvalidJSON when it is of a type that is not known, and what `tree` does.
+        """
         if child.digest in tree.seen:
             return
-        if child.media_type not in (*MANIFEST_TYPES, *INDEX_TYPES):
-            tree.blobs.setdefault(child.digest, child)
-        elif self._is_held(child):
+        if not is_document(child):
+            raise InvalidJSON(
+                f"{label(self._source)}: {child.digest} is of the type "
+                f"{child.media_type[:80]!r}, which dockerpush cannot read"
+            )
+        if self._is_held(child):
             tree.seen.add(child.digest)
             tree.trusted = True
         else:
@@ -77,12 +84,14 @@ class Walker:
                 f"{MOST_MANIFESTS} manifests or {MOST_BYTES} bytes of them; refused"
             )
         tree.seen.add(document.descriptor.digest)
-        if document.descriptor.media_type in INDEX_TYPES:
-            for child in index_of(document).manifests:
-                self.add(child, tree, depth)
-        else:
-            for blob in blobs_of(document):
+        children = children_of(document.descriptor, document.raw)
+        for blob in children.unknown:
+            check_names_nothing(blob, self._source.read_blob(blob))
+        for blob in children.blobs:
+            if not blob.urls:  # else it is to be had elsewhere
                 tree.blobs.setdefault(blob.digest, blob)
+        for child in children.documents:
+            self.add(child, tree, depth)
         tree.documents.append(document)
 
 
@@ -107,9 +116,3 @@ class TreeReader:
 def index_of(document: Document) -> Index:
     """What the index *document* says. Raises InvalidJSON."""
     return Index.from_bytes(document.raw, document.descriptor.media_type)
-
-
-def blobs_of(document: Document) -> list[Descriptor]:
-    """Config and layers of a manifest, those apart that are to be had elsewhere."""
-    manifest = Manifest.from_bytes(document.raw, document.descriptor.media_type)
-    return [blob for blob in (manifest.config, *manifest.layers) if not blob.urls]

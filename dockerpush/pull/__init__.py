@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Sequence
 
-from ..blobs import children_of, is_document
+from ..blobs import DEPTH_LIMIT, check_depth
+from ..documents import check_names_nothing, children_of, is_document
 from ..errors import InvalidJSON
 from ..events import BlobPlanned, Notice
 from ..oci import (
@@ -69,7 +70,7 @@ def cached_image(
     found = cache.find(str(reference))
     if found is None:
         return None
-    source.pins.add(cache.reachable(found.root))
+    source.pins.add(cache.occupied(found.root))
     if cache.read_document(found.root) is None:
         return None
     chosen = narrowed(source, found.root, platforms) if platforms else found.root
@@ -106,13 +107,19 @@ def _all_documents(
 ) -> list[tuple[Descriptor, bytes]]:
     """*root* and every manifest below it, which are in the cache then."""
     found: dict[Digest, tuple[Descriptor, bytes]] = {}
-    level = [root]
+    level, left = [root], DEPTH_LIMIT
     with Workers(source.cancellation, source.jobs, name="pull") as workers:
         while level:
+            check_depth(level[0], left)
+            left -= 1
             reading = [workers.submit(fetch_document, source, node) for node in level]
             raws = workers.wait(reading)
             found.update({n.digest: (n, raw) for n, raw in zip(level, raws)})
-            below = [c for n, raw in zip(level, raws) for c in _children(n, raw)]
+            below = [
+                child
+                for node, raw in zip(level, raws)
+                for child in children_of(node, raw).documents
+            ]
             level = list({c.digest: c for c in below if c.digest not in found}.values())
             if len(found) + len(level) > DOCUMENTS_LIMIT:
                 raise InvalidJSON(
@@ -121,19 +128,14 @@ def _all_documents(
     return list(found.values())
 
 
-def _children(node: Descriptor, raw: bytes) -> list[Descriptor]:
-    return [child for child in children_of(node, raw) if is_document(child)]
-
-
 def _fetch_blobs(
     source: PullSource, documents: list[tuple[Descriptor, bytes]]
 ) -> tuple[int, int]:
     """Bytes that were received, and how many blobs the manifests name."""
+    children = [children_of(node, raw) for node, raw in documents]
     blobs: dict[Digest, Descriptor] = {}
-    for node, raw in documents:
-        for child in children_of(node, raw):
-            if not is_document(child):
-                blobs.setdefault(child.digest, child)
+    for blob in (blob for one in children for blob in one.blobs):
+        blobs.setdefault(blob.digest, blob)
     elsewhere = [b for b in blobs.values() if b.urls and not source.cache.has(b)]
     for blob in elsewhere:
         source.on_event(Notice(f"left where its urls point: {blob.digest}"))
@@ -143,4 +145,9 @@ def _fetch_blobs(
         source.on_event(BlobPlanned(blob.digest, blob.size))
     with Workers(source.cancellation, source.jobs, name="pull") as workers:
         fetching = [workers.submit(fetch_blob, source, b) for b in blobs.values()]
-        return sum(workers.wait(fetching)), len(blobs)
+        received = sum(workers.wait(fetching))
+    for blob in (blob for one in children for blob in one.unknown):
+        content = source.cache.read_document(blob)
+        if content is not None:
+            check_names_nothing(blob, content)
+    return received, len(blobs)

@@ -14,10 +14,10 @@ from ..archive.writers import (
     write_directory,
     write_tar,
 )
-from ..blobs import is_document
 from ..cache import Cache
 from ..cancellation import Cancellation
 from ..copy.loadable import ForDocker, completed
+from ..documents import is_document
 from ..errors import ContentMismatch
 from ..events import OnEvent, ignore
 from ..oci import Descriptor
@@ -71,7 +71,7 @@ def export(
 def _bundled(cache: Cache, image: PulledImage) -> BundledImage:
     """*image* as the writers take it."""
     reachable = cache.reachable(image.chosen)
-    held = [blob for blob in reachable.values() if cache.has(blob)]
+    held = [blob for blob in reachable.values() if _is_held(cache, image, blob)]
     blobs = tuple(sorted(held, key=lambda blob: not is_document(blob)))
     return BundledImage(image.chosen, _names(image), blobs)
 
@@ -115,6 +115,18 @@ class _CachedDocuments:
                 f"blob {descriptor.digest} is gone from the cache: pull again"
             )
         return content
+
+
+def _is_held(cache: Cache, image: PulledImage, blob: Descriptor) -> bool:
+    """False for what is only where its urls point. Raises ContentMismatch."""
+    if cache.has(blob):
+        return True
+    if not blob.urls:
+        raise ContentMismatch(
+            f"{image.reference}: blob {blob.digest} is gone from the cache; pull the "
+            "image again"
+        )
+    return False
 
 
 def _names(image: PulledImage) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from ..oci import (
     DOCKER_MANIFEST,
     INDEX_TYPES,
     MANIFEST_TYPES,
+    OCI_ARTIFACT,
     OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
@@ -32,7 +33,7 @@ from .transport import Response
 
 _TELLS_NOTHING = ("", "application/json", "application/octet-stream", "text/plain")
 _INSIDE = frozenset(("config", "layers"))  # what only an image manifest has
-ACCEPT = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST)
+ACCEPT = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST, OCI_ARTIFACT)
 """Every type of manifest that we can read, the most telling first."""
 
 
@@ -244,9 +245,9 @@ def _media_type(raw: bytes, header: str, where: str) -> str:
         raise InvalidJSON(
             f"{where}: sent as {known!r}, but calls itself {one_line(said, 80)!r}"
         )
-    is_index = "manifests" in record
+    is_index = "manifests" in record or (said or known) in INDEX_TYPES
     media_type = said or known or (OCI_INDEX if is_index else OCI_MANIFEST)
-    fitting = INDEX_TYPES if is_index else MANIFEST_TYPES
+    fitting = INDEX_TYPES if is_index else (*MANIFEST_TYPES, OCI_ARTIFACT)
     if media_type not in fitting or (is_index and not _INSIDE.isdisjoint(record)):
         raise InvalidJSON(
             f"{where}: not a manifest that can be read: {one_line(media_type, 80)!r} "

@@ -1,0 +1,141 @@
+"""What a document names that has to come along with it. Pure.
+
+Whoever moves an image asks here, and nowhere else, so that every command moves the
+same. What an entry is depends on where it stands: the layers of a manifest are blobs,
+whatever they contain; the entries of an index are documents, or blobs, as in a cache of
+BuildKit. A document that cannot be read in full is refused: it would arrive without
+what it needs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NamedTuple
+
+from .errors import InvalidDigest, InvalidJSON
+from .oci import (
+    DOCKER_CONFIG,
+    INDEX_TYPES,
+    JSON_LIMIT,
+    MANIFEST_TYPES,
+    OCI_ARTIFACT,
+    OCI_CONFIG,
+    VALUE_LIMIT,
+    Descriptor,
+    Index,
+    Manifest,
+    descriptors,
+    parse_json,
+    require,
+)
+
+_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
+_BLOB_TYPES = (
+    "application/vnd.oci.image.layer.",
+    "application/vnd.docker.image.rootfs.",
+    OCI_CONFIG,
+    DOCKER_CONFIG,
+)
+# sha256:9f86..., also of an algorithm that we cannot verify
+_DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
+
+
+class Children(NamedTuple):
+    """What a document names: other *documents*, and *blobs*.
+
+    *unknown* are those of the blobs whose type does not say what they are:
+    `check_names_nothing` has to see their bytes.
+    """
+
+    documents: tuple[Descriptor, ...] = ()
+    blobs: tuple[Descriptor, ...] = ()
+    unknown: tuple[Descriptor, ...] = ()
+
+
+def is_document(descriptor: Descriptor) -> bool:
+    """True for what `children_of` can read; elsewhere than in an index it is a blob."""
+    return descriptor.media_type in (*INDEX_TYPES, *MANIFEST_TYPES, OCI_ARTIFACT)
+
+
+def children_of(node: Descriptor, raw: bytes) -> Children:
+    """What *raw*, the bytes of *node*, names; not its subject, which may be missing.
+
+    Raises InvalidJSON or InvalidDigest, which name *node*, for a document that cannot
+    be read, and for one of another type that names anything.
+    """
+    try:
+        if node.media_type in INDEX_TYPES:
+            return _of_index(Index.from_bytes(raw, node.media_type))
+        if node.media_type in MANIFEST_TYPES:
+            manifest = Manifest.from_bytes(raw, node.media_type)
+            return Children(blobs=(manifest.config, *manifest.layers))
+        if node.media_type == OCI_ARTIFACT:
+            record = require(parse_json(raw, "artifact"), dict, "artifact")
+            return Children(blobs=descriptors(record, "blobs", "artifact"))
+    except (InvalidJSON, InvalidDigest) as error:
+        raise type(error)(f"{node.digest}: {error}") from error
+    check_names_nothing(node, raw)
+    return Children()
+
+
+def _of_index(index: Index) -> Children:
+    blobs = tuple(entry for entry in index.manifests if not is_document(entry))
+    return Children(
+        tuple(filter(is_document, index.manifests)),
+        blobs,
+        tuple(blob for blob in blobs if _may_name(blob)),
+    )
+
+
+def _may_name(blob: Descriptor) -> bool:
+    """False for layers and configs, and for what is too large for a document."""
+    return blob.size <= JSON_LIMIT and not blob.media_type.startswith(_BLOB_TYPES)
+
+
+def check_names_nothing(node: Descriptor, raw: bytes) -> None:
+    """Nothing, when *raw*, of a type that is not known, can be moved by itself.
+
+    Raises InvalidJSON, which names *node*, for a Docker manifest of schema 1, and for
+    JSON with a descriptor anywhere in it.
+    """
+    if node.media_type.startswith(_SCHEMA_1):
+        raise _refusal(node, "a manifest of Docker's schema 1, which is obsolete")
+    if sum(map(raw.count, (b",", b"[", b"{"))) > VALUE_LIMIT:
+        raise _refusal(node, "too large to be looked into")
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        return
+    except RecursionError:
+        raise _refusal(node, "nested too deep to be looked into") from None
+    if _names_something(value):
+        raise _refusal(node, "naming what would have to come along")
+
+
+def _refusal(node: Descriptor, why: str) -> InvalidJSON:
+    kind = node.media_type[:80]
+    return InvalidJSON(
+        f"{node.digest}: a document of the type {kind!r}, {why}; dockerpush cannot "
+        "read it, so it moves nothing"
+    )
+
+
+def _names_something(value: Any) -> bool:
+    """True when a descriptor, or what schema 1 has in its place, is in *value*."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item
+        elif isinstance(item, dict):
+            if "fsLayers" in item or _is_descriptor(item):
+                return True
+            waiting += item.values()
+    return False
+
+
+def _is_descriptor(item: dict[str, Any]) -> bool:
+    digest, size = item.get("digest"), item.get("size")
+    is_size = isinstance(size, int) and not isinstance(size, bool)
+    return is_size and isinstance(digest, str) and bool(_DIGEST.fullmatch(digest))
