@@ -24,19 +24,9 @@ from .archive import Archive, open_archive, select_image
 from .archive.forward import is_forward, is_lasting, open_forward
 from .cache import Cache
 from .cancellation import Cancellation
-from .copy import (
-    CopyOptions,
-    CopyResult,
-    RegistrySource,
-    RegistryTarget,
-    copy_image,
-)
-from .copy.loadable import LINUX_AMD64, ForDocker
 from .errors import PusherError, UsageError
 from .events import OnEvent, ignore
 from .oci import Platform
-from .pull import PulledImage, PullSource, pull_image
-from .pull.export import DOCKER_ARCHIVE, FORMATS, export
 from .push import PushOptions, PushResult, PushTarget, push_image, push_stream
 from .push.target import open_target
 from .reference import Reference
@@ -45,6 +35,17 @@ from .registry.credentials import Credentials, CredentialSource, Secret
 from .registry.setup import retry_policy, stored_credentials, transport_for
 from .settings import Config, Settings, resolve
 from .state import StateDirectory
+from .transfer import (
+    CopyOptions,
+    CopyResult,
+    PulledImage,
+    RegistrySource,
+    RegistryTarget,
+    copy_image,
+)
+from .transfer.loadable import LINUX_AMD64, ForDocker
+from .transfer.output import DOCKER_ARCHIVE, FORMATS, open_output
+from .transfer.pull import Pull, notices_of, pull_images
 
 __all__ = [
     "Archive",
@@ -144,34 +145,38 @@ def pull(
     with ExitStack() as stack:
         running = stack.enter_context(_running(cancellation))
         store = Cache(Path(cache) if cache else _temporary(stack))
-        image = pull_image(
-            PullSource(
-                stack.enter_context(access.client(reference.registry, PULL, running)),
-                reference.repository,
-                store,
-                stack.enter_context(store.pins()),
-                running,
-                on_event,
-                jobs,
-            ),
-            reference,
-            platforms=platforms,
-            default=LINUX_AMD64 if one else None,
+        client = stack.enter_context(access.client(reference.registry, PULL, running))
+        into = stack.enter_context(
+            open_output(
+                path,
+                form or DOCKER_ARCHIVE,
+                docker=ForDocker(
+                    None if platforms else LINUX_AMD64, form == DOCKER_ARCHIVE
+                ),
+                resumable=False,
+                cancellation=running,
+                on_event=notices_of(on_event),
+            )
         )
-        export(
-            [image],
+        (image,) = pull_images(
+            [
+                Pull(
+                    RegistrySource(client, reference.repository),
+                    reference,
+                    _names(reference),
+                )
+            ],
             store,
-            path,
-            form=form or DOCKER_ARCHIVE,
-            for_docker=ForDocker(
-                None if platforms else LINUX_AMD64, form == DOCKER_ARCHIVE
-            ),
-            cancellation=running,
+            stack.enter_context(store.pins()),
+            options=CopyOptions(tuple(platforms), jobs=jobs),
+            only=LINUX_AMD64 if one else None,
+            into=into,
+            cancellation=stack.enter_context(running.child()),
             on_event=on_event,
         )
-        if image.taken:
-            on_event(image.taken.notice(str(path), "all_platforms=True"))
-        return image
+    if image.taken:
+        on_event(image.taken.notice(str(path), "all_platforms=True"))
+    return image
 
 
 def copy(
@@ -327,6 +332,13 @@ def _push(
     with open_archive(source) as archive:
         image = select_image(archive.images, name)
         return push_image(place, archive, image, tags=tags, options=options)
+
+
+def _names(reference: Reference) -> tuple[str, ...]:
+    """What an archive calls *reference*: a name with a tag, as docker wants it."""
+    if reference.tag is None and reference.digest is not None:
+        return ()
+    return (str(reference.with_digest(None)),)
 
 
 def _parsed(reference: AnyReference, *, latest: bool = True) -> Reference:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Iterator
 
 from .cancellation import Cancellation
-from .documents import check_names_nothing, children_of
+from .documents import check_names_nothing, children_of, is_document
 from .errors import InvalidDigest, InvalidJSON, StateError
 from .oci import JSON_LIMIT, Descriptor, Digest
 from .system import claim, open_for_update, try_lock
@@ -73,7 +74,7 @@ class BlobDirectory:
         except OSError:
             return None
 
-    def open_blob(self, digest: Digest, offset: int = 0) -> BinaryIO:
+    def open_blob(self, digest: Digest, offset: int = 0) -> io.FileIO:
         """The blob from *offset* on, unbuffered; the caller closes it."""
         with failing(f"blob {digest.short} of {self._what}"):
             file = self.path_of(digest).open("rb", buffering=0)
@@ -108,6 +109,25 @@ class BlobDirectory:
         found: dict[Digest, Descriptor] = {}
         self._reach(root, found, DEPTH_LIMIT)
         return found
+
+    def is_whole(self, root: Descriptor) -> bool:
+        """True when *root*, a manifest, is there with all that it needs.
+
+        False as well for what cannot be read: who fetches it again says why.
+        """
+        return self._is_whole(root, DEPTH_LIMIT)
+
+    def _is_whole(self, node: Descriptor, depth: int) -> bool:
+        raw = self.read_document(node) if depth >= 0 else None
+        if raw is None or not is_document(node):
+            return False
+        try:
+            children = children_of(node, raw)
+        except (InvalidJSON, InvalidDigest):
+            return False
+        return all(self.has(blob) or blob.urls for blob in children.blobs) and all(
+            self._is_whole(child, depth - 1) for child in children.documents
+        )
 
     def occupied(self, root: Descriptor) -> dict[Digest, Descriptor]:
         """What of `reachable` can be told, also of documents that cannot be read."""

@@ -80,6 +80,14 @@ class Cache(BlobDirectory):
         found = _read_image(self._image_path(reference))
         return found if found and found.reference == reference else None
 
+    def document_with(self, digest: Digest) -> tuple[Descriptor, bytes] | None:
+        """The manifest *digest* of an image that was pulled, and its bytes."""
+        for image in self.images():
+            if image.root.digest == digest:
+                raw = self.read_document(image.root)
+                return None if raw is None else (image.root, raw)
+        return None
+
     def images(self) -> list[CachedImage]:
         """Every image, the one used last first."""
         paths = (Path(entry.path) for entry in _entries(self.directory / "images"))

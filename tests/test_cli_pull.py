@@ -359,24 +359,30 @@ def test_a_manifest_with_another_digest_than_the_one_asked_for_is_refused(
     assert blobs_of(run_cli) == []
 
 
+@pytest.mark.parametrize("way", ["a file", "standard output"])
 def test_a_damaged_blob_of_the_cache_never_gets_into_an_archive(
-    pushed, run_cli, tmp_path
+    way, pushed, run_cli, tmp_path
 ):
-    reference, _ = pushed
+    """It is fetched again, unless a part of it went where it cannot be taken back."""
+    reference, digest = pushed
     pull(run_cli, reference)
     blob = max(blobs_of(run_cli), key=lambda path: path.stat().st_size)
     content = bytearray(blob.read_bytes())
     content[1000] ^= 1
     blob.write_bytes(content)
     out = tmp_path / "out.tar"
-    done = run_cli("pull", reference, "-o", out)
-    assert done.returncode == 6
-    assert not out.exists() and left_over(tmp_path) == []
-    checked = run_cli("cache", "verify")
-    assert checked.returncode == 6
-    assert not blob.exists()
-    pull(run_cli, reference, "-o", out)
+    if way == "standard output":
+        with (tmp_path / "piped").open("wb") as piped:
+            child = run_cli.start("pull", reference, "-o", "-", stdout=piped)
+            assert child.wait(60) == 6
+        assert not blob.exists()
+    done = run_cli("pull", reference, "-o", out, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.json["bytes"] == blob.stat().st_size
+    assert left_over(tmp_path) == []
     assert run_cli("cache", "verify").returncode == 0
+    pushed_again = run_cli("push", out, "-t", f"{reference}-again", "--json")
+    assert pushed_again.json["digest"] == digest
 
 
 def test_no_clobber_keeps_what_is_there(pushed, run_cli, tmp_path):

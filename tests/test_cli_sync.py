@@ -273,11 +273,11 @@ def test_a_tag_that_moves_meanwhile_is_copied_as_it_was_planned(
     from test_copy import target_at
 
     from dockerpush.cancellation import Cancellation
-    from dockerpush.copy import RegistrySource, RegistryTarget, copy_image
     from dockerpush.registry.client import RegistryClient
     from dockerpush.registry.transport import TransportSettings
     from dockerpush.sync import Planner, Share
     from dockerpush.syncfile import Defaults, parse_lines
+    from dockerpush.transfer import RegistrySource, RegistryTarget, copy_image
 
     one, two = filled
     planned = digest_of(read(one, "red", "1"))

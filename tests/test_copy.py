@@ -16,7 +16,6 @@ from images import small_archive
 from test_cli_copy import assert_whole, delete, put, read
 
 from dockerpush.cancellation import Cancellation
-from dockerpush.copy import CopyOptions, RegistrySource, RegistryTarget, copy_image
 from dockerpush.errors import (
     Cancelled,
     ContentMismatch,
@@ -35,6 +34,7 @@ from dockerpush.registry.retry import RetryPolicy
 from dockerpush.registry.transport import TransportSettings
 from dockerpush.server import Registry, RegistryServer
 from dockerpush.sync import Share
+from dockerpush.transfer import CopyOptions, RegistrySource, RegistryTarget, copy_image
 
 POLICY = RetryPolicy(attempts=2, base=0.01)
 MIB = 1024 * 1024

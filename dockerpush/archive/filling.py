@@ -40,11 +40,19 @@ class FilledTar:
     """The file *path*, which has its name when the ``with`` ends well.
 
     What is left by an interruption, a lost connection or a registry that refuses stays
-    for the next run, else nothing does. Raises OSError, FileExistsError with
-    *no_clobber*, StateError when the disk has no room for it.
+    for the next run if it is *resumable*, else nothing does. Raises OSError,
+    FileExistsError with *no_clobber*, StateError when the disk has no room for it.
     """
 
-    def __init__(self, path: Path, layout: TarLayout, *, no_clobber: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        layout: TarLayout,
+        *,
+        no_clobber: bool,
+        resumable: bool = True,
+    ) -> None:
+        self._resumable = resumable
         self._final = Path(os.path.realpath(path))
         self._layout = layout
         self._no_clobber = no_clobber
@@ -84,7 +92,7 @@ class FilledTar:
         trace: TracebackType | None,
     ) -> None:
         with self._stack:
-            if _may_pass(error):
+            if self._resumable and _may_pass(error):
                 with contextlib.suppress(OSError):
                     self._note()
                 return

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Iterator
 from ..errors import InvalidReference
 from . import location, output
 from .connect import Connections
-from .sources import STDIN, PlainSource, Source, open_source
+from .options import chosen_platforms
+from .sources import STDIN, CachedImage, Source, open_source
 from .transfer_options import SENDING, warn_of_unused
 
 if TYPE_CHECKING:
@@ -73,25 +74,20 @@ def is_file(text: str) -> bool:
 def _open_cached(
     reference: Reference, args: Namespace, connections: Connections
 ) -> Iterator[Source]:
-    from ..pull import PullSource, cached_image, pull_image
-    from ..pull.cached import CachedArchive
-    from .options import chosen_platforms
-    from .pull import source_of, usable_cache
+    from ..transfer.pull import cached_image
+    from .pull import pulled, usable_cache
 
     platforms = chosen_platforms(args.platform)
     with contextlib.ExitStack() as stack:
         cache = stack.enter_context(usable_cache(connections, needed=False))
         pins = stack.enter_context(cache.pins())
-        source: PullSource = source_of(reference, connections, cache, pins)
-        image = cached_image(source, reference, platforms=platforms)
+        image = cached_image(cache, pins, reference, platforms)
         if image is None:
-            image = pull_image(source, reference, platforms=platforms)
-            connections.session.end_progress()
+            image = pulled(reference, connections, cache, pins=pins, args=args)
             if not args.quiet:
                 size = output.size_text(image.received)
                 output.say(f"pulled {reference}: {size} received")
-        archive = CachedArchive(cache, image.chosen, str(reference))
-        yield PlainSource(archive, as_it_is=True)
+        yield CachedImage(cache, image)
 
 
 def _is_at_target(reference: Reference, args: Namespace) -> bool:

@@ -24,8 +24,8 @@ from .target import one_at_a_time, with_tag
 from .transfer_options import RECEIVING, SENDING, USED, warn_of_unused
 
 if TYPE_CHECKING:
-    from ..copy import CopyOptions, CopyResult
     from ..reference import Reference
+    from ..transfer import CopyOptions, CopyResult
     from .session import Session
 
 
@@ -126,7 +126,7 @@ def _warn_of_unused(args: Namespace, *, source: bool, target: bool) -> None:
 
 def copy_options(args: Namespace, jobs: int) -> CopyOptions:
     """How to copy, as *args* say. Raises UsageError."""
-    from ..copy import CopyOptions
+    from ..transfer import CopyOptions
 
     return CopyOptions(chosen_platforms(args.platform), args.referrers, jobs)
 
@@ -200,7 +200,7 @@ class _Copying:
 
     def registry_origins(self) -> list[Origin]:
         """The image of a registry, or every tag of a repository. Raises UsageError."""
-        from ..copy import RegistrySource
+        from ..transfer import RegistrySource
 
         wanted = location.source(self._args.source)
         self._sources = self._stack.enter_context(
@@ -277,7 +277,7 @@ class _Copying:
         return exits.DONE
 
     def _copy(self, origin: Origin, target: Reference, targets: Connections) -> Copied:
-        from ..copy import RegistryTarget, copy_image
+        from ..transfer import RegistryTarget, copy_image
 
         self._started = time.monotonic()
         with (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Iterator, Sequence
+from typing import TYPE_CHECKING, Iterator, Sequence
 
 from ..errors import UsageError
 from . import places
@@ -15,10 +15,11 @@ from . import places
 if TYPE_CHECKING:
     from ..archive import Archive
     from ..archive.model import StoredImage
-    from ..copy import CopyOptions, CopyResult, Source
-    from ..copy.loadable import ForDocker
+    from ..events import OnEvent
     from ..oci import Descriptor, Platform
     from ..push.whole import WholeImage
+    from ..transfer import CopyOptions, CopyResult, Source, Target
+    from ..transfer.loadable import ForDocker
     from .session import Session
 
 
@@ -36,12 +37,44 @@ class Into:
 
     def for_docker(self, *, chosen: bool) -> ForDocker | None:
         """What docker gets of it; *chosen* platforms count as the user put them."""
-        from ..copy.loadable import LINUX_AMD64, ForDocker
+        from ..transfer.loadable import LINUX_AMD64, ForDocker
 
         if self.form != places.DOCKER_ARCHIVE:
             return None
         required = self.place.form == places.DOCKER_ARCHIVE
         return ForDocker(None if chosen else LINUX_AMD64, required)
+
+    @contextmanager
+    def opened(
+        self,
+        options: CopyOptions,
+        session: Session,
+        on_event: OnEvent,
+        *,
+        resumable: bool = True,
+    ) -> Iterator[Target]:
+        """The target that writes it; complete when the ``with`` ends well.
+
+        Raises UsageError for what the form cannot hold.
+        """
+        from ..transfer.output import open_output
+
+        docker = self.for_docker(chosen=bool(options.platforms))
+        if docker and docker.required and options.referrers:
+            raise UsageError(
+                "a docker-archive has no place for --referrers: make it an oci-archive"
+            )
+        to_stdout = self.place.path == places.STDOUT
+        with open_output(
+            sys.stdout.buffer if to_stdout else Path(self.place.path),
+            self.form,
+            docker=docker,
+            no_clobber=self.no_clobber,
+            resumable=resumable,
+            cancellation=session.cancellation,
+            on_event=on_event,
+        ) as target:
+            yield target
 
 
 @dataclass(frozen=True)
@@ -68,9 +101,9 @@ def archive_origins(
     """
     from ..archive import open_archive
     from ..archive.forward import is_forward
-    from ..copy import ArchiveSource
     from ..events import Notice
     from ..push.whole import whole_image
+    from ..transfer import ArchiveSource
 
     if is_forward(place.path):
         raise UsageError(
@@ -159,21 +192,32 @@ def _label(image: WholeImage, place: places.Local) -> str:
 
 def copy_to_file(
     origins: Sequence[Origin], into: Into, options: CopyOptions, session: Session
-) -> Iterator[tuple[Origin, CopyResult | None]]:
+) -> list[tuple[Origin, CopyResult | None]]:
     """Write *origins*, and tell of each what is there then; None if it was before."""
-    write = _into_archive
-    if into.form == places.OCI_DIRECTORY:
-        write = _into_directory
+    from ..transfer import Wanted, transfer
+
     named = [(one, _names(one, into, len(origins))) for one in origins]
     _check_apart(named, into)
-    return write(named, into, options, session)
+    with into.opened(options, session, session.on_event) as target:
+        skipped = [
+            one
+            for one, names in named
+            if into.no_clobber and any(map(target.digest_of, names))
+        ]
+        wanted = [
+            Wanted(one.source, one.reference, names)
+            for one, names in named
+            if one not in skipped
+        ]
+        results = iter(transfer(wanted, target, options=options, only=into.only))
+    return [(one, None if one in skipped else next(results)) for one, _ in named]
 
 
 def _check_apart(named: Sequence[tuple[Origin, tuple[str, ...]]], into: Into) -> None:
     """Raises UsageError when two images would have one name."""
     first: dict[str, Origin] = {}
     for origin, names in named:
-        for name in names or origin.tags:
+        for name in names:
             other = first.setdefault(name, origin)
             if other.reference != origin.reference:
                 raise UsageError(
@@ -188,9 +232,11 @@ def _names(origin: Origin, into: Into, count: int) -> tuple[str, ...]:
     if name is not None and count > 1:
         raise UsageError(f"{name!r:.200} names one image, and these are {count}")
     names = origin.names if name is None else (name,)
-    if into.form != places.DOCKER_ARCHIVE:
-        return names
-    loadable = tuple(filter(None, map(_loadable, names)))
+    if into.form == places.OCI_DIRECTORY:
+        return (
+            names or origin.tags or (_own_name(origin, Path(into.place.path), count),)
+        )
+    loadable = names_in(into, names)
     if name is not None and not loadable:
         raise UsageError(
             f"{name!r:.200}: no name that docker can load: wanted NAME:TAG"
@@ -198,55 +244,11 @@ def _names(origin: Origin, into: Into, count: int) -> tuple[str, ...]:
     return loadable
 
 
-def _into_archive(
-    named: Sequence[tuple[Origin, tuple[str, ...]]],
-    into: Into,
-    options: CopyOptions,
-    session: Session,
-) -> Iterator[tuple[Origin, CopyResult | None]]:
-    from ..copy.archive import Wanted, copy_to_archive
-
-    docker = into.for_docker(chosen=bool(options.platforms))
-    if docker and docker.required and options.referrers:
-        raise UsageError(
-            "a docker-archive has no place for --referrers: make it an oci-archive"
-        )
-    output: Path | BinaryIO = Path(into.place.path)
-    if into.place.path == places.STDOUT:
-        output = sys.stdout.buffer
-    results = copy_to_archive(
-        [Wanted(one.source, one.reference, names) for one, names in named],
-        output,
-        docker=docker,
-        options=options,
-        only=into.only,
-        no_clobber=into.no_clobber,
-        cancellation=session.cancellation,
-        on_event=session.on_event,
-    )
-    yield from zip((one for one, _ in named), results)
-
-
-def _into_directory(
-    named: Sequence[tuple[Origin, tuple[str, ...]]],
-    into: Into,
-    options: CopyOptions,
-    session: Session,
-) -> Iterator[tuple[Origin, CopyResult | None]]:
-    from ..copy import DirectoryTarget, copy_image
-
-    path = Path(into.place.path)
-    with session.cancellation.child() as cancellation:
-        target = DirectoryTarget(path, cancellation, session.on_event)
-        for origin, names in named:
-            wanted = names or origin.tags or (_own_name(origin, path, len(named)),)
-            if into.no_clobber and any(map(target.named, wanted)):
-                yield origin, None
-                continue
-            result = copy_image(
-                origin.source, target, origin.reference, tags=wanted, options=options
-            )
-            yield origin, result
+def names_in(into: Into, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of *names* that its form can hold; docker loads none with a digest."""
+    if into.form != places.DOCKER_ARCHIVE:
+        return tuple(names)
+    return tuple(filter(None, map(_loadable, names)))
 
 
 def _own_name(origin: Origin, path: Path, count: int) -> str:

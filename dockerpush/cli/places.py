@@ -19,6 +19,7 @@ DOCKER_ARCHIVE = "docker-archive"
 OCI_ARCHIVE = "oci-archive"
 OCI_DIRECTORY = "oci-dir"
 FORMS = (DOCKER_ARCHIVE, OCI_ARCHIVE, OCI_DIRECTORY)
+"""As in transfer.output, which is not loaded to read a command line."""
 
 OCI_PREFIX = "oci:"
 

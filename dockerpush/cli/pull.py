@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
@@ -11,19 +10,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Sequence
 
-from ..errors import Cancelled, PusherError, SomeFailed, StateError, UsageError
+from ..errors import StateError, UsageError
 from . import exits, location, output, places
 from .connect import Connections, add_connection_options, add_transfer_options
 from .digestfile import check_writable, write_digests
 from .options import OPERANDS, chosen_platforms
 from .secrets import add_credential_options
+from .tally import Tally
 from .transfer_options import USED
 
 if TYPE_CHECKING:
     from ..cache import Cache, Pins
-    from ..oci import Platform
-    from ..pull import PulledImage, PullSource
     from ..reference import Reference
+    from ..transfer import CopyOptions, PulledImage, RegistrySource
     from .local import Into
     from .session import Session
 
@@ -117,7 +116,7 @@ def _said_form(args: Namespace) -> str | None:
 
 def _into(form: str, args: Namespace) -> Into:
     """The output of *form*; a docker-archive gets one platform if nobody says more."""
-    from ..copy.loadable import LINUX_AMD64
+    from ..transfer.loadable import LINUX_AMD64
     from .local import Into
 
     one = form == places.DOCKER_ARCHIVE and not args.platform
@@ -149,30 +148,59 @@ def _into_cache(
     references: Sequence[Reference], connections: Connections, args: Namespace
 ) -> list[PulledImage]:
     """Pull all of them, whatever becomes of one. Raises SomeFailed."""
-    images, failed = [], []
-    with (
-        usable_cache(connections, needed=True) as cache,
-        cache.pins() as pins,
-    ):
-        pulling = _Pulling(connections, cache, pins, args)
+    images = []
+    tally = Tally("pulls", connections.session)
+    tally.expect(len(references))
+    with usable_cache(connections, needed=True) as cache, cache.pins() as pins:
         for reference in references:
-            try:
-                image, seconds = pulling.pull(reference)
-                _report(image, seconds, args)
+            with tally.attempt(str(reference)):
+                started = time.monotonic()
+                image = pulled(reference, connections, cache, pins=pins, args=args)
+                _report(image, time.monotonic() - started, args)
                 images.append(image)
-            except Cancelled:
-                raise
-            except PusherError as error:
-                if len(references) == 1:
-                    raise
-                connections.session.end_progress()
-                output.say(f"failed: {reference}: {error}")
-                failed.append(str(reference))
-    if failed:
-        raise SomeFailed(
-            f"{len(failed)} of {len(references)} pulls failed: {', '.join(failed[:5])}"
-        )
+    tally.finish()
     return images
+
+
+def pulled(
+    reference: Reference,
+    connections: Connections,
+    cache: Cache,
+    *,
+    pins: Pins,
+    args: Namespace,
+) -> PulledImage:
+    """*reference*, which *cache* holds then, as far as *args* want it."""
+    from ..transfer.pull import Pull, pull_images
+
+    session = connections.session
+    with session.cancellation.child() as cancellation:
+        image = pull_images(
+            [Pull(_source(reference, connections), reference)],
+            cache,
+            pins,
+            options=_options([reference], connections, args),
+            cancellation=cancellation,
+            on_event=session.on_event,
+        )[0]
+    session.end_progress()
+    return image
+
+
+def _source(reference: Reference, connections: Connections) -> RegistrySource:
+    from ..transfer import RegistrySource
+
+    client = connections.client(reference.registry)
+    return RegistrySource(client, reference.repository)
+
+
+def _options(
+    references: Sequence[Reference], connections: Connections, args: Namespace
+) -> CopyOptions:
+    from ..transfer import CopyOptions
+
+    jobs = connections.settings(references[0].registry).jobs
+    return CopyOptions(chosen_platforms(args.platform), jobs=jobs)
 
 
 def _into_file(
@@ -184,26 +212,89 @@ def _into_file(
     """Pull all of them through the cache, and without it where it cannot be used."""
     from ..events import Notice
 
-    session = connections.session
-    with ExitStack() as stack:
-        try:
-            cache = stack.enter_context(usable_cache(connections, needed=True))
-            pins = stack.enter_context(cache.pins())
-            only = _into(form, args).only
-            pulling = _Pulling(connections, cache, pins, args, only)
-            done = [pulling.pull(reference) for reference in references]
-        except StateError as error:
-            session.on_event(Notice(f"{error}; going on without the cache"))
-            done = _without_cache(references, form, connections, args)
-        else:
-            _write([image for image, _ in done], cache, form, args, session)
-    _warn([image for image, _ in done], args, session)
+    session, started = connections.session, time.monotonic()
+    into = _into(form, args)
+    try:
+        images = _through_cache(references, into, connections, args)
+    except StateError as error:
+        session.on_event(Notice(f"{error}; going on without the cache"))
+        images = _without_cache(references, into, connections, args)
+    seconds = time.monotonic() - started
+    _warn(images, args, session)
     session.end_progress()
-    for image, seconds in done:
+    for image in images:
         _report(image, seconds, args)
     if not args.quiet:
         output.say(f"wrote {args.output} ({form})")
-    return [image for image, _ in done]
+    return images
+
+
+def _through_cache(
+    references: Sequence[Reference],
+    into: Into,
+    connections: Connections,
+    args: Namespace,
+) -> list[PulledImage]:
+    """Into the cache and the output in one pass. Raises StateError."""
+    from ..transfer.pull import Pull, notices_of, pull_images
+    from .local import names_in
+
+    session = connections.session
+    options = _options(references, connections, args)
+    listener = notices_of(session.on_event)
+    with ExitStack() as stack:
+        cache = stack.enter_context(usable_cache(connections, needed=True))
+        pins = stack.enter_context(cache.pins())
+        return pull_images(
+            [
+                Pull(_source(one, connections), one, names_in(into, (str(one),)))
+                for one in references
+            ],
+            cache,
+            pins,
+            options=options,
+            only=into.only,
+            into=stack.enter_context(
+                into.opened(options, session, listener, resumable=False)
+            ),
+            cancellation=stack.enter_context(session.cancellation.child()),
+            on_event=session.on_event,
+        )
+
+
+def _without_cache(
+    references: Sequence[Reference],
+    into: Into,
+    connections: Connections,
+    args: Namespace,
+) -> list[PulledImage]:
+    """Straight into the output, as ``copy`` does it."""
+    from ..transfer import PulledImage
+    from .local import Origin, copy_to_file
+
+    origins = [
+        Origin(
+            _source(one, connections),
+            str(one.digest or one.tag),
+            str(one),
+            (str(one),),
+        )
+        for one in references
+    ]
+    options = _options(references, connections, args)
+    results = copy_to_file(origins, into, options, connections.session)
+    return [
+        PulledImage(
+            reference,
+            result.whole or result.descriptor,
+            result.descriptor,
+            sum(result.blobs.values()),
+            result.sent,
+            result.taken,
+        )
+        for reference, (_, result) in zip(references, results)
+        if result is not None
+    ]
 
 
 def _warn(images: Sequence[PulledImage], args: Namespace, session: Session) -> None:
@@ -213,96 +304,6 @@ def _warn(images: Sequence[PulledImage], args: Namespace, session: Session) -> N
         if image.taken:
             of = f" of {image.reference}" if len(images) > 1 else ""
             session.on_event(image.taken.notice(place, "--platform all", of))
-
-
-def _without_cache(
-    references: Sequence[Reference],
-    form: str,
-    connections: Connections,
-    args: Namespace,
-) -> list[tuple[PulledImage, float]]:
-    """Straight into the output, as ``copy`` does it."""
-    from ..copy import CopyOptions, RegistrySource
-    from ..pull import PulledImage
-    from .local import Origin, copy_to_file
-
-    started = time.monotonic()
-    origins = []
-    for one in references:
-        source = RegistrySource(connections.client(one.registry), one.repository)
-        named = str(one.digest or one.tag)
-        origins.append(Origin(source, named, str(one), (str(one),)))
-    into = _into(form, args)
-    options = CopyOptions(
-        chosen_platforms(args.platform), jobs=connections.settings().jobs
-    )
-    results = list(copy_to_file(origins, into, options, connections.session))
-    seconds = time.monotonic() - started
-    return [
-        (
-            PulledImage(
-                reference,
-                result.descriptor,
-                result.descriptor,
-                sum(result.blobs.values()),
-                result.sent,
-                result.taken,
-            ),
-            seconds,
-        )
-        for reference, (_, result) in zip(references, results)
-        if result is not None
-    ]
-
-
-class _Pulling:
-    """Pulls images into one cache; *only* is what is taken of an index by default."""
-
-    def __init__(
-        self,
-        connections: Connections,
-        cache: Cache,
-        pins: Pins,
-        args: Namespace,
-        only: Platform | None = None,
-    ) -> None:
-        self._connections = connections
-        self._cache = cache
-        self._pins = pins
-        self._platforms = chosen_platforms(args.platform)
-        self._only = only
-
-    def pull(self, reference: Reference) -> tuple[PulledImage, float]:
-        """The image, and the seconds that it took."""
-        from ..pull import pull_image
-
-        started = time.monotonic()
-        image = pull_image(
-            source_of(reference, self._connections, self._cache, self._pins),
-            reference,
-            platforms=self._platforms,
-            default=self._only,
-        )
-        self._connections.session.end_progress()
-        return image, time.monotonic() - started
-
-
-def source_of(
-    reference: Reference, connections: Connections, cache: Cache, pins: Pins
-) -> PullSource:
-    """Where *reference* is pulled from, into *cache*."""
-    from ..pull import PullSource
-
-    session = connections.session
-    return PullSource(
-        connections.client(reference.registry),
-        reference.repository,
-        cache,
-        pins,
-        session.cancellation,
-        session.on_event,
-        connections.settings(reference.registry).jobs,
-    )
 
 
 def _report(image: PulledImage, seconds: float, args: Namespace) -> None:
@@ -333,26 +334,3 @@ def _record(image: PulledImage, seconds: float) -> dict[str, Any]:
         "bytes": image.received,
         "seconds": round(seconds, 3),
     }
-
-
-def _write(
-    images: Sequence[PulledImage],
-    cache: Cache,
-    form: str,
-    args: Namespace,
-    session: Session,
-) -> None:
-    from ..pull.export import export
-
-    docker = _into(form, args).for_docker(chosen=bool(chosen_platforms(args.platform)))
-    to_stdout = args.output == places.STDOUT
-    export(
-        images,
-        cache,
-        sys.stdout.buffer if to_stdout else Path(args.output),
-        form=form,
-        cancellation=session.cancellation,
-        for_docker=docker,
-        no_clobber=args.no_clobber,
-        on_event=session.on_event,
-    )

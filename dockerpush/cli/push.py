@@ -229,8 +229,8 @@ def _copied(
 
     In one repository only the tag is new; in one registry blobs are mounted.
     """
-    from ..copy import CopyOptions, RegistrySource, RegistryTarget, copy_image
     from ..push import PushResult
+    from ..transfer import CopyOptions, RegistrySource, RegistryTarget, copy_image
 
     tags = [_tag(target)]
     options = CopyOptions(jobs=connections.settings(target.registry).jobs)
@@ -250,12 +250,11 @@ def _copied(
 
 def _verify(job: Job, connections: Connections, args: Namespace) -> None:
     """Read back what was pushed; a compressed file is looked into once more."""
-    from ..push.plan import narrowed
-    from .verify import compare
-
     image = job.image or select_image(job.source.images, args.name)
-    image = narrowed(image, chosen_platforms(args.platform))
-    found = compare(connections, image, job.target)
+    options = options_of(args, connections.settings(job.target.registry))
+    with connections.target(job.target) as place:
+        found = job.source.verify(place, image, _tag(job.target), options)
+    connections.session.end_progress()
     if not args.quiet:
         output.say(f"verified {job.target}: {output.size_text(found.size)} read back")
 

@@ -6,9 +6,6 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Iterator
 
-from ..copy import RegistrySource
-from ..copy.narrow import narrowed
-from ..copy.tree import DEEPEST, index_of
 from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, UsageError
 from ..oci import (
     DOCKER_CONFIG,
@@ -21,6 +18,9 @@ from ..oci import (
     Platform,
     parse_json,
 )
+from ..transfer import RegistrySource
+from ..transfer.narrow import narrowed
+from ..transfer.tree import DEEPEST, index_of
 from ..workers import Workers
 from . import output
 
@@ -55,7 +55,9 @@ class RemoteReader:
     def chosen(self, platform: str | None) -> Document:
         """What the reference names, or what of it is for *platform*."""
         reference = self._reference
-        found = self._source.read(str(reference.digest or reference.tag or "latest"))
+        found = self._source.document(
+            str(reference.digest or reference.tag or "latest")
+        )
         if platform is None:
             return found
         return narrowed(self._source, found, (Platform.parse(platform),))
@@ -106,7 +108,7 @@ class RemoteReader:
         return RemoteImage(node, manifest, platform, config)
 
     def _read(self, node: Descriptor) -> Document:
-        return self._source.read(str(node.digest))
+        return self._source.document(str(node.digest))
 
     def _config(self, descriptor: Descriptor) -> bytes:
         if descriptor.size > JSON_LIMIT:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Sequence, Union
@@ -13,27 +12,22 @@ from ..errors import PusherError, UsageError
 if TYPE_CHECKING:
     from ..archive import Archive, StoredImage
     from ..archive.forward import ForwardArchive
+    from ..cache import Cache
     from ..cancellation import Cancellation
-    from ..pull.cached import CachedArchive
     from ..push import BlobForecast, PushOptions, PushResult, PushTarget
+    from ..push.verify import Verified
+    from ..transfer import PulledImage
 
 STDIN = "-"
 
 
 class PlainSource:
-    """A plain tar or a directory, or an image of the cache.
-
-    An image of the cache goes *as_it_is*: byte for byte, and what of it was wanted was
-    chosen when it was pulled.
-    """
+    """A plain tar or a directory."""
 
     is_stream = False
 
-    def __init__(
-        self, archive: Archive | CachedArchive, *, as_it_is: bool = False
-    ) -> None:
+    def __init__(self, archive: Archive) -> None:
         self._archive = archive
-        self._as_it_is = as_it_is
 
     @property
     def images(self) -> Sequence[StoredImage]:
@@ -51,8 +45,7 @@ class PlainSource:
         """Push one of `images`."""
         from ..push import push_image
 
-        how = self._usable(options)
-        return push_image(target, self._archive, image, tags=tags, options=how)
+        return push_image(target, self._archive, image, tags=tags, options=options)
 
     def look(
         self,
@@ -65,13 +58,88 @@ class PlainSource:
         """What `push` would do."""
         from ..push import look
 
-        how = self._usable(options)
-        return look(target, self._archive, image, tags=tags, options=how)
+        return look(target, self._archive, image, tags=tags, options=options)
 
-    def _usable(self, options: PushOptions) -> PushOptions:
-        if not self._as_it_is:
-            return options
-        return replace(options, compress="none", platforms=())
+    def verify(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        named: str,
+        options: PushOptions,
+    ) -> Verified:
+        """Read back what `push` left under *named*, a tag or a digest."""
+        return _verified(target, image, named, options)
+
+
+class CachedImage:
+    """An image of the cache, which goes byte for byte."""
+
+    is_stream = False
+
+    def __init__(self, cache: Cache, pulled: PulledImage) -> None:
+        from ..archive.model import StoredImage
+        from ..transfer.sources import CacheSource
+
+        self.images = (StoredImage((str(pulled.reference),), (), None, None),)
+        self._source = CacheSource(cache, pulled.chosen)
+        self._chosen = pulled.chosen
+
+    def push(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> PushResult:
+        """Push it; of *options* only the number of jobs counts."""
+        from ..push import PushResult
+        from ..transfer import CopyOptions, RegistryTarget, Wanted, transfer
+
+        wanted = Wanted(self._source, str(self._chosen.digest), tuple(tags))
+        (done,) = transfer(
+            [wanted], RegistryTarget(target), options=CopyOptions(jobs=options.jobs)
+        )
+        return PushResult(
+            target.repository, tuple(tags), done.descriptor, done.blobs, done.sent
+        )
+
+    def look(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> list[BlobForecast]:
+        """What `push` would do."""
+        from ..transfer.check import forecast
+
+        root = self._source.child(self._chosen)
+        return forecast(self._source, root, target, jobs=options.jobs)
+
+    def verify(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        named: str,
+        options: PushOptions,
+    ) -> Verified:
+        """Read back what `push` left under *named*, a tag or a digest."""
+        from ..transfer.check import verify_copy
+
+        root = self._source.child(self._chosen)
+        return verify_copy(self._source, root, target, named, jobs=options.jobs)
+
+
+def _verified(
+    target: PushTarget, image: StoredImage, named: str, options: PushOptions
+) -> Verified:
+    from ..push.plan import narrowed
+    from ..push.verify import verify_image
+
+    image = narrowed(image, options.platforms)
+    return verify_image(target, image, named, jobs=options.jobs)
 
 
 class ForwardSource:
@@ -167,6 +235,16 @@ class ForwardSource:
 
         return is_lasting(self._path)
 
+    def verify(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        named: str,
+        options: PushOptions,
+    ) -> Verified:
+        """Read back what `push` left under *named*, a tag or a digest."""
+        return _verified(target, image, named, options)
+
     def _open(self) -> ForwardArchive:
         from ..archive.forward import open_forward
 
@@ -210,7 +288,7 @@ class RuntimeSource(ForwardSource):
         return open_stream(output, f"{runtime.name} save {self._path}")
 
 
-Source = Union[PlainSource, ForwardSource]
+Source = Union[PlainSource, CachedImage, ForwardSource]
 
 
 @contextmanager

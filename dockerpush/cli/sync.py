@@ -261,8 +261,8 @@ class _Run:
 
     def _copy(self, item: SyncItem) -> SyncItem:
         """A worker thread's work."""
-        from ..copy import CopyOptions, copy_image
         from ..sync import Action
+        from ..transfer import CopyOptions, copy_image
 
         with self._to.target(item.target) as target:
             result = copy_image(

@@ -17,9 +17,9 @@ from ..errors import (
 from ..reference import Reference
 
 if TYPE_CHECKING:
-    from ..copy import DirectoryTarget, RegistryTarget, Source
     from ..oci import Descriptor, Digest
     from ..sync import Registry
+    from ..transfer import DirectoryTarget, RegistryTarget, Source
     from .connect import Connections
     from .session import Session
 
@@ -47,7 +47,7 @@ class RegistrySide:
 
     def source(self, reference: Reference) -> Source:
         """The repository of *reference*."""
-        from ..copy import RegistrySource
+        from ..transfer import RegistrySource
 
         client = self._clients[reference.registry]
         return RegistrySource(client, reference.repository)
@@ -55,7 +55,7 @@ class RegistrySide:
     @contextmanager
     def target(self, reference: Reference) -> Iterator[AnyTarget]:
         """The repository of *reference*, for one image."""
-        from ..copy import RegistryTarget
+        from ..transfer import RegistryTarget
 
         with ExitStack() as stack:
             with self._lock:
@@ -81,8 +81,8 @@ class DirectorySource:
     def __init__(self, path: Path, session: Session, stack: ExitStack) -> None:
         """Raises NotFound, ArchiveError for what is no OCI directory."""
         from ..archive import open_archive
-        from ..copy import ArchiveSource
         from ..push.whole import whole_image
+        from ..transfer import ArchiveSource
 
         archive = stack.enter_context(open_archive(path))
         self.images: dict[Reference, Found] = {}
@@ -175,7 +175,7 @@ class DirectoryTargets:
 
     def __init__(self, path: Path, registries: set[str], session: Session) -> None:
         """Raises ArchiveError for a directory with something else in it."""
-        from ..copy import DirectoryTarget
+        from ..transfer import DirectoryTarget
 
         self._path = path
         self._session = session
@@ -187,7 +187,7 @@ class DirectoryTargets:
     @contextmanager
     def target(self, reference: Reference) -> Iterator[AnyTarget]:
         """The directory, for one image."""
-        from ..copy import DirectoryTarget
+        from ..transfer import DirectoryTarget
 
         with self._session.cancellation.child() as cancellation:
             yield DirectoryTarget(self._path, cancellation, self._session.on_event)

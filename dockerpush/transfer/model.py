@@ -7,6 +7,7 @@ from typing import Mapping, NamedTuple
 
 from ..events import Notice, Outcome
 from ..oci import Descriptor, Platform
+from ..reference import Reference
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class CopyResult:
     """What a copy left at its target.
 
     *manifests* were stored, *referrers* of them as such; *blobs* counts by how they
-    came to be there, *sent* is the bytes that were sent for them. *taken* is set when
-    a default platform was taken of an index.
+    came to be there, *sent* is the bytes that moved for them. *taken* is set when a
+    default platform was taken of an index. *whole* is what the source had under the
+    reference, of which *descriptor* may be a part.
     """
 
     descriptor: Descriptor
@@ -51,4 +53,22 @@ class CopyResult:
     referrers: int = 0
     blobs: Mapping[Outcome, int] = field(default_factory=dict)
     sent: int = 0
+    taken: TakenPlatform | None = None
+    whole: Descriptor | None = None
+
+
+class PulledImage(NamedTuple):
+    """An image that was pulled.
+
+    *root* is what the reference names in the registry, *chosen* what was asked for: the
+    same, or the manifest for one platform, or an index of those for several. *blobs*
+    counts its configs and layers, *received* is bytes that came over the wire for them.
+    *taken* is the platform that was taken of *root*, as nobody chose.
+    """
+
+    reference: Reference
+    root: Descriptor
+    chosen: Descriptor
+    blobs: int
+    received: int
     taken: TakenPlatform | None = None

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, Sequence, Union
 
-from ..errors import ArchiveError, Cancelled, ContentMismatch, NotFound, PusherError
+from ..cache import Cache, Pins
+from ..errors import (
+    ArchiveError,
+    Cancelled,
+    ContentMismatch,
+    InvalidDigest,
+    NotFound,
+    PusherError,
+)
 from ..oci import INDEX_TYPES, Descriptor, Digest, Index, Manifest
 from ..push.manifests import Document
 from ..push.whole import WholeImage
@@ -31,7 +39,7 @@ def label(one: Named) -> str:
 class Source(Named, Protocol):
     """What a copy asks of its source; several threads do. It raises PusherError."""
 
-    def read(self, reference: str) -> Document:
+    def document(self, reference: str) -> Document:
         """The manifest that *reference*, a tag or a digest, names."""
 
     def child(self, descriptor: Descriptor) -> Document:
@@ -55,13 +63,13 @@ class RegistrySource:
         self.repository = repository
         self._client = client
 
-    def read(self, reference: str) -> Document:
+    def document(self, reference: str) -> Document:
         """The manifest that *reference*, a tag or a digest, names."""
         return Document(*self._client.read_manifest(self.repository, reference))
 
     def child(self, descriptor: Descriptor) -> Document:
         """The manifest that *descriptor* names."""
-        return self.read(str(descriptor.digest))
+        return self.document(str(descriptor.digest))
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """The whole of a small blob, checked."""
@@ -100,7 +108,7 @@ class ArchiveSource:
                 listed = self._referrers.setdefault(manifest.subject.digest, [])
                 listed.append(_listed(document.descriptor, manifest))
 
-    def read(self, reference: str) -> Document:
+    def document(self, reference: str) -> Document:
         """The manifest with the digest *reference*. Raises NotFound."""
         try:
             return self._documents[Digest(reference)]
@@ -111,7 +119,7 @@ class ArchiveSource:
 
     def child(self, descriptor: Descriptor) -> Document:
         """The manifest that *descriptor* names. Raises NotFound."""
-        return self.read(str(descriptor.digest))
+        return self.document(str(descriptor.digest))
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """The whole of a small blob, checked. Raises NotFound, ContentMismatch."""
@@ -178,6 +186,121 @@ def _listed(descriptor: Descriptor, manifest: Union[Index, Manifest]) -> Descrip
     if kind is None and isinstance(manifest, Manifest):
         kind = manifest.config.media_type
     return replace(descriptor, annotations=manifest.annotations, artifact_type=kind)
+
+
+class GoneFromCache(NotFound):
+    """The cache does not hold what was asked for, or holds it damaged."""
+
+
+class CacheSource:
+    """The images of *cache* as they are, asked of nobody else. *place* is its path.
+
+    *root* is the manifest that is wanted, where it is not one that a name stands for.
+    """
+
+    repository = ""
+
+    def __init__(self, cache: Cache, root: Descriptor | None = None) -> None:
+        self.place = str(cache.directory)
+        self._cache = cache
+        self._root = root
+
+    def document(self, reference: str) -> Document:
+        """The manifest that *reference*, a digest or a full name, names.
+
+        Raises GoneFromCache.
+        """
+        if self._root and reference == self._root.digest:
+            return self.child(self._root)
+        known = _digest_document(self._cache, reference)
+        if known is not None:
+            return known
+        found = self._cache.find(reference)
+        if found is not None:
+            return self.child(found.root)
+        raise GoneFromCache(f"the cache does not hold {reference}; pull it again")
+
+    def child(self, descriptor: Descriptor) -> Document:
+        """The manifest that *descriptor* names. Raises NotFound."""
+        return Document(descriptor, self.read_blob(descriptor))
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """The whole of a small blob, checked. Raises NotFound."""
+        raw = self._cache.read_document(descriptor)
+        if raw is None:
+            raise GoneFromCache(
+                f"blob {descriptor.digest} is gone from the cache, or damaged; pull "
+                "the image again"
+            )
+        return raw
+
+    def open_blob(self, digest: Digest, offset: int) -> Reader:
+        """The bytes of a blob from *offset* on."""
+        return _FileReader(self._cache.open_blob(digest, offset), self.place)
+
+    def referrers(self, subject: Digest) -> Sequence[Descriptor]:
+        """None: the cache keeps no list of them."""
+        return ()
+
+
+class CachingSource:
+    """A repository of a registry; manifests that *cache* holds are not asked for."""
+
+    def __init__(self, source: RegistrySource, cache: Cache, pins: Pins) -> None:
+        self.place = source.place
+        self.repository = source.repository
+        self._source = source
+        self._cache = cache
+        self._pins = pins
+
+    def document(self, reference: str) -> Document:
+        """The manifest that *reference* names; what a tag means is always asked."""
+        if ":" in reference:  # a digest, which nothing may prune from now on
+            self._pins.add([Digest(reference)])
+        known = _digest_document(self._cache, reference)
+        return known or self._kept(self._source.document(reference))
+
+    def child(self, descriptor: Descriptor) -> Document:
+        """The manifest that *descriptor* names."""
+        raw = self._read(descriptor)
+        if raw is not None:
+            return Document(descriptor, raw)
+        return self._kept(self._source.child(descriptor))
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """The whole of a small blob, checked."""
+        raw = self._read(descriptor)
+        if raw is None:
+            raw = self._source.read_blob(descriptor)
+            self._cache.put(descriptor.digest, raw)
+        return raw
+
+    def open_blob(self, digest: Digest, offset: int) -> Reader:
+        """The bytes of a blob from *offset* on, whatever happens to the connection."""
+        return self._source.open_blob(digest, offset)
+
+    def referrers(self, subject: Digest) -> Sequence[Descriptor]:
+        """The manifests that have *subject* as theirs."""
+        return self._source.referrers(subject)
+
+    def _read(self, descriptor: Descriptor) -> bytes | None:
+        self._pins.add([descriptor.digest])
+        return self._cache.read_document(descriptor)
+
+    def _kept(self, document: Document) -> Document:
+        digest = document.descriptor.digest
+        self._pins.add([digest])
+        self._cache.put(digest, document.raw)
+        return document
+
+
+def _digest_document(cache: Cache, reference: str) -> Document | None:
+    """What *cache* has for *reference*, when that is a digest."""
+    try:
+        known = cache.document_with(Digest(reference))
+    except InvalidDigest:
+        return None
+    return Document(*known) if known else None
 
 
 class SourceFailed(Cancelled):

@@ -1,16 +1,15 @@
-"""Where a copy goes: a repository of a registry, or an OCI directory."""
+"""Where images go: a repository of a registry, an OCI directory, the cache."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Sequence
 
 from ..archive.bundle import BundledImage, index_of, name_of
 from ..archive.writers import add_to_index, read_index
-from ..blobs import DEPTH_LIMIT, BlobDirectory, failing
+from ..blobs import BlobDirectory, failing
+from ..cache import Cache, Pins
 from ..cancellation import Cancellation
-from ..documents import children_of, is_document
-from ..errors import InvalidDigest, InvalidJSON
 from ..events import BlobFinished, OnEvent, Outcome
 from ..oci import OCI_INDEX, Descriptor, Digest, Index
 from ..push.manifests import Document
@@ -20,39 +19,63 @@ from ..receive import OpenAt, receive_partial
 from ..reference import Reference
 from .sources import Named, Source, SourceFailed, SourceReader
 
+if TYPE_CHECKING:
+    from .engine import Found
+
+
+class Arrival(NamedTuple):
+    """How a blob came to the target, and how many of its bytes moved for that."""
+
+    outcome: Outcome
+    moved: int = 0
+
 
 class Target(Named, Protocol):
-    """What a copy asks of its target; several threads do. It raises PusherError."""
+    """What the engine asks of a target; several threads do. It raises PusherError."""
 
     cancellation: Cancellation
     on_event: OnEvent
 
-    def named(self, reference: str) -> Digest | None:
+    @property
+    def jobs(self) -> int | None:
+        """Blobs that may come at a time, None: as many as the caller likes."""
+
+    def begin(self, found: Sequence[Found]) -> Sequence[Descriptor]:
+        """All that is going to come; the blobs, in the order that they are wanted."""
+
+    def digest_of(self, reference: str) -> Digest | None:
         """What *reference* names there."""
 
     def holds(self, document: Descriptor) -> bool:
         """True for a manifest that is there with all that it needs."""
 
-    def mounts(self, source: Source, digest: Digest) -> list[str]:
+    def mount_candidates(self, source: Source, digest: Digest) -> list[str]:
         """Repositories that the blob may be mounted from."""
 
-    def bring(
+    def put_blob(
         self, blob: Descriptor, open_at: OpenAt, mounts: Sequence[str]
-    ) -> Outcome:
+    ) -> Arrival:
         """Have the target hold *blob*."""
 
     def learn(self, blobs: Sequence[Descriptor]) -> None:
         """Remember for other runs that these are there."""
 
-    def put(self, document: Document, reference: str) -> None:
+    def put_document(self, document: Document, reference: str) -> None:
         """Store a manifest under *reference*, its digest or a tag."""
 
     def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
         """Have the target list these referrers of *subject*, which it holds."""
 
 
+def blobs_of(found: Sequence[Found]) -> list[Descriptor]:
+    """Every blob of *found* once, in the order of the manifests."""
+    return list({d: b for one in found for d, b in one.tree.blobs.items()}.values())
+
+
 class RegistryTarget:
     """A repository of a registry."""
+
+    jobs: int | None = None
 
     def __init__(self, target: PushTarget) -> None:
         self.place = target.client.registry
@@ -61,16 +84,20 @@ class RegistryTarget:
         self.on_event = target.on_event
         self._target = target
 
-    def named(self, reference: str) -> Digest | None:
+    def begin(self, found: Sequence[Found]) -> Sequence[Descriptor]:
+        """The blobs of all that is going to come."""
+        return blobs_of(found)
+
+    def digest_of(self, reference: str) -> Digest | None:
         """What *reference* names there."""
         found = self._target.client.manifest_descriptor(self.repository, reference)
         return found.digest if found is not None else None
 
     def holds(self, document: Descriptor) -> bool:
         """True for a manifest that is there: a registry takes none without the rest."""
-        return self.named(str(document.digest)) is not None
+        return self.digest_of(str(document.digest)) is not None
 
-    def mounts(self, source: Source, digest: Digest) -> list[str]:
+    def mount_candidates(self, source: Source, digest: Digest) -> list[str]:
         """Repositories of this registry that may have the blob."""
         found = [source.repository] if source.place == self.place else []
         if self._target.blobs is not None:
@@ -78,16 +105,17 @@ class RegistryTarget:
             found += [reference.repository for reference in known]
         return [name for name in found if name != self.repository]
 
-    def bring(
+    def put_blob(
         self, blob: Descriptor, open_at: OpenAt, mounts: Sequence[str]
-    ) -> Outcome:
+    ) -> Arrival:
         """Have the repository hold *blob*."""
         key = str(blob.digest)
         prepared = PreparedBlob(
             key, blob, lambda start: SourceReader(open_at(start)), from_network=True
         )
         try:
-            return self._target.uploader.upload(prepared, mount_from=mounts)
+            outcome = self._target.uploader.upload(prepared, mount_from=mounts)
+            return Arrival(outcome, blob.size * (outcome is Outcome.UPLOADED))
         except SourceFailed as failed:
             raise failed.error from failed
 
@@ -100,7 +128,7 @@ class RegistryTarget:
                 known.add_holder(blob.digest, place)
             known.save()
 
-    def put(self, document: Document, reference: str) -> None:
+    def put_document(self, document: Document, reference: str) -> None:
         """Store a manifest under *reference*, its digest or a tag."""
         self._target.client.put_manifest(
             self.repository, reference, document.raw, document.descriptor.media_type
@@ -117,7 +145,7 @@ class RegistryTarget:
         if missing:
             raw = Index(OCI_INDEX, (*known, *missing)).to_bytes()
             tag = f"{subject.algorithm}-{subject.hex[:64]}"
-            self.put(Document(Descriptor.of(OCI_INDEX, raw), raw), tag)
+            self.put_document(Document(Descriptor.of(OCI_INDEX, raw), raw), tag)
 
 
 class DirectoryTarget:
@@ -129,6 +157,7 @@ class DirectoryTarget:
     """
 
     repository = ""
+    jobs: int | None = None
 
     def __init__(
         self, path: Path, cancellation: Cancellation, on_event: OnEvent
@@ -140,7 +169,11 @@ class DirectoryTarget:
         self._blobs = BlobDirectory(path, what="the directory")
         self._entries()
 
-    def named(self, reference: str) -> Digest | None:
+    def begin(self, found: Sequence[Found]) -> Sequence[Descriptor]:
+        """The blobs of all that is going to come."""
+        return blobs_of(found)
+
+    def digest_of(self, reference: str) -> Digest | None:
         """The digest of what is called *reference* there."""
         entry = self.entry(reference)
         return entry.digest if entry else None
@@ -158,34 +191,28 @@ class DirectoryTarget:
 
     def holds(self, document: Descriptor) -> bool:
         """True for a manifest that is there with all that it needs."""
-        return self._is_whole(document, DEPTH_LIMIT)
+        return self._blobs.is_whole(document)
 
-    def mounts(self, source: Source, digest: Digest) -> list[str]:
+    def mount_candidates(self, source: Source, digest: Digest) -> list[str]:
         """None: a directory has one place for a blob."""
         return []
 
-    def bring(
+    def put_blob(
         self, blob: Descriptor, open_at: OpenAt, mounts: Sequence[str]
-    ) -> Outcome:
-        """Have the directory hold *blob*; what an earlier run left is gone on with."""
-        key = str(blob.digest)
-        with self._blobs.partial(blob.digest, self.cancellation) as partial:
-            if self._blobs.has(blob):
-                self.on_event(BlobFinished(key, blob.digest, blob.size, Outcome.EXISTS))
-                return Outcome.EXISTS
-            receive_partial(
-                partial,
-                blob,
-                open_at,
-                cancellation=self.cancellation,
-                on_event=self.on_event,
-            )
-        return Outcome.UPLOADED
+    ) -> Arrival:
+        """Have the directory hold *blob*; resumes what an earlier run left."""
+        return put_file(
+            self._blobs,
+            blob,
+            open_at,
+            cancellation=self.cancellation,
+            on_event=self.on_event,
+        )
 
     def learn(self, blobs: Sequence[Descriptor]) -> None:
         """Nothing: the directory is looked into the next time."""
 
-    def put(self, document: Document, reference: str) -> None:
+    def put_document(self, document: Document, reference: str) -> None:
         """Store a manifest; the index names it unless *reference* is its digest."""
         digest = document.descriptor.digest
         with failing(f"the directory {self._path}"):
@@ -204,15 +231,94 @@ class DirectoryTarget:
             index = read_index(self._path)
         return index.manifests if index else ()
 
-    def _is_whole(self, node: Descriptor, depth: int) -> bool:
-        """False as well for what cannot be read: who copies it again says why."""
-        raw = self._blobs.read_document(node) if depth >= 0 else None
-        if raw is None or not is_document(node):
-            return False
-        try:
-            children = children_of(node, raw)
-        except (InvalidJSON, InvalidDigest):
-            return False
-        return all(self._blobs.has(blob) or blob.urls for blob in children.blobs) and (
-            all(self._is_whole(child, depth - 1) for child in children.documents)
+
+class CacheTarget:
+    """The cache, in which images are called by their full references.
+
+    What the run needs is pinned before it is looked for, so that no prune takes it.
+    """
+
+    repository = ""
+    jobs: int | None = None
+
+    def __init__(
+        self,
+        cache: Cache,
+        pins: Pins,
+        cancellation: Cancellation,
+        on_event: OnEvent,
+    ) -> None:
+        self.place = str(cache.directory)
+        self.cancellation = cancellation
+        self.on_event = on_event
+        self._cache = cache
+        self._pins = pins
+
+    def begin(self, found: Sequence[Found]) -> Sequence[Descriptor]:
+        """The blobs of all that is going to come, pinned."""
+        blobs = blobs_of(found)
+        self._pins.add([blob.digest for blob in blobs])
+        for one in found:
+            documents = (document.descriptor.digest for document in one.tree.documents)
+            self._pins.add(documents)
+        return blobs
+
+    def digest_of(self, reference: str) -> Digest | None:
+        """The digest of what *reference* names, when all of it is there."""
+        found = self._cache.find(reference)
+        return found.root.digest if found and self.holds(found.root) else None
+
+    def holds(self, document: Descriptor) -> bool:
+        """True for a manifest that is there with all that it needs."""
+        self._pins.add(self._cache.occupied(document))
+        return self._cache.is_whole(document)
+
+    def mount_candidates(self, source: Source, digest: Digest) -> list[str]:
+        """None: the cache has one place for a blob."""
+        return []
+
+    def put_blob(
+        self, blob: Descriptor, open_at: OpenAt, mounts: Sequence[str]
+    ) -> Arrival:
+        """Have the cache hold *blob*; resumes what an earlier run left."""
+        return put_file(
+            self._cache,
+            blob,
+            open_at,
+            cancellation=self.cancellation,
+            on_event=self.on_event,
         )
+
+    def learn(self, blobs: Sequence[Descriptor]) -> None:
+        """Nothing: the cache is looked into the next time."""
+
+    def put_document(self, document: Document, reference: str) -> None:
+        """Store a manifest; *reference* names it unless that is its digest."""
+        digest = document.descriptor.digest
+        self._cache.put(digest, document.raw)
+        if reference != digest:
+            self._cache.record(reference, document.descriptor)
+
+    def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
+        """Nothing: the cache keeps no list of them."""
+
+
+def put_file(
+    blobs: BlobDirectory,
+    blob: Descriptor,
+    open_at: OpenAt,
+    *,
+    cancellation: Cancellation,
+    on_event: OnEvent,
+) -> Arrival:
+    """Have *blobs* hold *blob*. Raises ContentMismatch, StateError, Cancelled."""
+    with blobs.partial(blob.digest, cancellation) as partial:
+        if blobs.has(blob):
+            on_event(
+                BlobFinished(str(blob.digest), blob.digest, blob.size, Outcome.EXISTS)
+            )
+            return Arrival(Outcome.EXISTS)
+        moved = receive_partial(
+            partial, blob, open_at, cancellation=cancellation, on_event=on_event
+        )
+    return Arrival(Outcome.UPLOADED, moved)

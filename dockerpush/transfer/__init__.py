@@ -3,8 +3,8 @@
 Blobs stream from the source into the target, without a disk in between.
 """
 
-from .image import copy_image
-from .model import CopyOptions, CopyResult
+from .engine import Wanted, copy_image, transfer
+from .model import CopyOptions, CopyResult, PulledImage
 from .sources import ArchiveSource, RegistrySource, Source
 from .targets import DirectoryTarget, RegistryTarget, Target
 
@@ -13,9 +13,12 @@ __all__ = [
     "CopyOptions",
     "CopyResult",
     "DirectoryTarget",
+    "PulledImage",
     "RegistrySource",
     "RegistryTarget",
     "Source",
     "Target",
+    "Wanted",
     "copy_image",
+    "transfer",
 ]

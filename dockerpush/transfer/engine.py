@@ -1,0 +1,304 @@
+"""The one mover of images: look, bring the blobs, store the manifests, tag.
+
+A source gives manifests and blobs, a target takes them; the engine does not know which
+it has. It finds everything that has to move before it moves a byte, brings every blob
+once, stores manifests children first, and names the images last of all. Nothing is held
+in memory but manifests.
+
+Threads: the caller's plans and waits; *jobs* workers look and bring blobs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ContextManager, Iterable, Mapping, NamedTuple, Sequence
+
+from ..errors import RegistryError
+from ..events import BlobFinished, BlobPlanned, ManifestStored, Notice, Outcome
+from ..oci import INDEX_TYPES, Descriptor, Digest, Platform
+from ..push.manifests import Document
+from ..sync import Share
+from ..workers import Workers
+from .model import CopyOptions, CopyResult, TakenPlatform
+from .narrow import narrowed, narrowing_notice, taken_of
+from .sources import Source
+from .targets import Arrival, Target
+from .tree import Tree, Walker
+
+_LOST = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN")
+
+
+class Wanted(NamedTuple):
+    """An image to be moved: what *reference*, a tag or a digest, names in *source*.
+
+    *names* are what it is to be called at the target: tags in a registry, full
+    references in an archive or a directory. A name that is the image's digest stores it
+    without a name.
+    """
+
+    source: Source
+    reference: str
+    names: tuple[str, ...]
+
+
+@dataclass
+class Found:
+    """What there is to move for one image.
+
+    *root* is what is moved of *whole*: all of it, or what is left for some platforms.
+    *listed* are the referrers of each manifest of the image, where they are wanted.
+    """
+
+    wanted: Wanted
+    whole: Document
+    root: Document
+    tree: Tree
+    taken: TakenPlatform | None = None
+    listed: dict[Digest, Sequence[Descriptor]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """What it is to be called; its own digest where that of the whole was said."""
+        whole, root = self.whole.descriptor.digest, self.root.descriptor.digest
+        return [str(root) if name == whole else name for name in self.wanted.names]
+
+
+def copy_image(
+    source: Source,
+    target: Target,
+    reference: str,
+    *,
+    tags: Sequence[str],
+    options: CopyOptions | None = None,
+    share: Share | None = None,
+) -> CopyResult:
+    """Make *target* hold what *reference* (tag or digest) names, under each of *tags*.
+
+    Raises what `transfer` does.
+    """
+    wanted = [Wanted(source, reference, tuple(tags))]
+    return transfer(wanted, target, options=options, share=share)[0]
+
+
+def transfer(
+    wanted: Sequence[Wanted],
+    target: Target,
+    *,
+    options: CopyOptions | None = None,
+    only: Platform | None = None,
+    share: Share | None = None,
+) -> list[CopyResult]:
+    """Make *target* hold each of *wanted*; what was done for each.
+
+    *only* is the platform that is taken of an index when *options* names none. *share*
+    is what transfers at the same time share. Raises NotFoundInRegistry, RegistryError,
+    NetworkError, ContentMismatch, InvalidJSON, NotFound for a platform that is not
+    there, Cancelled, and what *target* raises; then no tag was moved.
+    """
+    run = _Transfer(target, options or CopyOptions(), only, share or Share())
+    return run.run(wanted)
+
+
+class _Transfer:
+    def __init__(
+        self,
+        target: Target,
+        options: CopyOptions,
+        only: Platform | None,
+        share: Share,
+    ) -> None:
+        self._target = target
+        self._options = options
+        self._only = only
+        self._share = share
+        self._trusting = not options.referrers
+
+    def run(self, wanted: Sequence[Wanted]) -> list[CopyResult]:
+        """Transfer; once more without trust when the target lost what it had."""
+        found = self._find_all(wanted)
+        try:
+            return self._store_all(found)
+        except RegistryError as error:
+            if error.code not in _LOST or not any(one.tree.trusted for one in found):
+                raise
+        self._target.on_event(
+            Notice("the registry lost blobs of an image that it holds: sending them")
+        )
+        self._trusting = False
+        return self._store_all(self._find_all(wanted))
+
+    def _find_all(self, wanted: Sequence[Wanted]) -> list[Found]:
+        if len(wanted) == 1:
+            return [self._find(wanted[0])]
+        jobs = min(self._options.jobs, len(wanted))
+        with Workers(self._target.cancellation, jobs, name="find") as workers:
+            return workers.wait([workers.submit(self._find, one) for one in wanted])
+
+    def _find(self, wanted: Wanted) -> Found:
+        """What there is to move; nothing where the target has all of it already."""
+        source = wanted.source
+        with self._permit(source):
+            whole = source.document(wanted.reference)
+            root, taken = self._chosen(source, whole)
+            found = Found(wanted, whole, root, Tree(), taken)
+            if not self._is_named(found):
+                walker = Walker(source, self._is_held, partial(self._fetch, source))
+                found.tree = walker.tree(root)
+                if self._options.referrers:
+                    self._add_referrers(walker, found)
+        return found
+
+    def _fetch(self, source: Source, nodes: Sequence[Descriptor]) -> Sequence[Document]:
+        """Manifests of *source*, several at a time."""
+        jobs = min(self._options.jobs, len(nodes))
+        if jobs < 2:
+            return [source.child(node) for node in nodes]
+        with Workers(self._target.cancellation, jobs, name="find") as workers:
+            return workers.wait([workers.submit(source.child, node) for node in nodes])
+
+    def _chosen(
+        self, source: Source, whole: Document
+    ) -> tuple[Document, TakenPlatform | None]:
+        """What of *whole* is moved."""
+        platforms = self._options.platforms
+        if platforms:
+            part = narrowed(source, whole, platforms)
+            if part.descriptor.digest != whole.descriptor.digest:
+                self._target.on_event(
+                    narrowing_notice(whole.descriptor, part.descriptor, platforms)
+                )
+            return part, None
+        if self._only and whole.descriptor.media_type in INDEX_TYPES:
+            part = narrowed(source, whole, (self._only,))
+            return part, taken_of(source, whole, part.descriptor, self._only)
+        return whole, None
+
+    def _is_named(self, found: Found) -> bool:
+        """True when the target has this very image under all its names."""
+        digest = found.root.descriptor.digest
+        return (
+            self._trusting
+            and bool(found.names)
+            and all(self._target.digest_of(name) == digest for name in found.names)
+        )
+
+    def _is_held(self, document: Descriptor) -> bool:
+        """True when the target has this manifest, and so everything that it needs."""
+        return self._trusting and self._target.holds(document)
+
+    def _add_referrers(self, walker: Walker, found: Found) -> None:
+        """What refers to the manifests of *found*, and what refers to that."""
+        tree, source = found.tree, found.wanted.source
+        subjects = [one.descriptor.digest for one in tree.documents]
+        for subject in subjects:  # grows meanwhile
+            self._target.cancellation.check()
+            listed = source.referrers(subject)
+            if not listed:
+                continue
+            found.listed[subject] = listed
+            more = Tree(seen=tree.seen)
+            walker.add(listed, more)
+            tree.referrers += more.documents
+            tree.blobs.update(more.blobs)
+            subjects += [one.descriptor.digest for one in more.documents]
+
+    def _store_all(self, found: Sequence[Found]) -> list[CopyResult]:
+        target = self._target
+        moving = [one for one in found if one.tree.documents]
+        origins = {
+            digest: (blob, one.wanted.source)
+            for one in moving
+            for digest, blob in one.tree.blobs.items()
+        }
+        for elsewhere in {blob for one in moving for blob in one.tree.elsewhere}:
+            target.on_event(Notice(f"left where its urls point: {elsewhere}"))
+        order = target.begin(moving)
+        arrived = self._bring_all([origins[blob.digest] for blob in order])
+        for one in moving:
+            self._store(one)
+        return [_result(one, arrived) for one in found]
+
+    def _bring_all(
+        self, blobs: Sequence[tuple[Descriptor, Source]]
+    ) -> dict[Digest, Arrival]:
+        target = self._target
+        if not blobs:
+            return {}
+        for blob, _ in blobs:
+            target.on_event(BlobPlanned(str(blob.digest), blob.size))
+        mounts = [
+            target.mount_candidates(source, blob.digest) for blob, source in blobs
+        ]
+        jobs = min(target.jobs or self._options.jobs, len(blobs))
+        with Workers(target.cancellation, jobs, name="copy") as workers:
+            bringing = [
+                workers.submit(self._bring, *one, candidates)
+                for one, candidates in zip(blobs, mounts)
+            ]
+            arrivals = workers.wait(bringing)
+        target.learn([blob for blob, _ in blobs])
+        return {blob.digest: one for (blob, _), one in zip(blobs, arrivals)}
+
+    def _bring(
+        self, blob: Descriptor, source: Source, mounts: Sequence[str]
+    ) -> Arrival:
+        """A worker thread's work."""
+        target, cancellation = self._target, self._target.cancellation
+        with self._share.blob(cancellation, target.place, blob.digest) as holders:
+            if target.repository in holders:
+                target.on_event(
+                    BlobFinished(
+                        str(blob.digest), blob.digest, blob.size, Outcome.EXISTS
+                    )
+                )
+                return Arrival(Outcome.EXISTS)
+            with self._permit(source):
+                arrival = target.put_blob(
+                    blob, partial(source.open_blob, blob.digest), [*holders, *mounts]
+                )
+            holders.append(target.repository)
+        return arrival
+
+    def _store(self, found: Found) -> None:
+        """The manifests, children first, and the names last of all.
+
+        A registry takes what refers to a manifest that is still to come.
+        """
+        tree = found.tree
+        with self._permit(found.wanted.source):
+            self._put_all([*tree.documents[:-1], *tree.referrers])
+            for subject, listed in found.listed.items():
+                self._target.list_referrers(subject, listed)
+            for name in found.names or [str(found.root.descriptor.digest)]:
+                self._put(found.root, name)
+
+    def _put_all(self, documents: Iterable[Document]) -> None:
+        for document in documents:
+            self._put(document, str(document.descriptor.digest))
+
+    def _put(self, document: Document, reference: str) -> None:
+        target, descriptor = self._target, document.descriptor
+        target.put_document(document, reference)
+        tag = None if reference == descriptor.digest else reference
+        target.on_event(ManifestStored(target.repository, descriptor.digest, tag))
+
+    def _permit(self, source: Source) -> ContextManager[None]:
+        return self._share.permit(
+            self._target.cancellation, source.place, self._target.place
+        )
+
+
+def _result(found: Found, arrived: Mapping[Digest, Arrival]) -> CopyResult:
+    tree = found.tree
+    arrivals = [arrived[digest] for digest in tree.blobs if digest in arrived]
+    return CopyResult(
+        found.root.descriptor,
+        len(tree.documents) + len(tree.referrers),
+        len(tree.referrers),
+        Counter(one.outcome for one in arrivals),
+        sum(one.moved for one in arrivals),
+        found.taken,
+        found.whole.descriptor,
+    )
