@@ -1,9 +1,10 @@
 # `make` alone shows what there is. PYTHON=python3.12 chooses the Python,
-# EXTRAS=test,fast has the tests run with the fast compressor too.
+# EXTRAS=test,fast,serve,yaml has the tests run with the fast compressor too, EXTRAS=test
+# with nothing that is optional.
 PYTHON ?= python3
 ARCHIVE ?=
 ARGS ?=
-EXTRAS ?= test
+EXTRAS ?= test,serve,yaml
 
 TEST := .venv-test/bin/python
 LINT := .venv-lint/bin/python
@@ -70,7 +71,7 @@ clean:  ## remove what these commands made
 	@touch $@
 
 .venv-lint/done: setup.cfg setup.py .venv-lint/made-by
-	$(LINT) -m pip install --quiet -e '.[fast,lint]'
+	$(LINT) -m pip install --quiet -e '.[fast,serve,yaml,lint]'
 	@touch $@
 
 .venv-demo/done: setup.cfg setup.py .venv-demo/made-by $(wildcard dockerpush/*.py dockerpush/*/*.py)

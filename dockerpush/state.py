@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
@@ -144,7 +143,7 @@ class StateDirectory:
         before = _dump(record)
         after = _dump(change(record))
         if after != before:
-            _write_in_one_step(self.path / name, after)
+            system.replace_file(self.path / name, after)
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
@@ -163,22 +162,6 @@ class StateDirectory:
         if text not in self._noticed:
             self._noticed.add(text)
             self._on_event(Notice(text))
-
-
-def _write_in_one_step(path: Path, raw: bytes) -> None:
-    """After a crash *path* is the old file or the new one. Raises OSError."""
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)  # of a run that was killed
-    try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(descriptor)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _dump(record: Record) -> bytes:

@@ -139,6 +139,25 @@ class PipeReader(io.RawIOBase):
         self._check()
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Put *content* in place of *path*, for its owner alone; who calls holds a lock.
+
+    After a crash *path* is the old file or the new one. Raises OSError.
+    """
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # of a run that was killed
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, timeout: float) -> Iterator[None]:
     """Hold the lock file *path*, which is made when missing, for the ``with``.

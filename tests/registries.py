@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Iterator, Mapping
 
+from dockerpush.server.userfile import put_user
+
 CONFIG = """\
 version: 0.1
 log: {{level: info, fields: {{service: registry}}}}
@@ -136,6 +138,13 @@ def write_htpasswd(path: Path, users: Mapping[str, str]) -> Path:
     """A password file for *users*, by apache's own program."""
     lines = [run("htpasswd", "-Bbn", name, word) for name, word in users.items()]
     path.write_bytes(b"".join(line.strip() + b"\n" for line in lines))
+    return path
+
+
+def write_users(path: Path, users: Mapping[str, str]) -> Path:
+    """A file of users of our own kind."""
+    for name, word in users.items():
+        put_user(path, name, word.encode())
     return path
 
 

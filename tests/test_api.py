@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from images import large_archive, small_archive
 from multiplatform import write_layout
-from registries import write_htpasswd
+from registries import write_users
 
 import dockerpush
 from dockerpush import events
@@ -103,9 +103,9 @@ def test_a_copy_keeps_the_digest(archive, host, tmp_path):
 
 
 def test_credentials_are_given_in_pairs_and_count(archive, tmp_path):
-    users = write_htpasswd(tmp_path / "users", {"alice": "secret"})
+    users = write_users(tmp_path / "users", {"alice": "secret"})
     registry = Registry(tmp_path / "registry")
-    with RegistryServer(registry, htpasswd=users) as server:
+    with RegistryServer(registry, users=users) as server:
         target = f"{server.host}/app:1"
         with pytest.raises(dockerpush.PusherError, match="401"):
             dockerpush.push(archive, target)

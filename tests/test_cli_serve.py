@@ -16,7 +16,8 @@ from typing import Iterator
 import pytest
 from images import digest_of, small_archive
 from multiplatform import write_image, write_layout
-from registries import make_certificates, run, write_htpasswd
+from registries import make_certificates, run, write_htpasswd, write_users
+from terminal import at_terminal
 
 from dockerpush.oci import OCI_INDEX, OCI_MANIFEST
 
@@ -25,13 +26,14 @@ SKOPEO = ("skopeo", "--insecure-policy")
 
 @contextlib.contextmanager
 def served(
-    run_cli, *arguments: object, number: signal.Signals = signal.SIGTERM
+    run_cli, *arguments: object, number: signal.Signals = signal.SIGTERM, **options
 ) -> Iterator[str]:
     """The URL of a registry that ends with 0 when it gets the signal *number*."""
     child = run_cli.start(
         *("serve", "--port", 0, *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        **options,
     )
     with child:
         try:
@@ -113,14 +115,19 @@ def test_read_only_refuses_pushes_and_still_serves(run_cli, tmp_path):
         assert done.stdout == "7\n"
 
 
-def test_users_and_tls_guard_a_registry(run_cli, tmp_path):
+@pytest.mark.parametrize("kind", ["htpasswd", "users"])
+def test_users_and_tls_guard_a_registry(kind, run_cli, tmp_path):
     tls = tmp_path / "tls"
     tls.mkdir()
     authority = make_certificates(tls)
-    users = write_htpasswd(tmp_path / "users", {"alice": "secret"})
+    write = write_users
+    if kind == "htpasswd":
+        pytest.importorskip("bcrypt")
+        write = write_htpasswd
+    users = write(tmp_path / "users", {"alice": "secret"})
     archive = small_archive(tmp_path / "image.tar")
     flags = ("--tls-cert", tls / "server.pem", "--tls-key", tls / "server.key")
-    with served(run_cli, *flags, "--htpasswd", users) as url:
+    with served(run_cli, *flags, f"--{kind}", users) as url:
         assert url.startswith("https://")
         target = f"{host_of(url)}/app:1"
         push = ("push", archive, "-t", target, "--cacert", authority)
@@ -141,7 +148,13 @@ def test_ctrl_c_ends_it_well_too(run_cli):
         (["absent.tar"], 4, "absent.tar"),
         (["--port", "70000"], 2, "not a port"),
         (["--tls-cert", "a.pem"], 2, "--tls-key"),
-        (["--htpasswd", "absent"], 1, "absent"),
+        (["--tls-cert", "", "--tls-key", ""], 2, "--tls-cert names no file"),
+        (["--users", "a", "--htpasswd", "b"], 2, "not allowed with"),
+        (["--add-user", "alice"], 2, "--users FILE"),
+        (["--users", "a", "--add-user", "alice"], 2, "--password-stdin"),
+        (["--users", "a", "--add-user", "alice", "x.tar"], 2, "leave ARCHIVE out"),
+        (["--users", "a", "--password-stdin"], 2, "--add-user NAME only"),
+        (["--users", "a", "--remove-user", "alice"], 4, "no password file"),
     ],
 )
 def test_what_cannot_be_served_is_said_in_one_line(
@@ -151,6 +164,92 @@ def test_what_cannot_be_served_is_said_in_one_line(
     assert done.returncode == code
     assert words in done.error
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--htpasswd", "--users"])
+@pytest.mark.parametrize(
+    ("content", "code", "words"),
+    [
+        (None, 4, "no password file"),
+        ("", 2, "no user in this file"),
+        ("# nobody yet\n", 2, "no user in this file"),
+        ("alice\n", 2, "line 1"),
+        ("alice:secret\n", 2, "line 1 ('alice')"),
+        ("alice:$apr1$salt$0123456789012345678901\n", 2, "line 1 ('alice')"),
+        (b"alice:\xff\n", 2, "UTF-8"),
+        ("directory", 2, "cannot read"),
+    ],
+)
+def test_who_asked_for_passwords_never_gets_an_open_registry(
+    option, content, code, words, run_cli, tmp_path
+):
+    path = tmp_path / "file"
+    if content == "directory":
+        path.mkdir()
+    elif content is not None:
+        raw = content if isinstance(content, bytes) else content.encode()
+        path.write_bytes(raw)
+    refused(run_cli("serve", "--port", 0, option, path), code, words)
+    refused(run_cli("serve", "--port", 0, option, ""), 2, f"{option} names no file")
+
+
+def refused(done, code: int, words: str) -> None:
+    """One line says so, and neither a URL nor a hash."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert done.error.startswith("error: ") and words in done.error
+    assert "secret" not in done.stderr and "$apr1$" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_bcrypt_an_htpasswd_file_is_refused_and_the_other_kind_is_not(
+    run_cli, tmp_path
+):
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none/bcrypt.py").write_text("raise ImportError('not here')\n")
+    env = {"PYTHONPATH": str(tmp_path / "none")}
+    path = write_htpasswd(tmp_path / "htpasswd", {"alice": "secret"})
+    done = run_cli("serve", "--port", 0, "--htpasswd", path, env=env)
+    refused(done, 2, "; pip install 'dockerpush[serve]', or use --users FILE")
+    assert "line 1 ('alice')" in done.error
+    users = write_users(tmp_path / "users", {"alice": "secret"})
+    with served(run_cli, "--users", users, env=env) as url:
+        assert run_cli("tags", f"{host_of(url)}/app").returncode == 3
+
+
+def test_a_user_is_added_by_a_command_and_logs_in(run_cli, tmp_path):
+    users = tmp_path / "users"
+    change = ("serve", "--users", users)
+    done = run_cli(*change, "--add-user", "bob", "--password-stdin", stdin=b"first\n")
+    assert (done.returncode, done.stdout) == (0, "")
+    done = run_cli(*change, "--add-user", "bob", "--password-stdin", stdin=b"second")
+    assert "changed the password of user 'bob'" in done.stderr
+    assert run_cli(*change, "--add-user", "x", "--password-stdin").returncode == 2
+    archive = small_archive(tmp_path / "image.tar")
+    with served(run_cli, "--users", users) as url:
+        for word, code in ((b"first", 3), (b"second", 0)):
+            login = ("-u", "bob", "--password-stdin")
+            push = ("push", archive, "-t", f"{host_of(url)}/app:1", *login)
+            assert run_cli(*push, stdin=word).returncode == code
+    assert run_cli(*change, "--remove-user", "bob").returncode == 0
+    refused(run_cli(*change), 2, "no user in this file")
+
+
+def test_a_password_is_typed_twice_and_not_shown(run_cli, tmp_path):
+    users = tmp_path / "users"
+    for again, code in (("hush2", 2), ("hush", 0)):
+        with at_terminal(run_cli, "serve", "--users", users, "--add-user", "x") as tty:
+            tty.expect("Password of x: ")
+            tty.type("hush\r")
+            tty.expect("The same again: ")
+            tty.type(f"{again}\r")
+            assert tty.end() == code
+            assert "hush" not in tty.text
+        assert users.exists() == (code == 0)
+    with served(run_cli, "--users", users) as url:
+        where = f"{host_of(url)}/app:1"
+        done = run_cli("digest", where, "-u", "x", "--password-stdin", stdin=b"hush")
+        assert done.returncode == 4
 
 
 def test_two_servers_do_not_share_a_directory(run_cli, tmp_path):

@@ -40,6 +40,8 @@ HOMES = {
     "tqdm": {"progress"},
     "argparse": {"cli"},
     "http.server": {"server"},
+    "bcrypt": {"server"},
+    "yaml": {"syncyaml"},
     "fcntl": {"system"},
     "msvcrt": {"system"},
     "pwd": {"system"},

@@ -274,7 +274,7 @@ class TestMakeTakesThePythonItIsTold:
                 f'[ "$1" = -c ] && echo {identity} || mkdir -p {venv}\n'
             )
             python.chmod(0o755)
-            make(tree, stamp, f"PYTHON={python}", *pips)
+            make(tree, stamp, f"PYTHON={python}", "EXTRAS=test", *pips)
             return f"-m venv --clear {venv}" in log.read_text()
 
         asked = [made_by(name) for name in ("3.9", "3.9", "3.10", "3.10", "3.9")]

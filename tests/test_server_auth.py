@@ -1,116 +1,353 @@
-"""Password files: what is understood, what is refused, who gets in."""
+"""Files of users: what is understood, what is refused, who gets in."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import stat
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 from conformance import Client, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from registries import run
+from registries import run, write_htpasswd, write_users
 
-from dockerpush.server import ServerError, bcrypt
-from dockerpush.server.auth import (
-    PasswordFile,
-    md5_crypt,
-    parse_basic,
-    parse_entries,
+from dockerpush.server import Registry, RegistryServer, ServerError
+from dockerpush.server.auth import PasswordFile, parse_basic, parse_lines
+from dockerpush.server.errors import UserFileError, UserNotFound
+from dockerpush.server.htpasswd import bcrypt_check, read_htpasswd
+from dockerpush.server.userfile import (
+    MOST_MEMORY,
+    put_user,
+    read_users,
+    remove_user,
+    scrypt_check,
 )
 
-PASSWORDS = ["secret", "p:a s$s%", "pässwörd", "x" * 40, "-"]
+PASSWORDS = ["secret", "p:a s$s%", "pässwörd", "x" * 100, "-"]
+BCRYPT = "$2y$05$" + "x" * 53
+LINE = "scrypt:{}:{}:{}:" + "A" * 22 + "==:" + "A" * 43 + "="
 
 
 def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-def written(path: Path, flag: str, password: str) -> PasswordFile:
-    """A file with one user, by Apache's own program."""
-    path.write_bytes(run("htpasswd", f"-nb{flag}", "alice", password))
-    return PasswordFile.read(path)
+@pytest.fixture(params=["htpasswd", "users"])
+def kind(request) -> str:
+    """Each kind of file; the name of the option, too."""
+    if request.param == "htpasswd":
+        pytest.importorskip("bcrypt")
+    return request.param
 
 
-@pytest.mark.parametrize(
-    ("flag", "password"),
-    [
-        *[("m", password) for password in PASSWORDS],
-        *[("s", password) for password in PASSWORDS],
-        *[("B", password) for password in PASSWORDS[1:3]],
-    ],
-)
-def test_what_htpasswd_writes_is_understood(tmp_path, flag, password):
-    users = written(tmp_path / "file", flag, password)
+def written(kind: str, path: Path, users: dict[str, str]) -> Path:
+    return {"htpasswd": write_htpasswd, "users": write_users}[kind](path, users)
+
+
+def read(kind: str, path: Path) -> PasswordFile:
+    return {"htpasswd": read_htpasswd, "users": read_users}[kind](path)
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+def test_what_was_written_is_understood(kind, password, tmp_path):
+    users = read(kind, written(kind, tmp_path / "file", {"alice": password}))
     for _ in range(2):  # the second is answered from memory
         assert users.accepts(basic("alice", password))
-        assert not users.accepts(basic("alice", password + "x"))
+        assert not users.accepts(basic("alice", "y" + password))
         assert not users.accepts(basic("alice", ""))
         assert not users.accepts(basic("bob", password))
 
 
-@pytest.mark.parametrize("password", PASSWORDS[:-1])
-def test_apache_md5_is_what_openssl_says(password):
-    said = run("openssl", "passwd", "-apr1", "-salt", "saltsalt", password).decode()
-    found = md5_crypt(password.encode(), b"saltsalt")
-    assert said.strip() == f"$apr1$saltsalt${found}"
+class TestChecks:
+    """What the slow part is asked, by a check that counts."""
+
+    def users(self) -> tuple[PasswordFile, list[bytes]]:
+        asked: list[bytes] = []
+
+        def check(password: bytes) -> bool:
+            asked.append(password)
+            return password == b"secret"
+
+        return PasswordFile({"alice": check, "bob": lambda _: False}), asked
+
+    def test_a_right_password_is_checked_once(self):
+        users, asked = self.users()
+        for _ in range(3):
+            assert users.accepts(basic("alice", "secret"))
+        assert asked == [b"secret"]
+
+    def test_a_wrong_one_is_checked_each_time_also_after_the_right_one(self):
+        users, asked = self.users()
+        for word in ("wrong", "secret", "wrong", "wrong"):
+            assert users.accepts(basic("alice", word)) == (word == "secret")
+        assert asked == [b"wrong", b"secret", b"wrong", b"wrong"]
+
+    def test_an_unknown_user_costs_a_check_and_gets_in_by_no_password(self):
+        users, asked = self.users()
+        for _ in range(2):
+            assert not users.accepts(basic("mallory", "secret"))
+        assert asked == [b"secret"] * 2
+        assert not users.accepts(basic("bob", "secret"))
+
+    def test_no_password_is_kept_in_clear(self):
+        users, _ = self.users()
+        assert users.accepts(basic("alice", "secret"))
+        kept = repr(vars(users))
+        assert "secret" not in kept
+        for plain in (hashlib.sha256(b"secret"), hashlib.sha1(b"secret")):
+            assert repr(plain.digest())[2:-1] not in kept
+
+    def test_many_at_once_pay_for_one_check(self):
+        users, asked = self.users()
+        answers: list[bool] = []
+        threads = [
+            threading.Thread(
+                target=lambda: answers.append(users.accepts(basic("alice", "secret")))
+            )
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == [True] * 8
+        assert asked == [b"secret"]
 
 
-@pytest.mark.parametrize("cost", [4, 5, 6])
-def test_bcrypt_of_another_cost_is_understood(cost):
-    said = run("htpasswd", "-nbBC", cost, "alice", "secret").decode().strip()
-    stored = said.partition(":")[2]
-    assert bcrypt.cost_of(stored) == cost
-    assert bcrypt.is_password(b"secret", stored)
-    assert bcrypt.is_password(b"secret", stored.replace("$2y$", "$2b$"))
-    assert not bcrypt.is_password(b"Secret", stored)
-    assert not bcrypt.is_password(b"secret\0", stored)
+class TestHtpasswd:
+    @pytest.mark.parametrize("cost", [4, 5, 6])
+    def test_any_cost_and_any_form_of_bcrypt(self, cost):
+        pytest.importorskip("bcrypt")
+        said = run("htpasswd", "-nbBC", cost, "alice", "secret").decode().strip()
+        stored = said.partition(":")[2]
+        for form in ("$2y$", "$2b$", "$2a$"):
+            check = bcrypt_check(stored.replace("$2y$", form))
+            assert check(b"secret")
+            assert not check(b"Secret")
+            assert not check(b"secret\0")
+
+    def test_72_bytes_count(self):
+        """As in every implementation, so that the same files work."""
+        pytest.importorskip("bcrypt")
+        said = run("htpasswd", "-nbB", "alice", "x" * 72).decode().strip()
+        check = bcrypt_check(said.partition(":")[2])
+        assert check(b"x" * 80)
+        assert not check(b"x" * 71)
+
+    def test_a_salt_that_the_package_refuses_lets_nobody_in(self, monkeypatch):
+        class Strict:
+            @staticmethod
+            def checkpw(password: bytes, stored: bytes) -> bool:
+                raise ValueError("Invalid salt")
+
+        monkeypatch.setitem(sys.modules, "bcrypt", Strict)
+        assert not bcrypt_check(BCRYPT)(b"secret")
+
+    @pytest.mark.parametrize(
+        ("line", "complaint"),
+        [
+            ("alice:secret", "no bcrypt hash"),
+            ("alice:", "no bcrypt hash"),
+            ("alice", "no bcrypt hash"),
+            ("alice:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "no bcrypt hash"),
+            ("alice:$apr1$salt$" + "x" * 22, "no bcrypt hash"),
+            ("alice:rl.3StKT.4T8M", "no bcrypt hash"),
+            ("alice:$2y$05$tooshort", "no bcrypt hash"),
+            ("alice:$6$salt$" + "x" * 86, "no bcrypt hash"),
+            ("alice:$2y$03$" + "x" * 53, "cost 3"),
+            ("alice:$2y$18$" + "x" * 53, "cost 18"),
+            (f":{BCRYPT}", "no name"),
+            (BCRYPT, "no bcrypt hash"),
+        ],
+    )
+    def test_a_line_that_cannot_be_checked_is_refused(self, line, complaint):
+        """By its number and name, with what to do, and never by its hash."""
+        with pytest.raises(UserFileError) as caught:
+            parse_lines(["", line], "users", bcrypt_check)
+        user, _, stored = line.partition(":")
+        message = str(caught.value)
+        assert "users, line 2" in message and complaint in message
+        assert not stored or stored not in message
+        assert user == "alice" or not user or user not in message
+
+    def test_without_the_package_the_line_is_refused(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "bcrypt", None)
+        with pytest.raises(UserFileError, match=r"pip install 'dockerpush\[serve\]'"):
+            parse_lines([f"alice:{BCRYPT}"], "users", bcrypt_check)
+
+    def test_a_user_who_is_there_twice_is_refused(self):
+        pytest.importorskip("bcrypt")
+        with pytest.raises(UserFileError, match=r"line 3 .*earlier line has this user"):
+            lines = [f"alice:{BCRYPT}", "# why", f"alice:{BCRYPT}"]
+            parse_lines(lines, "users", bcrypt_check)
 
 
-def test_bcrypt_looks_at_72_bytes():
-    """As every implementation does, so that the same files work."""
-    said = run("htpasswd", "-nbB", "alice", "x" * 72).decode().strip()
-    assert bcrypt.is_password(b"x" * 80, said.partition(":")[2])
-    assert not bcrypt.is_password(b"x" * 71, said.partition(":")[2])
+class TestOwnFile:
+    def test_users_are_added_replaced_and_removed(self, tmp_path):
+        path = tmp_path / "file"
+        path.write_text("# who may push\n")
+        assert not put_user(path, "alice", b"one")
+        assert not put_user(path, "bob", b"two")
+        assert put_user(path, "alice", b"three")
+        users = read_users(path)
+        assert [users.accepts(basic("alice", word)) for word in ("one", "three")] == [
+            False,
+            True,
+        ]
+        assert users.accepts(basic("bob", "two"))
+        remove_user(path, "alice")
+        assert not read_users(path).accepts(basic("alice", "three"))
+        with pytest.raises(UserNotFound, match="no user 'alice'"):
+            remove_user(path, "alice")
+        assert path.read_text().startswith("# who may push\nbob:scrypt:16384:8:1:")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert [one.name for one in tmp_path.iterdir() if one.is_file()] == ["file"]
+
+    def test_the_same_password_has_another_hash_for_each(self, tmp_path):
+        path = write_users(tmp_path / "file", {"alice": "secret", "bob": "secret"})
+        hashes = [line.rpartition(":")[2] for line in path.read_text().splitlines()]
+        assert len(set(hashes)) == 2
+        assert "secret" not in path.read_text()
+
+    def test_a_link_stays_one(self, tmp_path):
+        link = tmp_path / "link"
+        link.symlink_to(tmp_path / "file")
+        for name in ("alice", "bob"):
+            put_user(link, name, b"secret")
+        assert link.is_symlink()
+        assert read_users(tmp_path / "file").accepts(basic("bob", "secret"))
+
+    def test_many_runs_at_once_lose_nobody(self, tmp_path):
+        path, names = tmp_path / "file", [f"user{number}" for number in range(12)]
+        threads = [
+            threading.Thread(target=put_user, args=(path, name, name.encode()))
+            for name in names
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        found = sorted(line.partition(":")[0] for line in path.read_text().splitlines())
+        assert found == sorted(names)
+
+    @pytest.mark.parametrize(
+        "name", ["", "a:b", " a", "a ", "#a", "a\nb", "a\x85b", "x" * 256, "\ud800"]
+    )
+    def test_a_name_that_would_not_be_read_again_is_refused(self, name, tmp_path):
+        with pytest.raises(UserFileError, match="cannot be the name"):
+            put_user(tmp_path / "file", name, b"secret")
+        assert not (tmp_path / "file").exists()
+
+    @settings(deadline=None, max_examples=30)
+    @given(name=st.text(min_size=1, max_size=20))
+    def test_a_name_is_read_as_it_was_written_or_refused(self, tmp_path_factory, name):
+        path = tmp_path_factory.mktemp("users") / "file"
+        try:
+            put_user(path, name, b"secret")
+        except UserFileError:
+            return
+        assert read_users(path).accepts(basic(name, "secret"))
+
+    @pytest.mark.parametrize("broken", ["alice", f"alice:{BCRYPT}", b"\xff"])
+    def test_what_cannot_be_read_is_not_written_over(self, broken, tmp_path):
+        path = tmp_path / "file"
+        raw = broken if isinstance(broken, bytes) else broken.encode()
+        path.write_bytes(raw)
+        with pytest.raises(UserFileError):
+            put_user(path, "bob", b"secret")
+        assert path.read_bytes() == raw
+
+    @pytest.mark.parametrize(
+        "numbers",
+        [
+            *[(0, 8, 1), (1, 8, 1), (3, 8, 1), (2**14, 0, 1), (2**14, 8, 0)],
+            *[(2**14, 8, 5), (2**17, 8, 1), (2**29, 8, 1), (2, 999_999_999, 1)],
+        ],
+    )
+    def test_no_line_asks_for_more_than_a_check_may_take(self, numbers):
+        with pytest.raises(UserFileError, match=r"is not checked here: at most 64 MiB"):
+            scrypt_check(LINE.format(*numbers))
+
+    def test_other_parameters_within_the_limits_are_checked(self):
+        assert not scrypt_check(LINE.format(2**15, 8, 2))(b"secret")
+        assert not scrypt_check(LINE.format(MOST_MEMORY // 2048, 8, 1))(b"secret")
+
+    @pytest.mark.parametrize(
+        "stored",
+        [
+            *["", "secret", BCRYPT, "scrypt", LINE.format(2**14, 8, 1) + "x"],
+            *["scrypt:16384:8:1::", "scrypt:16384:8:1:AAAA:AAAA"],
+            "scrypt:16384:8:1:" + "A" * 22 + "==:",
+        ],
+    )
+    def test_a_line_of_another_kind_is_refused(self, stored):
+        with pytest.raises(UserFileError, match="serve --add-user") as caught:
+            parse_lines([f"alice:{stored}"], "users", scrypt_check)
+        assert "users, line 1 ('alice')" in str(caught.value)
+        assert not stored or "AAAA" not in str(caught.value)
+
+    @pytest.mark.parametrize("fault", ["absent", "refused"])
+    def test_a_python_without_scrypt_says_so_at_the_start(
+        self, fault, tmp_path, monkeypatch
+    ):
+        path = write_users(tmp_path / "file", {"alice": "secret"})
+
+        def refused(*_: object, **__: object) -> bytes:
+            raise ValueError("unsupported")
+
+        if fault == "absent":
+            monkeypatch.delattr(hashlib, "scrypt")
+        else:
+            monkeypatch.setattr(hashlib, "scrypt", refused)
+        with pytest.raises(UserFileError, match="no scrypt"):
+            read_users(path)
+        with pytest.raises(UserFileError, match="no scrypt"):
+            put_user(path, "bob", b"secret")
 
 
-@pytest.mark.parametrize(
-    ("line", "complaint"),
-    [
-        ("alice:secret", "not a password hash"),
-        ("alice:", "not a password hash"),
-        ("alice", "not a password hash"),
-        (":{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "not a password hash"),
-        ("alice:{SHA}nonsense", "not a password hash"),
-        ("alice:{SHA}AAAA", "not a password hash"),
-        ("alice:$apr1$salt$short", "not a password hash"),
-        ("alice:rl.3StKT.4T8M", "not a password hash"),
-        ("alice:$2y$05$tooshort", "not a password hash"),
-        ("alice:$2y$99$" + "x" * 53, "not a password hash"),
-        ("alice:$2y$11$" + "x" * 53, "bcrypt of cost 11, the most"),
-        ("alice:$6$salt$" + "x" * 86, "not a password hash"),
-        ("", "no user"),
-        ("# a comment", "no user"),
-    ],
-)
-def test_an_entry_that_cannot_be_checked_is_refused_at_the_start(line, complaint):
-    """With its line and the command that writes a better one, and without the hash."""
-    with pytest.raises(ServerError) as caught:
-        parse_entries(["", line], "users")
-    message = str(caught.value)
-    assert complaint in message
-    assert "htpasswd -B FILE USER" in message
-    assert "nonsense" not in message
-    assert "secret" not in message
+READERS = pytest.mark.parametrize("reader", [read_htpasswd, read_users])
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
-def test_a_file_that_cannot_be_read_is_refused_at_the_start(tmp_path, content):
+@READERS
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", "directory"])
+def test_a_file_that_cannot_be_read_is_refused(reader, content, tmp_path):
     path = tmp_path / "users"
-    if content is not None:
+    if isinstance(content, bytes):
         path.write_bytes(content)
-    with pytest.raises(ServerError, match="cannot read the password file"):
-        PasswordFile.read(path)
+    else:
+        path.mkdir()
+    with pytest.raises(UserFileError, match="cannot read the password file"):
+        reader(path)
+
+
+@READERS
+@pytest.mark.parametrize("content", ["", "\n", "# alice:secret\n"])
+def test_a_file_without_users_is_refused(reader, content, tmp_path):
+    (tmp_path / "users").write_text(content)
+    with pytest.raises(UserFileError, match="no user in this file"):
+        reader(tmp_path / "users")
+
+
+@READERS
+def test_a_file_that_is_not_there_is_refused(reader, tmp_path):
+    with pytest.raises(UserNotFound, match="there is no password file"):
+        reader(tmp_path / "users")
+
+
+@READERS
+def test_a_file_without_end_is_refused(reader):
+    with pytest.raises(UserFileError, match="larger than"):
+        reader(Path("/dev/zero"))
+
+
+def test_two_files_at_once_are_refused(tmp_path):
+    path = write_users(tmp_path / "file", {"alice": "secret"})
+    with pytest.raises(ServerError, match="give one"):
+        RegistryServer(Registry(tmp_path / "r"), htpasswd=path, users=path)
 
 
 @settings(deadline=None)
@@ -127,12 +364,11 @@ def test_a_header_without_credentials_is_nobody(header):
     assert parse_basic(header) is None
 
 
-def test_everything_asks_for_a_password(tmp_path):
+def test_everything_asks_for_a_password(kind, tmp_path):
     """401 with a challenge, on every endpoint, and nothing happens before it."""
-    users = tmp_path / "users"
-    users.write_bytes(run("htpasswd", "-nbm", "alice", "secret"))
+    users = written(kind, tmp_path / "users", {"alice": "secret"})
     good, bad = basic("alice", "secret"), basic("alice", "wrong")
-    with serving(tmp_path / "registry", htpasswd=users) as (_, client):
+    with serving(tmp_path / "registry", **{kind: users}) as (_, client):
         for method, target in (
             ("GET", "/v2/"),
             ("GET", "/v2/_catalog"),
@@ -153,9 +389,8 @@ def test_everything_asks_for_a_password(tmp_path):
 
 def test_who_asks_first_is_refused_before_sending_the_body(tmp_path):
     """A big layer is not sent twice because of a password."""
-    users = tmp_path / "users"
-    users.write_bytes(run("htpasswd", "-nbs", "alice", "secret"))
-    with serving(tmp_path / "registry", htpasswd=users) as (server, _):
+    users = write_users(tmp_path / "users", {"alice": "secret"})
+    with serving(tmp_path / "registry", users=users) as (server, _):
         client = Client(server.host)
         client.connection.putrequest("PUT", "/v2/a/blobs/uploads/x")
         client.connection.putheader("Expect", "100-continue")

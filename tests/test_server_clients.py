@@ -16,7 +16,7 @@ from typing import Iterator
 import pytest
 from conformance import closing, digest_of, open_client, serving
 from conftest import peak_rss
-from registries import read_back, run, write_htpasswd
+from registries import read_back, run, write_htpasswd, write_users
 from test_server_uploads import server_process
 
 from dockerpush.oci import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
@@ -121,10 +121,15 @@ def test_skopeo_deletes(tmp_path: Path, layout):
         assert client("GET", "/v2/app/manifests/v1").status == 404
 
 
-def test_skopeo_logs_in_with_the_password_file_of_docker_registry(tmp_path, layout):
-    """The same bcrypt file that Debian's registry wants."""
-    users = write_htpasswd(tmp_path / "users", {"alice": "p:a s$s%"})
-    with serving(tmp_path / "registry", htpasswd=users) as (server, _):
+@pytest.mark.parametrize("kind", ["htpasswd", "users"])
+def test_skopeo_logs_in_with_either_kind_of_password_file(kind, tmp_path, layout):
+    """The one of htpasswd is the bcrypt file that Debian's registry wants, too."""
+    write = write_users
+    if kind == "htpasswd":
+        pytest.importorskip("bcrypt")
+        write = write_htpasswd
+    users = write(tmp_path / "users", {"alice": "p:a s$s%"})
+    with serving(tmp_path / "registry", **{kind: users}) as (server, _):
         target = f"docker://{server.host}/app:v1"
         flags = ["--dest-tls-verify=false", "--dest-creds"]
         push = (*SKOPEO, "copy", "-q", *flags)

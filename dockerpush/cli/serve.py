@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Sequence
 from ..errors import UsageError
 from . import exits, output
 from .options import OPERANDS
+from .users import add_user_options, change_users, changes_users
 
 if TYPE_CHECKING:
     from ..archive import Archive
@@ -46,9 +47,7 @@ def configure(parser: ArgumentParser) -> None:
         action="store_true",
         help="take manifests whose layers or platforms are not there (yet)",
     )
-    parser.add_argument(
-        "--htpasswd", "--auth-basic", metavar="FILE", help="users and passwords"
-    )
+    add_user_options(parser)
     parser.add_argument("--tls-cert", metavar="FILE", help="PEM certificate, for HTTPS")
     parser.add_argument("--tls-key", metavar="FILE", help="PEM key of the certificate")
 
@@ -59,7 +58,9 @@ def run(args: Namespace, session: Session) -> int:
     from ..server import Registry, RegistryServer
     from ..state import StateDirectory
 
-    if bool(args.tls_cert) != bool(args.tls_key):
+    if changes_users(args):
+        return change_users(args)
+    if (args.tls_cert is None) != (args.tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together")
     state = StateDirectory.locate(os.environ, session.on_event)
     with ExitStack() as stack:
@@ -74,14 +75,31 @@ def run(args: Namespace, session: Session) -> int:
             registry,
             args.addr,
             args.port,
-            htpasswd=Path(args.htpasswd) if args.htpasswd else None,
-            tls=(Path(args.tls_cert), Path(args.tls_key)) if args.tls_cert else None,
+            htpasswd=_given_path("--htpasswd", args.htpasswd),
+            users=_given_path("--users", args.users),
+            tls=_tls(args),
         )
         with server:
             output.result(server.url)
             sys.stdout.flush()
             session.wait_for_signal()
     return exits.DONE
+
+
+def _tls(args: Namespace) -> tuple[Path, Path] | None:
+    certificate = _given_path("--tls-cert", args.tls_cert)
+    key = _given_path("--tls-key", args.tls_key)
+    return None if certificate is None or key is None else (certificate, key)
+
+
+def _given_path(option: str, value: str | None) -> Path | None:
+    """None only when the option was not given: an empty variable opens no door.
+
+    Raises UsageError.
+    """
+    if value == "":
+        raise UsageError(f"{option} names no file; is a variable empty?")
+    return None if value is None else Path(value)
 
 
 class _Served(NamedTuple):

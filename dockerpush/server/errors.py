@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Mapping
 
-from ..errors import PusherError
+from ..errors import NotFound, PusherError, UsageError
 from ..oci import dump_json
 
 BLOB_UNKNOWN = "BLOB_UNKNOWN"
@@ -31,6 +31,14 @@ UNSUPPORTED = "UNSUPPORTED"
 
 class ServerError(PusherError):
     """The embedded registry cannot start; the message says what to change."""
+
+
+class UserFileError(ServerError, UsageError):
+    """A file of users and passwords cannot be used, so nothing is served."""
+
+
+class UserNotFound(ServerError, NotFound):
+    """There is no such file of users and passwords, or no such user in it."""
 
 
 class Disconnected(PusherError):

@@ -22,9 +22,11 @@ from typing import Any, Callable, Iterator
 from ..cancellation import Cancellation
 from .api import Api
 from .auth import PasswordFile
-from .errors import ServerError
+from .errors import ServerError, UserFileError
 from .handler import Handler, Served
+from .htpasswd import read_htpasswd
 from .registry import Registry
+from .userfile import read_users
 
 log = logging.getLogger(__name__)
 
@@ -160,9 +162,10 @@ class Listener(ThreadingHTTPServer):
 class RegistryServer:
     """*registry* on ``http://address:port``, or https with *tls* (certificate, key).
 
-    Port 0 takes a free one. *htpasswd* is a file of users and passwords, without which
-    everybody is welcome. *on_request* is told of every answer, from any thread, right
-    before it is sent. Raises ServerError when a file cannot be used.
+    Port 0 takes a free one. *htpasswd* (bcrypt) or *users* (our own, see `userfile`) is
+    a file of users and passwords; only with neither is everybody welcome. *on_request*
+    is told of every answer, from any thread, right before it is sent.
+    Raises ServerError when a file cannot be used.
     """
 
     def __init__(
@@ -172,14 +175,14 @@ class RegistryServer:
         port: int = 0,
         *,
         htpasswd: Path | None = None,
+        users: Path | None = None,
         tls: tuple[Path, Path] | None = None,
         on_request: OnRequest | None = None,
         client_timeout: float = CLIENT_TIMEOUT,
     ) -> None:
         self._registry = registry
         self._address = (address, port)
-        users = None if htpasswd is None else PasswordFile.read(Path(htpasswd))
-        self._api = Api(registry, users)
+        self._api = Api(registry, _password_file(htpasswd, users))
         self._context = None if tls is None else _tls_context(*tls)
         self._on_request = on_request or _ignore
         self._client_timeout = client_timeout
@@ -255,6 +258,15 @@ class RegistryServer:
         with self:
             while not cancellation.cancelled:
                 time.sleep(0.1)  # no lock that a signal handler could find taken
+
+
+def _password_file(htpasswd: Path | None, users: Path | None) -> PasswordFile | None:
+    """None when nobody asked for passwords. Raises ServerError."""
+    if htpasswd is not None and users is not None:
+        raise UserFileError(f"{htpasswd} and {users} are two password files; give one")
+    if htpasswd is not None:
+        return read_htpasswd(Path(htpasswd))
+    return None if users is None else read_users(Path(users))
 
 
 def _tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
