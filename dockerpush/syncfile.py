@@ -1,9 +1,9 @@
 """What a list of images to be copied says. Pure.
 
-Three forms: plain lines ``SRC [DST]``; our own JSON; and skopeo's, as JSON. All of a
-list is read before anything else happens, and every mistake in it is told, with its
-line. A source that names neither tag nor digest means ``latest``, as everywhere, unless
-there are rules for tags: then it is a repository.
+Three forms: plain lines ``SRC [DST]``; our own object; and skopeo's. The last two are
+JSON or YAML. All of a list is read before anything else happens, and every mistake in
+it is told, with its line. A source that names neither tag nor digest means ``latest``,
+as everywhere, unless there are rules for tags: then it is a repository.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import enum
 import hashlib
 import re
 from dataclasses import dataclass, field
-from typing import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from .errors import InvalidReference, UsageError
 from .oci import Platform
 from .reference import Place, Reference, parse_source, parse_target
+
+Path = tuple[Any, ...]
+"""The way to a value in a document: keys and numbers."""
 
 DOCKER = "docker://"
 _ARCHIVES = ("oci:", "oci-archive:", "docker-archive:", "dir:", "./", "/")
@@ -118,6 +121,17 @@ class Problem:
 
     line: int
     text: str
+
+
+class Document(NamedTuple):
+    """A list in JSON or YAML before anybody asked what it means.
+
+    *lines* has the line of each value, *problems* what is wrong in its form.
+    """
+
+    value: Any
+    lines: dict[Path, int]
+    problems: list[Problem]
 
 
 class SyncListError(UsageError):

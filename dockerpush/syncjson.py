@@ -1,93 +1,36 @@
-"""Lists of images in JSON: our own form, and skopeo's.
-
-Ours::
-
-    {"version": 1,
-     "hosts": {"registry:5000": {"tls": "disabled"}},
-     "defaults": {"platforms": ["linux/amd64"], "referrers": false,
-                  "onExists": "compare", "parallel": 4},
-     "sync": [
-       {"source": "docker.io/library/busybox:1.36", "target": "registry:5000/busybox"},
-       {"source": "alpine", "target": "registry:5000/alpine",
-        "tags": {"allow": ["3\\\\.\\\\d+"], "deny": [".*-rc.*"], "newest": 5}}]}
-
-``${NAME}`` in targets and in names of hosts stands for a variable of the environment.
-"""
+"""Lists of images in JSON: each value with its line. Pure."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
-from pathlib import Path as FilePath
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any
 
-from .errors import InvalidJSON, InvalidReference
-from .oci import Platform, parse_json
-from .semver import parse_range
-from .syncfile import (
-    Defaults,
-    OnExists,
-    Problem,
-    SyncEntry,
-    SyncList,
-    TagRules,
-    checked,
-    parse_listed_source,
-    tagged,
-    target_of,
-)
-
-Path = tuple[Any, ...]
+from .errors import InvalidJSON
+from .oci import parse_json
+from .syncfile import Document, Path, Problem, SyncListError
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
-_TLS: Mapping[str, Mapping[str, object]] = {
-    "enabled": {},
-    "insecure": {"tls_verify": False},
-    "disabled": {"plain_http": True},
-}
-_TOP = ("version", "hosts", "defaults", "sync")
-_DEFAULTS = ("parallel", "platforms", "referrers", "onExists")
-_ENTRY = ("source", "target", "tags", "platforms", "referrers", "onExists")
-_TAGS = ("allow", "deny", "newest")
-_SKOPEO = (
-    *("images", "images-by-tag-regex", "images-by-semver"),
-    *("credentials", "tls-verify", "cert-dir"),
-)
 
 
-def is_json(text: str) -> bool:
+def may_be_json(text: str) -> bool:
     """True when *text* is no list of plain lines."""
     return text.lstrip()[:1] in ("{", "[")
 
 
-def parse_document(
-    text: str, name: str, defaults: Defaults, environ: Mapping[str, str]
-) -> SyncList:
-    """A list in our form or skopeo's. Raises SyncListError, which calls it *name*."""
+def parse_json_list(text: str, name: str) -> Document:
+    """The document *text*. Raises SyncListError, which calls it *name*."""
     try:
-        record = parse_json(text.encode(), name)
+        return located(parse_json(text.encode(), name), text)
     except InvalidJSON as error:
         line = re.search(r"line (\d+)", str(error))
         problem = Problem(int(line[1]) if line else 1, str(error))
-        return checked(SyncList(()), name, [problem], defaults)
-    reader = _Reader(lines_of(text), environ)
-    if isinstance(record, dict) and _is_skopeo(record):
-        found = reader.skopeo(record, defaults)
-    else:
-        found = reader.ours(record, defaults)
-    return checked(found, name, reader.problems, defaults)
+        raise SyncListError(name, [problem]) from error
 
 
-def _is_skopeo(record: Mapping[str, Any]) -> bool:
-    hosts = [value for value in record.values() if isinstance(value, dict)]
-    keys = {key for host in hosts for key in host}
-    return "sync" not in record and not keys.isdisjoint(_SKOPEO[:3])
-
-
-def lines_of(text: str) -> dict[Path, int]:
-    """The line of every value in the JSON document *text*, by the way to it."""
-    lines: dict[Path, int] = {(): 1}
+def located(value: Any, text: str) -> Document:
+    """*value* of the JSON document *text*, with its lines and the repeated keys."""
+    document = Document(value, {(): 1}, [])
     path: list[Any] = []
     kinds: list[str] = []
     line, end = 1, 0
@@ -102,252 +45,22 @@ def lines_of(text: str) -> dict[Path, int]:
         elif token != ":":
             if kinds and kinds[-1] == "{" and path[-1] is None:
                 path[-1] = json.loads(token)
-            lines.setdefault(tuple(path), line)
+                _check_key(tuple(path), line, document)
+            document.lines.setdefault(tuple(path), line)
             if token in "{[":
                 path.append(0 if token == "[" else None)
                 kinds.append(token)
-    return lines
+    return document
 
 
-class _Reader:
-    """Reads on after a mistake, so that all of them are told."""
+def _check_key(path: Path, line: int, document: Document) -> None:
+    """JSON itself would drop the first of two values without a word."""
+    if path in document.lines:
+        problem = Problem(line, f"{shown(path)}: this key is there twice")
+        document.problems.append(problem)
 
-    def __init__(self, lines: Mapping[Path, int], environ: Mapping[str, str]) -> None:
-        self.problems: list[Problem] = []
-        self._lines = lines
-        self._environ = environ
 
-    def ours(self, record: Any, defaults: Defaults) -> SyncList:
-        """Our own form."""
-        top = self._object(record, (), _TOP)
-        if top.get("version", 1) != 1:
-            self._wrong(("version",), "this dockerpush understands version 1")
-        hosts = self._hosts(top.get("hosts", {}))
-        common = self._object(top.get("defaults", {}), ("defaults",), _DEFAULTS)
-        defaults = self._defaults(common, ("defaults",), defaults)
-        parallel = self._number(common, ("defaults",), "parallel")
-        entries = [
-            entry
-            for number, value in enumerate(self._list(top.get("sync"), ("sync",)))
-            for entry in self._entry(value, ("sync", number), defaults)
-        ]
-        return SyncList(tuple(entries), hosts, parallel)
-
-    def _hosts(self, value: Any) -> dict[str, Mapping[str, object]]:
-        hosts: dict[str, Mapping[str, object]] = {}
-        for name, entry in self._object(value, ("hosts",)).items():
-            path = ("hosts", name)
-            tls = self._object(entry, path, ("tls",)).get("tls", "enabled")
-            if tls not in _TLS:
-                self._wrong((*path, "tls"), f"wanted one of {', '.join(_TLS)}")
-            hosts[self._expanded(name, path)] = _TLS.get(str(tls), {})
-        return hosts
-
-    def _defaults(
-        self, record: Mapping[str, Any], path: Path, defaults: Defaults
-    ) -> Defaults:
-        """*defaults*, and what *record* says instead."""
-        if "platforms" in record:
-            texts = self._texts(record["platforms"], (*path, "platforms"))
-            defaults = replace(defaults, platforms=self._platforms(texts, path))
-        if "referrers" in record:
-            if not isinstance(record["referrers"], bool):
-                self._wrong((*path, "referrers"), "wanted true or false")
-            defaults = replace(defaults, referrers=record["referrers"] is True)
-        if "onExists" in record:
-            words = [one.value for one in OnExists]
-            if record["onExists"] not in words:
-                self._wrong((*path, "onExists"), f"wanted one of {', '.join(words)}")
-            else:
-                defaults = replace(defaults, on_exists=OnExists(record["onExists"]))
-        return defaults
-
-    def _platforms(self, texts: Sequence[str], path: Path) -> tuple[Platform, ...]:
-        found = []
-        for number, text in enumerate(texts):
-            try:
-                found.append(Platform.parse(text))
-            except InvalidJSON as error:
-                self._wrong((*path, "platforms", number), str(error))
-        return tuple(found)
-
-    def _entry(self, value: Any, path: Path, defaults: Defaults) -> Iterator[SyncEntry]:
-        record = self._object(value, path, _ENTRY)
-        if not record:
-            return
-        defaults = self._defaults(record, path, defaults)
-        rules = self._rules(record, path) if "tags" in record else None
-        text, target = record.get("source"), record.get("target")
-        if not isinstance(text, str) or not isinstance(target, (str, type(None))):
-            self._wrong(path, "wanted texts as its source and target")
-            return
-        try:
-            source = parse_listed_source(text)
-            if rules is not None and (source.tag or source.digest):
-                raise InvalidReference(f"{text!r:.200}: a tag and rules for tags")
-            source = tagged(source) if rules is None else source
-            where = None if target is None else self._expanded(target, path)
-            goal = target_of(source, where, defaults)
-            if rules is not None and (goal.tag or goal.digest):
-                raise InvalidReference(f"{target!r:.200}: many tags go to one")
-        except InvalidReference as error:
-            self._wrong(path, str(error))
-            return
-        yield self._made(path, source, goal, rules, defaults)
-
-    def _made(
-        self,
-        path: Path,
-        source: Any,
-        target: Any,
-        rules: TagRules | None,
-        defaults: Defaults,
-    ) -> SyncEntry:
-        return SyncEntry(
-            self._line(path),
-            source,
-            target,
-            rules,
-            defaults.platforms,
-            defaults.referrers,
-            defaults.on_exists,
-        )
-
-    def _rules(self, record: Mapping[str, Any], path: Path) -> TagRules:
-        path = (*path, "tags")
-        tags = self._object(record["tags"], path, _TAGS)
-        newest = self._number(tags, path, "newest")
-        allow, deny = (self._patterns(tags, path, key) for key in ("allow", "deny"))
-        return TagRules(allow, deny, newest)
-
-    def _patterns(
-        self, tags: Mapping[str, Any], path: Path, key: str
-    ) -> tuple[re.Pattern[str], ...]:
-        texts = self._texts(tags.get(key, []), (*path, key))
-        found = [self._pattern(t, (*path, key, n)) for n, t in enumerate(texts)]
-        return tuple(pattern for pattern in found if pattern is not None)
-
-    def _pattern(self, text: str, path: Path) -> re.Pattern[str] | None:
-        try:
-            return re.compile(text)
-        except (re.error, RecursionError, OverflowError) as error:
-            self._wrong(path, f"not a regular expression: {text!r:.200}: {error}")
-            return None
-
-    def skopeo(self, record: Mapping[str, Any], defaults: Defaults) -> SyncList:
-        """skopeo's form (skopeo-sync(1), YAML file content) as JSON."""
-        entries: list[SyncEntry] = []
-        hosts: dict[str, Mapping[str, object]] = {}
-        for host, value in record.items():
-            given = self._object(value, (host,), _SKOPEO)
-            if given.get("credentials"):
-                self._wrong(
-                    (host, "credentials"),
-                    f"no credentials in this file: dockerpush login {host} keeps them",
-                )
-            hosts[host] = self._skopeo_settings(given, (host,))
-            for path, name, rule in self._skopeo_images(given, (host,)):
-                entries += self._skopeo_entry(path, f"{host}/{name}", rule, defaults)
-        return SyncList(tuple(entries), hosts)
-
-    def _skopeo_settings(
-        self, given: Mapping[str, Any], path: Path
-    ) -> Mapping[str, object]:
-        settings: dict[str, object] = {}
-        if "tls-verify" in given:
-            if not isinstance(given["tls-verify"], bool):
-                self._wrong((*path, "tls-verify"), "wanted true or false")
-            settings["tls_verify"] = given["tls-verify"] is not False
-        if "cert-dir" in given:
-            settings["cert_dir"] = FilePath(str(given["cert-dir"]))
-        return settings
-
-    def _skopeo_images(
-        self, given: Mapping[str, Any], path: Path
-    ) -> Iterator[tuple[Path, str, str | TagRules]]:
-        """Where it stands, the repository, and a tag or a digest, or rules for tags."""
-        where: Path = (*path, "images")
-        for name, tags in self._object(given.get("images", {}), where).items():
-            found = self._texts(tags, (*where, name))
-            if not found:
-                yield (*where, name), name, TagRules()
-            for number, tag in enumerate(found):
-                yield (*where, name, number), name, tag
-        where = (*path, "images-by-tag-regex")
-        for name, text in self._object(given.get(where[-1], {}), where).items():
-            pattern = self._pattern(f".*(?:{text}).*", (*where, name))
-            if pattern is not None:
-                yield (*where, name), name, TagRules((pattern,))
-        where = (*path, "images-by-semver")
-        for name, text in self._object(given.get(where[-1], {}), where).items():
-            try:
-                yield (*where, name), name, TagRules(versions=parse_range(str(text)))
-            except InvalidJSON as error:
-                self._wrong((*where, name), str(error))
-
-    def _skopeo_entry(
-        self, path: Path, name: str, rule: str | TagRules, defaults: Defaults
-    ) -> Iterator[SyncEntry]:
-        rules = rule if isinstance(rule, TagRules) else None
-        try:
-            source = parse_listed_source(name)
-            if isinstance(rule, str):
-                joint = "@" if ":" in rule else ":"
-                source = parse_listed_source(f"{source.name}{joint}{rule}")
-            yield self._made(
-                path, source, target_of(source, None, defaults), rules, defaults
-            )
-        except InvalidReference as error:
-            self._wrong(path, str(error))
-
-    def _expanded(self, text: str, path: Path) -> str:
-        """*text* with the environment's values in it."""
-
-        def value(match: re.Match[str]) -> str:
-            if not self._environ.get(match[1]):
-                self._wrong(path, f"${{{match[1]}}} is not set")
-            return self._environ.get(match[1], "")
-
-        return re.sub(r"\$\{(\w+)\}", value, text)
-
-    def _object(
-        self, value: Any, path: Path, known: Sequence[str] | None = None
-    ) -> Mapping[str, Any]:
-        if not isinstance(value, dict):
-            self._wrong(path, "wanted an object, as in {...}")
-            return {}
-        for key in value:
-            if known is not None and key not in known:
-                self._wrong((*path, key), f"unknown key; known: {', '.join(known)}")
-        return value
-
-    def _list(self, value: Any, path: Path) -> list[Any]:
-        if isinstance(value, list):
-            return value
-        self._wrong(path, "wanted a list, as in [...]")
-        return []
-
-    def _texts(self, value: Any, path: Path) -> list[str]:
-        found = self._list(value, path)
-        for number, text in enumerate(found):
-            if not isinstance(text, str):
-                self._wrong((*path, number), "wanted a text")
-        return [text for text in found if isinstance(text, str)]
-
-    def _number(self, record: Mapping[str, Any], path: Path, key: str) -> int | None:
-        value = record.get(key)
-        if value is None or (type(value) is int and 0 < value <= 10_000):
-            return value
-        self._wrong((*path, key), "wanted a whole number above 0")
-        return None
-
-    def _wrong(self, path: Path, text: str) -> None:
-        name = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
-        self.problems.append(
-            Problem(self._line(path), f"{name.lstrip('.')}: {text}" if name else text)
-        )
-
-    def _line(self, path: Path) -> int:
-        while path not in self._lines:
-            path = path[:-1]
-        return self._lines[path]
+def shown(path: Path) -> str:
+    """*path* as messages have it: ``sync[0].tags``."""
+    parts = (f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
+    return "".join(parts).lstrip(".")

@@ -135,6 +135,68 @@ class TestLists:
         }
         assert_whole(two, "m/blue", read(two, "m/blue", digest))
 
+    def test_skopeos_list_in_yaml_means_to_us_what_it_means_to_skopeo(
+        self, filled, run_cli, tmp_path
+    ):
+        pytest.importorskip("yaml")
+        one, two = filled
+        raw = read(one, "red", "1")
+        tags = ("1.10", "010", "2024-01-01", "no", "1e3", "x")
+        for tag in tags:
+            put(one, "red", tag, raw, OCI_MANIFEST)
+        lines = [
+            *(f"{one}:", "  tls-verify: false", "  images:", "    blue:", "    red:"),
+            *[f"      - {tag}" for tag in tags[:-1]],
+            *("  images-by-tag-regex:", "    green: ^1$"),
+        ]
+        path = write(tmp_path / "list.yml", *lines)
+        done = run_cli("sync", path, f"{two}/ours", "--json")
+        assert done.returncode == 0, done.stderr
+        command = ["skopeo", "--insecure-policy", "sync", "--dest-tls-verify=false"]
+        command += ["--src", "yaml", "--dest", "docker", str(path), f"{two}/theirs"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        for name in NAMES:
+            ours, theirs = (
+                run_cli("tags", f"{two}/{side}/{name}").stdout.split()
+                for side in ("ours", "theirs")
+            )
+            assert ours == theirs
+            assert ours == (sorted(tags[:-1]) if name == "red" else ["1"])
+        done = run_cli("sync", "-", f"{two}/ours", "--json", stdin=path.read_bytes())
+        assert (done.returncode, done.json["copy"], done.json["skip"]) == (0, 0, 7)
+
+    def test_yaml_without_pyyaml_is_refused_in_one_line(self, run_cli, tmp_path):
+        (tmp_path / "none").mkdir()
+        (tmp_path / "none/yaml.py").write_text("raise ImportError('not here')\n")
+        path = write(tmp_path / "list", "a.test:", "  images: {x: []}")
+        env = {"PYTHONPATH": str(tmp_path / "none")}
+        done = run_cli("sync", path, "b.test/m", env=env)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            f"error: {path} is YAML, which needs PyYAML: pip install "
+            "'dockerpush[yaml]', or write the list as JSON or as lines SRC [DST]\n"
+        )
+
+    def test_mistakes_in_yaml_have_their_lines(self, run_cli, tmp_path):
+        pytest.importorskip("yaml")
+        lines = ("a.test:", "  images:", "    x: [1]", "    x: [2]", "    UP: [1]")
+        done = run_cli("sync", write(tmp_path / "list", *lines), "b.test/m")
+        assert done.returncode == 2
+        told = [line for line in done.stderr.splitlines() if line.startswith("/")]
+        assert [line.split(":")[1] for line in told] == ["4", "5"]
+        assert "2 mistakes, nothing was copied" in done.error
+
+    def test_a_byte_order_mark_is_no_part_of_a_list(self, filled, run_cli, tmp_path):
+        one, two = filled
+        path = tmp_path / "list"
+        for text in (
+            f"{one}/red:1\n",
+            json.dumps({"sync": [{"source": f"{one}/red"}]}),
+        ):
+            path.write_text(text, "utf-8-sig")
+            done = run_cli("sync", path, f"{two}/m", "--dry-run", "--json")
+            assert actions(done).keys() & {"m/red:1", "m/red:latest"}
+
     def test_all_mistakes_are_told_with_their_lines(self, run_cli, tmp_path):
         lines = ("a.test/UPPER:1 b.test/a", "", "a.test/x:1", "a.test/y b.test/y c d")
         done = run_cli("sync", write(tmp_path / "list", *lines))

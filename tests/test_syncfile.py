@@ -13,6 +13,7 @@ from dockerpush.errors import InvalidJSON, UsageError
 from dockerpush.oci import Platform
 from dockerpush.reference import Place, Reference
 from dockerpush.semver import parse_range
+from dockerpush.syncdocument import is_document, parse_document
 from dockerpush.syncfile import (
     Defaults,
     OnExists,
@@ -23,7 +24,7 @@ from dockerpush.syncfile import (
     parse_lines,
     version_key,
 )
-from dockerpush.syncjson import is_json, lines_of, parse_document
+from dockerpush.syncjson import located
 
 TO = Defaults(Place("m.test", "mirror"))
 
@@ -158,7 +159,7 @@ class TestDocuments:
         ["{", "[]", '{"version": 2, "sync": []}', '{"sync": {}}', "[" * 5000, "{}"],
     )
     def test_what_is_no_list_is_a_mistake(self, value):
-        assert is_json(value)
+        assert is_document(value, "list")
         assert mistakes(value)
 
     def test_a_list_that_is_broken_says_where(self):
@@ -206,7 +207,7 @@ class TestDocuments:
     )
     def test_every_value_has_a_line(self, value):
         text = json.dumps(value, indent=1)
-        found = lines_of(text)
+        found = located(value, text).lines
         rows = text.split("\n")
         for path, line in found.items():
             if path and isinstance(path[-1], str):
@@ -256,6 +257,60 @@ class TestSkopeosForm:
         }
         ((_, text),) = mistakes(value)
         assert "dockerpush login a.test" in text and "hush" not in text
+
+
+class TestNothingIsLostInSilence:
+    """What JSON itself, or a lenient reading, would drop or alter without a word."""
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            (
+                '{"sync": [{"source": "a.test/x:1"}],\n"sync": [{"source": "a.test"}]}',
+                (2, "sync: this key is there twice"),
+            ),
+            (
+                '{"a.test": {"images": {"x": ["1"],\n\n"x": ["2"]}}}',
+                (3, "a.test.images.x: this key is there twice"),
+            ),
+            (
+                '{"a.test": {"images-by-semver": {"x": 1.10}}}',
+                (1, "a.test.images-by-semver.x: wanted a text"),
+            ),
+            (
+                '{"a.test": {"images-by-tag-regex": {"x": ["1"]}}}',
+                (1, "a.test.images-by-tag-regex.x: wanted a text"),
+            ),
+            (
+                '{"a.test": {"images": {"x": []}, "cert-dir": ["/certs"]}}',
+                (1, "a.test.cert-dir: wanted a text"),
+            ),
+            (
+                '{"sync": [{"source": "a.test/x:1"}, {}]}',
+                (1, "sync[1]: wanted texts as its source and target"),
+            ),
+            (
+                '{"sync": [{"source": "a.test/x:1"}, null]}',
+                (1, "sync[1]: wanted an object, as in {...}"),
+            ),
+            (
+                '{"sync": [{"source": "a.test/x", "tags": null}]}',
+                (1, "sync[0].tags: wanted an object, as in {...}"),
+            ),
+            (
+                '{"hosts": {"a.test": {"tls": []}}, "sync": [{"source": "a.test/x"}]}',
+                (1, "hosts.a.test.tls: wanted one of enabled, insecure, disabled"),
+            ),
+        ],
+    )
+    def test_it_is_a_mistake(self, text, told):
+        assert told in mistakes(text)
+
+    def test_null_is_an_empty_list(self):
+        found = document({"a.test": {"images": {"x": None}, "images-by-semver": None}})
+        assert [entry.tags for entry in found.entries] == [TagRules()]
+        one = {"source": "a.test/x:1", "target": None, "platforms": None}
+        assert len(document({"hosts": None, "sync": [one]}).entries) == 1
 
 
 class TestTagRules:

@@ -43,8 +43,8 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="lines 'SRC [DST]', or JSON (also skopeo's form); - for standard input; "
-        "or oci:DIR for all the images of an OCI directory",
+        help="lines 'SRC [DST]', or JSON or YAML (also skopeo's form); - for standard "
+        "input; or oci:DIR for all the images of an OCI directory",
     )
     parser.add_argument(
         "place",
@@ -132,27 +132,30 @@ def _open_origin(
 
 def _read_list(args: Namespace, origin: DirectorySource | None) -> SyncList:
     """The whole list, checked; every mistake is told with its line."""
+    from ..syncdocument import is_document, parse_document
     from ..syncfile import SyncListError, parse_lines
-    from ..syncjson import is_json, parse_document
 
-    if origin is not None and not args.source:
-        name, text = args.file, "\n".join(map(str, origin.images))
-        if origin.nameless:
-            output.say(
-                f"left out, for want of a full name: {', '.join(origin.nameless[:5])}; "
-                f"to copy one: dockerpush copy {name}:NAME DST"
-            )
-    else:
-        name, text = _content(args.file)
+    whole = None if args.source else origin
+    name, text = _content(args.file) if whole is None else _names(args.file, whole)
     defaults = _defaults(args)
     try:
-        if is_json(text):
+        if whole is None and is_document(text, name):
             return parse_document(text, name, defaults, os.environ)
         return parse_lines(text, name, defaults)
     except SyncListError as error:
         for problem in error.problems:
             output.say(f"{name}:{problem.line}: {problem.text}")
         raise
+
+
+def _names(file: str, origin: DirectorySource) -> tuple[str, str]:
+    """What the list of all images of *origin* is called, and its text."""
+    if origin.nameless:
+        output.say(
+            f"left out, for want of a full name: {', '.join(origin.nameless[:5])}; "
+            f"to copy one: dockerpush copy {file}:NAME DST"
+        )
+    return file, "\n".join(map(str, origin.images))
 
 
 def _content(file: str) -> tuple[str, str]:
@@ -169,7 +172,7 @@ def _content(file: str) -> tuple[str, str]:
     if len(raw) > _LIMIT:
         raise UsageError(f"{name}: more than {_LIMIT} bytes; is it a list of images?")
     try:
-        return name, raw.decode()
+        return name, raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{name}: not a text in UTF-8: {error.reason}") from error
 
