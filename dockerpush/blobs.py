@@ -100,16 +100,6 @@ class BlobDirectory:
         with failing(f"blob {digest.short} of {self._what}"):
             self.path_of(digest).unlink(missing_ok=True)
 
-    def reachable(self, root: Descriptor) -> dict[Digest, Descriptor]:
-        """*root* and everything below it, as far as the documents are there.
-
-        Raises InvalidJSON or InvalidDigest for a document that cannot be read: it may
-        need more than can be told.
-        """
-        found: dict[Digest, Descriptor] = {}
-        self._reach(root, found, DEPTH_LIMIT)
-        return found
-
     def is_whole(self, root: Descriptor) -> bool:
         """True when *root*, a manifest, is there with all that it needs.
 
@@ -130,7 +120,7 @@ class BlobDirectory:
         )
 
     def occupied(self, root: Descriptor) -> dict[Digest, Descriptor]:
-        """What of `reachable` can be told, also of documents that cannot be read."""
+        """*root* and everything below it that the documents which are there tell."""
         found: dict[Digest, Descriptor] = {}
         with contextlib.suppress(InvalidJSON, InvalidDigest):
             self._reach(root, found, DEPTH_LIMIT)

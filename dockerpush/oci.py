@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
 from .errors import InvalidDigest, InvalidJSON
 
@@ -382,8 +382,3 @@ def optional(record: Mapping[str, Any], key: str, kind: type, where: str) -> Any
     """``record[key]``, or None when it is absent or null. Raises InvalidJSON."""
     value = record.get(key)
     return None if value is None else require(value, kind, f"{where}.{key}")
-
-
-def total_size(descriptors: Iterable[Descriptor]) -> int:
-    """The sum of the sizes, in bytes."""
-    return sum(descriptor.size for descriptor in descriptors)

@@ -95,18 +95,6 @@ class Reference:
         return f"{self.registry}/{self.repository}"
 
     @property
-    def familiar(self) -> str:
-        """The shortest text that means this: ``ubuntu:1`` for an official image."""
-        if self.registry != DOCKER_HUB:
-            return str(self)
-        name = self.repository
-        namespace, _, short = name.partition("/")
-        if namespace + "/" == _OFFICIAL and "/" not in short:
-            name = name if _IMAGE_ID.fullmatch(short) else short
-        is_clear = _split_registry(name) == (DOCKER_HUB, name)
-        return name + self._suffix if is_clear else str(self)
-
-    @property
     def _suffix(self) -> str:
         tag = f":{self.tag}" if self.tag is not None else ""
         return tag + (f"@{self.digest}" if self.digest is not None else "")

@@ -2,8 +2,7 @@
 
 Every file but ``credentials.json`` is a cache or a convenience: losing it costs time,
 never correctness. So `read` and `update` never fail; they say what is wrong once, as a
-Notice, and the work goes on without. `read_precious` and `update_precious` are for what
-must not be lost; they raise, and never replace what they cannot read.
+Notice, and the work goes on without.
 
 A file is replaced in one step (temp file, rename) by whoever holds the lock beside it,
 so readers need no lock. Directories that we make are 0700, files 0600.
@@ -86,25 +85,6 @@ class StateDirectory:
             )
             return False
         return True
-
-    def read_precious(self, name: str) -> Record:
-        """What the file holds; {} when it is absent. Raises StateError otherwise."""
-        try:
-            return self._load(name)
-        except InvalidJSON as error:
-            raise StateError(f"{error}; repair or remove this file") from error
-        except OSError as error:
-            raise StateError(f"{self.path / name}: {_reason(error)}") from error
-
-    def update_precious(self, name: str, change: Change) -> None:
-        """Like `update`; raises StateError, and then the file is as it was."""
-        try:
-            with self._locked(name):
-                self._replace(name, change, self.read_precious(name))
-        except OSError as error:
-            raise StateError(
-                f"{self.path / name}: cannot be written: {_reason(error)}"
-            ) from error
 
     def _load(self, name: str) -> Record:
         path = self.path / name

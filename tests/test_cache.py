@@ -85,13 +85,13 @@ def test_an_image_is_found_by_its_reference(cache):
 def test_everything_below_a_root_is_reached_through_indexes(cache):
     first, second = image(cache, "a", b"one"), image(cache, "b", b"two")
     root = stored(cache, OCI_INDEX, Index(OCI_INDEX, (first, second)).to_bytes())
-    assert len(cache.reachable(root)) == 7
+    assert len(cache.occupied(root)) == 7
 
 
 def test_an_index_without_its_children_is_reached_as_far_as_it_goes(cache):
     gone = Descriptor.of(OCI_MANIFEST, b"never stored")
     root = stored(cache, OCI_INDEX, Index(OCI_INDEX, (gone,)).to_bytes())
-    assert set(cache.reachable(root)) == {root.digest, gone.digest}
+    assert set(cache.occupied(root)) == {root.digest, gone.digest}
 
 
 def test_a_document_with_a_flipped_byte_is_as_if_it_were_not_there(cache):

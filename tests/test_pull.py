@@ -178,7 +178,7 @@ def test_everything_below_nested_indexes_is_pulled(bench):
     bench.registry.add(archives.nested(inner))
     done = bench.pull()
     assert done.blobs == 5
-    assert all(bench.cache.has(d) for d in bench.cache.reachable(done.root).values())
+    assert all(bench.cache.has(d) for d in bench.cache.occupied(done.root).values())
 
 
 def test_one_platform_of_an_index_leaves_the_others_where_they_are(bench):
@@ -365,7 +365,7 @@ def test_pulls_and_prunes_at_the_same_time_leave_whole_images(bench):
             with bench.cache.pins() as pins:
                 reference = replace(REFERENCE, repository=name)
                 done = bench.pull(reference=reference, pins=pins)
-                below = bench.cache.reachable(done.root)
+                below = bench.cache.occupied(done.root)
                 gone = [d for d, what in below.items() if not bench.cache.has(what)]
                 if gone or len(below) != 8:
                     problems.append((name, len(below), gone))

@@ -171,7 +171,6 @@ def test_a_good_reference_is_taken_apart_as_docker_does(text, parts):
     )
     assert found == parts
     assert Reference.parse(str(reference)) == reference
-    assert Reference.parse(reference.familiar) == reference
 
 
 @pytest.mark.parametrize(("text", "said"), BAD.items(), ids=range(len(BAD)))
@@ -185,25 +184,6 @@ def test_a_bad_reference_is_refused_with_the_part_that_is_wrong(text, said):
     assert isinstance(caught.value, PusherError) and isinstance(
         caught.value, ValueError
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "familiar"),
-    [
-        ("docker.io/library/redis:1", "redis:1"),
-        ("docker.io/library/foo/bar", "library/foo/bar"),
-        ("index.docker.io/alice/app:2", "alice/app:2"),
-        (f"busybox:latest@{SHA256}", f"busybox:latest@{SHA256}"),
-        ("example.com:8000/a/b", "example.com:8000/a/b"),
-        ("docker.io/libraryx/a", "libraryx/a"),
-        ("docker.io/foo.bar/a", "docker.io/foo.bar/a"),
-        ("docker.io/localhost/a", "docker.io/localhost/a"),
-        ("docker.io/index.docker.io/a", "docker.io/index.docker.io/a"),
-        (f"docker.io/{HEX}", f"library/{HEX}"),
-    ],
-)
-def test_the_familiar_name_is_dockers_short_one(text, familiar):
-    assert Reference.parse(text).familiar == familiar
 
 
 def test_another_tag_or_digest_replaces_that_part_alone():
@@ -256,8 +236,6 @@ def test_every_reference_survives_being_written_and_parsed(
 ):
     reference = Reference(registry, repository, tag, digest)
     assert Reference.parse(str(reference)) == reference
-    hub = Reference("docker.io", f"{repository}/x", tag, digest)
-    assert Reference.parse(hub.familiar) == hub
 
 
 ALPHABET = st.sampled_from("aZ0.-_/:@[]%~ \n" + "é")
@@ -273,7 +251,6 @@ def test_any_text_is_a_reference_that_round_trips_or_is_refused_in_one_line(text
         assert "\n" not in str(error)
     else:
         assert Reference.parse(str(reference)) == reference
-        assert Reference.parse(reference.familiar) == reference
         assert str(reference).isascii()
 
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dockerpush.errors import PusherError, UsageError
-from dockerpush.registry.proxies import Proxy, ProxySettings, explain, explain_status
+from dockerpush.errors import UsageError
+from dockerpush.registry.failures import proxy_failure
+from dockerpush.registry.proxies import Proxy, ProxySettings, refusal
 
 PROXY = "http://proxy.example:3128"
 
@@ -227,7 +228,7 @@ class TestRefusals:
         ],
     )
     def test_each_says_what_to_do(self, status: int, said: str) -> None:
-        assert explain_status(status, "p:1").startswith(f"the proxy p:1 {said}")
+        assert refusal(status, "p:1").startswith(f"the proxy p:1 {said}")
 
     @pytest.mark.skipif(sys.version_info < (3, 11), reason="leaves its answer open")
     def test_a_refused_tunnel_is_told_by_what_http_client_raises(self) -> None:
@@ -246,13 +247,12 @@ class TestRefusals:
         self.check_password_is_wanted(OSError("Tunnel connection failed: 407 Denied"))
 
     def check_password_is_wanted(self, error: OSError) -> None:
-        wrapped = PusherError("cannot connect", error)
-        text = explain(wrapped, "p:1")
-        assert text is not None
+        text = str(proxy_failure("p:1", error))
         assert "wants a user and a password" in text
 
     def test_what_the_proxy_did_not_do_is_not_blamed_on_it(self) -> None:
-        assert explain(ConnectionResetError("reset"), "p:1") is None
+        text = str(proxy_failure("p:1", ConnectionResetError("reset")))
+        assert text == "the proxy p:1 cannot be used: reset"
 
 
 def refuse_one(server: socket.socket) -> None:

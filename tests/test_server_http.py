@@ -27,7 +27,6 @@ from conformance import (
 )
 from registries import make_certificates
 
-from dockerpush.cancellation import Cancellation
 from dockerpush.server import (
     Registry,
     RegistryServer,
@@ -376,19 +375,6 @@ def test_what_is_open_is_cut_when_the_server_stops(tmp_path):
             assert b" 20" not in read_to_end(sock)
 
 
-def test_a_cancellation_ends_serving(tmp_path):
-    """What the command's signal handler does."""
-    with Cancellation() as cancellation:
-        server = RegistryServer(Registry(tmp_path))
-        timer = threading.Timer(0.3, cancellation.cancel)
-        timer.start()
-        server.serve_until(cancellation)
-        timer.join()
-    assert threading.active_count() == 1
-    with serving(tmp_path) as (_, client):
-        assert client("GET", "/v2/").status == 200
-
-
 def test_a_port_that_is_taken_is_an_error_of_one_line(tmp_path, served):
     port = served[0].port
     server = RegistryServer(Registry(tmp_path / "other"), port=port)
@@ -456,14 +442,6 @@ def test_the_smallest_chunk_is_announced(tmp_path):
     with serving(tmp_path, min_chunk=1024) as (_, client):
         answer = client("POST", uploads("a"), b"")
         assert answer.headers["OCI-Chunk-Min-Length"] == "1024"
-
-
-def test_mounting_from_anywhere_can_be_switched_off(tmp_path):
-    with serving(tmp_path, automatic_mount=False) as (_, client):
-        digest = client.push_blob("a", b"content")
-        assert client("POST", uploads("b", mount=digest), b"").status == 202
-        query = {"mount": digest, "from": "a"}
-        assert client("POST", uploads("b", **query), b"").status == 201
 
 
 def test_every_request_can_be_watched(tmp_path):

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from dockerpush import system
-from dockerpush.errors import StateError
 from dockerpush.state import StateDirectory
 
 FILE = "some.json"
@@ -91,7 +90,6 @@ def test_a_file_that_others_could_read_is_closed_to_them_when_written(state):
 
 def test_reading_makes_no_directory(state):
     state.read(FILE)
-    state.read_precious(FILE)
     assert not state.path.exists()
 
 
@@ -139,23 +137,6 @@ def test_an_update_of_a_broken_file_starts_afresh(state, notices):
     assert len(notices) == 1
 
 
-@pytest.mark.parametrize("raw", BROKEN, ids=range(len(BROKEN)))
-def test_a_broken_precious_file_is_never_overwritten(state, raw):
-    state.path.mkdir()
-    (state.path / FILE).write_bytes(raw)
-    with pytest.raises(StateError, match=r"some\.json.*repair or remove this file"):
-        state.read_precious(FILE)
-    with pytest.raises(StateError, match=r"some\.json.*repair or remove this file"):
-        state.update_precious(FILE, put("a", 1))
-    assert (state.path / FILE).read_bytes() == raw
-    assert files(state) == [f".{FILE}.lock", FILE]
-
-
-def test_a_precious_file_is_written_and_read(state):
-    state.update_precious(FILE, put("a", 1))
-    assert state.read_precious(FILE) == {"a": 1}
-
-
 @pytest.fixture
 def unwritable(tmp_path):
     """A path below which nobody can make a directory, not even root."""
@@ -174,19 +155,11 @@ def test_a_directory_that_cannot_be_made_stops_nothing(unwritable, notices):
     assert notice.text.endswith("; going on without it")
 
 
-def test_a_precious_file_that_cannot_be_written_is_an_error(unwritable):
-    state = StateDirectory(unwritable)
-    with pytest.raises(StateError, match="cannot be written: "):
-        state.update_precious(FILE, put("a", 1))
-
-
 def test_a_directory_in_place_of_the_file_stops_nothing(state, notices):
     (state.path / FILE).mkdir(parents=True)
     assert state.read(FILE) == {}
     assert not state.update(FILE, put("a", 1))
     assert ["Is a directory" in notice.text for notice in notices] == [True, True]
-    with pytest.raises(StateError, match="Is a directory"):
-        state.read_precious(FILE)
 
 
 def test_a_read_only_directory_stops_nothing(state):
@@ -215,8 +188,6 @@ def test_a_lock_that_another_run_keeps_is_not_waited_for_forever(state, notices)
     begun = time.monotonic()
     with system.locked(state.path / f".{FILE}.lock", timeout=0):
         assert not state.update(FILE, put("a", 2))
-        with pytest.raises(StateError, match="another process holds this lock"):
-            state.update_precious(FILE, put("a", 2))
     assert time.monotonic() - begun < 3
     assert "another process holds this lock" in notices[0].text
     assert state.read(FILE) == {"a": 1}
@@ -301,7 +272,7 @@ def test_twenty_runs_at_once_lose_nothing_of_each_others(state):
         for number in range(20)
     ]
     while any(writer.poll() is None for writer in writers):
-        state.read_precious(FILE)
+        state.read(FILE)
         time.sleep(0.002)
     assert [writer.communicate()[0] for writer in writers] == [b""] * 20
     assert [writer.returncode for writer in writers] == [0] * 20

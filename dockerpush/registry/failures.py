@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import re
 import socket
 import ssl
 
@@ -14,6 +15,7 @@ import urllib3.exceptions
 
 from ..errors import NetworkError, TransientError
 from .debug import one_line
+from .proxies import refusal
 from .tls_errors import explain
 
 
@@ -87,21 +89,19 @@ def speaks_tls(where: str) -> NetworkError:
 
 
 def proxy_failure(proxy: str, error: OSError) -> NetworkError:
-    """The *proxy* (``host:port``) did not make a tunnel."""
-    text = f"the proxy {proxy} refuses the connection: {_reason(error)}"
-    if "407" in text:
-        return NetworkError(f"{text}; put user and password into the proxy's URL")
-    if any(f" {status} " in f"{text} " for status in ("502", "503", "504")):
-        return TransientError(text)
-    return NetworkError(text)
+    """The *proxy* (``host:port``) made no tunnel; http.client tells the status."""
+    match = re.search(r"Tunnel connection failed: (\d{3})", str(error))
+    if match is None:
+        return NetworkError(f"the proxy {proxy} cannot be used: {_reason(error)}")
+    status = int(match[1])
+    if status in (502, 503, 504):
+        return TransientError(refusal(status, proxy))
+    return NetworkError(refusal(status, proxy))
 
 
 def proxy_wants_password(proxy: str) -> NetworkError:
     """The *proxy* (``host:port``) answered 407 to a request in plain HTTP."""
-    return NetworkError(
-        f"the proxy {proxy} wants another user or password (407): name it as "
-        "http://USER:PASSWORD@HOST:PORT"
-    )
+    return NetworkError(refusal(407, proxy))
 
 
 def translated(request: str, where: str, error: Exception) -> NetworkError:

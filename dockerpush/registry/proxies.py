@@ -19,10 +19,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..errors import UsageError
 from .credentials import NO_SECRET, Secret
-from .tls_errors import causes
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 _Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 
@@ -140,20 +138,7 @@ class ProxySettings:
         return self.by_scheme.get(scheme, ("", NO_SECRET))
 
 
-def explain(error: BaseException, proxy: str) -> str | None:
-    """One line when *proxy* (``host:port``) refused a tunnel: why, what to do next.
-
-    None when *error* says nothing of the kind; the status stands in the message of the
-    OSError that `http.client` raises, wherever that is wrapped.
-    """
-    for cause in causes(error):
-        match = _TUNNEL.search(str(cause))
-        if match:
-            return explain_status(int(match[1]), proxy)
-    return None
-
-
-def explain_status(status: int, proxy: str) -> str:
+def refusal(status: int, proxy: str) -> str:
     """One line for a *status* with which *proxy* (``host:port``) itself answered."""
     if status == 407:
         return (

@@ -34,9 +34,8 @@ class Registry:
 
     *read_only* refuses every change, and needs no directory to exist.
     *session_age* is how long an upload session lives without a byte, in seconds.
-    *min_chunk* is announced as OCI-Chunk-Min-Length, in bytes. *automatic_mount* lets a
-    client mount a blob without saying from where. *sparse* accepts manifests whose
-    blobs or children are absent.
+    *min_chunk* is announced as OCI-Chunk-Min-Length, in bytes. *sparse* accepts
+    manifests whose blobs or children are absent.
     """
 
     def __init__(
@@ -47,12 +46,10 @@ class Registry:
         sources: Sequence[ReadOnlySource] = (),
         session_age: float = WEEK,
         min_chunk: int | None = None,
-        automatic_mount: bool = True,
         sparse: bool = False,
     ) -> None:
         self.read_only = read_only
         self.min_chunk = min_chunk
-        self.automatic_mount = automatic_mount
         self._sparse = sparse
         self._sources = tuple(sources)
         self._layout = Layout(Path(directory))
@@ -131,13 +128,12 @@ class Registry:
     def mount(self, name: Repository, digest: Digest, origin: str | None) -> bool:
         """Take a blob over from the repository *origin*; false when it cannot be done.
 
-        Without *origin*, from any, if that is allowed.
+        Without *origin*, from any (distribution-spec, Mounting a blob from another
+        repository).
         """
-        if origin is None:
-            allowed = self.automatic_mount
-        else:
-            allowed = self._storage.blob_size(Repository(origin), digest) is not None
-        return allowed and self._storage.mount(name, digest)
+        if origin and self._storage.blob_size(Repository(origin), digest) is None:
+            return False
+        return self._storage.mount(name, digest)
 
     def delete_blob(self, name: Repository, digest: Digest) -> None:
         """Raises ProtocolError: unknown, or part of an archive."""

@@ -19,7 +19,6 @@ from socketserver import TCPServer
 from types import TracebackType
 from typing import Any, Callable, Iterator
 
-from ..cancellation import Cancellation
 from .api import Api
 from .auth import PasswordFile
 from .errors import ServerError, UserFileError
@@ -252,12 +251,6 @@ class RegistryServer:
         self._thread.join()
         self._listener = self._thread = None
         self._registry.close()
-
-    def serve_until(self, cancellation: Cancellation) -> None:
-        """Serve until *cancellation* is cancelled, by a signal handler for one."""
-        with self:
-            while not cancellation.cancelled:
-                time.sleep(0.1)  # no lock that a signal handler could find taken
 
 
 def _password_file(htpasswd: Path | None, users: Path | None) -> PasswordFile | None:
