@@ -33,6 +33,10 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _FILE = re.compile(
     r"[./~].*|.*\.(tar|oci|zip|json|ya?ml|txt|t?[gx]z|zst|bz2|tbz2?)", re.DOTALL
 )
+_TRANSPORTS = (
+    *("oci:", "oci-archive:", "docker-archive:", "dir:", "tarball:", "sif:"),
+    *("docker-daemon:", "containers-storage:", "ostree:"),
+)
 _YEARS = range(1990, 2100)  # amazonlinux:2023 is an image, host:5000 is a registry
 
 
@@ -175,11 +179,15 @@ def parse_target(text: str) -> Reference:
     """
     reference = parse_source(text)
     if "/" not in text:
-        raise InvalidReference(
+        raise OnePart(
             f"{_quoted(text)} names no registry: write REGISTRY/{text}, or "
             f"{DOCKER_HUB}/USER/{text} for Docker Hub"
         )
     return reference
+
+
+class OnePart(InvalidReference):
+    """The name of a target is one of Docker Hub's official images."""
 
 
 def has_registry(text: str) -> bool:
@@ -194,17 +202,34 @@ def looks_like_file(text: str) -> bool:
 
 def _check_is_image(text: str) -> None:
     """Raises InvalidReference for what is rather a registry or a file."""
-    if has_registry(text) or not text:
+    path = text[len("./") :] if text.startswith("./") else text
+    if text.startswith((".", "/", "~")) or (
+        not has_registry(text) and _is_file_name(path)
+    ):
+        raise LooksLikeFile(f"{_quoted(text)} looks like a file, not like an image")
+    if text.startswith(_TRANSPORTS):
+        raise LooksLikeFile(
+            f"{_quoted(text)} is an archive or a directory, not an image of a "
+            "registry; where one is taken, write its path alone"
+        )
+    if "/" in text or not text:
         return
-    if looks_like_file(text):
-        raise InvalidReference(f"{_quoted(text)} looks like a file, not like an image")
     host, _, tag = text.partition("@")[0].partition(":")
-    if "/" not in text and (_is_host(host) or _is_port(tag)):
+    hub = f" (for an image of Docker Hub: {DOCKER_HUB}/{_OFFICIAL}{text})"
+    if _is_host(host) or _is_port(tag):
         raise InvalidReference(
             f"{_quoted(text)} is a registry without a repository: write "
-            f"{text}/REPOSITORY:TAG (for an image of Docker Hub: "
-            f"{DOCKER_HUB}/{_OFFICIAL}{text})"
+            f"{text}/REPOSITORY:TAG" + hub * (not _is_host(host))
         )
+
+
+def _is_file_name(text: str) -> bool:
+    """True for an archive's name, also with the name of an image behind a colon."""
+    return looks_like_file(text) or looks_like_file(text.rpartition(":")[0])
+
+
+class LooksLikeFile(InvalidReference):
+    """What was given in the place of an image is rather a file or a directory."""
 
 
 def _is_host(name: str) -> bool:

@@ -147,8 +147,10 @@ def index_of(path: Path) -> list[dict[str, Any]]:
 
 
 def names_in(path: Path) -> list[str | None]:
-    key = "org.opencontainers.image.ref.name"
-    return [entry.get("annotations", {}).get(key) for entry in index_of(path)]
+    """The full names, else what else the index calls the images."""
+    keys = "io.containerd.image.name", "org.opencontainers.image.ref.name"
+    said = [entry.get("annotations", {}) for entry in index_of(path)]
+    return [one.get(keys[0], one.get(keys[1])) for one in said]
 
 
 def tags(host: str, repository: str) -> list[str]:

@@ -170,6 +170,44 @@ def test_an_image_of_docker_hub_is_asked_for_there(word, run_cli, outside):
     assert outside[1].startswith("CONNECT registry-1.docker.io:443")
 
 
+@pytest.mark.parametrize("word", ["oci:layoutdir", "dir:layoutdir", "docker-archive:x"])
+@pytest.mark.parametrize(
+    "command", [c for c in READS if c[0] != "copy"] + WRITES[:5], ids=" ".join
+)
+def test_an_archive_by_skopeos_words(command, word, ask, tmp_path):
+    """``copy`` and ``sync`` take some of them, and for themselves."""
+    done = ask(command, word)
+    assert done.returncode == 2, done.stderr
+    assert "write its path alone" in done.stderr
+
+
+@pytest.mark.parametrize("word", ["layoutdir", "file.tar"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("sync", "read.txt", "Y"),
+        ("push", "-a", "image.tar", "--registry", "Y"),
+        ("check", "Y"),
+        ("login", "Y", "-u", "me", "-p", "it"),
+    ],
+    ids=" ".join,
+)
+def test_a_file_in_the_place_of_a_registry(command, word, ask, tmp_path):
+    (tmp_path / "layoutdir").mkdir()
+    done = ask(command, word)
+    assert done.returncode == 2, done.stderr
+    if command[0] != "sync":
+        assert "not a registry" in done.error
+
+
+@pytest.mark.parametrize("word", ["./layoutdir", "../x", "/x/y", "~/z"])
+@pytest.mark.parametrize("command", [("pull", "X"), ("tags", "X")], ids=" ".join)
+def test_a_path_is_never_a_registry(command, word, ask):
+    done = ask(command, word)
+    assert done.returncode == 2, done.stderr
+    assert "looks like a file" in done.error
+
+
 def test_login_and_check_take_a_registry_alone(run_cli, docker_registry):
     done = run_cli("check", docker_registry.host, "--json")
     assert done.returncode == 0, done.stderr

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
-from archives import Image, Layout, layout, legacy, tar
+from archives import Image, Layout, layout, legacy, nested, tar
 from images import digest_of, docker_archive, small_archive, tar_of
 from registries import read_back
 from terminal import at_terminal
@@ -130,7 +131,8 @@ class TestForgottenTarget:
     def test_so_is_a_word_that_is_no_file(self, word, archive, host, run_cli):
         done = run_cli("push", archive, word, "--registry", host, "--yes")
         assert done.returncode == 2
-        assert "did you mean -t" in done.error
+        said = "did you mean -t" if "/" in word else "no such archive"
+        assert said in done.error
 
     def test_all_archives_are_looked_at_before_one_is_sent(
         self, archive, embedded, run_cli, tmp_path
@@ -296,6 +298,35 @@ def two_platforms(path: Path) -> Path:
     return tar(path, layout(*images).annotated(ref="1.0.0").files())
 
 
+class TestNobodyReads:
+    """Who stops reading the results stops no push."""
+
+    @pytest.mark.parametrize("way", ["closed", "full"])
+    @pytest.mark.parametrize("command", ["push", "copy"])
+    def test_all_targets_are_served(self, command, way, host, run_cli, tmp_path):
+        path = docker_archive(
+            tmp_path / "i.tar", [tar_of({"f": b"x"})], names=["a:1", "a:2", "a:3"]
+        )
+        place = f"{host}/unread/{command}-{way}"
+        words = ("push", "-a", path, "-t", place)
+        if command == "copy":
+            assert run_cli(*words).returncode == 0
+            words = ("copy", "-a", place, f"{place}-again")
+            place = f"{place}-again"
+        read, write = os.pipe()
+        os.close(read)
+        out = Path("/dev/full").open("wb") if way == "full" else write
+        child = run_cli.start(*words, "-q", stdout=out, stderr=-1)
+        _, said = child.communicate(timeout=60)
+        assert child.returncode == (1 if way == "full" else 141), said
+        for tag in "123":
+            assert digest(run_cli, f"{place}:{tag}")
+        if way == "full":
+            assert b"error: " in said
+            out.close()
+        os.close(write)
+
+
 class TestAllTags:
     def test_bare_tags_have_no_place_below_a_registry(self, host, run_cli, tmp_path):
         path = bare_tags(tmp_path / "x.tar")
@@ -387,6 +418,33 @@ class TestAllTags:
         reference = name if name.endswith(":1.0.0") else f"{name}:1.0.0"
         shown = run_cli("inspect", reference, "--json")
         assert len(shown.json["images"]) == count
+
+    def test_an_index_of_the_same_name_is_never_taken_apart(
+        self, host, run_cli, tmp_path
+    ):
+        """Joining it would lose its digest and what it says of itself."""
+        whole = nested(layout(Image.of("a"), Image.of("b", architecture="arm64")))
+        other = layout(Image.of("c", architecture="s390x"))
+        both = Layout(
+            {**whole.blobs, **other.blobs}, (*whole.entries, *other.entries)
+        ).annotated(name="docker.io/t/m:1", ref="1")
+        path = tar(tmp_path / "x.tar", both.files())
+        done = run_cli("push", "-a", path, "--registry", f"{host}/kept", "--yes")
+        assert done.returncode == 2
+        for entry in both.entries:
+            assert entry["digest"] in done.error
+        root = whole.entries[0]["digest"]
+        done = run_cli("push", path, "--name", root, "-t", f"{host}/kept/m:1")
+        assert digest(run_cli, f"{host}/kept/m:1") == root
+
+    def test_a_platform_chooses_where_names_do_not(self, host, run_cli, tmp_path):
+        arms = [Image.of(x, architecture="arm64", tags=("m:1",)) for x in ("a", "b")]
+        amd = Image.of("amd", tags=("m:1",))
+        path = tar(tmp_path / "x.tar", legacy(*arms, amd))
+        wanted = ("-t", f"{host}/chosen:1", "--platform", "linux/amd64")
+        done = run_cli("push", path, *wanted)
+        assert done.returncode == 0, done.stderr
+        assert read_back(host, "chosen", "1").config == amd.config
 
     def test_a_platform_twice_is_told_apart_by_digests(self, host, run_cli, tmp_path):
         images = [Image.of(x, tags=("app:1",)) for x in ("one", "two")]

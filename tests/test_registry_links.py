@@ -28,6 +28,7 @@ NEXT = "/v2/team/app/tags/list?n=2&last=b"
         ([f'<{NEXT}> ;\trel = "next" ;'], NEXT),
         ([f'<{NEXT}>; REL="Next"'], NEXT),
         ([f'<{NEXT}>; rel="last next"'], NEXT),
+        ([f"<{NEXT}>; rel='next'"], NEXT),
         ([f'<{NEXT}>; rel="next"; rel="prev"'], NEXT),
         ([f'<{NEXT}>; title="a, b; rel=prev"; rel="next"'], NEXT),
         ([f'<{NEXT}>; title="say \\"hi\\", <x>"; rel=next'], NEXT),

@@ -13,7 +13,7 @@ import tarfile
 from dataclasses import dataclass, replace
 from typing import Any, Iterable, Sequence
 
-from ..oci import INDEX_TYPES, OCI_INDEX, Descriptor, Digest, Index, dump_json
+from ..oci import OCI_INDEX, Descriptor, Digest, Index, dump_json
 from .layout import FULL_NAME, REF_NAME, is_tag
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -134,8 +134,7 @@ def index_of(images: Iterable[BundledImage], *, docker: bool = False) -> Index:
     for image in images:
         if not image.names:
             entries.append(image.root)
-        short = docker and image.root.media_type in INDEX_TYPES
-        entries += [_named(image.root, name, short=short) for name in image.names]
+        entries += [_named(image.root, name, short=docker) for name in image.names]
     return Index(OCI_INDEX, tuple(entries))
 
 

@@ -69,11 +69,15 @@ def _without(image: StoredImage, taken: set[str]) -> StoredImage:
 
 
 def _differ(images: Iterable[StoredImage]) -> bool:
-    """True when each of *images* says where it runs, and no two run in one place."""
+    """True when each of *images* is for one platform, and no two for the same.
+
+    An index among them stays as it is: joining it would cost it its digest, and what it
+    says beside its manifests.
+    """
     seen: set[Platform] = set()
     for image in images:
         found = {normalised(platform_of(one)) for one in _runnable(image)}
-        if not found or found & seen:
+        if isinstance(image.root, StoredIndex) or len(found) != 1 or found & seen:
             return False
         seen |= found
     return True

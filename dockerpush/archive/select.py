@@ -6,15 +6,23 @@ from dataclasses import replace
 from typing import Iterator, Sequence
 
 from ..errors import NotFound, UsageError
-from ..oci import Digest
-from .model import StoredImage
+from ..oci import Digest, Platform
+from ..platforms import best_match
+from .model import StoredImage, manifests
 from .names import canonical, quoted
+from .platforms import platform_of
 
 _SHOWN = 20
 
 
-def select_image(images: Sequence[StoredImage], name: str | None = None) -> StoredImage:
+def select_image(
+    images: Sequence[StoredImage],
+    name: str | None = None,
+    platforms: Sequence[Platform] = (),
+) -> StoredImage:
     """The one of *images* that *name* means, under the names it means alone.
+
+    Of several that it means the one for *platforms*, where they tell.
 
     *name* is a RepoTag as written, a reference that means the same to Docker, the end
     of one (``app:1`` for ``localhost/app:1``), a tag, or a digest, tried in this order.
@@ -22,13 +30,14 @@ def select_image(images: Sequence[StoredImage], name: str | None = None) -> Stor
     choice among several. Both list what there is.
     """
     if name is None:
+        images = _for(images, platforms)
         if len(images) > 1:
             raise UsageError(
                 f"the archive holds {len(images)} images, pick one with --name: "
                 + ", ".join(_apart(images))
             )
         return images[0]
-    found = _matching(images, name)
+    found = _for(_matching(images, name), platforms)
     if not found:
         raise NotFound(
             f"no image {quoted(name)} in the archive, it holds: {describe(images)}"
@@ -41,6 +50,23 @@ def select_image(images: Sequence[StoredImage], name: str | None = None) -> Stor
     return found[0]
 
 
+def _for(
+    images: Sequence[StoredImage], platforms: Sequence[Platform]
+) -> Sequence[StoredImage]:
+    """*images*, or the only one of them that has all of *platforms*."""
+    fitting = [
+        image
+        for image in images
+        if platforms and all(_runs_on(image, platform) for platform in platforms)
+    ]
+    return fitting if len(fitting) == 1 else images
+
+
+def _runs_on(image: StoredImage, platform: Platform) -> bool:
+    have = [platform_of(one) for one in manifests(image.root or image.entry)]
+    return best_match(platform, have) is not None
+
+
 def describe(images: Sequence[StoredImage]) -> str:
     """The names of *images*, for an error; an image without one has its digest."""
     names = [name for image in images for name in _labels(image)]
@@ -49,11 +75,11 @@ def describe(images: Sequence[StoredImage]) -> str:
 
 
 def _apart(images: Sequence[StoredImage]) -> list[str]:
-    """The names of *images*; beside one that several have stands each one's digest."""
+    """What picks each of *images*: its names, its digest where others have them too."""
     labels = [(name, image) for image in images for name in _labels(image)]
     names = [name for name, _ in labels]
     found = [
-        name if names.count(name) == 1 else f"{name} ({next(_digests(image))})"
+        name if names.count(name) == 1 else f"{next(_digests(image))} ({name})"
         for name, image in labels[:_SHOWN]
     ]
     rest = len(labels) - len(found)

@@ -60,7 +60,8 @@ def image_name(text: str) -> Reference | None:
     reference = location.source(text)
     if reference.tag or reference.digest:
         return reference
-    return None if reference.registry == DOCKER_HUB else reference.with_tag("latest")
+    is_clear = name != text or reference.registry != DOCKER_HUB
+    return reference.with_tag("latest") if is_clear else None
 
 
 def is_file(text: str) -> bool:
@@ -92,14 +93,13 @@ def _open_cached(
 
 def _is_at_target(reference: Reference, args: Namespace) -> bool:
     """True when the source's registry is one that is pushed to."""
-    from ..reference import Place
     from .target import parse_named
 
     if args.targets:
         targets = [parse_named(text)[0] for text in args.targets]
         return any(target.registry == reference.registry for target in targets)
     return bool(args.registry) and (
-        Place.parse(args.registry).registry == reference.registry
+        location.place(args.registry).registry == reference.registry
     )
 
 

@@ -21,7 +21,7 @@ from .sides import (
     warn_of_unused_sides,
 )
 from .target import one_at_a_time, with_tag
-from .transfer_options import RECEIVING, SENDING, USED, warn_of_unused
+from .transfer_options import RECEIVING, SENDING, USED, warn_of_json, warn_of_unused
 
 if TYPE_CHECKING:
     from ..reference import Reference
@@ -101,6 +101,8 @@ def run(args: Namespace, session: Session) -> int:
     into = None
     if target:
         form = places.output_form(target, no_clobber=args.no_clobber)
+        if target.path == places.STDOUT:
+            warn_of_json("copy", args)
         into = Into(target, form, args.no_clobber)
     with ExitStack() as stack:
         copying = _Copying(args, session, stack)
@@ -202,7 +204,10 @@ class _Copying:
         """The image of a registry, or every tag of a repository. Raises UsageError."""
         from ..transfer import RegistrySource
 
-        wanted = location.source(self._args.source)
+        wanted = location.source(
+            self._args.source,
+            if_file="copy takes a path, oci:DIR or docker-archive:FILE",
+        )
         self._sources = self._stack.enter_context(
             source_connections(self._args, self._session)
         )
@@ -232,7 +237,7 @@ class _Copying:
                 continue
             name = origin.label
             if self._sources:
-                name = location.source(origin.label).name
+                name = _name(origin.label)
             done.append(self._copied(origin, target, name, None, result))
         self._session.end_progress()
         for copied in done:
@@ -312,10 +317,11 @@ class _Copying:
     def _report(self, copied: Copied, *, to_stdout: bool = False) -> None:
         """*to_stdout*: the archive went there, so nothing else does."""
         if not to_stdout:
-            if self._args.json or self._args.format:
-                output.json_result(copied.record())
-            else:
-                output.result(copied.ref)
+            with output.enduring():
+                if self._args.json or self._args.format:
+                    output.json_result(copied.record())
+                else:
+                    output.result(copied.ref)
         if not self._args.quiet:
             output.say(
                 f"copied {copied.source} to {copied.target}: "
@@ -330,8 +336,19 @@ class _Copying:
             )
 
 
+def _name(label: str) -> str:
+    """The repository of *label*, a full reference."""
+    from ..reference import Reference
+
+    return Reference.parse(label).name
+
+
 def _target(text: str) -> Reference:
-    return location.target(text, hint=f"for a directory write {places.OCI_PREFIX}DIR")
+    return location.target(
+        text,
+        if_file="write oci:DIR for a directory, oci-archive:FILE or "
+        "docker-archive:FILE for an archive",
+    )
 
 
 def _targets(origin: Origin, wanted: Reference) -> list[Reference]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Iterable, Iterator, NamedTuple, Sequence
 from ..archive.select import describe, identity, label, select_image
 from ..errors import InvalidReference, UsageError
 from ..reference import DOCKER_HUB, Place, Reference
-from . import output
+from . import location, output
 from .cached import is_file, open_pushed
+from .options import chosen_platforms
 from .sources import STDIN, ForwardSource
 from .target import infer, named, repository
 
@@ -47,14 +48,13 @@ class Job(NamedTuple):
 def check_usage(args: Namespace) -> None:
     """Raises UsageError for what cannot go together, before anything is opened."""
     operands = [args.source, *args.more]
+    if not all(operands):
+        raise UsageError("an archive without a name was given: is a variable empty?")
     if args.more and (STDIN in operands or args.runtime is not None):
         raise UsageError("several sources have to be archives: no -, no --runtime")
-    if args.more and not args.targets:
+    if not (args.registry and _all_images(operands)):
         for operand in args.more:
-            if not is_file(operand):
-                raise UsageError(
-                    f"{operand} is not an archive: did you mean -t {operand}?"
-                )
+            _check_archive(operand)
     if args.verify and (STDIN in operands or args.runtime is not None):
         raise UsageError("--verify compares with the archive: a pipe is gone by then")
     if args.targets and args.registry:
@@ -63,6 +63,22 @@ def check_usage(args: Namespace) -> None:
         raise UsageError("--all-tags takes every image, so --name has no place")
     if args.all_tags and not (args.registry or args.targets):
         raise UsageError("--all-tags needs --registry HOST[/PREFIX] or -t REPOSITORY")
+
+
+def _all_images(operands: Iterable[str]) -> bool:
+    """True when every one of *operands* is an image by its reference."""
+    return not any(map(is_file, operands))
+
+
+def _check_archive(operand: str) -> None:
+    """Raises UsageError unless *operand* is, or looks like, an archive."""
+    if is_file(operand):
+        return
+    try:
+        location.target(operand)
+    except InvalidReference:
+        raise UsageError(f"{operand}: no such archive") from None
+    raise UsageError(f"{operand} is not an archive: did you mean -t {operand}?")
 
 
 def all_jobs(
@@ -92,7 +108,7 @@ def _jobs(
     if args.runtime is not None and not (args.dry_run or args.name):
         target = infer(operand, args, connections)
         return [Job(operand, source, None, operand, target)]
-    image = select_image(source.images, args.name)
+    image = select_image(source.images, args.name, chosen_platforms(args.platform))
     if not targets:
         if not image.names:
             raise UsageError(
@@ -113,15 +129,15 @@ def _jobs_of_all(
     """One for each name of each image; an image that gets none counts as failed."""
     images = source.images
     if not args.targets:
-        found = _below(Place.parse(args.registry), images)
+        found = _below(location.place(args.registry), images)
     else:
         repositories = [repository(text, connections) for text in args.targets]
         found = [one for place in repositories for one in _inside(place, images)]
     for image in _left_out(images, found):
         tally.failed(
             f"{operand}:{label(image)}",
-            f"it has no name to push it under: push it with --name {label(image)} and "
-            "-t REGISTRY/REPOSITORY:TAG",
+            f"it has no name that a registry takes: push it with --name {label(image)} "
+            "and -t REGISTRY/REPOSITORY:TAG",
         )
     return [Job(operand, source, *one) for one in found]
 
@@ -184,8 +200,9 @@ def _apart(jobs: Iterable[Job]) -> list[Job]:
         other = first.setdefault(job.target, job)
         if other is not job and not _is_same(other, job):
             raise UsageError(
-                f"{job.target} would get both {_called(other)} and {_called(job)}, and "
-                "nothing was pushed: push them one by one with --name and -t"
+                f"{job.target} would get both {_called(other)} and {_called(job)}; "
+                "nothing was pushed: push each with -t, and --name NAME or "
+                "--name sha256:..."
             )
     return list(first.values())
 
@@ -212,5 +229,7 @@ def _is_same(one: Job, other: Job) -> bool:
 
 
 def _called(job: Job) -> str:
-    name = job.name or (label(job.image) if job.image else "")
-    return f"{job.operand}:{name}" if name else job.operand
+    if job.image is None:
+        return job.operand
+    name = job.name or label(job.image)
+    return f"{job.operand}:{name} ({identity(job.image)[0]})"

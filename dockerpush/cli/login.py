@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ..errors import NotFound, UsageError
-from . import exits, output, prompts
+from . import exits, location, output, prompts
 from .connect import Connections, add_connection_options
 from .secrets import add_credential_options, given_pair
 
@@ -80,12 +80,12 @@ def named_registry(args: Namespace) -> str:
 
     Raises InvalidReference.
     """
-    from ..reference import Place, split_scheme
+    from ..reference import split_scheme
     from ..registry.credential_keys import registry_name
 
     if split_scheme(args.registry)[0] == "http":
         args.plain_http = "true"
-    return Place.parse(registry_name(args.registry)).registry
+    return location.place(registry_name(args.registry)).registry
 
 
 def ask_credentials(registry: str, args: Namespace) -> Credentials:

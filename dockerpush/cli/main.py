@@ -110,6 +110,9 @@ def _main(argv: Sequence[str]) -> int:
     try:
         code = _run(args)
         sys.stdout.flush()
+        failure = output.failure()
+        if failure is not None:
+            raise failure
     except BrokenPipeError:
         streams.lose(sys.stdout)
         return exits.CLOSED_PIPE

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable, Iterator, Sequence
+
+from . import streams
 
 
 def result(text: str) -> None:
@@ -15,6 +18,28 @@ def result(text: str) -> None:
 def json_result(value: Any) -> None:
     """*value* as one line of JSON on stdout, ASCII whatever the terminal speaks."""
     print(json.dumps(value), flush=True)
+
+
+_failures: list[OSError] = []
+
+
+@contextlib.contextmanager
+def enduring() -> Iterator[None]:
+    """Results of work that goes on when nobody takes them any more.
+
+    Whoever ends the command asks `failure` afterwards.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        _failures.append(error)
+        streams.lose(sys.stdout)
+
+
+def failure() -> OSError | None:
+    """Why results could not be written, the first time it happened."""
+    return _failures[0] if _failures else None
 
 
 def say(text: str) -> None:

@@ -17,7 +17,7 @@ from .digestfile import check_writable, write_digests
 from .options import OPERANDS, chosen_platforms
 from .secrets import add_credential_options
 from .tally import Tally
-from .transfer_options import USED
+from .transfer_options import USED, warn_of_json
 
 if TYPE_CHECKING:
     from ..cache import Cache, Pins
@@ -88,7 +88,7 @@ def run(args: Namespace, session: Session) -> int:
 
 
 def _reference(text: str) -> Reference:
-    return location.source(text, hint=f"to write a file: -o {text}")
+    return location.source(text, if_file=f"to write a file: -o {text}")
 
 
 def _complete(reference: Reference) -> Reference:
@@ -102,7 +102,11 @@ def _form(args: Namespace) -> str | None:
     if args.output is None:
         if form:
             raise UsageError(f"--format {form} needs -o FILE")
+        if args.no_clobber:
+            output.warn("pull does not use --no-clobber without -o; leave it out")
         return None
+    if args.output == places.STDOUT:
+        warn_of_json("pull", args)
     if args.no_clobber and args.output != places.STDOUT and Path(args.output).exists():
         raise UsageError(f"{args.output} exists, and stays as it is")
     return places.output_form(
@@ -310,11 +314,13 @@ def _report(image: PulledImage, seconds: float, args: Namespace) -> None:
     reference = image.reference
     name = f"{reference.registry}/{reference.repository}"
     to_stdout = args.output == places.STDOUT
-    if args.json or args.format == "json":
-        if not to_stdout:
+    with output.enduring():
+        if to_stdout:
+            pass
+        elif args.json or args.format == "json":
             output.json_result(_record(image, seconds))
-    elif not to_stdout:
-        output.result(f"{name}@{image.chosen.digest}")
+        else:
+            output.result(f"{name}@{image.chosen.digest}")
     if not args.quiet:
         output.say(
             f"pulled {reference}: {image.blobs} blobs, "

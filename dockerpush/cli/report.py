@@ -19,10 +19,11 @@ def pushed(
     """The result on stdout, and what was done on stderr."""
     digest = result.descriptor.digest
     name = f"{reference.registry}/{reference.repository}"
-    if args.json or args.format:
-        output.json_result(_record(reference, result, seconds))
-    else:
-        output.result(f"{name}@{digest}")
+    with output.enduring():
+        if args.json or args.format:
+            output.json_result(_record(reference, result, seconds))
+        else:
+            output.result(f"{name}@{digest}")
     if not args.quiet:
         blobs = ", ".join(
             f"{number} {outcome.value}" for outcome, number in result.blobs.items()

@@ -140,9 +140,10 @@ def _source(
             size = prepared.descriptor.size
             blobs[prepared.descriptor.digest] = SourceBlob(size, prepared.open_at)
         root = image.documents[-1].descriptor.digest
-        for name in _names(archive, image):
+        for name, text in _names(archive, image):
             place = (short_path(name), name.tag or "latest")
-            _claim(place, _Served(root, f"{archive.path}:{name}"), names)
+            label = f"{archive.path}:{text} ({root})"
+            _claim(place, _Served(root, label), names)
             repositories.setdefault(place[0], {})[place[1]] = root
     return ReadOnlySource(repositories, manifests, blobs)
 
@@ -161,14 +162,17 @@ def _claim(
         )
 
 
-def _names(archive: Archive, image: WholeImage) -> list[Reference]:
-    """What *image* is called; one that has only tags is called as its file."""
+def _names(archive: Archive, image: WholeImage) -> list[tuple[Reference, str]]:
+    """What *image* is called; one that has only tags is called as its file.
+
+    Each name also as the archive has it.
+    """
     from ..reference import Reference
 
     fallback = Reference.parse(_fallback_name(archive.path))
-    names = [Reference.parse(name) for name in image.names]
-    names += [fallback.with_tag(tag) for tag in image.tags]
-    return names or [fallback]
+    names = [(Reference.parse(name), name) for name in image.names]
+    names += [(fallback.with_tag(tag), tag) for tag in image.tags]
+    return names or [(fallback, "(no name)")]
 
 
 def _fallback_name(path: Path) -> str:

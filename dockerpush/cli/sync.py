@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from ..errors import PusherError, SomeFailed, UsageError
-from . import exits, output, places
+from . import exits, location, output, places
 from .connect import Connections
 from .copy import add_selection
 from .options import OPERANDS, chosen_platforms
@@ -178,12 +178,11 @@ def _content(file: str) -> tuple[str, str]:
 
 
 def _defaults(args: Namespace) -> Defaults:
-    from ..reference import Place
     from ..syncfile import Defaults, OnExists
 
     into = places.directory(args.place or "")
     return Defaults(
-        Place.parse(args.place) if args.place and not into else None,
+        location.place(args.place) if args.place and not into else None,
         args.scoped,
         chosen_platforms(args.platform),
         args.referrers,

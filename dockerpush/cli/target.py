@@ -173,10 +173,10 @@ def registry_of(text: str, connections: Connections) -> str:
 
     Raises InvalidReference.
     """
-    from ..reference import Place, split_scheme
+    from ..reference import split_scheme
     from ..registry.credential_keys import registry_name
 
-    registry = Place.parse(registry_name(text)).registry
+    registry = location.place(registry_name(text)).registry
     if split_scheme(text)[0] == "http":
         connections.use_plain_http(registry)
     return registry

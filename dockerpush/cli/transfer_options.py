@@ -37,6 +37,15 @@ def warn_of_unused(what: str, used: Collection[str], args: Namespace) -> None:
             output.warn(f"{what} does not use {flag(name)}; leave it out")
 
 
+def warn_of_json(what: str, args: Namespace) -> None:
+    """Say that an archive on standard output leaves no room for a JSON object."""
+    if args.json or args.format == "json":
+        output.warn(
+            f"{what} does not use --json when the archive goes to standard output; "
+            "--digestfile FILE tells the digest"
+        )
+
+
 def given(names: Collection[str], args: Namespace) -> Iterator[str]:
     """Those of *names* that the command line has."""
     return (name for name in names if getattr(args, name, None) not in (None, False))

@@ -60,7 +60,9 @@ def _links(line: str) -> Iterator[_Link]:
         relations = parameters.get("rel")
         if relations is None and target[1] is None:
             raise _unreadable(line)
-        words = None if relations is None else tuple(relations.lower().split())
+        words = None
+        if relations is not None:  # 'next' in single quotes is meant as next
+            words = tuple(relations.lower().replace("'", "").split())
         yield _Link((target[1] or target[2]).strip(), words)
         position = _after(_BETWEEN, line, position)
 
