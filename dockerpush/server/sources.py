@@ -7,7 +7,7 @@ its last bytes only when the digest turned out right (`CheckedReader`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
 from ..oci import Digest
@@ -26,7 +26,6 @@ class SourceBlob:
     open_at: Callable[[int], Readable]
 
 
-@dataclass(frozen=True)
 class ReadOnlySource:
     """Images of an archive or an OCI directory.
 
@@ -35,15 +34,17 @@ class ReadOnlySource:
     ProtocolError for a name that is not one.
     """
 
-    repositories: Mapping[str, Mapping[str, Digest]]
-    manifests: Mapping[Digest, RawManifest]
-    blobs: Mapping[Digest, SourceBlob]
-    _referrers: dict[Digest, list[dict[str, Any]]] = field(
-        init=False, repr=False, default_factory=dict
-    )
-    _checked: set[Digest] = field(init=False, repr=False, default_factory=set)
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        repositories: Mapping[str, Mapping[str, Digest]],
+        manifests: Mapping[Digest, RawManifest],
+        blobs: Mapping[Digest, SourceBlob],
+    ) -> None:
+        self.repositories = repositories
+        self.manifests = manifests
+        self.blobs = blobs
+        self._referrers: dict[Digest, list[dict[str, Any]]] = {}
+        self._checked: set[Digest] = set()
         for name in self.repositories:
             Repository(name)
         for digest in sorted(self.manifests):
