@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import tempfile
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Iterator, Sequence, Union
@@ -46,6 +45,7 @@ from .transfer import (
 from .transfer.loadable import LINUX_AMD64, ForDocker
 from .transfer.output import DOCKER_ARCHIVE, FORMATS, open_output
 from .transfer.pull import Pull, notices_of, pull_images
+from .values import value
 
 __all__ = [
     "Archive",
@@ -256,7 +256,7 @@ def connect(
         yield stack.enter_context(access.client(registry, actions, running))
 
 
-@dataclass(frozen=True)
+@value
 class _User:
     """Who we are, None for whoever was stored. Raises UsageError for half a pair."""
 
@@ -274,7 +274,7 @@ class _User:
         return Credentials(self.username, Secret(self.password), source="username")
 
 
-@dataclass(frozen=True)
+@value
 class _Access:
     """How the clients of one call are made."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Iterator
 
@@ -19,6 +18,7 @@ from .documents import check_names_nothing, children_of, is_document
 from .errors import InvalidDigest, InvalidJSON, StateError
 from .oci import JSON_LIMIT, Descriptor, Digest
 from .system import claim, open_for_update, try_lock
+from .values import value
 
 GUARD_TIMEOUT = 30.0
 """Seconds to wait for the directory's lock; a prune of many images needs a few."""
@@ -196,7 +196,7 @@ class BlobDirectory:
                 part.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
+@value
 class Partial:
     """The beginning of a blob at *path*, which becomes *final* when it is complete."""
 

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Iterable, Iterator
@@ -30,12 +29,13 @@ from .oci import (
     required,
 )
 from .system import try_lock
+from .values import value
 
 PIECE = 1024 * 1024
 """Bytes that are hashed at a time."""
 
 
-@dataclass(frozen=True)
+@value
 class CachedImage:
     """What a reference named when it was pulled; *used_at* is seconds since the epoch.
 

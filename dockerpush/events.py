@@ -9,10 +9,10 @@ bytes.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import Callable, Union
 
 from .oci import Digest
+from .values import value
 
 
 class Outcome(enum.Enum):
@@ -24,7 +24,7 @@ class Outcome(enum.Enum):
     REUSED = "reused"
 
 
-@dataclass(frozen=True)
+@value
 class BlobPlanned:
     """A blob is part of the run; *size* is an upper bound until it has started."""
 
@@ -32,7 +32,7 @@ class BlobPlanned:
     size: int
 
 
-@dataclass(frozen=True)
+@value
 class BytesRead:
     """*count* more bytes of a layer were read to compress or to hash it."""
 
@@ -40,7 +40,7 @@ class BytesRead:
     count: int
 
 
-@dataclass(frozen=True)
+@value
 class BlobStarted:
     """A blob is about to be sent, and its descriptor is known now."""
 
@@ -49,7 +49,7 @@ class BlobStarted:
     size: int
 
 
-@dataclass(frozen=True)
+@value
 class BytesSent:
     """*count* more bytes are on their way; negative when some must be sent again."""
 
@@ -57,7 +57,7 @@ class BytesSent:
     count: int
 
 
-@dataclass(frozen=True)
+@value
 class BlobFinished:
     """The target repository holds the blob."""
 
@@ -67,7 +67,7 @@ class BlobFinished:
     outcome: Outcome
 
 
-@dataclass(frozen=True)
+@value
 class Retrying:
     """An attempt failed and another one follows after *delay* seconds."""
 
@@ -76,7 +76,7 @@ class Retrying:
     delay: float
 
 
-@dataclass(frozen=True)
+@value
 class ManifestStored:
     """The registry acknowledged a manifest; *tag* is None for one named by digest."""
 
@@ -85,7 +85,7 @@ class ManifestStored:
     tag: str | None
 
 
-@dataclass(frozen=True)
+@value
 class Notice:
     """Something that the user should know, but that stops nothing.
 

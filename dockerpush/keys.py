@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
@@ -15,13 +14,14 @@ from .quantities import (
     parse_rate,
     parse_size,
 )
+from .values import value
 
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 _CREDENTIALS = re.compile(r"^((?:[a-z]+://)?).*@", re.IGNORECASE | re.DOTALL)
 
 
-@dataclass(frozen=True)
+@value
 class Kind:
     """A type of value. *parse* reads it from a text, and raises UsageError.
 
@@ -33,7 +33,7 @@ class Kind:
     show: Callable[[Any], str] = str
 
 
-@dataclass(frozen=True)
+@value
 class Key:
     """One setting; *flag* is the long flag, None where there is none."""
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Mapping
 
 from .errors import InvalidDigest, InvalidJSON
+from .values import replace, value
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -95,7 +95,7 @@ class Digest(str):
         return hashlib.new(self.algorithm)
 
 
-@dataclass(frozen=True)
+@value
 class Platform:
     """Where an image runs (image-spec, image-index.md)."""
 
@@ -137,7 +137,7 @@ class Platform:
         return record
 
 
-@dataclass(frozen=True)
+@value
 class Descriptor:
     """What a blob or manifest is: its type, its digest, its size in bytes.
 
@@ -195,7 +195,7 @@ class Descriptor:
         return cls(media_type, Digest.of(content), len(content))
 
 
-@dataclass(frozen=True)
+@value
 class Manifest:
     """An image or artifact manifest (image-spec, manifest.md; Docker schema 2)."""
 
@@ -233,7 +233,7 @@ class Manifest:
         )
 
 
-@dataclass(frozen=True)
+@value
 class Index:
     """An image index or Docker manifest list (image-spec, image-index.md)."""
 
@@ -304,7 +304,7 @@ def _document(value: Manifest | Index, content: Mapping[str, Any]) -> bytes:
     return dump_json(record)
 
 
-@dataclass(frozen=True)
+@value
 class ImageConfig:
     """What we need of an image config (image-spec, config.md)."""
 

@@ -11,11 +11,11 @@ import contextlib
 import fnmatch
 import json
 import re
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Iterator, Mapping, Sequence
 
 from .errors import InvalidJSON, UsageError
+from .values import value
 
 _NONE = "<none>"
 _DIGEST_NAME = re.compile(r"(sha256:)?[0-9a-f]{64}")
@@ -27,7 +27,7 @@ _RANGE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
 _SPACED_RANGE = re.compile(r"(?<=[0-9])\s+-\s+(?=[0-9])")
 
 
-@dataclass(frozen=True)
+@value
 class LocalImage:
     """An image of a runtime, under one of its names.
 

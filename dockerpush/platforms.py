@@ -8,10 +8,10 @@ image for 386.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Sequence
 
 from .oci import Platform
+from .values import replace
 
 _ALIASES = {
     "x86_64": ("amd64", None),

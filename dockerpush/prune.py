@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
@@ -12,9 +11,10 @@ from .cache import Cache, CachedImage
 from .errors import InvalidDigest
 from .oci import Digest
 from .system import try_lock
+from .values import value
 
 
-@dataclass(frozen=True)
+@value
 class Pruned:
     """What was removed, or would be: references, files, and their bytes."""
 

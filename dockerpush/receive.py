@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import BinaryIO, Callable, Protocol
 
 from .blobs import Partial, failing
@@ -10,6 +9,7 @@ from .cancellation import Cancellation
 from .errors import ContentMismatch
 from .events import BlobFinished, BlobStarted, BytesSent, OnEvent, Outcome, Retrying
 from .oci import Descriptor, Digest
+from .values import replace, value
 
 PIECE = 256 * 1024
 """Bytes received and written at a time."""
@@ -28,7 +28,7 @@ class Reader(Protocol):
 OpenAt = Callable[[int], Reader]
 
 
-@dataclass(frozen=True)
+@value
 class Place:
     """Where a blob is written to: *file* from byte *start* on.
 
@@ -42,7 +42,7 @@ class Place:
     on_written: Callable[[int], None] = lambda count: None
 
 
-@dataclass(frozen=True)
+@value
 class _Found:
     """What a blob turned out to be; *received* bytes of it came from the source."""
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, replace
 
 from .errors import InvalidDigest, InvalidReference
 from .oci import Digest
+from .values import replace, value
 
 DOCKER_HUB = "docker.io"
 """The registry that a name without one belongs to."""
@@ -40,7 +40,7 @@ _TRANSPORTS = (
 _YEARS = range(1990, 2100)  # amazonlinux:2023 is an image, host:5000 is a registry
 
 
-@dataclass(frozen=True)
+@value
 class Reference:
     """What a registry is asked for; ``str()`` gives it in full.
 
@@ -112,7 +112,7 @@ class Reference:
         return replace(self, digest=digest)
 
 
-@dataclass(frozen=True)
+@value
 class Place:
     """Where repositories are: ``HOST[/PREFIX]``, *prefix* "" when there is none.
 

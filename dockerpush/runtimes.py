@@ -10,7 +10,6 @@ import functools
 import os
 import re
 import shutil
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import (
     BinaryIO,
@@ -25,6 +24,7 @@ from .errors import NotFound, PusherError, UsageError
 from .picker import LocalImage, parse_images
 from .programs import PIECE, UNPRINTABLE, ProgramOutput
 from .system import try_lock
+from .values import replace, value
 
 RUNTIMES = ("docker", "nerdctl", "podman")
 """In the order in which they are looked for."""
@@ -42,7 +42,7 @@ _UNKNOWN_IMAGE = re.compile(
 _NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-@dataclass(frozen=True)
+@value
 class Runtime:
     """A program to ask: *name* is its kind, one of RUNTIMES; *program* its path.
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
@@ -21,6 +20,7 @@ from .errors import InvalidJSON, InvalidReference, NotFound, UsageError
 from .keys import KEYS, KEYS_BY_NAME, PATH, PROXY, Key
 from .oci import JSON_LIMIT, parse_json
 from .reference import Place
+from .values import field, value
 
 CONFIG_FILE = "config.json"
 BUILT_IN = "built in"
@@ -38,7 +38,7 @@ _JSON_NAMES: Mapping[type, str] = {
 }
 
 
-@dataclass(frozen=True)
+@value
 class Settings:
     """The values in force, by the names of `KEYS`; *sources* says where each is from.
 
@@ -74,7 +74,7 @@ class Settings:
         ]
 
 
-@dataclass(frozen=True)
+@value
 class Config:
     """A ``config.json`` that was read and checked; the values are parsed."""
 

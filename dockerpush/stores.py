@@ -23,13 +23,13 @@ Fields that we do not know are kept.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import Any, Callable
 
 from .errors import InvalidDigest, InvalidJSON, InvalidReference
 from .oci import Descriptor, Digest
 from .reference import Reference
 from .state import Record, StateDirectory
+from .values import value
 
 HISTORY_FILE = "push_history.json"
 BLOBS_FILE = "blobs.json"
@@ -45,7 +45,7 @@ REPOSITORIES_LIMIT = 4
 """Repositories kept for one digest: one is enough to mount from."""
 
 
-@dataclass(frozen=True)
+@value
 class Destination:
     """Where a push ended, and when, in seconds since 1970."""
 
@@ -53,7 +53,7 @@ class Destination:
     time: float
 
 
-@dataclass(frozen=True)
+@value
 class Login:
     """A login that was accepted; *time* is in seconds since 1970."""
 

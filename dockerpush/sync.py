@@ -10,7 +10,6 @@ from __future__ import annotations
 import enum
 import threading
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from typing import Callable, Iterable, Iterator, Mapping, Protocol, Sequence
 
 from .cancellation import Cancellation
@@ -18,6 +17,7 @@ from .errors import Cancelled, NotFound, PusherError
 from .oci import Descriptor, Digest
 from .reference import Reference
 from .syncfile import OnExists, SyncEntry
+from .values import replace, value
 from .workers import STEP, Workers
 
 
@@ -40,7 +40,7 @@ class Action(enum.Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True)
+@value
 class SyncItem:
     """One image of a plan, and in the end what became of it.
 

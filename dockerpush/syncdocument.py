@@ -18,7 +18,6 @@ Null is an empty list or object.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any, Iterator, Mapping, Sequence
 
@@ -42,6 +41,7 @@ from .syncfile import (
 )
 from .syncjson import may_be_json, parse_json_list, shown
 from .syncyaml import as_boolean, as_integer, is_null, is_yaml, parse_yaml
+from .values import replace
 
 _NO_OBJECT = "wanted an object, as in {...}"
 _TLS: Mapping[str, Mapping[str, object]] = {

@@ -11,12 +11,12 @@ from __future__ import annotations
 import enum
 import hashlib
 import re
-from dataclasses import dataclass, field
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from .errors import InvalidReference, UsageError
 from .oci import Platform
 from .reference import Place, Reference, parse_source, parse_target
+from .values import field, value
 
 Path = tuple[Any, ...]
 """The way to a value in a document: keys and numbers."""
@@ -36,7 +36,7 @@ class OnExists(enum.Enum):
     """Fail when the digest is another one."""
 
 
-@dataclass(frozen=True)
+@value
 class TagRules:
     """Which tags of a repository are meant.
 
@@ -72,7 +72,7 @@ def version_key(tag: str) -> tuple[tuple[int, int, str], ...]:
     return (*key, (1, 0, ""))
 
 
-@dataclass(frozen=True)
+@value
 class SyncEntry:
     """One line of the list: an image, or with *tags* a repository.
 
@@ -88,7 +88,7 @@ class SyncEntry:
     on_exists: OnExists = OnExists.COMPARE
 
 
-@dataclass(frozen=True)
+@value
 class Defaults:
     """What counts for the lines that say nothing else.
 
@@ -106,7 +106,7 @@ class Defaults:
     into_directory: bool = False
 
 
-@dataclass(frozen=True)
+@value
 class SyncList:
     """A list without mistakes; *hosts* are settings by registry."""
 
@@ -115,7 +115,7 @@ class SyncList:
     parallel: int | None = None
 
 
-@dataclass(frozen=True)
+@value
 class Problem:
     """A mistake, and the line that it is in."""
 
@@ -147,7 +147,7 @@ class SyncListError(UsageError):
         )
 
 
-@dataclass(frozen=True)
+@value
 class Shard:
     """One of *count* shares of a list, by *number*; 0 and *count* are the same one."""
 

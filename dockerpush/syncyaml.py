@@ -7,12 +7,12 @@ is `Plain`: the schema decides whether ``1.10`` is a text, and ``no`` a boolean.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from .errors import UsageError
 from .oci import VALUE_LIMIT
 from .syncfile import Document, Path, Problem, SyncListError
+from .values import record
 
 DEPTH_LIMIT = 50
 """Collections within each other; a list of images needs five."""
@@ -94,7 +94,7 @@ def _library(name: str) -> Any:
     return yaml
 
 
-@dataclass
+@record
 class _Open:
     """A collection whose end has not come; *key* waits for its value in a dict.
 

@@ -10,12 +10,12 @@ ends in the image's name, comes before the newest PREFIX.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import Callable, Iterable, Sequence
 
 from .errors import InvalidReference, UsageError
 from .reference import DOCKER_HUB, Place, Reference
 from .stores import Destination, Login
+from .values import value
 
 _OFFICIAL = "library/"
 _HUB_PREFIXES = ("docker.io/", "index.docker.io/")
@@ -24,7 +24,7 @@ _LOCAL = "localhost"
 port 80 or 443 of this machine needs ``-t``."""
 
 
-@dataclass(frozen=True)
+@value
 class Known:
     """What earlier commands left behind. *destinations* are newest first."""
 
@@ -33,7 +33,7 @@ class Known:
     is_confirmed: Callable[[Reference], bool] = lambda target: False
 
 
-@dataclass(frozen=True)
+@value
 class Inference:
     """Where to push, and *why* there, as a phrase.
 
@@ -61,7 +61,7 @@ def infer_target(
     return Inference(target, known.is_confirmed(target), why)
 
 
-@dataclass(frozen=True)
+@value
 class _ImageName:
     """The parts of an image's own name; *registry* is None unless it stands there."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from dockerpush.archive.model import (
     Compression,
@@ -24,6 +23,7 @@ from dockerpush.oci import (
     Manifest,
     Platform,
 )
+from dockerpush.values import replace
 
 AMD64 = Platform("linux", "amd64")
 ARM64 = Platform("linux", "arm64")

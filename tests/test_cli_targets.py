@@ -315,15 +315,15 @@ class TestNobodyReads:
             place = f"{place}-again"
         read, write = os.pipe()
         os.close(read)
-        out = Path("/dev/full").open("wb") if way == "full" else write
-        child = run_cli.start(*words, "-q", stdout=out, stderr=-1)
+        if way == "full":
+            os.dup2(os.open("/dev/full", os.O_WRONLY), write)
+        child = run_cli.start(*words, "-q", stdout=write, stderr=-1)
         _, said = child.communicate(timeout=60)
         assert child.returncode == (1 if way == "full" else 141), said
         for tag in "123":
             assert digest(run_cli, f"{place}:{tag}")
         if way == "full":
             assert b"error: " in said
-            out.close()
         os.close(write)
 
 

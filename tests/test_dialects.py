@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Callable
 
 import pytest
@@ -32,6 +31,7 @@ from dockerpush.events import Outcome, Retrying
 from dockerpush.oci import Digest
 from dockerpush.registry.limits import HostLimits, Status, default_limits
 from dockerpush.registry.uploads import UploadSessions
+from dockerpush.values import replace
 
 NOTHING_TO_SAY = lambda request: None  # noqa: E731
 

@@ -8,7 +8,6 @@ import random
 import resource
 import subprocess
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import archives
@@ -33,6 +32,7 @@ from dockerpush.server import Registry, RegistryServer
 from dockerpush.transfer import CopyOptions, PulledImage, RegistrySource
 from dockerpush.transfer.pull import Pull, cached_image, pull_images
 from dockerpush.transfer.sources import CacheSource
+from dockerpush.values import replace
 
 REFERENCE = Reference.parse("r.example/app:1")
 

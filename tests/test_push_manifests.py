@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from functools import partial
 
 from stored import (
@@ -31,6 +30,7 @@ from dockerpush.oci import (
 from dockerpush.push.decide import raw_layer_decision
 from dockerpush.push.manifests import SentBlob, documents
 from dockerpush.push.plan import plan_push
+from dockerpush.values import replace
 
 RAW = raw_layer(b"raw layer")
 PACKED = gzip_layer(b"packed", Digest.of(b"inside"))

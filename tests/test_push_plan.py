@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -27,6 +26,7 @@ from dockerpush.push.plan import (
     PlannedManifest,
     plan_push,
 )
+from dockerpush.values import replace
 
 RAW = raw_layer(b"raw layer")
 PACKED = gzip_layer(b"packed", Digest.of(b"inside"))

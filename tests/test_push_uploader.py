@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 import tracemalloc
-from dataclasses import replace
 from typing import Callable
 
 import pytest
@@ -49,6 +48,7 @@ from dockerpush.push.prepared import CheckedContent, PreparedBlob
 from dockerpush.rate import RateLimiter
 from dockerpush.registry.limits import HostLimits
 from dockerpush.registry.uploads import UploadSessions
+from dockerpush.values import replace
 
 
 def content_of(

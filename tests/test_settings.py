@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -27,7 +26,7 @@ NOTHING = Config(FILE)
 
 
 def test_every_key_is_a_field_of_settings_and_the_reverse() -> None:
-    names = [field.name for field in dataclasses.fields(Settings)]
+    names = list(Settings.__match_args__)
     assert names == [*(key.name for key in KEYS), "sources"]
 
 

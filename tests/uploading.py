@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Iterator, Sequence
 
 import pytest
@@ -20,6 +20,7 @@ from dockerpush.registry.client import RegistryClient
 from dockerpush.registry.limits import HostLimits
 from dockerpush.registry.retry import RetryPolicy
 from dockerpush.registry.transport import TransportSettings
+from dockerpush.values import replace
 
 MIB = 1024 * 1024
 QUICK = RetryPolicy(attempts=4, base=0.01, cap=0.02, jitter=0.0)

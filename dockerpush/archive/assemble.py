@@ -9,11 +9,11 @@ not trusted: docker 25.0.0 wrote layers in another order (github.com/moby/moby i
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Iterable, Iterator, Mapping, Sequence
 
 from ..errors import ArchiveError
 from ..oci import Digest, parse_json, require
+from ..values import replace
 from .contents import Contents
 from .docker import MANIFEST_JSON, Entry, read_entries
 from .explain import explain_no_image

@@ -6,10 +6,10 @@ The formats are those of POSIX (pax, ustar Interchange Format) and of the GNU ta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Mapping
 
 from ..errors import ArchiveError
+from ..values import value
 from .model import Kind
 from .names import quoted
 
@@ -33,7 +33,7 @@ _WITHOUT_CONTENT = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
 """Types that no data follows, whatever their size field says, as in GNU tar."""
 
 
-@dataclass(frozen=True)
+@value
 class Header:
     """What one header block says; names as written, *size* is bytes that follow."""
 

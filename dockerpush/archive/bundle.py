@@ -10,10 +10,10 @@ reader of a pipe knows what it needs. The same images give the same bytes. Pure.
 from __future__ import annotations
 
 import tarfile
-from dataclasses import dataclass, replace
 from typing import Any, Iterable, Sequence
 
 from ..oci import OCI_INDEX, Descriptor, Digest, Index, dump_json
+from ..values import replace, value
 from .layout import FULL_NAME, REF_NAME, is_tag
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -23,7 +23,7 @@ _BLOCK = tarfile.BLOCKSIZE
 _END = b"\0" * (2 * _BLOCK)
 
 
-@dataclass(frozen=True)
+@value
 class BundledImage:
     """An image to be written: what ``index.json`` names, and under which names.
 
@@ -39,7 +39,7 @@ class BundledImage:
     layers: tuple[Digest, ...] = ()
 
 
-@dataclass(frozen=True)
+@value
 class Piece:
     """A part of a tar at the byte *offset*: *content*, or the bytes of *blob*."""
 
@@ -48,7 +48,7 @@ class Piece:
     blob: Descriptor | None = None
 
 
-@dataclass(frozen=True)
+@value
 class TarLayout:
     """A tar of *size* bytes: *pieces* in their order, without a gap."""
 

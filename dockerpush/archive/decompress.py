@@ -11,12 +11,12 @@ import hashlib
 import importlib
 import io
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable
 
 from ..cancellation import Cancellation
 from ..errors import UsageError
 from ..oci import Digest
+from ..values import value
 from .model import Compression
 from .streams import PIECE, Decoder, Format, Readable, StreamReader
 from .zstd import find_zstd
@@ -51,7 +51,7 @@ def open_decompressed(
     return StreamReader(file, kind, name)
 
 
-@dataclass(frozen=True)
+@value
 class StoredDigests:
     """What one pass over a blob tells: *digest* and *size* (bytes) are of the stored
     bytes, *diff_id* is the digest of what they hold."""

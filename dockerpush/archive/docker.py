@@ -7,7 +7,6 @@ Format).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Mapping
 
 from ..errors import ArchiveError
@@ -20,6 +19,7 @@ from ..oci import (
     require,
     required,
 )
+from ..values import value
 from .contents import Contents, blob_digest, check_bytes, config_digest
 from .model import Compression, Member, StoredBlob, StoredManifest
 from .names import quoted
@@ -30,7 +30,7 @@ _SHOWN = 3
 """Missing files that an error names; more would not help anybody."""
 
 
-@dataclass(frozen=True)
+@value
 class Entry:
     """One image of manifest.json: its RepoTags as written, and what it consists of."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Iterator
@@ -19,6 +18,7 @@ from ..cancellation import Cancellation
 from ..errors import ArchiveError, InvalidDigest, InvalidJSON, NotFound
 from ..oci import JSON_LIMIT
 from ..system import PipeReader
+from ..values import field, record
 from .assemble import assemble
 from .blocks import BLOCK, is_header
 from .decompress import open_decompressed
@@ -36,7 +36,7 @@ _BUFFER = 128 * 1024
 _STDIN = 0
 
 
-@dataclass
+@record
 class Index:
     """What `assemble` needs of the members that went by."""
 

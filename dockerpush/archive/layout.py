@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
 from typing import Mapping
 
 from ..errors import ArchiveError
@@ -25,6 +24,7 @@ from ..oci import (
     parse_json,
     require,
 )
+from ..values import field, replace, value
 from .contents import Contents, check_bytes, naming
 from .model import (
     Absent,
@@ -54,7 +54,7 @@ _INSIDE = frozenset(("config", "layers"))  # what only an image manifest has
 _ATTESTATION = "vnd.docker.reference.type"
 
 
-@dataclass(frozen=True)
+@value
 class Root:
     """What one digest of index.json leads to, under all its names there."""
 
@@ -63,7 +63,7 @@ class Root:
     node: Node
 
 
-@dataclass(frozen=True)
+@value
 class Layout:
     """What a layout leads to: its *roots*, and what is strange about them.
 
@@ -148,7 +148,7 @@ def is_tag(name: str) -> bool:
     return _TAG.fullmatch(name) is not None
 
 
-@dataclass(frozen=True)
+@value
 class _Visited:
     """A node with the number of nodes below and including it, and their depth."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import Iterator, NamedTuple, Union
 
 from ..oci import OCI_LAYER, Descriptor, Digest, ImageConfig
+from ..values import value
 
 
 class Kind(enum.Enum):
@@ -48,7 +48,7 @@ class Compression(enum.Enum):
     XZ = "xz"
 
 
-@dataclass(frozen=True)
+@value
 class StoredBlob:
     """A blob as it lies in the archive.
 
@@ -76,7 +76,7 @@ class StoredBlob:
         return f"{OCI_LAYER}+{self.compression.value}"
 
 
-@dataclass(frozen=True)
+@value
 class StoredManifest:
     """An image or artifact manifest of the archive, with what it needs.
 
@@ -105,7 +105,7 @@ class StoredManifest:
         )
 
 
-@dataclass(frozen=True)
+@value
 class Absent:
     """A manifest that an index names, and that the archive does not hold."""
 
@@ -114,7 +114,7 @@ class Absent:
     complete = False
 
 
-@dataclass(frozen=True)
+@value
 class StoredIndex:
     """An index of the archive, children in its order, with its exact bytes."""
 
@@ -131,7 +131,7 @@ class StoredIndex:
 Node = Union[StoredManifest, StoredIndex, Absent]
 
 
-@dataclass(frozen=True)
+@value
 class StoredImage:
     """One image of an archive, under all the names it has there.
 

@@ -7,11 +7,11 @@ platforms they are one image, under an index that is made here.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Iterable, Iterator, Sequence
 
 from ..oci import OCI_INDEX, Descriptor, Index, Platform, dump_json
 from ..platforms import normalised
+from ..values import replace
 from .layout import FULL_NAME, REF_NAME
 from .model import StoredImage, StoredIndex, StoredManifest, manifests
 from .names import canonical

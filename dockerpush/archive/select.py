@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Iterator, Sequence
 
 from ..errors import NotFound, UsageError
 from ..oci import Digest, Platform
 from ..platforms import best_match
+from ..values import replace
 from .model import StoredImage, manifests
 from .names import canonical, quoted
 from .platforms import platform_of

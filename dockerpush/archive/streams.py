@@ -8,10 +8,10 @@ anything else after it refused.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Protocol
 
 from ..errors import ArchiveError
+from ..values import value
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -49,7 +49,7 @@ class Decoder(Protocol):
         """The next output, *max_length* bytes at the most (at least one block)."""
 
 
-@dataclass(frozen=True)
+@value
 class Format:
     """A kind of compression: how it begins, what decodes it, what that raises."""
 

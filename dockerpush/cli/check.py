@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser, Namespace
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable
 
 from ..errors import Cancelled, PusherError
+from ..values import field, record
 from . import exits, output
 from .connect import Connections, add_connection_options
 from .secrets import add_credential_options
@@ -57,7 +57,7 @@ def run(args: Namespace, session: Session) -> int:
     return exits.DONE
 
 
-@dataclass
+@record
 class Report:
     """What the steps came to; after a failure those that follow are not tried."""
 

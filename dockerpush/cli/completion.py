@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import shlex
 from argparse import SUPPRESS, Action, ArgumentParser, Namespace, _SubParsersAction
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator
 
+from ..values import value
 from . import exits, output
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PROGRAM = "dockerpush"
 
 
-@dataclass(frozen=True)
+@value
 class Option:
     """One option; *choices* are its values, *takes_value* when it needs one."""
 
@@ -28,7 +28,7 @@ class Option:
     choices: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@value
 class Command:
     """One command; *words* are what its arguments may be, where that is known."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Sequence
 
 from ..errors import Cancelled, PusherError, SomeFailed, UsageError
+from ..values import value
 from . import exits, location, output, places
 from .connect import Connections
 from .digestfile import check_writable, write_digests
@@ -155,7 +155,7 @@ def _push(place: places.Local, args: Namespace, session: Session) -> int:
     return push.run(Namespace(**pushed), session)
 
 
-@dataclass(frozen=True)
+@value
 class Copied:
     """An image that was copied; *tag* is what it has in a registry."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Iterator
 
 from ..errors import ArchiveError, UsageError
+from ..values import replace, value
 from . import exits, output, push, report
 from .connect import Connections
 from .digestfile import check_writable, write_digests
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .sources import Source
 
 
-@dataclass(frozen=True)
+@value
 class Joined:
     """An archive, and what of it is joined with the others."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Sequence
 
 from ..errors import UsageError
+from ..values import value
 from . import places
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 
-@dataclass(frozen=True)
+@value
 class Into:
     """A file or directory to be written to, in one of the FORMS.
 
@@ -77,7 +77,7 @@ class Into:
             yield target
 
 
-@dataclass(frozen=True)
+@value
 class Origin:
     """An image to be copied: what *reference* names in *source*.
 

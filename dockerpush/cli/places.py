@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError
+from ..values import value
 from .location import REGISTRY
 
 STDOUT = "-"
@@ -34,7 +34,7 @@ _NAME = re.compile(r"[!-~]+")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
-@dataclass(frozen=True)
+@value
 class Local:
     """A file or a directory. *form* is one of FORMS where a prefix says so.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Iterator
 
 from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, UsageError
@@ -21,6 +20,7 @@ from ..oci import (
 from ..transfer import RegistrySource
 from ..transfer.narrow import narrowed
 from ..transfer.tree import DEEPEST, index_of
+from ..values import value
 from ..workers import Workers
 from . import output
 
@@ -34,7 +34,7 @@ MOST_IMAGES = 2000
 """Manifests that one index may name; the largest of indexes have a few dozen."""
 
 
-@dataclass(frozen=True)
+@value
 class RemoteImage:
     """One manifest as it was found; *config* is {} for what is not an image."""
 

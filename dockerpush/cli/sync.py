@@ -9,11 +9,11 @@ import time
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from ..errors import PusherError, SomeFailed, UsageError
+from ..values import replace
 from . import exits, location, output, places
 from .connect import Connections
 from .copy import add_selection

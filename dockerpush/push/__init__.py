@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Sequence
 
@@ -11,6 +10,7 @@ from ..archive.model import Compression, StoredImage
 from ..events import Notice
 from ..oci import Digest
 from ..reference import Reference
+from ..values import replace, value
 from .codecs import Codec, choose_codec
 from .decide import SampledDecision, raw_layer_decision
 from .known import NOTHING, Knowledge, TargetImage
@@ -75,7 +75,7 @@ def push_stream(
     return push.run(tags, again)
 
 
-@dataclass(frozen=True)
+@value
 class BlobForecast:
     """What a push would do with one blob; *size* is bytes, before compression."""
 

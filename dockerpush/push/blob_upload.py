@@ -10,7 +10,6 @@ good.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
 from typing import Callable, ClassVar, Mapping, Union
 
 from ..errors import Cancelled, NetworkError, PusherError, RegistryError, TransientError
@@ -20,6 +19,7 @@ from ..registry.client import Upload
 from ..registry.debug import uploads_log
 from ..registry.limits import Observed, Tail, observed_in
 from ..registry.retry import announce
+from ..values import replace, value
 from .faults import Fault, fault_of
 from .prepared import CheckedContent
 from .session import UploadSession, UploadTarget
@@ -37,7 +37,7 @@ class Way(enum.Enum):
     CLOSE = "closing PUT"
 
 
-@dataclass(frozen=True)
+@value
 class Request:
     """A request and the bytes of the blob that it carries, from *start* to *end*."""
 

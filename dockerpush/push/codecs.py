@@ -11,13 +11,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import zlib
-from dataclasses import dataclass
 from typing import Any, Protocol, Sequence
 
 from ..archive.model import Compression
 from ..archive.zstd import Zstd, find_zstd
 from ..errors import UsageError
 from ..oci import OCI_LAYER_GZIP, OCI_LAYER_ZSTD
+from ..values import value
 
 GZIP_LEVEL = 1
 """isal's and zlib's fastest useful level: the wire is what takes time."""
@@ -70,7 +70,7 @@ class Codec(Protocol):
         """What goes after the blocks, which hold *size* bytes of content."""
 
 
-@dataclass(frozen=True)
+@value
 class GzipCodec:
     """gzip by *library* (``isal`` or ``zlib``) at *level*."""
 
@@ -107,7 +107,7 @@ class GzipCodec:
         return importlib.import_module(_ISAL) if self.library == "isal" else zlib
 
 
-@dataclass(frozen=True)
+@value
 class ZstdCodec:
     """zstd by *library* at *level*."""
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Callable, Protocol, Sequence
 
 from ..cancellation import Cancellation
 from ..oci import Digest
+from ..values import value
 from ..workers import Workers
 from .codecs import Codec, choose_codec
 
@@ -41,7 +41,7 @@ class Sink(Protocol):
         """Append all of *data*."""
 
 
-@dataclass(frozen=True)
+@value
 class Compressed:
     """*digest* and *size* (bytes) of the compressed blob, *diff_id* and *raw_size* of
     its content."""

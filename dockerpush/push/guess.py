@@ -8,17 +8,17 @@ says what a plain file would have done; where that differs, nothing may be store
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Mapping
 
 from ..archive.model import Compression, StoredBlob, StoredImage
 from ..errors import ArchiveError
 from ..oci import Digest
+from ..values import value
 from .plan import Method, Plan, PlannedBlob, PlannedManifest
 from .transfer import Arrived
 
 
-@dataclass(frozen=True)
+@value
 class Passed:
     """A blob that went by: what it was in the archive, and what became of it."""
 

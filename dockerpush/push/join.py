@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
 from typing import Iterator, Mapping, Sequence
 
 from ..archive.layout import FULL_NAME, REF_NAME
@@ -13,12 +12,13 @@ from ..errors import NotFound, UsageError
 from ..events import Outcome
 from ..oci import INDEX_TYPES, OCI_INDEX, Descriptor, Index, Platform
 from ..platforms import best_match, normalised
+from ..values import replace, value
 from .manifests import Document
 from .plan import images_in
 from .transfer import PushResult, PushTarget, store
 
 
-@dataclass(frozen=True)
+@value
 class Part:
     """An image that is joined with others: those of *image* for *platforms*.
 

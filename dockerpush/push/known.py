@@ -20,7 +20,6 @@ Nothing here is needed for a push.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Iterable, Mapping, Sequence
 
 from ..archive.model import Compression
@@ -42,6 +41,7 @@ from ..oci import (
     Manifest,
 )
 from ..reference import Reference
+from ..values import value
 from .manifests import SentBlob
 from .plan import Method, Plan, PlannedBlob
 
@@ -60,7 +60,7 @@ RAW = "raw"
 Layers = Mapping["tuple[Digest, Compression]", Descriptor]
 
 
-@dataclass(frozen=True)
+@value
 class TargetImage:
     """The image that is under the target's tag, by its own word.
 

@@ -8,7 +8,6 @@ bytes of a compressed one then lie in a spool.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Mapping, Protocol
 
@@ -18,6 +17,7 @@ from ..cancellation import Cancellation
 from ..errors import ContentMismatch
 from ..events import BytesRead, Notice, OnEvent
 from ..oci import OCI_LAYER, Descriptor, Digest
+from ..values import value
 from ..workers import Workers
 from .codecs import Codec
 from .compress import compress
@@ -36,7 +36,7 @@ class Readable(Protocol):
         """A reader of *member* from *offset* on, which the caller closes."""
 
 
-@dataclass(frozen=True)
+@value
 class MadeBlob:
     """A blob ready to be sent, beside what the manifest will say of it."""
 
@@ -44,7 +44,7 @@ class MadeBlob:
     sent: SentBlob
 
 
-@dataclass(frozen=True)
+@value
 class LayerMaker:
     """Makes blobs of one archive; everything it needs, and no state."""
 

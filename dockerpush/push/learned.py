@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
 from typing import Callable
 
 from ..cancellation import Cancellation
 from ..registry.limits import CHUNK, HostLimits, Observed
+from ..values import replace
 
 _BODY_SIZES = (Observed.TOO_LARGE, Observed.CHUNK_TOO_LARGE)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Iterator, Mapping
 
 from ..archive.model import Compression, StoredBlob, StoredManifest
@@ -20,6 +19,7 @@ from ..oci import (
     Index,
     Manifest,
 )
+from ..values import replace, value
 from .plan import PlannedIndex, PlannedManifest, PlannedNode
 
 _OCI_TYPES = {
@@ -33,7 +33,7 @@ _DOCKER_TYPES = {
 }
 
 
-@dataclass(frozen=True)
+@value
 class SentBlob:
     """What a layer is in the registry: digest, size in bytes, and its packing.
 
@@ -49,7 +49,7 @@ class SentBlob:
     trusted: bool = False
 
 
-@dataclass(frozen=True)
+@value
 class Document:
     """A manifest or an index, ready to be stored."""
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..oci import Platform
+from ..values import value
 
 JOBS = 3
 
 
-@dataclass(frozen=True)
+@value
 class PushOptions:
     """How to push.
 

@@ -9,7 +9,6 @@ name of the member.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
 from typing import Callable, Iterator, Union
 
 from ..archive.model import (
@@ -25,6 +24,7 @@ from ..archive.platforms import platform_of
 from ..errors import ArchiveError, NotFound
 from ..oci import Digest, Platform
 from ..platforms import best_match
+from ..values import replace, value
 
 SUBJECT_ANNOTATION = "vnd.docker.reference.digest"
 """How buildkit's attestation manifests name the image they speak of."""
@@ -40,7 +40,7 @@ class Method(enum.Enum):
     FOREIGN = "left where its urls point"
 
 
-@dataclass(frozen=True)
+@value
 class PlannedBlob:
     """One layer to be put into the target repository."""
 
@@ -49,7 +49,7 @@ class PlannedBlob:
     method: Method
 
 
-@dataclass(frozen=True)
+@value
 class PlannedManifest:
     """A manifest to be stored; *verbatim* when its bytes are the archive's own."""
 
@@ -58,7 +58,7 @@ class PlannedManifest:
     verbatim: bool
 
 
-@dataclass(frozen=True)
+@value
 class PlannedIndex:
     """An index to be stored after its *children*."""
 
@@ -70,7 +70,7 @@ class PlannedIndex:
 PlannedNode = Union[PlannedManifest, PlannedIndex]
 
 
-@dataclass(frozen=True)
+@value
 class Plan:
     """Everything that is to be stored for one image, and what the user should know."""
 

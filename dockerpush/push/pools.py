@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Iterator
 
 from ..cancellation import Cancellation
+from ..values import value
 from ..workers import Workers, block_threads
 from .options import PushOptions
 from .spool import TempSpace, temp_directory
 
 
-@dataclass(frozen=True)
+@value
 class Pools:
     """*producer* is one thread that reads, *blocks* compress, *uploads* send."""
 

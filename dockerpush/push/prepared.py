@@ -7,7 +7,6 @@ close a blob that is not what we promised.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Callable, Iterator, Protocol
 
@@ -15,6 +14,7 @@ from ..cancellation import Cancellation
 from ..errors import ArchiveError, ContentMismatch
 from ..events import BytesSent, OnEvent
 from ..oci import Descriptor, Digest
+from ..values import value
 
 PIECE = 256 * 1024
 """Bytes read and sent at a time: a link of 20 KB/s moves them within a quarter of the
@@ -31,7 +31,7 @@ class BlobReader(Protocol):
         """Give back what the reader holds."""
 
 
-@dataclass(frozen=True)
+@value
 class PreparedBlob:
     """A blob whose digest and size are known, and whose bytes can be read again.
 

@@ -8,7 +8,6 @@ hint: the registry is asked before anything is built on it.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
 from types import TracebackType
 
 from ..cancellation import Cancellation
@@ -27,10 +26,11 @@ from ..registry.debug import uploads_log
 from ..registry.limits import Observed, Status, believable
 from ..registry.retry import RetryPolicy
 from ..registry.uploads import ClaimedUpload, UploadSessions
+from ..values import replace, value
 from .learned import LearnedLimits
 
 
-@dataclass(frozen=True)
+@value
 class UploadTarget:
     """The repository that blobs go to, and what all their uploads share."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Callable, ContextManager, Mapping, Sequence
 
@@ -34,6 +33,7 @@ from ..events import (
     Outcome,
 )
 from ..oci import OCI_LAYER, Descriptor, Digest
+from ..values import replace, value
 from .codecs import Codec
 from .compress import compress
 from .decide import raw_layer_decision
@@ -55,7 +55,7 @@ Select = Callable[[Sequence[StoredImage]], StoredImage]
 Reopen = Callable[[], "ContextManager[ForwardArchive]"]
 
 
-@dataclass(frozen=True)
+@value
 class StreamPush:
     """One archive on its way, while it is being read.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Iterator
 
 from ..cancellation import Cancellation
@@ -16,6 +15,7 @@ from ..registry.uploads import UploadSessions
 from ..settings import Settings
 from ..state import StateDirectory
 from ..stores import KnownBlobs
+from ..values import replace
 from .learned import LearnedLimits, limits_for
 from .transfer import PushTarget
 from .uploader import Uploader

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
 from typing import Callable, Mapping, Sequence, TypeVar
 
 from ..archive.model import StoredManifest
@@ -20,6 +19,7 @@ from ..events import BlobFinished, BlobPlanned, ManifestStored, Notice, OnEvent,
 from ..oci import OCI_MANIFEST, Descriptor, Digest, Manifest, as_docker
 from ..registry.client import RegistryClient
 from ..stores import KnownBlobs
+from ..values import replace, value
 from ..workers import Workers
 from .codecs import Codec
 from .known import Knowledge
@@ -33,7 +33,7 @@ from .uploader import Uploader
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@value
 class PushResult:
     """What a push left in the registry.
 
@@ -48,7 +48,7 @@ class PushResult:
     sent: int
 
 
-@dataclass(frozen=True)
+@value
 class PushTarget:
     """Where a push goes, and everything it shares with others.
 
@@ -66,7 +66,7 @@ class PushTarget:
     reference: str = ""
 
 
-@dataclass(frozen=True)
+@value
 class Push:
     """One image on its way: what goes where, and how.
 
@@ -272,7 +272,7 @@ def _refuses_type(error: RegistryError) -> bool:
     )
 
 
-@dataclass(frozen=True)
+@value
 class Arrived:
     """A blob that the repository holds now."""
 

@@ -8,7 +8,6 @@ blob has one thread.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Sequence
 
 from ..cancellation import Cancellation
@@ -26,6 +25,7 @@ from ..oci import Descriptor
 from ..registry.client import RegistryClient, Upload
 from ..registry.retry import RetryPolicy
 from ..registry.uploads import UploadSessions
+from ..values import replace
 from .blob_upload import BlobUpload
 from .learned import LearnedLimits
 from .prepared import CheckedContent, PreparedBlob

@@ -8,7 +8,6 @@ is bounded, nothing is written to disk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Iterable, Iterator, Mapping
 
 from ..archive.decompress import digests
@@ -22,13 +21,14 @@ from ..archive.model import (
 from ..errors import ContentMismatch
 from ..events import BytesRead
 from ..oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Digest, Index, Manifest
+from ..values import value
 from ..workers import Workers
 from .known import compression_of_type
 from .plan import SUBJECT_ANNOTATION
 from .transfer import PushTarget
 
 
-@dataclass(frozen=True)
+@value
 class Verified:
     """What was compared: the digest under the reference, blobs and bytes read back."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Iterator
 
@@ -11,6 +10,7 @@ from ..archive.model import StoredImage
 from ..cancellation import Cancellation
 from ..errors import ArchiveError
 from ..oci import OCI_LAYER, Descriptor, Digest
+from ..values import value
 from .decide import raw_layer_decision
 from .layers import config_blob
 from .manifests import Document, SentBlob, documents
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..archive import Archive
 
 
-@dataclass(frozen=True)
+@value
 class WholeImage:
     """An image's manifests, children first, and every blob that they name.
 

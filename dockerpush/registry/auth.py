@@ -13,9 +13,9 @@ import base64
 import re
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import Callable, Iterable, Mapping
 
+from ..values import field, record, value
 from .credentials import Credentials, CredentialSource, Secret
 from .tokens import Token, TokenServer, vetted_realm
 from .transport import Transport
@@ -30,7 +30,7 @@ _NEXT = re.compile(r"[^,]*")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
-@dataclass(frozen=True)
+@value
 class Challenge:
     """One way to authenticate that a server offers; *scheme* is lower case."""
 
@@ -79,7 +79,7 @@ def choose(challenges: Iterable[Challenge]) -> Challenge | None:
     return next((one for one in known if one.scheme == "basic"), None)
 
 
-@dataclass(frozen=True)
+@value
 class Grant:
     """What goes into an Authorization header; *fresh* when it was made just now."""
 
@@ -89,7 +89,7 @@ class Grant:
     key: tuple[str, ...] = ()
 
 
-@dataclass
+@record
 class _Entry:
     """The token for one realm, service and list of scopes."""
 

@@ -22,7 +22,6 @@ import selectors
 import socket
 import ssl
 import time
-from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Iterator, Union
 
 import urllib3
@@ -32,6 +31,7 @@ from urllib3.util.wait import wait_for_read
 
 from ..cancellation import Cancellation
 from ..errors import ArchiveError
+from ..values import value
 from ..workers import left_behind
 from .failures import (
     broke_while_sending,
@@ -51,7 +51,7 @@ LATE_ANSWER = 5.0
 """Seconds to wait for an answer after a peer stopped taking the body."""
 
 
-@dataclass(frozen=True)
+@value
 class Dialer:
     """How to open sockets: all that a connection needs beyond host and port.
 

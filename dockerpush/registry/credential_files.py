@@ -14,20 +14,20 @@ import base64
 import binascii
 import errno
 import threading
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
 from ..errors import HelperFailed, InvalidJSON, StateError, UsageError
 from ..events import Notice, OnEvent, ignore
 from ..oci import JSON_LIMIT, parse_json
+from ..values import replace, value
 from .credential_helpers import CredentialHelpers
 from .credential_keys import fitting, registry_name, same_registry, server_name
 from .credentials import Credentials, Secret
 from .store import CredentialStore
 
 
-@dataclass(frozen=True)
+@value
 class Looked:
     """One place that was looked at, and what came of it."""
 
@@ -38,7 +38,7 @@ class Looked:
         return f"{self.source}: {self.result}"
 
 
-@dataclass(frozen=True)
+@value
 class Found:
     """What fits, None for nothing; and all places looked at, in order."""
 
@@ -46,7 +46,7 @@ class Found:
     looked_at: tuple[Looked, ...]
 
 
-@dataclass(frozen=True)
+@value
 class CredentialPlaces:
     """Where to look. *own* is our credentials.json; *files* are auth.json files.
 
@@ -235,7 +235,7 @@ _Result = tuple[str, "Credentials | None", str]
 _MISSING = "no such file"
 
 
-@dataclass(frozen=True)
+@value
 class _File:
     """What counts in a file, or the problem with it."""
 

@@ -13,13 +13,13 @@ import re
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass
 from typing import Mapping
 
 from ..cancellation import Cancellation
 from ..errors import HelperFailed, InvalidJSON
 from ..oci import optional, parse_json, require
 from ..system import kill_group
+from ..values import value
 from .credentials import Credentials, Secret
 
 _NOT_FOUND = "credentials not found in native keychain"
@@ -28,7 +28,7 @@ _SUFFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _GLANCE = 0.2  # seconds between two looks at the cancellation
 
 
-@dataclass(frozen=True)
+@value
 class CredentialHelpers:
     """Runs helpers found on the PATH of *environ*, which is also theirs.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
 from typing import Callable, Optional
+
+from ..values import value
 
 
 class Secret:
@@ -41,7 +42,7 @@ NO_SECRET = Secret("")
 """The secret that is not there; false."""
 
 
-@dataclass(frozen=True)
+@value
 class Credentials:
     """What to show to one registry; the fields are those of Docker's config.json.
 

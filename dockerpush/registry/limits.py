@@ -7,10 +7,10 @@ for by somebody's bug report. No registry's name appears anywhere else.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from ..errors import RegistryError
+from ..values import replace, value
 
 MIB = 1024 * 1024
 ONE_PUT = 100_000_000
@@ -50,7 +50,7 @@ class Observed(enum.Enum):
     THROTTLED = "too many requests (429)"
 
 
-@dataclass(frozen=True)
+@value
 class HostLimits:
     """How blobs go to one host; sizes are bytes.
 

@@ -8,16 +8,16 @@ is the session's state: it is never taken apart, only appended to.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from urllib.parse import quote, urljoin
 
 from ..errors import NetworkError
 from ..oci import Digest
+from ..values import field, value
 from .debug import show_url
 from .origins import DEFAULT_PORTS, Place
 
 
-@dataclass(frozen=True)
+@value
 class Upload:
     """An open upload session.
 

@@ -13,10 +13,10 @@ import enum
 import ipaddress
 import re
 import socket
-from dataclasses import dataclass
 from typing import Any, Callable, Iterable, NamedTuple
 
 from ..errors import NetworkError
+from ..values import value
 from .debug import one_line
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -48,7 +48,7 @@ _URL = re.compile(
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-@dataclass(frozen=True)
+@value
 class Origin:
     """Scheme, host and effective port; *host* is lower case and without brackets."""
 
@@ -67,7 +67,7 @@ class Origin:
         return f"{self.scheme}://{self.host_port}"
 
 
-@dataclass(frozen=True)
+@value
 class Place:
     """A URL in two parts; *target* is path and query, never changed on the way."""
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import http.client
 import ssl
 import time
-from dataclasses import dataclass
 from typing import Any
 
+from ..values import value
 from .failures import cannot_connect, proxy_failure, tls_failure
 from .origins import Origin
 from .proxies import Proxy
 
 
-@dataclass(frozen=True)
+@value
 class Certificate:
     """What TLS came to. *issuer* and *expires* are "" when nothing was verified.
 

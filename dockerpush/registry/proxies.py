@@ -13,18 +13,18 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
-from dataclasses import dataclass, field
 from typing import Mapping, Union
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..errors import UsageError
+from ..values import field, value
 from .credentials import NO_SECRET, Secret
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 
-@dataclass(frozen=True)
+@value
 class Proxy:
     """An HTTP proxy: *url* is ``scheme://host:port``, without credentials.
 
@@ -83,7 +83,7 @@ class Proxy:
         return cls(f"{scheme}://{host}:{port}", user, source)
 
 
-@dataclass(frozen=True)
+@value
 class ProxySettings:
     """The proxies in force: *named* by the user for this run, or one for each scheme.
 

@@ -10,13 +10,13 @@ import itertools
 import logging
 import random
 import time
-from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Callable, TypeVar
 
 from ..cancellation import Cancellation
 from ..errors import TransientError
 from ..events import Notice, OnEvent, Retrying, ignore
+from ..values import field, value
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
 """Statuses that may be different next time; every other one is a definite answer."""
 
 
-@dataclass(frozen=True)
+@value
 class RetryPolicy:
     """How often to try and how long to wait in between; all times are seconds.
 
@@ -40,9 +40,7 @@ class RetryPolicy:
     cap: float = 30.0
     jitter: float = 0.5
     longest_wait: float = 120.0
-    random: Callable[[], float] = field(
-        default=random.random, repr=False, compare=False
-    )
+    random: Callable[[], float] = field(default=random.random, repr=False)
 
     def delay(self, attempt: int, retry_after: float | None = None) -> float | None:
         """Seconds to wait after failed attempt number *attempt*, from 1 on.

@@ -12,12 +12,12 @@ import logging
 import re
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import Callable, Iterable, Mapping
 
 from ..cancellation import Cancellation
 from ..errors import NetworkError
 from ..events import Notice, OnEvent
+from ..values import field, value
 from .answers import failure
 from .auth import Authenticator, Grant
 from .connections import Piece
@@ -44,7 +44,7 @@ SLOW_LINK = 1024 * 1024.0
 _WARNING = re.compile(r'\s*299\s+\S+\s+"((?:[^"\\]|\\.)*)"')
 
 
-@dataclass(frozen=True)
+@value
 class Call:
     """One request and what is an answer to it.
 

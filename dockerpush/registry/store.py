@@ -14,13 +14,13 @@ import json
 import os
 import stat
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator
 
 from ..errors import InvalidJSON, StateError
 from ..oci import JSON_LIMIT, parse_json
 from ..system import locked
+from ..values import value
 from .credential_helpers import CredentialHelpers
 from .credential_keys import registry_name, same_registry, server_name
 from .credentials import Credentials, Secret
@@ -28,7 +28,7 @@ from .credentials import Credentials, Secret
 _SECRET_FIELDS = ("auth", "username", "password", "identitytoken", "registrytoken")
 
 
-@dataclass(frozen=True)
+@value
 class CredentialStore:
     """Our own ``credentials.json``: registry → username and password.
 
@@ -89,7 +89,7 @@ class CredentialStore:
             return names
 
 
-@dataclass(frozen=True)
+@value
 class AuthFile:
     """A file in the format of Docker's config.json, named by ``--authfile``.
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 import re
 import ssl
 import sys
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Iterable, Mapping
 
 from ..errors import UsageError
 from ..events import Notice, OnEvent, ignore
+from ..values import field, replace, value
 
 KNOWN_BUNDLES = tuple(
     Path(name)
@@ -38,7 +38,7 @@ _READ_LIMIT = 16 * 1024 * 1024  # bytes of a certificate file
 _HOST = re.compile(r"[0-9A-Za-z\[\]:._%-]+")
 
 
-@dataclass(frozen=True)
+@value
 class TrustSettings:
     """What the user said about one host; the names are those of the flags.
 
@@ -60,7 +60,7 @@ class TrustSettings:
         return replace(self, cert=None, key=None, cert_dir=None, verify=True)
 
 
-@dataclass(frozen=True)
+@value
 class TrustPlaces:
     """Where this system and this user keep certificates.
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import base64
 import re
 import threading
-from dataclasses import dataclass
 from typing import Any, Callable
 from urllib.parse import urlencode, urljoin
 
 from ..errors import InvalidJSON, NetworkError, RegistryError
 from ..oci import parse_json, require
+from ..values import value
 from .answers import failure
 from .credentials import NO_SECRET, Credentials, Secret
 from .debug import log_request, show_url
@@ -31,7 +31,7 @@ CLIENT_ID = "dockerpush"
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
-@dataclass(frozen=True)
+@value
 class Token:
     """A bearer token; *expires* is a time of the monotonic clock, in seconds."""
 

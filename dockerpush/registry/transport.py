@@ -15,7 +15,6 @@ import ipaddress
 import logging
 import ssl
 import threading
-from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping, Union
 from urllib.parse import unquote
@@ -28,6 +27,7 @@ from ..cancellation import Cancellation
 from ..errors import NetworkError, PusherError
 from ..oci import JSON_LIMIT
 from ..rate import RateLimiter
+from ..values import field, value
 from .connections import Dialer, Piece, WatchedPool, WatchedTLSPool, watch_tls
 from .debug import show_url
 from .failures import proxy_wants_password, translated
@@ -57,7 +57,7 @@ def direct(url: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
+@value
 class TransportSettings:
     """How to talk to a registry; times are seconds.
 

@@ -17,7 +17,6 @@ import logging
 import os
 import re
 import time
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Tuple
@@ -25,6 +24,7 @@ from typing import Any, Callable, Tuple
 from ..errors import InvalidDigest, InvalidJSON, StateError
 from ..oci import Digest, parse_json, require, required
 from ..system import locked, try_lock
+from ..values import as_dict, field, value
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ _FILE = re.compile(r"[0-9a-f]{32}\.(json|lock|tmp)")
 Key = Tuple[str, str, Digest]  # noqa: UP006
 
 
-@dataclass(frozen=True)
+@value
 class SavedUpload:
     """An open upload session as it stood after a chunk was acknowledged.
 
@@ -118,7 +118,7 @@ class ClaimedUpload:
         now = self._sessions.now()
         saved = SavedUpload(*self._key, location, offset, chunk_size, now)
         try:
-            _write(self._path, json.dumps(asdict(saved)).encode())
+            _write(self._path, json.dumps(as_dict(saved)).encode())
         except OSError as error:
             log.debug("upload session not kept: %s", error)
 

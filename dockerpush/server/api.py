@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Callable, Mapping
 
+from ..values import replace
 from .auth import PasswordFile
 from .errors import DENIED, UNAUTHORIZED, ProtocolError
 from .messages import Request, Response, error_response, json_response

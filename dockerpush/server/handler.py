@@ -15,12 +15,12 @@ import logging
 import socket
 import ssl
 import time
-from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import responses
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
+from ..values import value
 from .body import (
     BUFFER,
     ChunkedBody,
@@ -59,7 +59,7 @@ LINGER_SECONDS = 1.0
 STORAGE_FULL = 507
 
 
-@dataclass(frozen=True)
+@value
 class Served:
     """A request that was answered, for whoever watches.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidDigest, InvalidJSON
@@ -18,11 +17,12 @@ from ..oci import (
     parse_json,
     require,
 )
+from ..values import value
 from .errors import MANIFEST_INVALID, ProtocolError
 from .storage import RawManifest, Reference
 
 
-@dataclass(frozen=True)
+@value
 class Needs:
     """Digests without which a manifest is not complete."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Mapping, Protocol
 
 from ..oci import OCI_INDEX, dump_json
+from ..values import value
 from .errors import BLOB_UPLOAD_INVALID, SIZE_INVALID, UNSUPPORTED, ProtocolError
 
 _BYTE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
@@ -36,7 +36,7 @@ class Incoming(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@value
 class Headers:
     """Header fields in the order they came; names without case, repeats kept."""
 
@@ -53,7 +53,7 @@ class Headers:
         return values[0] if values else None
 
 
-@dataclass(frozen=True)
+@value
 class Request:
     """What a client asks; *path* is decoded, *query* holds every value of a key."""
 
@@ -69,7 +69,7 @@ class Request:
         return values[0] if values else None
 
 
-@dataclass(frozen=True)
+@value
 class Span:
     """*count* bytes of an open blob, from where it stands; whoever sends it closes."""
 
@@ -77,7 +77,7 @@ class Span:
     count: int
 
 
-@dataclass(frozen=True)
+@value
 class Response:
     """What goes back. *size* is bytes of content, also where none is sent (HEAD)."""
 

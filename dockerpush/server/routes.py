@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote
 
+from ..values import value
 from .errors import NAME_UNKNOWN, UNSUPPORTED, ProtocolError
 from .names import Repository
 
@@ -24,7 +24,7 @@ class Resource(enum.Enum):
     REFERRERS = "referrers"
 
 
-@dataclass(frozen=True)
+@value
 class Route:
     """A resource of *repository*; *item* is a digest, reference or session, unchecked.
 

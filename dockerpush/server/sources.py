@@ -7,10 +7,10 @@ its last bytes only when the digest turned out right (`CheckedReader`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
 from ..oci import Digest
+from ..values import value
 from .errors import Disconnected
 from .manifests import parse_manifest, reference_of
 from .messages import Readable
@@ -18,7 +18,7 @@ from .names import Repository, Tag
 from .storage import RawManifest
 
 
-@dataclass(frozen=True)
+@value
 class SourceBlob:
     """*size* bytes; *open_at* gives an independent reader from an offset on."""
 

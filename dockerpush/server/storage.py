@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Iterable
 
 from ..oci import Digest, dump_json
+from ..values import value
 from .layout import Layout, move, names_in, read_small, remove
 from .names import Repository, Tag
 
 
-@dataclass(frozen=True)
+@value
 class RawManifest:
     """A manifest as it was put: its type, and its exact bytes."""
 
@@ -28,7 +28,7 @@ class RawManifest:
     raw: bytes
 
 
-@dataclass(frozen=True)
+@value
 class Reference:
     """An entry of a referrers list: *entry* refers to *subject*."""
 

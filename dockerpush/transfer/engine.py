@@ -11,7 +11,6 @@ Threads: the caller's plans and waits; *jobs* workers look and bring blobs.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from functools import partial
 from typing import ContextManager, Iterable, Mapping, NamedTuple, Sequence
 
@@ -20,6 +19,7 @@ from ..events import BlobFinished, BlobPlanned, ManifestStored, Notice, Outcome
 from ..oci import INDEX_TYPES, Descriptor, Digest, Platform
 from ..push.manifests import Document
 from ..sync import Share
+from ..values import field, record
 from ..workers import Workers
 from .model import CopyOptions, CopyResult, TakenPlatform
 from .narrow import narrowed, narrowing_notice, taken_of
@@ -43,7 +43,7 @@ class Wanted(NamedTuple):
     names: tuple[str, ...]
 
 
-@dataclass
+@record
 class Found:
     """What there is to move for one image.
 

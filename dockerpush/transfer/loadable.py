@@ -6,7 +6,6 @@ of an index. What they cannot load has no entry there.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Callable, Iterator, NamedTuple
 
 from ..archive.bundle import BundledImage
@@ -24,6 +23,7 @@ from ..oci import (
 )
 from ..platforms import best_match
 from ..push.manifests import Document
+from ..values import replace
 from .narrow import Narrowable, images_of
 
 LINUX_AMD64 = Platform("linux", "amd64")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Mapping, NamedTuple
 
 from ..events import Notice, Outcome
 from ..oci import Descriptor, Platform
 from ..reference import Reference
+from ..values import field, value
 
 
-@dataclass(frozen=True)
+@value
 class CopyOptions:
     """How to copy.
 
@@ -38,7 +38,7 @@ class TakenPlatform(NamedTuple):
         )
 
 
-@dataclass(frozen=True)
+@value
 class CopyResult:
     """What a copy left at its target.
 

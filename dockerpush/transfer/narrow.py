@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Iterator, Protocol, Sequence
 
 from ..errors import InvalidDigest, InvalidJSON, NotFound
@@ -19,6 +18,7 @@ from ..oci import (
 from ..platforms import best_match
 from ..push.manifests import Document
 from ..push.plan import SUBJECT_ANNOTATION
+from ..values import replace
 from .model import TakenPlatform
 from .sources import Named, label
 from .tree import DEEPEST, index_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, Sequence, Union
 
 from ..cache import Cache, Pins
@@ -19,6 +18,7 @@ from ..push.manifests import Document
 from ..push.whole import WholeImage
 from ..receive import Reader
 from ..registry.client import RegistryClient
+from ..values import replace
 
 if TYPE_CHECKING:
     from ..push.prepared import PreparedBlob

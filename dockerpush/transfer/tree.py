@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Callable, Sequence
 
 from ..documents import check_names_nothing, children_of, is_document
 from ..errors import ContentMismatch, InvalidJSON
 from ..oci import Descriptor, Digest, Index
 from ..push.manifests import Document
+from ..values import field, record
 from .sources import Source, label
 
 DEEPEST = 8
@@ -21,7 +21,7 @@ MOST_BYTES = 64 * 1024 * 1024
 """Bytes of all these manifests, which are held in memory."""
 
 
-@dataclass
+@record
 class Tree:
     """*documents* children first, *referrers* of them likewise, *blobs* by digest.
 
