@@ -10,10 +10,10 @@ what it needs.
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, NamedTuple
 
 from .errors import InvalidDigest, InvalidJSON
+from .expressions import expression
 from .oci import (
     DOCKER_CONFIG,
     INDEX_TYPES,
@@ -38,7 +38,7 @@ _BLOB_TYPES = (
     DOCKER_CONFIG,
 )
 # sha256:9f86..., also of an algorithm that we cannot verify
-_DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
+_DIGEST = expression(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
 
 
 class Children(NamedTuple):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Callable, Mapping
 
 from .errors import UsageError
+from .expressions import expression
 from .quantities import (
     format_duration,
     format_size,
@@ -18,7 +19,7 @@ from .values import value
 
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
-_CREDENTIALS = re.compile(r"^((?:[a-z]+://)?).*@", re.IGNORECASE | re.DOTALL)
+_CREDENTIALS = expression(r"^((?:[a-z]+://)?).*@", re.IGNORECASE | re.DOTALL)
 
 
 @value

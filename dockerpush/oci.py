@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from typing import TYPE_CHECKING, Any, Mapping
 
 from .errors import InvalidDigest, InvalidJSON
+from .expressions import expression
 from .values import replace, value
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ INDEX_TYPES = (OCI_INDEX, DOCKER_INDEX)
 RAW_LAYER_TYPES = (OCI_LAYER, DOCKER_LAYER)
 
 _DIGEST_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
-_DIGEST = re.compile(r"(sha256|sha384|sha512):([0-9a-f]+)")
+_DIGEST = expression(r"(sha256|sha384|sha512):([0-9a-f]+)")
 
 
 class Digest(str):

@@ -15,16 +15,17 @@ from datetime import datetime, timezone
 from typing import Any, Iterator, Mapping, Sequence
 
 from .errors import InvalidJSON, UsageError
+from .expressions import expression
 from .values import value
 
 _NONE = "<none>"
-_DIGEST_NAME = re.compile(r"(sha256:)?[0-9a-f]{64}")
-_SIZE = re.compile(r"([0-9.]+) ?([kKMGTP]?)(i?)B")
+_DIGEST_NAME = expression(r"(sha256:)?[0-9a-f]{64}")
+_SIZE = expression(r"([0-9.]+) ?([kKMGTP]?)(i?)B")
 _DOCKER_TIME = "%Y-%m-%d %H:%M:%S %z"
-_IMPLIED_PREFIX = re.compile(r"^(docker\.io/(library/)?|localhost/)")
+_IMPLIED_PREFIX = expression(r"^(docker\.io/(library/)?|localhost/)")
 _MULTIPLES = "KMGTP"
-_RANGE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
-_SPACED_RANGE = re.compile(r"(?<=[0-9])\s+-\s+(?=[0-9])")
+_RANGE = expression(r"([0-9]{1,9})-([0-9]{1,9})")
+_SPACED_RANGE = expression(r"(?<=[0-9])\s+-\s+(?=[0-9])")
 
 
 @value

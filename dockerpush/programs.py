@@ -19,6 +19,7 @@ from typing import IO, Any, Callable, Sequence
 
 from .cancellation import Cancellation
 from .errors import PusherError
+from .expressions import expression
 from .system import CAN_POLL_PIPES
 
 PIECE = 1024 * 1024
@@ -27,8 +28,8 @@ PIECE = 1024 * 1024
 _COMPLAINTS_KEPT = 8 * 1024
 _PATIENCE = 1.5  # seconds between asking a program to end and killing it
 _STEP = 0.05
-_COMPLAINT = re.compile(r"error|fatal?\b|fata\[", re.I)
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_COMPLAINT = expression(r"error|fatal?\b|fata\[", re.I)
+UNPRINTABLE = expression(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 class ProgramOutput(io.RawIOBase):

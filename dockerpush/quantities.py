@@ -8,17 +8,18 @@ from __future__ import annotations
 import re
 
 from .errors import UsageError
+from .expressions import expression
 
 LARGEST = 2**63 - 1
 LONGEST = 10_000_000.0
 """Seconds; far beyond any use, and within what clocks and locks can wait for."""
 
 _NUMBER = r"[0-9]{1,3}(?:_?[0-9]){0,18}(?:\.[0-9]{1,6})?"
-_SIZE = re.compile(rf"({_NUMBER}) ?(?:([kmgt])(i?))?b?", re.IGNORECASE)
-_DURATION = re.compile(
+_SIZE = expression(rf"({_NUMBER}) ?(?:([kmgt])(i?))?b?", re.IGNORECASE)
+_DURATION = expression(
     r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s?)?"
 )
-_MILLISECONDS = re.compile(r"([0-9]{1,9})ms")
+_MILLISECONDS = expression(r"([0-9]{1,9})ms")
 
 
 def parse_size(text: str) -> int:

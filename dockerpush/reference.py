@@ -11,6 +11,7 @@ import ipaddress
 import re
 
 from .errors import InvalidDigest, InvalidReference
+from .expressions import expression
 from .oci import Digest
 from .values import replace, value
 
@@ -24,13 +25,13 @@ LABEL_LIMIT = 63
 
 _LEGACY_DOCKER_HUB = "index.docker.io"
 _OFFICIAL = "library/"
-_SCHEME = re.compile(r"(https?)://", re.IGNORECASE)
-_IMAGE_ID = re.compile(r"[a-f0-9]{64}")
-_LABEL = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?")
-_PORT = re.compile(r"[0-9]{1,9}")
-_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_FILE = re.compile(
+_SCHEME = expression(r"(https?)://", re.IGNORECASE)
+_IMAGE_ID = expression(r"[a-f0-9]{64}")
+_LABEL = expression(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?")
+_PORT = expression(r"[0-9]{1,9}")
+_COMPONENT = expression(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
+_TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_FILE = expression(
     r"[./~].*|.*\.(tar|oci|zip|json|ya?ml|txt|t?[gx]z|zst|bz2|tbz2?)", re.DOTALL
 )
 _TRANSPORTS = (

@@ -21,6 +21,7 @@ from typing import (
 
 from .cancellation import Cancellation
 from .errors import NotFound, PusherError, UsageError
+from .expressions import expression
 from .picker import LocalImage, parse_images
 from .programs import PIECE, UNPRINTABLE, ProgramOutput
 from .system import try_lock
@@ -36,10 +37,10 @@ _LISTING = {
     "nerdctl": ("images", "--no-trunc", "--format", "{{json .}}"),
     "podman": ("images", "--format", "json"),
 }
-_UNKNOWN_IMAGE = re.compile(
+_UNKNOWN_IMAGE = expression(
     r"no such image|image not known|reference does not exist|image not found", re.I
 )
-_NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+_NOT_IN_FILE_NAMES = expression(r"[^A-Za-z0-9._-]+")
 
 
 @value

@@ -10,14 +10,15 @@ import re
 from typing import Callable, Optional
 
 from .errors import InvalidJSON
+from .expressions import expression
 
 Version = tuple[int, int, int, tuple[tuple[int, int, str], ...]]
 
-_VERSION = re.compile(
+_VERSION = expression(
     r"v?(\d{1,18})(?:\.(\d{1,18}))?(?:\.(\d{1,18}))?"
     r"(?:-([0-9A-Za-z.-]+))?(?:\+[0-9A-Za-z.-]+)?"
 )
-_RULE = re.compile(
+_RULE = expression(
     r"(=|==|!=|>=|=>|<=|=<|>|<|~|~>|\^)?\s*"
     r"v?(\d{1,18}|[xX*])(?:\.(\d{1,18}|[xX*]))?(?:\.(\d{1,18}|[xX*]))?"
     r"(?:-([0-9A-Za-z.-]+))?"

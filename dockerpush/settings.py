@@ -12,11 +12,11 @@ file never holds a secret, and looks like this::
 from __future__ import annotations
 
 import difflib
-import re
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
 from .errors import InvalidJSON, InvalidReference, NotFound, UsageError
+from .expressions import expression
 from .keys import KEYS, KEYS_BY_NAME, PATH, PROXY, Key
 from .oci import JSON_LIMIT, parse_json
 from .reference import Place
@@ -25,7 +25,7 @@ from .values import field, value
 CONFIG_FILE = "config.json"
 BUILT_IN = "built in"
 
-_SECRET = re.compile(r"passw(or)?d|secret|token|^auths?$|credentials?$")
+_SECRET = expression(r"passw(or)?d|secret|token|^auths?$|credentials?$")
 _SECTIONS = ("version", "defaults", "registries")
 _JSON_NAMES: Mapping[type, str] = {
     dict: "an object",

@@ -7,10 +7,11 @@ import re
 from typing import Any
 
 from .errors import InvalidJSON
+from .expressions import expression
 from .oci import parse_json
 from .syncfile import Document, Path, Problem, SyncListError
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+_TOKEN = expression(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 
 
 def may_be_json(text: str) -> bool:

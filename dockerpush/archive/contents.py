@@ -7,10 +7,10 @@ document is large, and as a whole when all of it is.
 from __future__ import annotations
 
 import contextlib
-import re
 from typing import Iterator, Mapping
 
 from ..errors import ArchiveError, InvalidDigest, InvalidJSON
+from ..expressions import expression
 from ..oci import JSON_LIMIT, Digest, ImageConfig
 from .model import Compression, Kind, Member
 from .names import quoted, resolved
@@ -25,8 +25,8 @@ DESCRIPTOR_LIMIT = 50_000
 DOCUMENT_DESCRIPTOR_LIMIT = 20_000
 """Layers or manifests that one document may name, about a kilobyte each once read."""
 
-_BLOB_NAME = re.compile(r"blobs/(sha256|sha384|sha512)/([0-9a-f]+)")
-_CONFIG_NAME = re.compile(r"(?:sha256:)?([0-9a-f]{64})(?:\.json)?")
+_BLOB_NAME = expression(r"blobs/(sha256|sha384|sha512)/([0-9a-f]+)")
+_CONFIG_NAME = expression(r"(?:sha256:)?([0-9a-f]{64})(?:\.json)?")
 
 
 class Contents:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Collection
 
+from ..expressions import expression
 from .names import quoted
 
-_LAYER_OF_DOCKER = re.compile(r"[0-9a-f]{64}(?:/layer)?\.tar")
+_LAYER_OF_DOCKER = expression(r"[0-9a-f]{64}(?:/layer)?\.tar")
 _ROOT_FOLDERS = ("bin", "etc", "usr", "var")
 _WANTED = "wanted manifest.json or index.json in it, as docker save writes them"
 

@@ -10,6 +10,7 @@ import re
 from typing import Mapping
 
 from ..errors import ArchiveError
+from ..expressions import expression
 from ..oci import (
     DOCKER_CONFIG,
     INDEX_TYPES,
@@ -45,7 +46,7 @@ DEPTH_LIMIT = 8
 FULL_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
 
-_TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+_TAG = expression(r"\w[\w.-]{0,127}", re.ASCII)
 _LAYER_TYPES = (
     "application/vnd.oci.image.layer.",
     "application/vnd.docker.image.rootfs.",

@@ -7,14 +7,15 @@ import shlex
 from pathlib import PurePath
 
 from ..errors import ArchiveError
+from ..expressions import expression
 from .blocks import BLOCK, is_header
 from .model import Compression
 
 HEAD_SIZE = 16
 """Bytes from the beginning of a blob that `compression_of` needs."""
 
-_ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)
-_BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17\x72\x45\x38\x50\x90)", re.DOTALL)
+_ZSTD_SKIPPABLE = expression(rb"[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)
+_BZIP2 = expression(rb"BZh[1-9](?:1AY&SY|\x17\x72\x45\x38\x50\x90)", re.DOTALL)
 
 _UNPACK = {
     Compression.GZIP: ("gunzip", (".gz", ".tgz")),
@@ -24,17 +25,17 @@ _UNPACK = {
 }
 
 _OTHER_FILES = (
-    (re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE), "an HTML or XML page"),
-    (re.compile(rb"\s*[{\[]"), "a JSON file"),
-    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, not the file itself"),
-    (re.compile(rb"PK\x03\x04"), "a zip file"),
-    (re.compile(rb"Rar!|7z\xbc\xaf"), "a rar or 7z file"),
-    (re.compile(rb"!<arch>"), "an ar file or a Debian package"),
-    (re.compile(rb"\x7fELF|MZ"), "a program"),
-    (re.compile(rb"hsqs"), "a squashfs file system"),
-    (re.compile(rb"QFI\xfb"), "a disk image of a virtual machine"),
-    (re.compile(rb"07070[127]"), "a cpio archive"),
-    (re.compile(rb"[\t\n\r\x20-\x7e]+\Z"), "a text file"),
+    (expression(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE), "an HTML or XML page"),
+    (expression(rb"\s*[{\[]"), "a JSON file"),
+    (expression(rb"version https://git-lfs"), "a Git LFS pointer, not the file itself"),
+    (expression(rb"PK\x03\x04"), "a zip file"),
+    (expression(rb"Rar!|7z\xbc\xaf"), "a rar or 7z file"),
+    (expression(rb"!<arch>"), "an ar file or a Debian package"),
+    (expression(rb"\x7fELF|MZ"), "a program"),
+    (expression(rb"hsqs"), "a squashfs file system"),
+    (expression(rb"QFI\xfb"), "a disk image of a virtual machine"),
+    (expression(rb"07070[127]"), "a cpio archive"),
+    (expression(rb"[\t\n\r\x20-\x7e]+\Z"), "a text file"),
 )
 
 

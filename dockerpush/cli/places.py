@@ -6,11 +6,11 @@ skopeo's words; a plain path will do where it can be told from an image.
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
 from ..errors import UsageError
+from ..expressions import expression
 from ..values import value
 from .location import REGISTRY
 
@@ -30,8 +30,8 @@ _PREFIXES = {
 }
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _COMPRESSED = (".gz", ".tgz", ".zst", ".xz", ".bz2")
-_NAME = re.compile(r"[!-~]+")
-_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_NAME = expression(r"[!-~]+")
+_DRIVE = expression(r"[A-Za-z]:[\\/]")
 
 
 @value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import re
 from typing import Any
 
 from ..errors import (
@@ -15,6 +14,7 @@ from ..errors import (
     TransientError,
     Unauthorized,
 )
+from ..expressions import expression
 from .debug import one_line, show_url
 from .failures import speaks_tls
 from .origins import Place
@@ -28,9 +28,9 @@ _WANTS_TLS = (
     "sent an http request to an https server",
     "plain http request was sent to https port",
 )
-_INVISIBLE = re.compile(r"(?is)<(script|style|head)\b.*?(</\1>|\Z)|<!--.*?(-->|\Z)")
-_TAG = re.compile(r"<[^<>]*>")
-_TITLE = re.compile(r"(?is)<title[^>]*>(.*?)</title>")
+_INVISIBLE = expression(r"(?is)<(script|style|head)\b.*?(</\1>|\Z)|<!--.*?(-->|\Z)")
+_TAG = expression(r"<[^<>]*>")
+_TITLE = expression(r"(?is)<title[^>]*>(.*?)</title>")
 
 
 def failure(response: Response, advice: str = "") -> PusherError:

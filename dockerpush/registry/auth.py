@@ -15,19 +15,20 @@ import threading
 import time
 from typing import Callable, Iterable, Mapping
 
+from ..expressions import expression
 from ..values import field, record, value
 from .credentials import Credentials, CredentialSource, Secret
 from .tokens import Token, TokenServer, vetted_realm
 from .transport import Transport
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_PARAMETER = re.compile(
+_PARAMETER = expression(
     rf'({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))', re.DOTALL
 )
-_SCHEME = re.compile(rf"({_TOKEN})(?=[\s,]|\Z)")
-_BETWEEN = re.compile(r"[\s,]*")
-_NEXT = re.compile(r"[^,]*")
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_SCHEME = expression(rf"({_TOKEN})(?=[\s,]|\Z)")
+_BETWEEN = expression(r"[\s,]*")
+_NEXT = expression(r"[^,]*")
+_ESCAPED = expression(r"\\(.)", re.DOTALL)
 
 
 @value

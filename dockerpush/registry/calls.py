@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Callable, Iterable, TypeVar
 from urllib.parse import urlencode
 
 from ..cancellation import Cancellation
 from ..errors import InvalidReference
 from ..events import OnEvent, ignore
+from ..expressions import expression
 from ..oci import Digest
 from .auth import Challenge
 from .connections import Piece
@@ -23,10 +23,10 @@ PULL = "pull"
 PUSH = "pull,push"
 """What a client may do; tokens are asked for accordingly."""
 
-_REPOSITORY = re.compile(
+_REPOSITORY = expression(
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
 )
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 class Caller:

@@ -9,7 +9,6 @@ children, which might otherwise hold its pipes open for ever.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import time
@@ -17,6 +16,7 @@ from typing import Mapping
 
 from ..cancellation import Cancellation
 from ..errors import HelperFailed, InvalidJSON
+from ..expressions import expression
 from ..oci import optional, parse_json, require
 from ..system import kill_group
 from ..values import value
@@ -24,7 +24,7 @@ from .credentials import Credentials, Secret
 
 _NOT_FOUND = "credentials not found in native keychain"
 _TOKEN_USER = "<token>"
-_SUFFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SUFFIX = expression(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _GLANCE = 0.2  # seconds between two looks at the cancellation
 
 

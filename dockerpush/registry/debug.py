@@ -12,7 +12,8 @@ command line shows alone with OCI_DEBUG_UPLOAD=1.
 from __future__ import annotations
 
 import logging
-import re
+
+from ..expressions import expression
 
 requests_log = logging.getLogger("dockerpush.registry.requests")
 uploads_log = logging.getLogger("dockerpush.registry.uploads")
@@ -20,7 +21,7 @@ uploads_log = logging.getLogger("dockerpush.registry.uploads")
 _SHOWN = frozenset(
     ("digest", "mount", "from", "n", "last", "artifactType", "scope", "service")
 )
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u1fff\u2010-\u2027\u2030-\ufffd]+")
+_UNPRINTABLE = expression(r"[^\x20-\x7e\u00a1-\u1fff\u2010-\u2027\u2030-\ufffd]+")
 
 
 def show_url(url: str) -> str:

@@ -10,20 +10,21 @@ import re
 from typing import Iterable, Iterator, NamedTuple
 
 from ..errors import ContentMismatch
+from ..expressions import expression
 from .debug import one_line
 
 # </v2/team/app/tags/list?last=b,c>; and without brackets, as quay.io once sent it:
 # /v2/team/app/tags/list?last=b; rel="next" (heroku/docker-registry-client#11)
-_TARGET = re.compile(r"<([^<>]+)>|([^\s<>,;\"]+)")
+_TARGET = expression(r"<([^<>]+)>|([^\s<>,;\"]+)")
 # ; rel="next"  ; rel=next  ; title="a, b; c"  ; and a ; that nothing follows
-_PARAMETER = re.compile(
+_PARAMETER = expression(
     r"\s*;\s*(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]+)\s*"
     r"(?:=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s,;\"]*)))?)?",
     re.DOTALL,
 )
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-_BETWEEN = re.compile(r"[\s,]*")
-_SPACE = re.compile(r"\s*")
+_ESCAPED = expression(r"\\(.)", re.DOTALL)
+_BETWEEN = expression(r"[\s,]*")
+_SPACE = expression(r"\s*")
 
 
 class _Link(NamedTuple):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Callable, Iterator, TypeVar
 
 from ..errors import ContentMismatch, InvalidJSON, NetworkError, NotFoundInRegistry
+from ..expressions import expression
 from ..oci import Descriptor, Digest, Index, optional, parse_json, require
 from .calls import query
 from .debug import show_url
@@ -21,7 +21,7 @@ T = TypeVar("T")
 MOST_PAGES = 10_000
 """Pages of one list that are read; more of them have no end."""
 
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 class ListCalls(ManifestCalls):

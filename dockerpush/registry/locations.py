@@ -11,6 +11,7 @@ import re
 from urllib.parse import quote, urljoin
 
 from ..errors import NetworkError
+from ..expressions import expression
 from ..oci import Digest
 from ..values import field, value
 from .debug import show_url
@@ -81,7 +82,7 @@ def with_digest(location: str, digest: Digest) -> str:
     return f"{location}{joint}digest={quote(digest, safe='')}"
 
 
-_RANGE = re.compile(r"(?:bytes[= ])?0*?([0-9]{1,18})-(-?[0-9]{1,18})")
+_RANGE = expression(r"(?:bytes[= ])?0*?([0-9]{1,18})-(-?[0-9]{1,18})")
 
 
 def reported_offset(value: str | None) -> int | None:

@@ -16,6 +16,7 @@ import socket
 from typing import Any, Callable, Iterable, NamedTuple
 
 from ..errors import NetworkError
+from ..expressions import expression
 from ..values import value
 from .debug import one_line
 
@@ -37,7 +38,7 @@ class Address(NamedTuple):
 Resolver = Callable[[str, int], "list[Address]"]
 """(host, port) → addresses to try, in order. Raises OSError (socket.gaierror)."""
 
-_URL = re.compile(
+_URL = expression(
     r"(?P<scheme>https?)://"
     r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_.])?)"
     r"(?::(?P<port>[0-9]{1,5})?)?"

@@ -9,7 +9,6 @@ registry that does not answer TLS is asked in plain HTTP from then on.
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from typing import Callable, Iterable, Mapping
@@ -17,6 +16,7 @@ from typing import Callable, Iterable, Mapping
 from ..cancellation import Cancellation
 from ..errors import NetworkError
 from ..events import Notice, OnEvent
+from ..expressions import expression
 from ..values import field, value
 from .answers import failure
 from .auth import Authenticator, Grant
@@ -41,7 +41,7 @@ BODY_NEEDS = 60.0
 SLOW_LINK = 1024 * 1024.0
 """Bytes a second that a body is expected to go at, at least."""
 
-_WARNING = re.compile(r'\s*299\s+\S+\s+"((?:[^"\\]|\\.)*)"')
+_WARNING = expression(r'\s*299\s+\S+\s+"((?:[^"\\]|\\.)*)"')
 
 
 @value

@@ -18,6 +18,7 @@ from typing import Iterable, Mapping
 
 from ..errors import UsageError
 from ..events import Notice, OnEvent, ignore
+from ..expressions import expression
 from ..values import field, replace, value
 
 KNOWN_BUNDLES = tuple(
@@ -35,7 +36,7 @@ KNOWN_BUNDLES = tuple(
 
 _PARTIAL_CHAIN = 0x80000  # X509_V_FLAG_PARTIAL_CHAIN, which ssl names from 3.10 on
 _READ_LIMIT = 16 * 1024 * 1024  # bytes of a certificate file
-_HOST = re.compile(r"[0-9A-Za-z\[\]:._%-]+")
+_HOST = expression(r"[0-9A-Za-z\[\]:._%-]+")
 
 
 @value

@@ -8,12 +8,12 @@ never followed: it would take the credentials along.
 from __future__ import annotations
 
 import base64
-import re
 import threading
 from typing import Any, Callable
 from urllib.parse import urlencode, urljoin
 
 from ..errors import InvalidJSON, NetworkError, RegistryError
+from ..expressions import expression
 from ..oci import parse_json, require
 from ..values import value
 from .answers import failure
@@ -28,7 +28,7 @@ LONGEST_LIFE = 24 * 3600.0
 TOKEN_LIMIT = 1024 * 1024
 CLIENT_ID = "dockerpush"
 
-_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+_PRINTABLE = expression(r"[\x21-\x7e]+")
 
 
 @value

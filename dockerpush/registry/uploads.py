@@ -15,13 +15,13 @@ import hashlib
 import json
 import logging
 import os
-import re
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Tuple
 
 from ..errors import InvalidDigest, InvalidJSON, StateError
+from ..expressions import expression
 from ..oci import Digest, parse_json, require, required
 from ..system import locked, try_lock
 from ..values import as_dict, field, value
@@ -41,7 +41,7 @@ MAX_FILE = 64 * 1024
 GUARD_TIMEOUT = 1.0
 """Seconds to wait for the directory's lock before doing without."""
 
-_FILE = re.compile(r"[0-9a-f]{32}\.(json|lock|tmp)")
+_FILE = expression(r"[0-9a-f]{32}\.(json|lock|tmp)")
 
 Key = Tuple[str, str, Digest]  # noqa: UP006
 

@@ -8,10 +8,10 @@ whole request, so that nobody holds a thread by sending a byte a minute.
 from __future__ import annotations
 
 import io
-import re
 import socket
 import time
 
+from ..expressions import expression
 from .errors import SIZE_INVALID, UNSUPPORTED, Disconnected, ProtocolError, SlowClient
 from .messages import Headers, Incoming
 
@@ -24,8 +24,8 @@ HEAD_LIMIT = 64 * 1024
 BUFFER = 64 * 1024
 """Bytes that are read ahead; larger reads go past the buffer."""
 
-_LENGTH = re.compile(r"[0-9]{1,18}")
-_CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
+_LENGTH = expression(r"[0-9]{1,18}")
+_CHUNK_SIZE = expression(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _LINE_LIMIT = 4096
 
 

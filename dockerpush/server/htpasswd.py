@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
+from ..expressions import expression
 from .auth import Check, PasswordFile, parse_lines, read_lines
 from .errors import UserFileError
 
 HIGHEST_COST = 17
 """What ``htpasswd -C`` writes at most: one check takes seconds, not hours."""
 
-_HASH = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
+_HASH = expression(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 _SIGNIFICANT = 72  # bytes of a password that bcrypt looks at
 _ADVICE = "write it again with: htpasswd -B FILE USER"
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Mapping, Protocol
 
+from ..expressions import expression
 from ..oci import OCI_INDEX, dump_json
 from ..values import value
 from .errors import BLOB_UPLOAD_INVALID, SIZE_INVALID, UNSUPPORTED, ProtocolError
 
-_BYTE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
-_CONTENT_RANGE = re.compile(r"(\d{1,18})-(\d{1,18})")
+_BYTE_RANGE = expression(r"bytes=(\d{0,18})-(\d{0,18})")
+_CONTENT_RANGE = expression(r"(\d{1,18})-(\d{1,18})")
 
 
 class Readable(Protocol):

@@ -5,17 +5,17 @@ A value of one of these types, like a `Digest`, is safe as a relative path.
 
 from __future__ import annotations
 
-import re
 import uuid
 
 from ..errors import InvalidDigest
+from ..expressions import expression
 from ..oci import Digest
 from .errors import DIGEST_INVALID, NAME_INVALID, ProtocolError, upload_unknown
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
-_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-_SESSION = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_REPOSITORY = expression(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = expression(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_SESSION = expression(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 NAME_LIMIT = 255
 """Characters of a repository name (distribution-spec, Pulling Manifests, note)."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-import re
 from urllib.parse import parse_qs, unquote
 
+from ..expressions import expression
 from ..values import value
 from .errors import NAME_UNKNOWN, UNSUPPORTED, ProtocolError
 from .names import Repository
@@ -37,12 +37,12 @@ class Route:
 
 
 _PATTERNS = (
-    (Resource.UPLOADS, re.compile(r"(.+)/blobs/uploads/?()")),
-    (Resource.UPLOAD, re.compile(r"(.+)/blobs/uploads/([^/]+)")),
-    (Resource.BLOB, re.compile(r"(.+)/blobs/([^/]+)")),
-    (Resource.MANIFEST, re.compile(r"(.+)/manifests/([^/]+)")),
-    (Resource.TAGS, re.compile(r"(.+)/tags/list()")),
-    (Resource.REFERRERS, re.compile(r"(.+)/referrers/([^/]+)")),
+    (Resource.UPLOADS, expression(r"(.+)/blobs/uploads/?()")),
+    (Resource.UPLOAD, expression(r"(.+)/blobs/uploads/([^/]+)")),
+    (Resource.BLOB, expression(r"(.+)/blobs/([^/]+)")),
+    (Resource.MANIFEST, expression(r"(.+)/manifests/([^/]+)")),
+    (Resource.TAGS, expression(r"(.+)/tags/list()")),
+    (Resource.REFERRERS, expression(r"(.+)/referrers/([^/]+)")),
 )
 
 METHODS = {

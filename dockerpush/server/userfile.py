@@ -10,12 +10,12 @@ import base64
 import hashlib
 import hmac
 import os
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 from .. import system
 from ..errors import StateError
+from ..expressions import expression
 from .auth import Check, PasswordFile, is_comment, parse_lines, read_lines
 from .errors import ServerError, UserFileError, UserNotFound
 
@@ -28,7 +28,7 @@ MOST_LANES = 4
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for another run that changes the same file."""
 
-_LINE = re.compile(
+_LINE = expression(
     r"scrypt:([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9})"
     r":([A-Za-z0-9+/]{22}==):([A-Za-z0-9+/]{43}=)"  # 16 bytes and 32
 )
