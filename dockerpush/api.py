@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Iterator, Sequence, Union
 
 from .archive import Archive, open_archive, select_image
-from .archive.forward import is_forward, is_lasting, open_forward
+from .archive.forward import is_lasting, open_forward
+from .archive.sniff import is_forward
 from .cache import Cache
 from .cancellation import Cancellation
 from .errors import PusherError, UsageError

@@ -11,7 +11,6 @@ file never holds a secret, and looks like this::
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
@@ -223,6 +222,8 @@ def _unknown(name: str, known: Iterable[str], where: str) -> UsageError:
             f"{where}: never keep a secret in this file: use `dockerpush login`, or a "
             "credentials file by the key authfile"
         )
+    import difflib  # for mistakes only
+
     close = difflib.get_close_matches(name.lower(), list(known), 1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
     return UsageError(f"{where}: unknown key: {hint}")

@@ -32,8 +32,6 @@ if sys.platform == "win32":
 else:
     import fcntl
     import pwd
-    import termios
-    import tty
 
 HAS_PREAD = hasattr(os, "preadv")
 CAN_POLL_PIPES = os.name == "posix"
@@ -306,6 +304,9 @@ def key_pressed(descriptor: int, seconds: float) -> bool:
             time.sleep(0.05)
         msvcrt.getwch()
         return True
+    import termios  # hardly any run asks
+    import tty
+
     usual = termios.tcgetattr(descriptor)
     try:
         tty.setcbreak(descriptor, termios.TCSADRAIN)  # keeps what was typed

@@ -19,7 +19,6 @@ from ..oci import Digest
 from ..values import value
 from .model import Compression
 from .streams import PIECE, Decoder, Format, Readable, StreamReader
-from .zstd import find_zstd
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -41,6 +40,8 @@ def open_decompressed(
     if compression is Compression.NONE:
         return _Plain(file)
     if compression is Compression.ZSTD:
+        from .zstd import find_zstd
+
         return find_zstd().open(file, name)
     try:
         kind = _FORMATS[compression]()

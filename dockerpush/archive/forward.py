@@ -148,22 +148,6 @@ class ForwardArchive:
             raise ArchiveError(f"{self.name}: cannot be read: {reason}") from error
 
 
-def is_forward(path: str | os.PathLike[str]) -> bool:
-    """True for ``-``, for what is no regular file, and for a compressed file."""
-    if str(path) == "-":
-        return True
-    path = Path(path)
-    if path.is_dir() or not path.exists():
-        return False
-    if not path.is_file():
-        return True
-    try:
-        with path.open("rb") as file:
-            return compression_of(file.read(HEAD_SIZE)) is not Compression.NONE
-    except OSError:
-        return False  # whoever opens it says why
-
-
 def is_lasting(path: str | os.PathLike[str]) -> bool:
     """True for a file, which can be read again; not for a pipe."""
     return str(path) != "-" and Path(path).is_file()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shlex
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from ..errors import ArchiveError
 from ..expressions import expression
@@ -74,8 +74,26 @@ def check_tar(head: bytes, path: PurePath) -> None:
     raise ArchiveError("not a tar; wanted what docker save or podman save writes")
 
 
+def is_forward(path: str | os.PathLike[str]) -> bool:
+    """True for ``-``, for what is no regular file, and for a compressed file."""
+    if str(path) == "-":
+        return True
+    path = Path(path)
+    if path.is_dir() or not path.exists():
+        return False
+    if not path.is_file():
+        return True
+    try:
+        with path.open("rb") as file:
+            return compression_of(file.read(HEAD_SIZE)) is not Compression.NONE
+    except OSError:
+        return False  # whoever opens it says why
+
+
 def refuse_compressed(compression: Compression, path: PurePath) -> None:
     """Raises ArchiveError with the command that makes a plain tar of *path*."""
+    import shlex  # for mistakes only
+
     program, suffixes = _UNPACK[compression]
     if path.suffix in suffixes:
         command = f"{program} {shlex.quote(str(path))}"

@@ -100,7 +100,7 @@ def archive_origins(
     Raises UsageError, NotFound, ArchiveError.
     """
     from ..archive import open_archive
-    from ..archive.forward import is_forward
+    from ..archive.sniff import is_forward
     from ..events import Notice
     from ..push.whole import whole_image
     from ..transfer import ArchiveSource
@@ -152,7 +152,7 @@ def own_tag(place: places.Local) -> str | None:
     Raises what `archive_origins` does.
     """
     from ..archive import open_archive
-    from ..archive.forward import is_forward
+    from ..archive.sniff import is_forward
 
     if is_forward(place.path):
         return None

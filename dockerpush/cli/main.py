@@ -48,8 +48,10 @@ class Parser(ArgumentParser):
         raise SystemExit(exits.USAGE)
 
 
-def build_parser(wanted: Sequence[str] = tuple(COMMANDS)) -> ArgumentParser:
-    """The whole tree of arguments, with the options of the *wanted* commands."""
+def build_parser(
+    wanted: Sequence[str] = tuple(COMMANDS), named: Sequence[str] = tuple(COMMANDS)
+) -> ArgumentParser:
+    """The tree of arguments: the *named* commands, the *wanted* ones with options."""
     parser = Parser(
         prog="dockerpush",
         description="Push container images to registries: no daemon, flat memory.",
@@ -62,12 +64,15 @@ def build_parser(wanted: Sequence[str] = tuple(COMMANDS)) -> ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", parser_class=Parser
     )
-    for name, help_text in COMMANDS.items():
+    for name in named:
         command = commands.add_parser(
-            name, help=help_text, description=help_text, allow_abbrev=False
+            name,
+            help=COMMANDS[name],
+            description=COMMANDS[name],
+            allow_abbrev=False,
         )
-        add_common_options(command, default=SUPPRESS)
         if name in wanted:
+            add_common_options(command, default=SUPPRESS)
             _module(name).configure(command)
     return parser
 
@@ -101,7 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
-    parser = build_parser([name for name in COMMANDS if name in argv])
+    # a first word that is a command is the only one; an option may stand before it
+    first = argv[:1] if argv and argv[0] in COMMANDS else COMMANDS
+    parser = build_parser([name for name in first if name in argv], tuple(first))
     args = _parsed(parser, argv)
     if args.command is None:
         parser.print_help(sys.stderr)

@@ -7,7 +7,6 @@ question at once, and the terminal is as it was before.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import signal
 import sys
 import threading
@@ -49,6 +48,8 @@ def confirm(question: str) -> bool:
 
 def ask_password(question: str) -> str:
     """What is typed without being shown. Raises as `ask` does."""
+    import getpass  # hardly any run asks
+
     with _interruptible():
         try:
             return getpass.getpass(f"{question}: ", stream=sys.stderr)

@@ -14,7 +14,6 @@ from . import exits, output, prompts, report
 from .connect import Connections, add_connection_options, add_transfer_options
 from .digestfile import check_writable, write_digests
 from .jobs import Job, all_jobs, check_usage
-from .login import typed_credentials
 from .options import OPERANDS, add_trust_option, chosen_platforms
 from .secrets import add_credential_options
 from .sources import ForwardSource
@@ -189,6 +188,8 @@ def _sent(
     except Unauthorized as error:
         if error.status != 401 or not _may_ask(job, connections):
             raise
+        from .login import typed_credentials
+
         registry = job.target.registry
         connections.session.end_progress()
         output.say(str(error))

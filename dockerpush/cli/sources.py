@@ -300,7 +300,7 @@ def open_source(
     *runtime* is "" for any. Raises NotFound, ArchiveError.
     """
     from ..archive import open_archive
-    from ..archive.forward import is_forward
+    from ..archive.sniff import is_forward
 
     if runtime is not None:
         yield RuntimeSource(path, runtime or None, cancellation)

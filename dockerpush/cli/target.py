@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shlex
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -190,6 +189,8 @@ def with_tag(reference: Reference, tag: str | None = "latest") -> Reference:
 
 def command_for(target: Reference, args: Namespace) -> str:
     """This push with an explicit *target*, as a shell takes it; without secrets."""
+    import shlex  # hardly any run shows a command
+
     from ..keys import KEYS, PROXY
 
     words = [*_program(), "push", args.source, "-t", str(target)]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 
-from ..archive.forward import ForwardArchive, IndexedArchive
 from ..archive.model import Compression, StoredImage
 from ..events import Notice
 from ..oci import Digest
@@ -17,8 +16,11 @@ from .known import NOTHING, Knowledge, TargetImage
 from .layers import Readable
 from .options import PushOptions
 from .plan import Decide, Method, Plan, known_digest, plan_push
-from .stream import Reopen, Select, StreamPush
 from .transfer import Push, PushResult, PushTarget, find_present, wanted_sizes
+
+if TYPE_CHECKING:
+    from ..archive.forward import ForwardArchive, IndexedArchive
+    from .stream import Reopen, Select
 
 SEND = "send"
 
@@ -68,6 +70,8 @@ def push_stream(
     it must stay as it is needs a second reading. ``auto`` means gzip here, since nobody
     can look ahead. Raises as `push_image` does.
     """
+    from .stream import StreamPush  # the way of a pipe or a compressed file alone
+
     options = _without_looking_ahead(options)
     codec = _codec(options)
     known = _knowledge(target, codec, options, _trusted(target, tags, options))

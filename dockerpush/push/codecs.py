@@ -11,13 +11,16 @@ from __future__ import annotations
 import contextlib
 import importlib
 import zlib
-from typing import Any, Protocol, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, Sequence
 
 from ..archive.model import Compression
-from ..archive.zstd import Zstd, find_zstd
 from ..errors import UsageError
 from ..oci import OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 from ..values import value
+
+if TYPE_CHECKING:
+    from ..archive.zstd import Zstd
 
 GZIP_LEVEL = 1
 """isal's and zlib's fastest useful level: the wire is what takes time."""
@@ -72,7 +75,7 @@ class Codec(Protocol):
 
 @value
 class GzipCodec:
-    """gzip by *library* (``isal`` or ``zlib``) at *level*."""
+    """gzip at *level*, by *library*: ``zlib``, or ``isal`` if it is there and can."""
 
     library: str
     level: int
@@ -83,19 +86,19 @@ class GzipCodec:
     header = _GZIP_HEADER
 
     def __str__(self) -> str:
-        return f"gzip:{self.library}:{self.level}"
+        library = "zlib" if self._module is zlib else "isal"
+        return f"gzip:{library}:{self.level}"
 
     def pack(self, block: memoryview, history: bytes) -> Sequence[bytes]:
         """*block* as raw deflate that ends on a byte."""
-        module = self._module()
-        deflate = module.compressobj(
+        deflate = self._module.compressobj(
             self.level, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=history
         )
         return deflate.compress(block), deflate.flush(zlib.Z_SYNC_FLUSH)
 
     def checksum(self, block: memoryview, before: int) -> int:
         """CRC-32."""
-        value: int = self._module().crc32(block, before)
+        value: int = self._module.crc32(block, before)
         return value
 
     def trailer(self, checksum: int, size: int) -> bytes:
@@ -103,8 +106,13 @@ class GzipCodec:
         fields = checksum.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")
         return _LAST_BLOCK + fields
 
+    @cached_property
     def _module(self) -> Any:
-        return importlib.import_module(_ISAL) if self.library == "isal" else zlib
+        """What packs; it is loaded by the first block, not by each push."""
+        if self.library == "isal" and self.level in ISAL_LEVELS:
+            with contextlib.suppress(ImportError):
+                return importlib.import_module(_ISAL)
+        return zlib
 
 
 @value
@@ -142,14 +150,12 @@ def choose_codec(compression: Compression, level: int | None = None) -> Codec:
     does those. Raises UsageError when *level* does not exist, or zstd is not here.
     """
     if compression is Compression.ZSTD:
+        from ..archive.zstd import find_zstd
+
         chosen = _checked(level, ZSTD_LEVEL, ZSTD_LEVELS, "zstd")
         return ZstdCodec(find_zstd(), chosen)
     chosen = _checked(level, GZIP_LEVEL, GZIP_LEVELS, "gzip")
-    if chosen in ISAL_LEVELS:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(_ISAL)
-            return GzipCodec("isal", chosen)
-    return GzipCodec("zlib", chosen)
+    return GzipCodec("isal", chosen)
 
 
 def _checked(level: int | None, default: int, levels: range, name: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from typing import Any
 
@@ -106,6 +105,8 @@ def _about(detail: Any) -> str:
 def _visible(text: str) -> str:
     if "<" not in text:
         return text
+    import html  # a table of 2,000 names, for answers that hardly ever come
+
     plain = html.unescape(_TAG.sub(" ", _INVISIBLE.sub(" ", text))).strip()
     title = _TITLE.search(text)
     return plain or (html.unescape(title[1]) if title else "")

@@ -39,7 +39,10 @@ def show_url(url: str) -> str:
 
 def one_line(text: str, limit: int = 300) -> str:
     """*text* as one printable line of at most *limit* characters."""
-    line = " ".join(_UNPRINTABLE.sub(" ", text[: limit * 20]).split())
+    text = text[: limit * 20]
+    if not (text.isascii() and text.isprintable()):
+        text = _UNPRINTABLE.sub(" ", text)
+    line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
@@ -47,6 +50,8 @@ def log_request(
     method: str, url: str, status: int, *, scopes: tuple[str, ...], seconds: float
 ) -> None:
     """One line for OCI_DEBUG about an answered request."""
+    if not requests_log.isEnabledFor(logging.DEBUG):
+        return  # to show the URL costs more than all the rest
     requests_log.debug(
         "%s %s -> %d scope=%s %d ms",
         method,

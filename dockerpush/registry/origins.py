@@ -39,12 +39,12 @@ Resolver = Callable[[str, int], "list[Address]"]
 """(host, port) → addresses to try, in order. Raises OSError (socket.gaierror)."""
 
 _URL = expression(
-    r"(?P<scheme>https?)://"
+    r"(?P<scheme>[Hh][Tt][Tt][Pp][Ss]?)://"
     r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_.])?)"
     r"(?::(?P<port>[0-9]{1,5})?)?"
     r"(?P<target>[/?][\x21-\x22\x24-\x7e]*)?"
     r"(?:\#.*)?",
-    re.IGNORECASE | re.DOTALL,
+    re.DOTALL,
 )
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
@@ -135,7 +135,9 @@ def _unwrapped(
 
 def resolve(host: str, port: int) -> list[Address]:
     """The addresses of *host*, by the system. Raises OSError (socket.gaierror)."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # a str would have Python load its tables for IDNA; hosts of URLs are ASCII
+    name = host.encode("ascii") if host.isascii() else host
+    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     return [Address(family, target) for family, _, _, _, target in found]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Mapping
+from typing import TYPE_CHECKING, Mapping
 
 from .. import __version__
 from ..cancellation import Cancellation
@@ -18,8 +18,12 @@ from .credentials import CredentialSource
 from .proxies import ProxySettings
 from .retry import RetryPolicy
 from .session import api_host
-from .tls import Trust, TrustPlaces, TrustSettings
 from .transport import TransportSettings
+
+if TYPE_CHECKING:
+    import ssl
+
+    from .tls import Trust
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +40,8 @@ def trust_for(
     registry: str, settings: Settings, environ: Mapping[str, str], *, on_event: OnEvent
 ) -> Trust:
     """Whom to trust on the way to *registry* and where that leads."""
+    from .tls import Trust, TrustPlaces, TrustSettings  # plain HTTP needs none of it
+
     own = TrustSettings(
         settings.cacert,
         settings.cert,
@@ -68,13 +74,17 @@ def transport_for(
     proxies = proxies_for(settings, environ)
     for note in proxies.notes:
         log.debug("%s", note)
-    trust = trust_for(registry, settings, environ, on_event=on_event)
+
+    def ssl_context(host: str) -> ssl.SSLContext:
+        trust = trust_for(registry, settings, environ, on_event=on_event)
+        return trust.ssl_context(host)
+
     return TransportSettings(
         plain_http=settings.plain_http,
         timeout=settings.timeout,
         jobs=settings.jobs,
         user_agent=f"dockerpush/{__version__}",
-        ssl_context=trust.ssl_context,
+        ssl_context=ssl_context,
         proxy_for=proxies.address_for,
         rate=rate,
     )
