@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import logging
 import sys
@@ -136,6 +137,7 @@ def _run(args: Namespace) -> int:
 
     with Session(args) as session:
         warn_of_unused(args.command, USED.get(args.command, ()), args)
+        gc.enable()
         try:
             return int(_module(args.command).run(args, session))
         except PusherError as error:
