@@ -81,7 +81,7 @@ def _watch(pid: int, temp: Sequence[Path]) -> tuple[int, int]:
         memory = max(memory, sum(map(_peak_memory, processes)))
         space = max(space, _temp_space(processes, temp))
         time.sleep(INTERVAL)
-    return memory, space
+    return memory, max(space, _temp_space([], temp))  # what is left counts, too
 
 
 def _family(pid: int) -> list[int]:
