@@ -4,13 +4,15 @@ It listens on loopback, over TLS when given a certificate, and speaks plain HTTP
 one upstream. Bodies stream through in both directions, so a fault can bite after any
 byte of them. The Host header is passed on as it is: a registry that builds a Location
 from it leads back here. Each request is counted by method and kind of path, and a fault
-picks the nth that matches.
+picks the nth that matches: of all requests, or of those to one repository, so that any
+number of commands can go through one proxy at a time, each with a schedule of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import enum
+import json
 import random
 import re
 import select
@@ -18,16 +20,20 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Iterator, Mapping, Sequence
 
-from httpstream import PIECE, Broken, Head, body_pieces, read_head
+from httpstream import PIECE, Broken, Head, body_pieces, has_body, read_head
 
 PATIENCE = 30.0
 """Seconds without a byte after which a connection is given up."""
+
+ALWAYS = 1_000_000
+"""The *times* of a fault that stays."""
 
 PATHS = (
     ("upload", re.compile(r"/v2/.+/blobs/uploads/")),
@@ -44,6 +50,7 @@ class Effect(enum.Enum):
 
     CUT_REQUEST = "the connection breaks after so many bytes of the request's body"
     CUT_ANSWER = "the connection breaks after so many bytes of the answer's body"
+    CUT_HEAD = "the connection breaks after so many bytes of the answer, head first"
     LOSE_ANSWER = "the upstream does it, and the connection breaks before the answer"
     DELAY = "the request waits before it is passed on"
     DELAY_ANSWER = "the answer waits before it is passed on"
@@ -51,7 +58,11 @@ class Effect(enum.Enum):
     REPLACE_REQUEST = "an answer of our own, without asking the upstream"
     REPLACE_ANSWER = "the upstream does it, and an answer of our own is heard"
     CORRUPT_ANSWER = "one byte of the answer's body is another one"
+    ANSWER_EARLY = "an answer of our own before the body is read; then it closes"
     KILL = "every connection breaks after so many bytes of the request's body"
+    HOLD = "the upstream gets so many bytes of the body, and nothing more happens"
+    STALL = "so many bytes of the body are taken, and nothing more happens"
+    HOLD_ANSWER = "the upstream does it, and its answer never comes"
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,11 @@ class Fault:
     status: int = 503
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+
+    @property
+    def stays(self) -> bool:
+        """Whether it never goes away by itself."""
+        return self.times >= ALWAYS
 
     def matches(self, exchange: Exchange) -> bool:
         """Whether *exchange* is of the kind that this fault counts."""
@@ -103,6 +119,56 @@ class Exchange:
         path = self.target.partition("?")[0]
         return next((name for name, form in PATHS if form.search(path)), "other")
 
+    @property
+    def repository(self) -> str:
+        """The one that the path names, if any."""
+        found = re.match(r"/v2/(.+?)/(?:blobs|manifests|tags)/", self.target)
+        return found[1] if found else ""
+
+
+@dataclass
+class Schedule:
+    """The *faults* that some requests meet, and what came of them.
+
+    *log* has every exchange in the order in which they began, *met* the faults that
+    were due, *held* is set when a request is held for good.
+    """
+
+    faults: tuple[Fault, ...] = ()
+    log: list[Exchange] = field(default_factory=list)
+    met: list[Fault] = field(default_factory=list)
+    held: threading.Event = field(default_factory=threading.Event)
+    connections: set[socket.socket] = field(default_factory=set)
+
+    def meets(self, exchange: Exchange) -> list[Fault]:
+        """The faults that *exchange* meets; counts and logs it."""
+        self.log.append(exchange)
+        met = [fault for fault in self.faults if self._is_due(fault, exchange)]
+        self.met += met
+        return met
+
+    def _is_due(self, fault: Fault, exchange: Exchange) -> bool:
+        if not fault.matches(exchange):
+            return False
+        return (
+            0 <= len(self.exchanges(fault.method, fault.path)) - fault.nth < fault.times
+        )
+
+    def exchanges(self, method: str = "", path: str = "") -> list[Exchange]:
+        """What matches, so far."""
+        wanted = Fault(Effect.DELAY, method, path)
+        return [exchange for exchange in self.log if wanted.matches(exchange)]
+
+    @property
+    def requests(self) -> list[str]:
+        """Method and target of each, so far."""
+        return [f"{exchange.method} {exchange.target}" for exchange in self.log]
+
+    @property
+    def sent(self) -> int:
+        """Bytes of blobs that were passed on to the upstream."""
+        return sum(one.sent for one in self.log if one.kind in ("upload", "blob"))
+
 
 class FaultProxy:
     """Passes what comes to *host* on to *upstream* (``host:port``) for the ``with``.
@@ -117,15 +183,15 @@ class FaultProxy:
         tls: tuple[Path, Path] | None = None,
     ) -> None:
         """*tls* is the PEM files of certificate and key."""
-        self.log: list[Exchange] = []
-        self._upstream = upstream.rpartition(":")[::2]
-        self._faults = tuple(faults)
-        self._seen = [0] * len(self._faults)
+        self.upstream = upstream
+        self.schedules: dict[str, Schedule] = {}
+        self._all = Schedule(tuple(faults))
+        self.log = self._all.log
         self._context = None
         if tls is not None:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._context.load_cert_chain(*tls)
-        self._lock = threading.Lock()  # guards log, _seen, _open
+        self._lock = threading.Lock()  # guards schedules, _open
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._over = threading.Event()
@@ -151,18 +217,32 @@ class FaultProxy:
 
     def exchanges(self, method: str = "", path: str = "") -> list[Exchange]:
         """What matches, so far."""
-        wanted = Fault(Effect.DELAY, method, path)
         with self._lock:
-            return [exchange for exchange in self.log if wanted.matches(exchange)]
+            return self._all.exchanges(method, path)
+
+    def schedule(self, repository: str, *faults: Fault) -> Schedule:
+        """Have requests to *repository* meet *faults*; they are counted from now on."""
+        with self._lock:
+            schedule = self.schedules[repository] = Schedule(faults)
+        return schedule
 
     def sent(self, path: str = "") -> int:
         """Bytes of request bodies that were passed on to the upstream."""
         return sum(exchange.sent for exchange in self.exchanges(path=path))
 
-    def break_all(self, *, reset: bool) -> None:
-        """Break every connection there is."""
+    def settle(self) -> None:
+        """Wait until no connection is open any more."""
+        deadline = time.monotonic() + PATIENCE
+        while self._open:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+    def break_all(self, *, reset: bool, schedule: Schedule | None = None) -> None:
+        """Break every connection there is, or those of one *schedule*."""
         with self._lock:
             connections = tuple(self._open)
+            if schedule is not None:
+                connections = tuple(schedule.connections & self._open)
         for connection in connections:
             if reset:
                 _reset_when_closed(connection)
@@ -173,18 +253,28 @@ class FaultProxy:
         if seconds > 0 and self._over.wait(seconds):
             raise Broken(reset=False)
 
+    def hold(self, client: socket.socket, *, reading: bool) -> None:
+        """Let nothing happen until the client is gone, or the proxy's end."""
+        client.settimeout(None)
+        if reading:
+            while client.recv(PIECE):
+                pass
+        while not (self._over.is_set() or closed_by_peer(client)):
+            time.sleep(0.02)
+        raise Broken(reset=False)
+
     def met_by(self, exchange: Exchange) -> list[Fault]:
         """The faults that *exchange* meets; counts and logs it."""
-        met = []
         with self._lock:
-            self.log.append(exchange)
-            for number, fault in enumerate(self._faults):
-                if fault.matches(exchange):
-                    self._seen[number] += 1
-                    if 0 <= self._seen[number] - fault.nth < fault.times:
-                        met.append(fault)
+            met = self._all.meets(exchange)
+            if own := self.schedules.get(exchange.repository):
+                met += own.meets(exchange)
         exchange.effects = tuple(fault.effect for fault in met)
         return met
+
+    def schedule_of(self, exchange: Exchange) -> Schedule:
+        """That of the repository, else the one of all requests."""
+        return self.schedules.get(exchange.repository, self._all)
 
     def _start(self, work: object, *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, name="fault proxy")
@@ -205,7 +295,9 @@ class FaultProxy:
             stack.callback(plain.close)
             if self._context is not None:
                 client = self._context.wrap_socket(plain, server_side=True)
-            server = socket.create_connection(self._upstream, PATIENCE)
+            server = socket.create_connection(
+                self.upstream.rpartition(":")[::2], PATIENCE
+            )
             for connection in (client, server):
                 stack.callback(connection.close)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -247,29 +339,49 @@ class FaultProxy:
             return False
         exchange = Exchange(*head.line.split(" ")[:2])
         faults = self.met_by(exchange)
-        relay = Relay(self, exchange, {fault.effect: fault for fault in faults})
+        schedule = self.schedule_of(exchange)
+        schedule.connections.update((client, server))
+        effects = {fault.effect: fault for fault in faults}
+        relay = Relay(self, schedule, exchange, effects)
         if head.get("Expect"):
             client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if relay.is_answered_here(client, from_client, head):
-            return True
+            return Effect.ANSWER_EARLY not in effects
+        relay.cut_what_has_no_body(client, head)
         scheme = {"X_Forwarded_Proto": "https"} if self._context else {}
         server.sendall(head.to_bytes("expect", **scheme))
-        whole = relay.request_body(server, from_client, head)
+        whole = relay.request_body(client, server, from_client, head)
         goes_on = relay.answer(client, from_server)
         if not whole:
             _drain(client, from_client)
         return goes_on and whole
 
 
+CUTS = (Effect.CUT_REQUEST, Effect.KILL, Effect.HOLD, Effect.STALL)
+"""What ends a request inside its body."""
+
+
+def _short_of_the_whole(head: Head, after: int) -> int:
+    """*after*, but not as much as the whole body, which would be a whole request."""
+    length = int(head.get("Content-Length") or 0)
+    return min(after, length - 1) if length else after
+
+
 class Relay:
     """One exchange under way, and the faults that it meets."""
 
     def __init__(
-        self, proxy: FaultProxy, exchange: Exchange, faults: Mapping[Effect, Fault]
+        self,
+        proxy: FaultProxy,
+        schedule: Schedule,
+        exchange: Exchange,
+        faults: Mapping[Effect, Fault],
     ) -> None:
         self._proxy = proxy
+        self._schedule = schedule
         self._exchange = exchange
         self._faults = faults
+        self._cut = next((faults[one] for one in CUTS if one in faults), None)
 
     def is_answered_here(
         self, client: socket.socket, reader: BinaryIO, head: Head
@@ -277,6 +389,10 @@ class Relay:
         """Answer without the upstream if a fault says so; wait if one says so."""
         if delay := self._faults.get(Effect.DELAY):
             self._proxy.pause(delay.seconds)
+        if early := self._faults.get(Effect.ANSWER_EARLY):
+            self._say(client, early)
+            _drain(client, reader)
+            return True
         fault = self._faults.get(Effect.REPLACE_REQUEST)
         if fault is None:
             return False
@@ -285,21 +401,33 @@ class Relay:
         self._say(client, fault)
         return True
 
-    def request_body(self, server: socket.socket, reader: BinaryIO, head: Head) -> bool:
+    def cut_what_has_no_body(self, client: socket.socket, head: Head) -> None:
+        """Nothing of it reaches the upstream: its head is all there is to break."""
+        if self._cut is not None and not has_body(head):
+            self._break(self._cut, client)
+
+    def request_body(
+        self,
+        client: socket.socket,
+        server: socket.socket,
+        reader: BinaryIO,
+        head: Head,
+    ) -> bool:
         """Pass the body on; False when the upstream answered before it had it all."""
-        cut = self._faults.get(Effect.CUT_REQUEST) or self._faults.get(Effect.KILL)
+        cut = self._cut
+        most = _short_of_the_whole(head, cut.after) if cut else 0
         for piece in body_pieces(reader, head):
-            left = len(piece) if cut is None else cut.after - self._exchange.sent
+            left = most - self._exchange.sent if cut else len(piece)
             if select.select([server], [], [], 0)[0]:
                 return False
             if left > 0:
                 self._exchange.sent += min(left, len(piece))
                 server.sendall(piece[:left])
-            if cut is not None and self._exchange.sent >= cut.after:
-                self._break(cut)
+            if cut is not None and self._exchange.sent >= most:
+                self._break(cut, client)
             self._slow_down(len(piece))
         if cut is not None:
-            self._break(cut)
+            self._break(cut, client)
         return True
 
     def answer(self, client: socket.socket, reader: BinaryIO) -> bool:
@@ -314,6 +442,9 @@ class Relay:
             for _ in pieces:
                 pass
             raise Broken(reset=lost.reset)
+        if Effect.HOLD_ANSWER in self._faults:
+            self._schedule.held.set()
+            self._proxy.hold(client, reading=True)
         if delay := self._faults.get(Effect.DELAY_ANSWER):
             self._proxy.pause(delay.seconds)
         if other := self._faults.get(Effect.REPLACE_ANSWER):
@@ -322,6 +453,9 @@ class Relay:
             self._say(client, other)
             return True
         self._exchange.status = int(head.line.split(" ")[1])
+        if cut := self._faults.get(Effect.CUT_HEAD):
+            client.sendall((head.to_bytes() + b"".join(pieces))[: cut.after])
+            raise Broken(reset=cut.reset)
         client.sendall(head.to_bytes())
         self._answer_body(client, pieces)
         return head.get("Connection").lower() != "close"
@@ -349,9 +483,12 @@ class Relay:
         if fault := self._faults.get(Effect.THROTTLE):
             self._proxy.pause(count / fault.rate)
 
-    def _break(self, fault: Fault) -> None:
+    def _break(self, fault: Fault, client: socket.socket) -> None:
+        if fault.effect in (Effect.HOLD, Effect.STALL):
+            self._schedule.held.set()
+            self._proxy.hold(client, reading=fault.effect is Effect.HOLD)
         if fault.effect is Effect.KILL:
-            self._proxy.break_all(reset=fault.reset)
+            self._proxy.break_all(reset=fault.reset, schedule=self._schedule)
         raise Broken(reset=fault.reset)
 
     def _say(self, client: socket.socket, fault: Fault) -> None:
@@ -377,38 +514,96 @@ def shut(connection: socket.socket) -> None:
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
+def closed_by_peer(connection: socket.socket) -> bool:
+    """Whether the other side has gone, whatever it left unread."""
+    information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    return information[0] != 1  # ESTABLISHED
+
+
 def _reset_when_closed(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         linger = struct.pack("ii", 1, 0)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
 
-def transient_faults(seed: int, *, most: int = 3, largest: int = 65536) -> list[Fault]:
-    """One to *most* faults that pass by themselves; the same ones for the same seed.
+TRANSIENT_STATUSES = (408, 425, *[500, 502, 503, 504] * 4, 429)
+"""A 429 is rare here because it slows down everything that comes after it."""
 
-    *largest* bounds the bytes after which they bite.
-    """
+PLACES = {
+    "POST": ("POST", "upload"),
+    "PATCH": ("PATCH", "upload"),
+    "CLOSE": ("PUT", "upload"),
+    "MANIFEST": ("PUT", "manifest"),
+    "HEAD": ("HEAD", "blob"),
+    "GET": ("GET", ""),
+    "ANY": ("", ""),
+}
+
+
+def said_by_us(status: int) -> dict[str, Any]:
+    """An answer of our own with an error that a registry could give."""
+    codes = {401: "UNAUTHORIZED", 403: "DENIED", 429: "TOOMANYREQUESTS"}
+    error = {"code": codes.get(status, "UNKNOWN"), "message": "a fault of the test"}
+    headers = {"Content-Type": "application/json"}
+    if status == 429:
+        headers["Retry-After"] = "0"
+    body = json.dumps({"errors": [error]}).encode()
+    return {"status": status, "headers": headers, "body": body}
+
+
+def transient_faults(seed: int, most: int) -> tuple[Fault, ...]:
+    """One to *most* faults that pass by themselves; the same ones for the same seed."""
     source = random.Random(seed)
-    return [_transient(source, largest) for _ in range(source.randint(1, most))]
+    return tuple(_transient(source) for _ in range(source.randint(1, most)))
 
 
-def _transient(source: random.Random, largest: int) -> Fault:
-    effects = [effect for effect in Effect if effect is not Effect.CORRUPT_ANSWER]
-    method, path = source.choice(
+def _transient(source: random.Random) -> Fault:
+    place, most = source.choice(
         [
-            *[("POST", "upload"), ("PATCH", "upload"), ("PUT", "upload")],
-            *[("HEAD", "blob"), ("PUT", "manifest"), ("GET", ""), ("", "")],
+            *[("POST", 4), ("PATCH", 8), ("PATCH", 8), ("CLOSE", 4), ("CLOSE", 4)],
+            *[("MANIFEST", 1), ("HEAD", 4), ("GET", 2), ("ANY", 25)],
+        ]
+    )
+    effect = source.choice(
+        [
+            *[Effect.CUT_REQUEST, Effect.CUT_REQUEST, Effect.LOSE_ANSWER],
+            *[Effect.CUT_ANSWER, Effect.CUT_HEAD, Effect.REPLACE_REQUEST],
+            *[Effect.ANSWER_EARLY, Effect.REPLACE_ANSWER, Effect.DELAY],
+            *[Effect.DELAY_ANSWER, Effect.THROTTLE, Effect.KILL],
+        ]
+    )
+    largest = 300 if effect in (Effect.CUT_ANSWER, Effect.CUT_HEAD) else 65536
+    return Fault(
+        effect,
+        *PLACES[place],
+        nth=source.randint(1, most),
+        after=source.choice(
+            [0, 1, source.randrange(largest), source.randrange(largest)]
+        ),
+        seconds=source.random() / 5,
+        rate=source.randrange(400_000, 4_000_000),
+        reset=source.random() < 0.5,
+        **said_by_us(source.choice(TRANSIENT_STATUSES)),
+    )
+
+
+def lasting_fault(seed: int) -> Fault:
+    """A fault that stays, by *seed*: no push can get past it, and no tag may move."""
+    source = random.Random(seed)
+    place, most = source.choice(
+        [("POST", 3), ("PATCH", 5), ("CLOSE", 3), ("MANIFEST", 1), ("ANY", 12)]
+    )
+    effect = source.choice(
+        [
+            *[Effect.CUT_REQUEST, Effect.KILL],
+            *[Effect.REPLACE_REQUEST, Effect.ANSWER_EARLY],
         ]
     )
     return Fault(
-        source.choice(effects),
-        method,
-        path,
-        nth=source.randint(1, 4),
-        after=source.choice([0, 1, source.randrange(largest)]),
-        seconds=source.random() / 10,
-        rate=source.randrange(200_000, 2_000_000),
-        reset=source.random() < 0.5,
-        status=source.choice([408, 429, 500, 502, 503, 504]),
-        headers={"Retry-After": "0"},
+        effect,
+        *PLACES[place],
+        nth=source.randint(1, most),
+        times=ALWAYS,
+        after=source.randrange(65536),
+        **said_by_us(source.choice([500, 502, 503, 401, 403])),
     )

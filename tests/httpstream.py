@@ -53,6 +53,12 @@ def read_head(reader: BinaryIO) -> Head | None:
     return Head(text, headers)
 
 
+def has_body(head: Head) -> bool:
+    """Whether a body follows the *head* of a request."""
+    length = head.get("Content-Length")
+    return head.get("Transfer-Encoding") != "" or length not in ("", "0")
+
+
 def body_pieces(reader: BinaryIO, head: Head, method: str = "") -> Iterator[bytes]:
     """The body that follows *head*, as it is on the wire, chunk sizes and all.
 

@@ -7,7 +7,7 @@ from typing import Iterator
 
 import pytest
 from fake_registry import Answer, FakeRegistry, Incoming, serving
-from faults import Fault, FaultProxy
+from faultproxy import Effect, Fault, FaultProxy
 from images import MIB, large_archive, small_archive
 from test_resume import killed_inside
 
@@ -103,7 +103,9 @@ def test_a_session_is_shown_from_its_opening_to_its_end(docker_registry, run_cli
 def test_a_resumed_session_is_shown(host, run_cli):
     archive = large_archive(run_cli.home / "big.tar", [4 * MIB], compressible=False)
     with FaultProxy(host) as proxy:
-        schedule = proxy.schedule("debug/kept", (Fault("hold", "PATCH", 3, 500_000),))
+        schedule = proxy.schedule(
+            "debug/kept", Fault(Effect.HOLD, "PATCH", nth=4, after=500_000)
+        )
         push = ("push", archive, "-t", f"{proxy.host}/debug/kept:1", "--plain-http")
         push = (*push, "--blob-chunk", "1MiB", "-j", "1")
         killed_inside(schedule, run_cli, *push)

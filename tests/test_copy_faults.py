@@ -9,17 +9,15 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
-import time
 import urllib.error
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterable, Iterator
 
-import faults
 import pytest
 from conftest import Command, Finished
-from faultproxy import Effect, Fault, FaultProxy
+from faultproxy import ALWAYS, Effect, Fault, FaultProxy
 from images import MIB
 from peers import answer, peer, read_head
 from pushed import put_old_image
@@ -41,7 +39,6 @@ from dockerpush.server import Registry, RegistryServer
 
 PLAIN = ("--plain-http", "--src-plain-http")
 QUICK = ("--retry-times", "2", "--retry-delay", "0.01", "--blob-chunk", "64KiB")
-ALWAYS = 1_000_000
 WRONG = f"sha256:{'0' * 64}"
 PAGE = b"<html>please log in</html>"
 HTML = {"status": 200, "body": PAGE, "headers": {"Content-Type": "text/html"}}
@@ -365,15 +362,20 @@ class TestKills:
         source, target = embedded
         chunks = random.Random(seed).sample(range(6), 2)
         held = tuple(
-            faults.Fault("hold", "PATCH", chunk, random.Random(chunk).randrange(CHUNK))
+            Fault(
+                Effect.HOLD,
+                "PATCH",
+                nth=chunk + 1,
+                after=random.Random(chunk).randrange(CHUNK),
+            )
             for chunk in sorted(chunks)
         )
-        with FaultProxy(source) as one, faults.FaultProxy(target) as two:
-            schedule = two.schedule("kill", held)
+        with FaultProxy(source) as one, FaultProxy(target) as two:
+            schedule = two.schedule("kill", *held)
             copy = ("copy", f"{one.host}/app:1", f"{two.host}/kill:1", *PLAIN, *CHUNKS)
             for _ in held:
                 kill_at(schedule.held, run_cli, *copy)
-                settle(two)
+                two.settle()
                 schedule.held.clear()
             before = len(one.log)
             done = run_cli(*copy)
@@ -408,10 +410,10 @@ class TestKills:
         source, target = embedded[0], docker_registry.host
         with (
             nginx(target, tmp_path / "nginx") as front,
-            faults.FaultProxy(front) as proxy,
+            FaultProxy(front) as proxy,
         ):
-            held = faults.Fault("hold", "PATCH", 3, 300_000)
-            schedule = proxy.schedule("kill", (held,))
+            held = Fault(Effect.HOLD, "PATCH", nth=4, after=300_000)
+            schedule = proxy.schedule("kill", held)
             copy = ("copy", f"{source}/app:1", f"{proxy.host}/kill:1", *PLAIN, *CHUNKS)
             kill_at(schedule.held, run_cli, *copy)
             done = run_cli(*copy)
@@ -429,14 +431,19 @@ class TestKills:
         size, count = 200_000, 12
         store(source, "app", [noise_layer(size, n) for n in range(count)])
         steps = (4, 3)
-        with FaultProxy(source) as one, faults.FaultProxy(target) as two:
+        with FaultProxy(source) as one, FaultProxy(target) as two:
             schedule = two.schedule("kill")
             copy = ("copy", f"{one.host}/app:1", f"{two.host}/kill:1", *PLAIN)
             for step in steps:
-                nth = schedule.seen.get("CLOSE", 0) + step
-                schedule.faults = (faults.Fault("hold", "CLOSE", nth, 99_000, True),)
+                nth = len(schedule.exchanges("PUT", "upload")) + step
+                held = Fault(
+                    *(Effect.HOLD, "PUT", "upload", nth + 1),
+                    times=ALWAYS,
+                    after=99_000,
+                )
+                schedule.faults = (held,)
                 kill_at(schedule.held, run_cli, *copy)
-                settle(two)
+                two.settle()
                 schedule.held.clear()
             schedule.faults = ()
             arrived = blobs_held(target, "kill", blobs_below(source, "app", "1"))
@@ -450,14 +457,6 @@ class TestKills:
             whole = sum(blobs_below(source, "app", "1").values())
             assert schedule.sent < whole + len(steps) * 3 * (size + 10_240)
         check_read_back(source, target, "kill")
-
-
-def settle(proxy: faults.FaultProxy) -> None:
-    """Wait until *proxy* has seen that the command is gone."""
-    deadline = time.monotonic() + 20
-    while proxy.open:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def blobs_held(host: str, repository: str, digests: Iterable[str]) -> set[str]:

@@ -13,7 +13,7 @@ from typing import Callable
 
 import pytest
 from fake_registry import CUT, Answer, FakeRegistry, Incoming, cut_after, error, serving
-from faults import Fault, FaultProxy
+from faultproxy import Effect, Fault, FaultProxy
 from registries import DockerRegistry
 from uploading import (
     MIB,
@@ -928,12 +928,14 @@ def test_a_real_registry_takes_120_mb_in_chunks(shared_docker_registry):
     assert stored(shared_docker_registry, repository, content)
 
 
-@pytest.mark.parametrize("what", ["cut", "lose"])
-def test_a_real_registry_2_8_starts_a_broken_blob_over(shared_docker_registry, what):
+@pytest.mark.parametrize("effect", [Effect.CUT_REQUEST, Effect.LOSE_ANSWER])
+def test_a_real_registry_2_8_starts_a_broken_blob_over(shared_docker_registry, effect):
     """What the fake above says of distribution 2 is what the binary does."""
-    content, repository = noise(4 * MIB), f"dialects/broken-{what}"
+    content, repository = noise(4 * MIB), f"dialects/broken-{effect.name.lower()}"
     with FaultProxy(shared_docker_registry.host) as proxy:
-        schedule = proxy.schedule(repository, (Fault(what, "PATCH", 1, 300_000),))
+        schedule = proxy.schedule(
+            repository, Fault(effect, "PATCH", nth=2, after=300_000)
+        )
         with sender_to(proxy.host, small(MIB), repository=repository) as sender:
             assert sender.send(content) is Outcome.UPLOADED
     assert schedule.met
@@ -950,7 +952,9 @@ def test_a_real_registry_goes_on_with_a_session_of_an_earlier_run(
     sessions = UploadSessions(tmp_path / "uploads")
     options = {"repository": repository, "sessions": sessions}
     with FaultProxy(shared_docker_registry.host) as proxy:
-        proxy.schedule(repository, (Fault("refuse_early", "PATCH", 2, 503),))
+        proxy.schedule(
+            repository, Fault(Effect.ANSWER_EARLY, "PATCH", nth=3, status=503)
+        )
         once = replace(QUICK, attempts=1)
         with sender_to(proxy.host, small(MIB), policy=once, **options) as first:
             first.fails(TransientError, "503", content)

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
-from faultproxy import Effect, Exchange, Fault, FaultProxy, transient_faults
+from faultproxy import (
+    Effect,
+    Exchange,
+    Fault,
+    FaultProxy,
+    lasting_fault,
+    transient_faults,
+)
 from registries import DockerRegistry, make_certificates
 
 BODY = bytes(range(256)) * 400
@@ -353,12 +360,94 @@ def test_paths_have_kinds(target: str, kind: str) -> None:
 
 
 def test_a_seed_chooses_the_same_faults_again() -> None:
-    schedules = [transient_faults(seed) for seed in range(50)]
-    assert schedules == [transient_faults(seed) for seed in range(50)]
-    assert {fault.effect for faults in schedules for fault in faults} == {*Effect} - {
-        Effect.CORRUPT_ANSWER
+    schedules = [transient_faults(seed, 3) for seed in range(50)]
+    assert schedules == [transient_faults(seed, 3) for seed in range(50)]
+    effects = {fault.effect for faults in schedules for fault in faults}
+    assert effects == {*Effect} - {
+        *[Effect.CORRUPT_ANSWER, Effect.HOLD, Effect.STALL, Effect.HOLD_ANSWER]
     }
     assert {len(faults) for faults in schedules} == {1, 2, 3}
+    assert not any(fault.stays for faults in schedules for fault in faults)
+    assert all(lasting_fault(seed).stays for seed in range(50))
+
+
+class TestSchedules:
+    """Faults that only requests to one repository meet."""
+
+    def test_each_counts_its_own_requests(self, through: Any) -> None:
+        proxy, connection = through()
+        fault = Fault(Effect.REPLACE_REQUEST, "PUT", nth=2, status=500)
+        one, two = proxy.schedule("one", fault), proxy.schedule("two", fault)
+        asked = ["one", "two", "one", "three", "two", "one"]
+        paths = [f"/v2/{name}/manifests/1" for name in asked]
+        statuses = [ask(connection, "PUT", path, b"x")[0] for path in paths]
+        assert statuses == [201, 201, 500, 201, 500, 201]
+        assert one.requests == ["PUT /v2/one/manifests/1"] * 3
+        assert two.met == [fault]
+        assert len(proxy.log) == 6
+
+    def test_killing_breaks_connections_of_its_own_only(self, through: Any) -> None:
+        proxy, connection = through()
+        proxy.schedule("one", Fault(Effect.KILL, "PUT", after=10))
+        other = http.client.HTTPConnection(proxy.host, timeout=10)
+        ask(other, "GET", "/v2/two/manifests/1")
+        with pytest.raises((OSError, http.client.HTTPException)):
+            ask(connection, "PUT", "/v2/one/manifests/1", BODY)
+        assert ask(other, "GET", "/v2/two/manifests/1")[0] == 200
+        other.close()
+
+    @pytest.mark.parametrize(
+        ("effect", "reaches"),
+        [(Effect.HOLD, False), (Effect.STALL, False), (Effect.HOLD_ANSWER, True)],
+    )
+    def test_a_request_is_held_until_the_client_is_gone(
+        self, effect: Effect, reaches: bool, through: Any, upstream: Upstream
+    ) -> None:
+        proxy, connection = through()
+        schedule = proxy.schedule("one", Fault(effect, "PUT", after=len(BODY)))
+        connection.request("PUT", "/v2/one/blobs/uploads/1", BODY)
+        assert schedule.held.wait(10)
+        assert schedule.sent == len(BODY) - (not reaches)
+        assert proxy.log[0].status == 0
+        connection.close()
+        proxy.settle()
+        assert ask(connection, "GET", "/v2/one/tags/list")[0] == 200
+
+    def test_its_end_waits_for_nothing_that_is_held(self, upstream: Upstream) -> None:
+        with FaultProxy(upstream.host) as proxy:
+            schedule = proxy.schedule("one", Fault(Effect.STALL, "PUT"))
+            connection = http.client.HTTPConnection(proxy.host, timeout=10)
+            connection.request("PUT", "/v2/one/manifests/1", b"x")
+            assert schedule.held.wait(10)
+        connection.close()
+
+
+def test_an_early_answer_of_our_own_ends_the_connection(through: Any) -> None:
+    fault = Fault(Effect.ANSWER_EARLY, "PUT", status=503, body=b"no")
+    proxy, connection = through(fault)
+    raw = socket.create_connection((connection.host, connection.port), 10)
+    with raw, raw.makefile("rb") as reader:
+        raw.sendall(b"PUT /x HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\nx")
+        assert reader.read().endswith(b"\r\n\r\nno")
+    assert proxy.sent() == 0
+
+
+def test_a_request_without_a_body_is_cut_before_the_upstream_has_it(
+    through: Any, upstream: Upstream
+) -> None:
+    _, connection = through(Fault(Effect.CUT_REQUEST, after=9))
+    with pytest.raises((OSError, http.client.HTTPException)):
+        ask(connection, "PUT", "/x")
+    assert upstream.asked == []
+
+
+@pytest.mark.parametrize("after", [0, 9, 60])
+def test_an_answer_is_cut_inside_its_head(after: int, through: Any) -> None:
+    _, connection = through(Fault(Effect.CUT_HEAD, after=after, reset=False))
+    raw = socket.create_connection((connection.host, connection.port), 10)
+    with raw, raw.makefile("rb") as reader:
+        raw.sendall(b"GET /length HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert len(reader.read()) == after
 
 
 def push_blob(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import ssl
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Iterator
 
 import pytest
 from conftest import Command
-from faults import FaultProxy, Schedule, lasting_fault, transient_faults
+from faultproxy import FaultProxy, Schedule, lasting_fault, transient_faults
 from images import docker_archive, small_archive, tar_of
 from pushed import check_stored, fetch, put_old_image, run_many
 from registries import DockerRegistry, make_certificates, read_back, read_back_all
@@ -49,15 +48,22 @@ class Place:
     flags: tuple[str, ...]
     old: bytes
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether it is reached by HTTPS."""
+        return "--plain-http" not in self.flags
+
     def prepare(self, number: int) -> tuple[str, Schedule]:
         """A repository where ``:1`` is the old image, and what will happen there."""
         repository = f"faults/{self.flags[0].strip('-')}-{number}"
         put_old_image(self.registry.host, repository, "faults/old", self.old)
         lasting = number in LASTING or number >= 3000
         faults = (
-            lasting_fault(number) if lasting else transient_faults(number, MOST_FAULTS)
+            (lasting_fault(number),)
+            if lasting
+            else transient_faults(number, MOST_FAULTS)
         )
-        return repository, self.proxy.schedule(repository, faults)
+        return repository, self.proxy.schedule(repository, *faults)
 
     def arguments(self, repository: str) -> list[str]:
         """What to run."""
@@ -70,7 +76,7 @@ class Place:
     def check(self, repository: str, code: int, out: str, err: str) -> None:
         """The push ended as its schedule lets it."""
         schedule = self.proxy.schedules[repository]
-        if any(fault.always for fault in schedule.faults):
+        if any(fault.stays for fault in schedule.faults):
             assert code in (1, 3, 4, 5), (schedule, err)
             last = err.splitlines()[-1]
             assert last.startswith("error: "), err
@@ -108,18 +114,17 @@ def place(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Place]:
     directory = tmp_path_factory.mktemp("place")
-    registry, context = shared_docker_registry, None
-    flags = ("--plain-http",)
+    registry, tls = shared_docker_registry, None
+    flags: tuple[str, ...] = ("--plain-http",)
     if request.param == "https":
         authority = make_certificates(directory)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(directory / "server.pem", directory / "server.key")
+        tls = (directory / "server.pem", directory / "server.key")
         flags = ("--cacert", str(authority))
     command = Command(directory, directory)
     old = small_archive(directory / "old.tar")
     done = command("push", old, "-t", f"{registry.host}/faults/old:1", "--json")
     assert done.returncode == 0, done.stderr
-    with FaultProxy(registry.host, context) as proxy:
+    with FaultProxy(registry.host, tls=tls) as proxy:
         yield Place(
             registry,
             proxy,
@@ -139,7 +144,7 @@ class TestManySchedules:
     """Half of the schedules over plain HTTP, half over HTTPS."""
 
     def numbers(self, place: Place, numbers: range) -> list[int]:
-        return [n for n in numbers if n % 2 == (place.proxy.context is not None)]
+        return [n for n in numbers if n % 2 == place.is_secure]
 
     def push_all(self, place: Place, numbers: list[int], run_cli: Command) -> None:
         """Run the schedules in batches, two at a time, and check each."""
@@ -177,7 +182,7 @@ class TestTheCommand:
 
     @pytest.mark.parametrize("number", BY_PROCESS)
     def test_it_survives_or_fails_cleanly(self, number, place, run_cli):
-        if place.proxy.context is not None:
+        if place.is_secure:
             number += 500
         repository, _ = place.prepare(number)
         done = run_cli(*place.arguments(repository))

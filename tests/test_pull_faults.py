@@ -17,7 +17,7 @@ from typing import Any, Iterator
 
 import pytest
 from conftest import Command
-from faultproxy import Effect, Fault, FaultProxy
+from faultproxy import ALWAYS, Effect, Fault, FaultProxy
 from images import MIB, digest_of
 from test_cli_copy import read
 from test_cli_sync import store, write
@@ -29,7 +29,7 @@ from dockerpush.oci import OCI_MANIFEST
 from dockerpush.server import Registry, RegistryServer
 
 QUICK = ("--retry-times", "2", "--retry-delay", "0.01")
-ALWAYS = 1_000_000
+
 WRONG = f"sha256:{'0' * 64}"
 PAGE = b"<html>please log in</html>"
 HTML = {"status": 200, "body": PAGE, "headers": {"Content-Type": "text/html"}}

@@ -13,7 +13,7 @@ from typing import Any, Iterator
 
 import pytest
 from conftest import Command
-from faults import Fault, FaultProxy, Schedule
+from faultproxy import Effect, Fault, FaultProxy, Schedule
 from images import MIB, docker_archive, tar_of
 from registries import free_port, read_back
 
@@ -72,9 +72,14 @@ def test_two_runs_together_send_little_more_than_the_blob(
 ):
     """Killed at a random byte of a random PATCH, against the embedded registry."""
     source = random.Random(seed)
-    fault = Fault("hold", "PATCH", source.randint(1, 6), source.randrange(1, CHUNK))
+    fault = Fault(
+        Effect.HOLD,
+        "PATCH",
+        nth=source.randint(1, 6) + 1,
+        after=source.randrange(1, CHUNK),
+    )
     with FaultProxy(embedded.host) as proxy:
-        schedule = proxy.schedule("kill/big", (fault,))
+        schedule = proxy.schedule("kill/big", fault)
         push = ("push", archive, "-t", f"{proxy.host}/kill/big:1", *FLAGS)
         killed_inside(schedule, run_cli, *push)
         first = schedule.sent
@@ -92,7 +97,9 @@ def test_a_compressed_layer_goes_on_because_its_bytes_are_the_same(
     compressible, embedded, run_cli
 ):
     with FaultProxy(embedded.host) as proxy:
-        schedule = proxy.schedule("kill/gzip", (Fault("hold", "PATCH", 2, 500_000),))
+        schedule = proxy.schedule(
+            "kill/gzip", Fault(Effect.HOLD, "PATCH", nth=3, after=500_000)
+        )
         push = ("push", compressible, "-t", f"{proxy.host}/kill/gzip:1", *FLAGS)
         push = (*push, "--compress", "gzip")
         killed_inside(schedule, run_cli, *push)
@@ -107,7 +114,9 @@ def test_another_form_of_the_layer_means_another_session(
     compressible, embedded, run_cli
 ):
     with FaultProxy(embedded.host) as proxy:
-        schedule = proxy.schedule("kill/other", (Fault("hold", "PATCH", 2, 500_000),))
+        schedule = proxy.schedule(
+            "kill/other", Fault(Effect.HOLD, "PATCH", nth=3, after=500_000)
+        )
         push = ("push", compressible, "-t", f"{proxy.host}/kill/other:1", *FLAGS)
         push = (*push, "--compress", "gzip")
         killed_inside(schedule, run_cli, *push)
@@ -125,9 +134,14 @@ def test_on_docker_registry_only_the_broken_blob_starts_over(
 ):
     """Version 2.8 drops a session whose request broke (distribution#3141)."""
     source = random.Random(seed)
-    fault = Fault("hold", "PATCH", source.randint(1, 6), source.randrange(1, CHUNK))
+    fault = Fault(
+        Effect.HOLD,
+        "PATCH",
+        nth=source.randint(1, 6) + 1,
+        after=source.randrange(1, CHUNK),
+    )
     with FaultProxy(docker_registry.host) as proxy:
-        schedule = proxy.schedule("kill/over", (fault,))
+        schedule = proxy.schedule("kill/over", fault)
         push = ("push", archive, "-t", f"{proxy.host}/kill/over:1", *FLAGS)
         killed_inside(schedule, run_cli, *push)
         first, asked = schedule.sent, len(schedule.requests)
@@ -151,7 +165,9 @@ def test_a_buffering_proxy_saves_the_session_of_docker_registry(
         nginx(docker_registry.host, tmp_path / "nginx") as front,
         FaultProxy(front) as proxy,
     ):
-        schedule = proxy.schedule("kill/nginx", (Fault("hold", "PATCH", 5, 300_000),))
+        schedule = proxy.schedule(
+            "kill/nginx", Fault(Effect.HOLD, "PATCH", nth=6, after=300_000)
+        )
         push = ("push", archive, "-t", f"{proxy.host}/kill/nginx:1", *FLAGS)
         killed_inside(schedule, run_cli, *push)
         done = run_cli(*push)
@@ -167,7 +183,9 @@ def test_without_its_state_the_next_run_sends_the_blob_again(
     state, archive, embedded, run_cli
 ):
     with FaultProxy(embedded.host) as proxy:
-        schedule = proxy.schedule("kill/lost", (Fault("hold", "PATCH", 3, 1),))
+        schedule = proxy.schedule(
+            "kill/lost", Fault(Effect.HOLD, "PATCH", nth=4, after=1)
+        )
         push = ("push", archive, "-t", f"{proxy.host}/kill/lost:1", *FLAGS)
         killed_inside(schedule, run_cli, *push)
         kept = list((run_cli.state / "uploads").glob("*.json"))
@@ -184,7 +202,9 @@ def test_without_its_state_the_next_run_sends_the_blob_again(
 
 def test_a_session_file_is_private_and_goes_with_the_push(archive, embedded, run_cli):
     with FaultProxy(embedded.host) as proxy:
-        schedule = proxy.schedule("kill/file", (Fault("hold", "PATCH", 2, 9),))
+        schedule = proxy.schedule(
+            "kill/file", Fault(Effect.HOLD, "PATCH", nth=3, after=9)
+        )
         push = ("push", archive, "-t", f"{proxy.host}/kill/file:1", *FLAGS)
         killed_inside(schedule, run_cli, *push)
         (kept,) = (run_cli.state / "uploads").glob("*.json")
@@ -200,8 +220,8 @@ def test_a_registry_that_is_restarted_in_the_middle(archive, tmp_path, run_cli):
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(RegistryServer(Registry(storage)))
         proxy = stack.enter_context(FaultProxy(first.host))
-        fault = Fault("throttle", "PATCH", 3, 30)
-        schedule = proxy.schedule("kill/server", (fault,))
+        fault = Fault(Effect.THROTTLE, "PATCH", nth=4, rate=273066)
+        schedule = proxy.schedule("kill/server", fault)
         child = run_cli.start(
             *("push", archive, "-t", f"{proxy.host}/kill/server:1", *FLAGS),
             *("--retry-delay", "1", "--retry-times", "8"),

@@ -18,7 +18,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 from conftest import Command
-from faults import Fault, FaultProxy
+from faultproxy import ALWAYS, PLACES, Effect, Fault, FaultProxy
 from images import MIB, large_archive, small_archive
 from registries import read_back
 
@@ -106,7 +106,7 @@ def after(seconds: float) -> Callable[[], bool]:
 @BOTH
 @pytest.mark.parametrize("kind", ["HEAD", "GET", "POST", "PATCH", "CLOSE", "MANIFEST"])
 def test_while_an_answer_does_not_come(kind, number, proxy, archive, run_cli):
-    schedule = proxy.schedule("wait", (Fault("hold_answer", kind),))
+    schedule = proxy.schedule("wait", Fault(Effect.HOLD_ANSWER, *PLACES[kind]))
     child = start(
         run_cli,
         *(archive, "-t", f"{proxy.host}/wait:1", "--plain-http"),
@@ -118,7 +118,9 @@ def test_while_an_answer_does_not_come(kind, number, proxy, archive, run_cli):
 @BOTH
 def test_while_the_registry_does_not_take_the_body(number, proxy, tmp_path, run_cli):
     path = large_archive(tmp_path / "big.tar", [32 * MIB], compressible=False)
-    schedule = proxy.schedule("stuck", (Fault("hold_body", "CLOSE", 1, 1000),))
+    schedule = proxy.schedule(
+        "stuck", Fault(Effect.STALL, "PUT", "upload", nth=2, after=1000)
+    )
     child = start(run_cli, path, "-t", f"{proxy.host}/stuck:1", "--plain-http")
     interrupted(child, schedule.held.is_set, number)
 
@@ -187,7 +189,9 @@ def test_while_a_pipe_is_stalled(number, proxy, archive, run_cli):
 
 @BOTH
 def test_while_waiting_before_another_try(number, proxy, archive, run_cli):
-    schedule = proxy.schedule("again", (Fault("refuse", "POST", 0, 503, always=True),))
+    schedule = proxy.schedule(
+        "again", Fault(Effect.REPLACE_REQUEST, "POST", times=ALWAYS, status=503)
+    )
     child = start(
         run_cli,
         *(archive, "-t", f"{proxy.host}/again:1", "--plain-http"),
@@ -227,7 +231,7 @@ def test_while_another_process_holds_the_locks(tag, proxy, archive, run_cli):
             assert schedule.requests == []
         else:
             interrupted(
-                child, lambda: bool(schedule.seen.get("MANIFEST")) and settled()
+                child, lambda: bool(schedule.exchanges("PUT", "manifest")) and settled()
             )
 
 
@@ -244,7 +248,7 @@ time.sleep(60)
 def test_the_next_run_goes_on_after_a_signal(proxy, tmp_path, run_cli):
     """The session is kept, and what the registry acknowledged is not sent again."""
     path = large_archive(tmp_path / "big.tar", [8 * MIB], compressible=False)
-    schedule = proxy.schedule("on", (Fault("hold", "PATCH", 5, 500_000),))
+    schedule = proxy.schedule("on", Fault(Effect.HOLD, "PATCH", nth=6, after=500_000))
     push = (path, "-t", f"{proxy.host}/on:1", "--plain-http", "--blob-chunk", "1MiB")
     interrupted(start(run_cli, *push), schedule.held.is_set)
     done = run_cli("push", *push)
@@ -270,7 +274,7 @@ def test_a_second_signal_ends_at_once(
     number, second, proxy, archive, tmp_path, run_cli
 ):
     """Even when the first one's cleaning up hangs."""
-    schedule = proxy.schedule("twice", (Fault("hold_answer", "POST"),))
+    schedule = proxy.schedule("twice", Fault(Effect.HOLD_ANSWER, "POST"))
     child = start(
         run_cli,
         *(archive, "-t", f"{proxy.host}/twice:1", "--plain-http"),
@@ -291,7 +295,7 @@ def test_a_second_signal_ends_at_once(
 def test_what_hangs_in_spite_of_a_signal_is_left_behind(
     proxy, archive, tmp_path, run_cli
 ):
-    schedule = proxy.schedule("hang", (Fault("hold_answer", "POST"),))
+    schedule = proxy.schedule("hang", Fault(Effect.HOLD_ANSWER, "POST"))
     child = start(
         run_cli,
         *(archive, "-t", f"{proxy.host}/hang:1", "--plain-http"),

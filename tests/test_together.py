@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 from conftest import Command
-from faults import Fault, FaultProxy
+from faultproxy import Effect, Fault, FaultProxy
 from images import MIB, digest_of, docker_archive, large_archive, small_archive, tar_of
 from registries import read_back
 
@@ -152,7 +152,9 @@ class TestSessions:
     def test_one_that_is_used_is_not_taken(self, big, server, run_cli):
         """The first is held inside a PATCH while the second does the whole push."""
         with FaultProxy(server.host) as proxy:
-            schedule = proxy.schedule("live", (Fault("hold", "PATCH", 2, 500_000),))
+            schedule = proxy.schedule(
+                "live", Fault(Effect.HOLD, "PATCH", nth=3, after=500_000)
+            )
             (first,) = start_all(run_cli, [self.push(big, proxy.host)])
             with ended(first):
                 assert schedule.held.wait(30)
@@ -168,7 +170,9 @@ class TestSessions:
 
     def test_one_whose_owner_was_killed_is_taken(self, big, server, run_cli):
         with FaultProxy(server.host) as proxy:
-            schedule = proxy.schedule("live", (Fault("hold", "PATCH", 2, 500_000),))
+            schedule = proxy.schedule(
+                "live", Fault(Effect.HOLD, "PATCH", nth=3, after=500_000)
+            )
             (first,) = start_all(run_cli, [self.push(big, proxy.host)])
             with ended(first):
                 assert schedule.held.wait(30)
@@ -183,7 +187,9 @@ class TestSessions:
     def test_one_whose_owner_is_stopped_is_not_taken(self, big, server, run_cli):
         """A stopped process (^Z) lives; when it goes on, it ends well."""
         with FaultProxy(server.host) as proxy:
-            schedule = proxy.schedule("live", (Fault("throttle", "PATCH", 2, 20),))
+            schedule = proxy.schedule(
+                "live", Fault(Effect.THROTTLE, "PATCH", nth=3, rate=409600)
+            )
             (first,) = start_all(run_cli, [self.push(big, proxy.host)])
             with ended(first):
                 wait_for(lambda: bool(schedule.met))
@@ -219,7 +225,7 @@ class TestOneTag:
     def test_a_live_one_is_waited_for(self, server, tmp_path, impatient, run_cli):
         archive = small_archive(tmp_path / "image.tar")
         with FaultProxy(server.host) as proxy:
-            proxy.schedule("turn", (Fault("delay", "MANIFEST", 0, 4000),))
+            proxy.schedule("turn", Fault(Effect.DELAY, "PUT", "manifest", seconds=4.0))
             first = self.start(run_cli, archive, proxy.host, impatient)
             with ended(first):
                 wait_for(lambda: bool(proxy.schedules["turn"].met))
@@ -236,7 +242,9 @@ class TestOneTag:
         """As on NFS, when the machine that held it is gone: no sign of life."""
         archive = small_archive(tmp_path / "image.tar")
         with FaultProxy(server.host) as proxy:
-            schedule = proxy.schedule("turn", (Fault("hold_answer", "MANIFEST"),))
+            schedule = proxy.schedule(
+                "turn", Fault(Effect.HOLD_ANSWER, "PUT", "manifest")
+            )
             first = self.start(run_cli, archive, proxy.host, impatient)
             with ended(first):
                 assert schedule.held.wait(30)

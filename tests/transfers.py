@@ -6,7 +6,6 @@ import hashlib
 import json
 import subprocess
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Sequence
 
@@ -112,13 +111,6 @@ class Gate(FaultProxy):
         for stop in due:
             stop.hold()
         return met
-
-    def settle(self) -> None:
-        """Wait until no connection is open any more."""
-        deadline = time.monotonic() + HELD
-        while self._open:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
 
 
 def _counts_down(stop: Stop, exchange: Exchange) -> bool:
