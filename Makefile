@@ -12,6 +12,9 @@ DEMO := .venv-demo/bin/python
 BUILD := .venv-build/bin/python
 BENCH := .venv-bench/bin/python
 
+# A pytest for each core; one that is done takes over tests of another.
+ALL_CORES := --numprocesses auto --maxprocesses 8 --dist worksteal
+
 # What is carried to other machines must run on the oldest Python that we promise.
 PORTABLE := --python-version 3.9 --implementation py --abi none --platform any --only-binary=:all:
 
@@ -27,7 +30,7 @@ demo: .venv-demo/done  ## push a small image (or ARCHIVE=path) to a registry tha
 	@$(DEMO) tests/demo.py $(ARCHIVE)
 
 test: .venv-test/done-$(EXTRAS)  ## run the tests on all cores (ARGS=...: one pytest, with these arguments)
-	$(TEST) $(if $(ARGS),-m pytest $(ARGS),tests/side_by_side.py)
+	$(TEST) -m pytest $(or $(ARGS),$(ALL_CORES))
 
 test-all:  ## run the tests with every Python there is from 3.9 on, the oldest also with urllib3 1.26.5
 	tests/all_pythons $(ARGS)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping
 
 import pytest
-from real import RealArchives
+from real import RealArchives, shared_directory
 from registries import DockerRegistry, start_docker_registry
 
 USERS = {"alice": "correct horse", "bob": "p:a s$s%"}
@@ -86,10 +86,14 @@ def stored_registry(directory: Path, **options: Any) -> Iterator[DockerRegistry]
 
 @pytest.fixture(scope="session")
 def real_archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealArchives]:
-    """Archive name → path, by podman, buildah, skopeo and umoci (see `real`)."""
-    directory = tmp_path_factory.mktemp("real")
-    yield RealArchives(directory)
-    shutil.rmtree(directory, ignore_errors=True)
+    """Archive name → path, by podman, buildah, skopeo and umoci (see `real`).
+
+    All processes of a run have them together; the last one removes them.
+    """
+    base = tmp_path_factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with shared_directory(common / "real", base.name) as directory:
+        yield RealArchives(directory)
 
 
 @dataclass(frozen=True)

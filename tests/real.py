@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import random
 import shutil
@@ -14,6 +16,30 @@ SMALL = "localhost/demo/busybox:1"
 BIG = "localhost/demo/big:2"
 BIG_LAYER = 110_000_000
 """Bytes in the one file of the big image's upper layer."""
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Alone among the processes that ask for the same *path* beside others."""
+    with path.with_name(f"{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def shared_directory(path: Path, user: str) -> Iterator[Path]:
+    """*path* as a directory for all who ask for it; it goes with its last *user*."""
+    users = path / "users"
+    with locked(path):
+        users.mkdir(parents=True, exist_ok=True)
+        (users / user).touch()
+    try:
+        yield path
+    finally:
+        with locked(path):
+            (users / user).unlink()
+            if not any(users.iterdir()):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 class RealArchives(Mapping[str, Path]):
@@ -31,10 +57,11 @@ class RealArchives(Mapping[str, Path]):
     def __getitem__(self, name: str) -> Path:
         make, suffix = MAKERS[name]
         path = self._directory / f"{name}{suffix}"
-        if not path.exists():
-            if self._storage is None:
-                self._storage = Storage(self._directory / "storage")
-            make(self._storage, path)
+        with locked(self._directory):
+            if not path.exists():
+                if self._storage is None:
+                    self._storage = Storage(self._directory / "storage")
+                make(self._storage, path)
         return path
 
     def __iter__(self) -> Iterator[str]:
@@ -67,6 +94,10 @@ class Storage:
             "XDG_RUNTIME_DIR": str(directory / "run"),
             "BUILDAH_ISOLATION": "chroot",
         }
+        if not directory.exists():
+            self._make(directory)
+
+    def _make(self, directory: Path) -> None:
         policy = directory / ".config/containers/policy.json"
         policy.parent.mkdir(parents=True)
         policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
