@@ -21,7 +21,7 @@ PORTABLE := --python-version 3.9 --implementation py --abi none --platform any -
 # What tells one Python from another.
 WHICH := -c 'import sys; print(sys.base_prefix, sys.version.split()[0])'
 
-.PHONY: always help demo test test-all lint bench pyz wheelhouse dist clean
+.PHONY: always help demo test test-long test-all lint bench pyz wheelhouse dist clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 14
@@ -29,10 +29,14 @@ help:  ## this list
 demo: .venv-demo/done  ## push a small image (or ARCHIVE=path) to a registry that is started for it
 	@$(DEMO) tests/demo.py $(ARCHIVE)
 
-test: .venv-test/done-$(EXTRAS)  ## run the tests on all cores (ARGS=...: one pytest, with these arguments)
-	$(TEST) -m pytest $(or $(ARGS),$(ALL_CORES))
+test: .venv-test/done-$(EXTRAS)  ## run the quick tests on all cores (ARGS=...: one pytest, with these arguments)
+	$(TEST) -m pytest $(or $(ARGS),$(ALL_CORES) -m "not long")
 
-test-all:  ## run the tests with every Python there is from 3.9 on, the oldest also with urllib3 1.26.5
+# Tests by hypothesis are in both: here they try more examples.
+test-long: .venv-test/done-$(EXTRAS)  ## run what the quick tests leave out, on all cores
+	$(TEST) -m pytest $(or $(ARGS),$(ALL_CORES) -m "long or hypothesis" --hypothesis-profile=long)
+
+test-all:  ## run all tests with every Python there is from 3.9 on, the oldest also with urllib3 1.26.5
 	tests/all_pythons $(ARGS)
 
 lint: .venv-lint/done  ## ruff and mypy, at the versions in setup.cfg

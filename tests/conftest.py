@@ -15,9 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
+import hypothesis
 import pytest
 from real import RealArchives, shared_directory
 from registries import DockerRegistry, start_docker_registry
+
+hypothesis.settings.register_profile("quick", max_examples=30, deadline=None)
+hypothesis.settings.register_profile("long", max_examples=200, deadline=None)
+hypothesis.settings.load_profile("quick")
+# --hypothesis-profile=long chooses the other one.
 
 USERS = {"alice": "correct horse", "bob": "p:a s$s%"}
 
@@ -94,6 +100,13 @@ def real_archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealArch
     common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with shared_directory(common / "real", base.name) as directory:
         yield RealArchives(directory)
+
+
+@pytest.fixture(scope="module")
+def runroot() -> Iterator[str]:
+    """A directory for podman's ``--runroot``, which takes 50 characters at most."""
+    with tempfile.TemporaryDirectory(prefix="podman", dir="/tmp") as directory:
+        yield directory
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ def test_a_truncated_stream_is_called_truncated(name: str) -> None:
 def test_a_flipped_bit_is_never_taken_for_content(name: str) -> None:
     opener, packed = READERS[name](), packed_for(name, CONTENT[:2000])
 
-    @settings(max_examples=150, deadline=None)
+    @settings(deadline=None)
     @given(st.integers(0, len(packed) * 8 - 1))
     def check(bit: int) -> None:
         broken = bytearray(packed)
@@ -221,7 +221,6 @@ def test_noise_is_refused(name: str) -> None:
     opener, magic = READERS[name](), packed_for(name, b"")[:4]
 
     @settings(
-        max_examples=100,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
     )

@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from suites import first
 
 from tests.bench import (
     copies,
@@ -66,6 +67,7 @@ def test_a_command_that_fails_says_what_it_said(tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+@pytest.mark.long
 def test_the_floor_stores_every_blob(tmp_path):
     image = images.small_layers_image(tmp_path)
     with start_docker_registry(tmp_path / "registry", tls=True) as registry:
@@ -122,6 +124,7 @@ def copied(tmp_path_factory) -> dict[str, dict[str, results.Round]]:
     }
 
 
+@pytest.mark.long
 def test_every_copy_brings_the_whole_image(copied):
     """What is stored is the same everywhere but where skopeo decompresses layers."""
     for case, by_peer in copied.items():
@@ -134,18 +137,20 @@ def test_every_copy_brings_the_whole_image(copied):
         assert min(sizes.values()) > max(sizes.values()) * 0.9 > 100_000, case
 
 
+@pytest.mark.long
 def test_a_copy_between_registries_is_done_again_and_needs_no_temp_space(copied):
     between = copied["copy, registry to registry, 1 MiB"]
     assert all(done.warm is not None for done in between.values())
     assert {done.cold.temp for done in between.values()} == {0}
 
 
+@pytest.mark.long
 def test_what_a_pull_keeps_in_its_cache_is_temp_space(copied):
     done = copied["copy, registry to oci-archive, 1 MiB"][peers.PULL]
     assert done.cold.temp > done.stored * 0.9
 
 
-@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("slow", first(1, [False, True]))
 def test_a_sync_finds_all_tags_in_both_registries(tmp_path, slow):
     """Both programs ask for every tag at both sides, and dockerpush writes nothing."""
     case = syncs.Sync("sync", 1, slow=slow, tags=3)

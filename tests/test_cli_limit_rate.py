@@ -13,6 +13,7 @@ import pytest
 from conftest import Command, Finished
 from images import docker_archive
 from inprocess import run_here
+from suites import first
 from test_cli_copy import read
 from test_cli_sync import write
 from transfers import blobs_below, noise_layer
@@ -196,7 +197,7 @@ def test_the_limit_of_one_registry_leaves_the_others_alone(
 
 @pytest.mark.parametrize(
     "words",
-    [PUSHES["push"], PULLS["pull"], PULLS["copy x.tar"], BOTH["copy"]],
+    first(1, [PUSHES["push"], PULLS["pull"], PULLS["copy x.tar"], BOTH["copy"]]),
     ids=["push", "pull", "copy x.tar", "copy"],
 )
 def test_it_takes_the_time(words: Words, place: Place, run_cli: Command) -> None:
@@ -208,8 +209,8 @@ def test_it_takes_the_time(words: Words, place: Place, run_cli: Command) -> None
 
 def test_pipes_are_limited(place: Place, run_cli: Command) -> None:
     """Standard input as it is sent, standard output as it is received."""
-    more = ("--limit-rate", "300K", "-q")
-    least = LAYERS * SIZE / 300_000 * 0.9
+    more = ("--limit-rate", "600K", "-q")
+    least = LAYERS * SIZE / 600_000 * 0.9
     target = f"{place.two}/app:1"
     started = time.monotonic()
     done = run_cli("push", "-", "-t", target, *more, stdin=place.archive)
@@ -222,6 +223,7 @@ def test_pipes_are_limited(place: Place, run_cli: Command) -> None:
     assert time.monotonic() - started >= least
 
 
+@pytest.mark.long
 def test_a_slow_limit_is_not_taken_for_a_dead_connection(
     place: Place, run_cli: Command
 ) -> None:

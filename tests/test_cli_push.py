@@ -24,6 +24,7 @@ from images import (
 )
 from real import NAMES
 from registries import read_back
+from suites import long
 
 from dockerpush.server import Registry, RegistryServer
 
@@ -362,18 +363,19 @@ class TestExitCodes:
         assert "push" in done.stderr
 
 
-@pytest.fixture(scope="module", params=["gzip", "raw"])
+@pytest.fixture(scope="module")
 def large_archives(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ):
-    """One of 300 MiB and one of 1200, made once for HTTP and HTTPS."""
+    """One of 300 MiB and one of 1200, or a quarter of that."""
     directory = tmp_path_factory.mktemp("memory")
-    compressible = request.param == "gzip"
+    form, scale = request.param
+    compressible = form == "gzip"
     yield [
         large_archive(directory / f"{name}.tar", sizes, compressible=compressible)
         for name, sizes in (
-            ("small", [200 * MIB, 100 * MIB]),
-            ("large", [800 * MIB, 400 * MIB]),
+            ("small", [50 * MIB * scale, 25 * MIB * scale]),
+            ("large", [200 * MIB * scale, 100 * MIB * scale]),
         )
     ]
     shutil.rmtree(directory)
@@ -384,7 +386,15 @@ class TestMemory:
 
     LIMIT = 50 * MIB
 
-    @pytest.mark.parametrize("kind", ["http", "https"])
+    @pytest.mark.parametrize(
+        ("large_archives", "kind"),
+        [
+            *[(("gzip", 1), "http"), (("raw", 1), "https")],
+            *[long((("gzip", 4), kind)) for kind in ("http", "https")],
+            *[long((("raw", 4), kind)) for kind in ("http", "https")],
+        ],
+        indirect=["large_archives"],
+    )
     def test_it_is_flat(self, kind, large_archives, docker_registry_factory, run_cli):
         registry = docker_registry_factory(tls=kind == "https")
         trust = ["--cacert", registry.authority] if kind == "https" else []

@@ -24,11 +24,11 @@ OTHER = "quay.io/other/nginx:latest"
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def programs(tmp_path_factory: pytest.TempPathFactory, runroot: str) -> Path:
     """A directory with a ``podman`` that keeps three images in a storage of its own."""
     directory = tmp_path_factory.mktemp("podman")
     flags = [
-        *("--root", str(directory / "root"), "--runroot", str(directory / "run")),
+        *("--root", str(directory / "root"), "--runroot", runroot),
         *("--storage-driver", "vfs"),
     ]
     bin = directory / "bin"

@@ -390,6 +390,7 @@ class TestUnchangedTags:
                     put(host, repository, f"t{number}", raw, OCI_MANIFEST)
             yield proxies
 
+    @pytest.mark.long
     def test_they_cost_one_look_at_each_side_and_are_five_times_as_fast_as_skopeo(
         self, far, run_cli, tmp_path
     ):

@@ -60,5 +60,14 @@ def test_make_alone_lists_what_there_is():
         ["make", "-s"], cwd=root, capture_output=True, text=True, check=True
     ).stdout
     shipped = ("pyz", "wheelhouse", "dist")
-    for target in ("demo", "test", "test-all", "lint", "bench", "clean", *shipped):
+    for target in (
+        "demo",
+        "test",
+        "test-long",
+        "test-all",
+        "lint",
+        "bench",
+        "clean",
+        *shipped,
+    ):
         assert f"\n  {target} " in listed

@@ -18,6 +18,7 @@ from archives import CONFIG, INDEX, LAYER, MANIFEST, Image, descriptor, digest, 
 from hypothesis import given
 from hypothesis import strategies as st
 from inprocess import run_here
+from suites import crossed
 
 from dockerpush.documents import check_names_nothing, children_of
 from dockerpush.errors import InvalidJSON
@@ -333,8 +334,7 @@ def move(mover: str, source: str, host: str, run_cli: Any, directory: Path) -> A
     return done, out, held_by_directory if form in ("oci", "oci-dir") else held_by_tar
 
 
-@pytest.mark.parametrize("mover", MOVERS)
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize(("name", "mover"), crossed(WHOLE, MOVERS))
 def test_everything_comes_along(name, mover, host, run_cli, tmp_path):
     source = fill(host, "team/src", WHOLE[name])
     done, where, look = move(mover, source, host, run_cli, tmp_path)
@@ -342,8 +342,7 @@ def test_everything_comes_along(name, mover, host, run_cli, tmp_path):
     assert look(where, WHOLE[name]) >= WHOLE[name].everything
 
 
-@pytest.mark.parametrize("mover", MOVERS)
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(("name", "mover"), crossed(REFUSED, MOVERS))
 def test_what_cannot_be_read_is_refused_by_name(name, mover, host, run_cli, tmp_path):
     source = fill(host, "team/src", REFUSED[name])
     done, _, _ = move(mover, source, host, run_cli, tmp_path)
@@ -358,8 +357,7 @@ def test_what_cannot_be_read_is_refused_by_name(name, mover, host, run_cli, tmp_
     assert run_cli("tags", f"{host}/team/dst").stdout == ""
 
 
-@pytest.mark.parametrize("mover", DOCKER)
-@pytest.mark.parametrize("name", WHOLE | REFUSED)
+@pytest.mark.parametrize(("name", "mover"), crossed(WHOLE | REFUSED, DOCKER))
 def test_docker_gets_a_whole_image_or_nothing(name, mover, host, run_cli, tmp_path):
     """It takes one image of an index, whatever is beside it."""
     source = fill(host, "team/src", (WHOLE | REFUSED)[name])

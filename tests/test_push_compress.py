@@ -118,7 +118,7 @@ def test_any_size_and_any_reads_give_one_valid_member(
         st.integers(-2, 2),
     )
 
-    @settings(max_examples=60, deadline=None)
+    @settings(deadline=None)
     @given(st.one_of(border, st.integers(0, 5 * SMALL)), st.integers(1, 2 * SMALL))
     def check(size: int, step: int) -> None:
         content = text(size)

@@ -104,7 +104,7 @@ def test_chunks_share_one_reader_and_bytes_are_read_once():
     assert source.open_now == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 900), st.integers(0, 900)), max_size=8))
 def test_whatever_is_sent_again_the_hash_stays_right(ranges):
     """Any order of starts, ends and breaks: the bytes are right, and verified once."""

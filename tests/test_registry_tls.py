@@ -497,10 +497,9 @@ def as_nobody(directory: Path) -> Iterator[None]:
     if os.geteuid():
         yield
         return
-    parents = [
-        path for path in (directory, *directory.parents) if path.owner() == "root"
-    ]
-    modes = {path: path.stat().st_mode for path in parents[:3]}
+    parents = (directory, *directory.parents)
+    modes = {path: path.stat().st_mode for path in parents}
+    modes = {path: mode for path, mode in modes.items() if not mode & 0o001}
     for path in modes:
         path.chmod(0o755)
     os.seteuid(65534)

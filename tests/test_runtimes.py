@@ -83,14 +83,14 @@ def repo_tags(archive: Path | io.BytesIO) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+def podman(tmp_path_factory: pytest.TempPathFactory, runroot: str) -> Runtime:
     """podman with a vfs storage that holds two images, one under two names."""
     directory = tmp_path_factory.mktemp("podman")
     runtime = Runtime(
         "podman",
         "podman",
         (
-            *("--root", str(directory / "root"), "--runroot", str(directory / "run")),
+            *("--root", str(directory / "root"), "--runroot", runroot),
             *("--storage-driver", "vfs"),
         ),
     )
@@ -102,14 +102,14 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
 
 
 @pytest.fixture(scope="module")
-def empty_podman(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+def empty_podman(tmp_path_factory: pytest.TempPathFactory, runroot: str) -> Runtime:
     """podman with nothing in its storage."""
     directory = tmp_path_factory.mktemp("empty")
     return Runtime(
         "podman",
         "podman",
         (
-            *("--root", str(directory / "root"), "--runroot", str(directory / "run")),
+            *("--root", str(directory / "root"), "--runroot", runroot),
             *("--storage-driver", "vfs"),
         ),
     )

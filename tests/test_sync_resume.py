@@ -18,6 +18,7 @@ from conftest import Finished
 from faultproxy import Effect, Exchange, Fault, FaultProxy
 from images import digest_of
 from registries import read_back_all
+from suites import first
 from test_cli_copy import assert_whole, delete, read
 from test_cli_sync import store, write
 from transfers import Gate, blobs_below, kill_at, noise_layer, sparse
@@ -65,7 +66,7 @@ def stored_blobs(exchanges: Sequence[Exchange]) -> Counter[str]:
     return Counter(one.replace("%3A", ":") for one in digests)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", first(1, range(2)))
 def test_killed_again_and_again_it_ends_complete_and_does_nothing_twice(
     seed, source, docker_registry, run_cli, tmp_path
 ):

@@ -16,6 +16,7 @@ from conftest import Command
 from faultproxy import Effect, Fault, FaultProxy
 from images import MIB, digest_of, docker_archive, large_archive, small_archive, tar_of
 from registries import read_back
+from suites import first
 
 from dockerpush.server import Registry, RegistryServer
 
@@ -71,49 +72,51 @@ def check_image(host: str, repository: str, tag: str = "1") -> list[str]:
     return stored.layers
 
 
-def test_twenty_pushes_of_one_image_with_one_state(host, tmp_path, run_cli):
+@pytest.mark.parametrize("many", first(1, [5, MANY]))
+def test_many_pushes_of_one_image_with_one_state(many, host, tmp_path, run_cli):
     archive = small_archive(tmp_path / "image.tar")
     flags = ("--plain-http", "--json", "--blob-chunk", "64KiB", "-j", "2")
-    names = [f"many/same-{number}" for number in range(MANY)]
+    names = [f"many/{many}/same-{number}" for number in range(many)]
     pushes = [(archive, "-t", f"{host}/{name}:1", *flags) for name in names]
     records = end_all(start_all(run_cli, pushes))
     assert len({record["digest"] for record in records}) == 1
-    assert len({tuple(check_image(host, name)) for name in names[::5]}) == 1
+    assert len({tuple(check_image(host, name)) for name in names[:: many // 4]}) == 1
     check_state(run_cli.state)
 
 
-def test_twenty_pushes_of_different_images(server, tmp_path, run_cli):
+@pytest.mark.parametrize("many", first(1, [5, MANY]))
+def test_many_pushes_of_different_images(many, server, tmp_path, run_cli):
     base = tar_of({"srv/base": os.urandom(400_000)})
     pushes, layers = [], []
-    for number in range(MANY):
+    for number in range(many):
         layers.append(tar_of({"number": b"%d\n" % number * 9000}))
         path = docker_archive(tmp_path / f"{number}.tar", [base, layers[-1]])
-        target = f"{server.host}/many/different-{number}:1"
+        target = f"{server.host}/many/{many}/different-{number}:1"
         pushes.append((path, "-t", target, "--plain-http", "--json", "-j", "2"))
     records = end_all(start_all(run_cli, pushes))
-    assert len({record["digest"] for record in records}) == MANY
-    for number in range(0, MANY, 5):
-        check_image(server.host, f"many/different-{number}")
+    assert len({record["digest"] for record in records}) == many
+    for number in range(0, many, many // 4):
+        check_image(server.host, f"many/{many}/different-{number}")
     check_state(run_cli.state)
     known = (run_cli.state / "blobs.json").read_text()
     missing = [layer for layer in layers if digest_of(layer) not in known]
     assert missing == []  # no update was lost
 
 
-def test_two_pushes_of_one_image_to_one_tag(host, tmp_path, run_cli):
-    """Three rounds, in which both send the same blobs into the same repository."""
-    for round_ in range(3):
-        archive = large_archive(
-            tmp_path / f"{round_}.tar", [4 * MIB, 2 * MIB], compressible=False
-        )
-        push = (
-            *(archive, "-t", f"{host}/many/tag-{round_}:1", "--plain-http", "--json"),
-            *("--blob-chunk", "256KiB"),
-        )
-        records = end_all(start_all(run_cli, [push, push]))
-        assert records[0]["digest"] == records[1]["digest"]
-        check_image(host, f"many/tag-{round_}")
-        check_state(run_cli.state)
+@pytest.mark.parametrize("round_", first(1, range(3)))
+def test_two_pushes_of_one_image_to_one_tag(round_, host, tmp_path, run_cli):
+    """Both send the same blobs into the same repository."""
+    archive = large_archive(
+        tmp_path / f"{round_}.tar", [4 * MIB, 2 * MIB], compressible=False
+    )
+    push = (
+        *(archive, "-t", f"{host}/many/tag-{round_}:1", "--plain-http", "--json"),
+        *("--blob-chunk", "256KiB"),
+    )
+    records = end_all(start_all(run_cli, [push, push]))
+    assert records[0]["digest"] == records[1]["digest"]
+    check_image(host, f"many/tag-{round_}")
+    check_state(run_cli.state)
 
 
 @pytest.mark.parametrize("images", [1, 2])
@@ -225,13 +228,13 @@ class TestOneTag:
     def test_a_live_one_is_waited_for(self, server, tmp_path, impatient, run_cli):
         archive = small_archive(tmp_path / "image.tar")
         with FaultProxy(server.host) as proxy:
-            proxy.schedule("turn", Fault(Effect.DELAY, "PUT", "manifest", seconds=4.0))
+            proxy.schedule("turn", Fault(Effect.DELAY, "PUT", "manifest", seconds=2.5))
             first = self.start(run_cli, archive, proxy.host, impatient)
             with ended(first):
                 wait_for(lambda: bool(proxy.schedules["turn"].met))
                 second = self.start(run_cli, archive, proxy.host, impatient)
                 with ended(second):
-                    time.sleep(3.0)
+                    time.sleep(1.5)
                     assert second.poll() is None
                     end_all([first, second])
         check_image(server.host, "turn")
