@@ -29,8 +29,10 @@ help:  ## this list
 demo: .venv-demo/done  ## push a small image (or ARCHIVE=path) to a registry that is started for it
 	@$(DEMO) tests/demo.py $(ARCHIVE)
 
+# Commands are forked from a Python that has loaded dockerpush, where a test runs one to
+# its end and does not measure it; elsewhere, and in test-long and test-all, they start.
 test: .venv-test/done-$(EXTRAS)  ## run the quick tests on all cores (ARGS=...: one pytest, with these arguments)
-	$(TEST) -m pytest $(or $(ARGS),$(ALL_CORES) -m "not long")
+	$(if $(ARGS),,DOCKERPUSH_TEST_WARM=1) $(TEST) -m pytest $(or $(ARGS),$(ALL_CORES) -m "not long")
 
 # Tests by hypothesis are in both: here they try more examples.
 test-long: .venv-test/done-$(EXTRAS)  ## run what the quick tests leave out, on all cores

@@ -19,6 +19,7 @@ import hypothesis
 import pytest
 from real import RealArchives, shared_directory
 from registries import DockerRegistry, start_docker_registry
+from warm import Forked, WarmPython
 
 hypothesis.settings.register_profile("quick", max_examples=30, deadline=None)
 hypothesis.settings.register_profile("long", max_examples=200, deadline=None)
@@ -129,10 +130,20 @@ class Finished:
         return (self.stderr.splitlines() or [""])[-1]
 
 
-class Command:
-    """Runs ``python -m dockerpush`` with an environment of its own."""
+KEPT = ("PYTHONPATH", "PYTHONWARNINGS", "PYTHONIOENCODING", "LC_ALL", "LANG")
+"""What is looked at before any code of ours: a command with one of them starts anew."""
 
-    def __init__(self, directory: Path, temporary: Path) -> None:
+
+class Command:
+    """Runs ``python -m dockerpush`` with an environment of its own.
+
+    What is run to its end comes from *warm*, if there is one.
+    """
+
+    def __init__(
+        self, directory: Path, temporary: Path, warm: WarmPython | None = None
+    ) -> None:
+        self._warm = warm
         self.home = directory / "home"
         self.state = directory / "state"
         self._directory = directory
@@ -166,8 +177,12 @@ class Command:
         env: Mapping[str, str] | None = None,
         stdin: bytes | Path | None = None,
         timeout: float = 60,
+        fresh: bool = False,
     ) -> Finished:
-        """The command, run to its end; killed and failed after *timeout* seconds."""
+        """The command, run to its end; killed and failed after *timeout* seconds.
+
+        One whose memory is measured has to be *fresh*.
+        """
         with contextlib.ExitStack() as stack:
             out, err, given = (
                 stack.enter_context((self._directory / name).open("w+b"))
@@ -178,7 +193,18 @@ class Command:
             else:
                 given.write(stdin or b"")
                 given.seek(0)
-            child = self.start(*arguments, env=env, stdin=given, stdout=out, stderr=err)
+            streams = (given, out, err)
+            child: subprocess.Popen[bytes] | Forked
+            if self._warm is None or fresh or any(name in KEPT for name in env or ()):
+                names = ("stdin", "stdout", "stderr")
+                child = self.start(*arguments, env=env, **dict(zip(names, streams)))
+            else:
+                child = self._warm.start(
+                    [str(word) for word in arguments],
+                    self.environment(env),
+                    str(self._directory),
+                    streams,
+                )
             peak = wait_and_measure(child, timeout)
             texts = []
             for file in (out, err):
@@ -187,7 +213,7 @@ class Command:
         return Finished(child.returncode, texts[0], texts[1], peak)
 
 
-def wait_and_measure(child: subprocess.Popen[bytes], timeout: float) -> int:
+def wait_and_measure(child: subprocess.Popen[bytes] | Forked, timeout: float) -> int:
     """Wait for *child* to end; the most memory it had (VmHWM), in bytes."""
     peak, deadline = 0, time.monotonic() + timeout
     while child.poll() is None:
@@ -212,7 +238,18 @@ def peak_rss(pid: int) -> int:
     return 0
 
 
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPython | None]:
+    """A Python that forks for each command, where the environment asks for it."""
+    if not os.environ.get("DOCKERPUSH_TEST_WARM"):
+        yield None
+        return
+    directory = tmp_path_factory.mktemp("warm")
+    with WarmPython(Command(directory, directory).environment()) as warm:
+        yield warm
+
+
 @pytest.fixture
-def run_cli(tmp_path: Path, nothing_left: None) -> Command:
+def run_cli(tmp_path: Path, nothing_left: None, warm: WarmPython | None) -> Command:
     """``run_cli("push", archive, "-t", ...)`` → Finished; ``.start`` for a Popen."""
-    return Command(tmp_path, tmp_path / "temporary")
+    return Command(tmp_path, tmp_path / "temporary", warm)

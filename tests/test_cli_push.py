@@ -403,6 +403,7 @@ class TestMemory:
             done = run_cli(
                 *("push", path, "-t", f"{registry.host}/{path.stem}:1", *trust),
                 timeout=180,
+                fresh=True,
             )
             assert done.returncode == 0, done.stderr
             peaks.append(done.peak_rss)

@@ -189,7 +189,7 @@ class TestBadInput:
     def test_a_bomb_needs_no_memory_and_no_disk(self, tmp_path):
         """1 GiB of zeros in 1 MiB of gzip: no archive, found by its first block."""
         bomb = gzip.compress(bytes(MIB), 9) * 1024
-        done = self.run_cli("push", "-", "-t", self.target, stdin=bomb)
+        done = self.run_cli("push", "-", "-t", self.target, stdin=bomb, fresh=True)
         assert done.returncode == 6
         assert done.peak_rss < 50 * MIB
 
@@ -222,6 +222,7 @@ def test_memory_is_flat_for_a_compressed_file(size, tmp_path, docker_registry, r
     done = run_cli(
         *("push", tmp_path / "image.tgz", "-t", f"{docker_registry.host}/flat:1"),
         timeout=120,
+        fresh=True,
     )
     assert done.returncode == 0, done.stderr
     assert done.peak_rss < 50 * MIB

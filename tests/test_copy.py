@@ -210,7 +210,9 @@ class TestTargets:
             digest = push_random_blob(sides.clients[0], size, hasher)
             raw = artifact(sides.clients[0], digest, size)
             sides.clients[0].put_manifest("app", "1", raw, OCI_MANIFEST)
-        done = run_cli("copy", f"{one}/app:1", f"{two}/app:1", "--json", timeout=120)
+        done = run_cli(
+            "copy", f"{one}/app:1", f"{two}/app:1", "--json", timeout=120, fresh=True
+        )
         assert done.returncode == 0, done.stderr
         assert done.json["bytes"] > size
         assert 0 < done.peak_rss < 50 * MIB

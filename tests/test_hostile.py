@@ -304,6 +304,7 @@ def test_a_mutation_by_the_command(number, bases, old, server, tmp_path, run_cli
         *("push", "-" if piped else path, "-t", f"{server.host}/{name}:1"),
         "--plain-http",
         stdin=path if piped else None,
+        fresh=True,
     )
     check(server.host, name, done.returncode, old, done.stderr, path.name)
     assert done.peak_rss < LIMIT
@@ -351,7 +352,9 @@ class TestBombs:
 
     def push(self, path: Path, name: str, old: bytes, server, run_cli) -> str:
         put_old_image(server.host, name, "hostile/old", old)
-        done = run_cli("push", path, "-t", f"{server.host}/{name}:1", "--plain-http")
+        done = run_cli(
+            *("push", path, "-t", f"{server.host}/{name}:1", "--plain-http"), fresh=True
+        )
         check(server.host, name, done.returncode, old, done.stderr, path.name)
         assert done.returncode == 6, done.stderr
         assert done.peak_rss < LIMIT
