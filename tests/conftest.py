@@ -29,6 +29,12 @@ hypothesis.settings.load_profile("quick")
 USERS = {"alice": "correct horse", "bob": "p:a s$s%"}
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, as some tests wait for time to pass."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    return (len(cores) or os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(autouse=True)
 def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """After every test: no worker thread is alive, no temp file is left."""

