@@ -289,7 +289,10 @@ class FaultProxy:
                 self._start(self._serve, connection)
 
     def _serve(self, plain: socket.socket) -> None:
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, Broken):
+        with (
+            contextlib.ExitStack() as stack,
+            contextlib.suppress(OSError, ValueError, Broken),
+        ):
             plain.settimeout(PATIENCE)
             client = plain
             stack.callback(plain.close)
