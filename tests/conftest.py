@@ -26,6 +26,8 @@ hypothesis.settings.register_profile("long", max_examples=200, deadline=None)
 hypothesis.settings.load_profile("quick")
 # --hypothesis-profile=long chooses the other one.
 
+pytest.register_assert_rewrite("copied", "pushed", "transfers")
+
 USERS = {"alice": "correct horse", "bob": "p:a s$s%"}
 
 

@@ -18,6 +18,7 @@ from typing import Any, Iterator, Sequence
 
 import pytest
 from conftest import Command, Finished, peak_rss
+from copied import assert_whole, put, read, store
 from images import MIB, digest_of, docker_archive, tar_of
 from inprocess import run_here
 from multiplatform import (
@@ -28,8 +29,6 @@ from multiplatform import (
 )
 from pushed import fetch
 from registries import run
-from test_cli_copy import assert_whole, put, read
-from test_cli_sync import store
 
 from dockerpush.archive import open_archive
 from dockerpush.oci import OCI_INDEX, OCI_LAYER, OCI_MANIFEST

@@ -11,11 +11,10 @@ from unittest import mock
 
 import pytest
 from conftest import Command, Finished
+from copied import read, write
 from images import docker_archive
 from inprocess import run_here
 from suites import first
-from test_cli_copy import read
-from test_cli_sync import write
 from transfers import blobs_below, noise_layer
 
 from dockerpush.cancellation import Cancellation

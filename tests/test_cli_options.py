@@ -12,9 +12,9 @@ from unittest import mock
 
 import pytest
 from conftest import Command, Finished
+from copied import write
 from images import docker_archive
 from inprocess import run_here
-from test_cli_sync import write
 from transfers import noise_layer
 
 import dockerpush.cli

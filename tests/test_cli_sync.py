@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from copied import Layout, actions, assert_whole, delete, put, read, store, write
 from faultproxy import Effect, Fault, FaultProxy
-from images import config_of, digest_of, tar_of
+from images import digest_of, tar_of
 from registries import make_certificates
-from test_cli_copy import Layout, assert_whole, delete, put, read
 
-from dockerpush.oci import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
+from dockerpush.oci import OCI_MANIFEST
 from dockerpush.server import Registry, RegistryServer
 
 NAMES = ("red", "green", "blue")
@@ -39,40 +38,6 @@ def filled(pair):
     for name in NAMES:
         store(one, name, [base, tar_of({"own": name.encode() * 700})])
     return one, two
-
-
-def store(host: str, repository: str, layers: list[bytes]) -> None:
-    """An image of *layers* as repository:1, without any client of ours."""
-    config = config_of([digest_of(layer) for layer in layers])
-    kinds = [OCI_CONFIG, *[OCI_LAYER] * len(layers)]
-    described = []
-    for kind, blob in zip(kinds, (config, *layers)):
-        digest = digest_of(blob)
-        url = f"http://{host}/v2/{repository}/blobs/uploads/?digest={digest}"
-        request = urllib.request.Request(url, data=blob, method="POST")
-        request.add_header("Content-Type", "application/octet-stream")
-        urllib.request.urlopen(request).close()
-        described.append({"mediaType": kind, "digest": digest, "size": len(blob)})
-    record = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": described[0],
-        "layers": described[1:],
-    }
-    put(host, repository, "1", json.dumps(record).encode(), OCI_MANIFEST)
-
-
-def write(path: Path, *lines: str) -> Path:
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def actions(done) -> dict[str, str]:
-    """Target → action, as the report has it."""
-    return {
-        image["target"].partition("/")[2]: image["action"]
-        for image in done.json["images"]
-    }
 
 
 class TestLists:

@@ -10,14 +10,13 @@ from typing import Callable, Iterator
 
 import pytest
 from conftest import Command, Finished
+from copied import Layout, actions, assert_whole, put, read, store, write
 from faultproxy import FaultProxy
 from images import digest_of, tar_of
 from inprocess import run_here
 from multiplatform import finish, write_image, write_layout
 from registries import run
-from test_cli_copy import Layout, assert_whole, put, read
 from test_cli_copy_local import index_of, left, names_in, tags
-from test_cli_sync import actions, store, write
 from transfers import Gate, blobs_below, kill_at, noise_layer
 
 from dockerpush.oci import OCI_MANIFEST

@@ -17,6 +17,7 @@ from typing import Any, Iterator
 
 import pytest
 from conftest import Command, Finished
+from copied import assert_whole, put, read
 from faultproxy import Fault, FaultProxy
 from images import digest_of, tar_of
 from multiplatform import (
@@ -28,7 +29,6 @@ from multiplatform import (
     write_manifest,
 )
 from registries import run
-from test_cli_copy import assert_whole, put, read
 from test_cli_copy_local import SKOPEO, left, refused, run_all, upload
 from test_cli_pull import GENTLE_CUT, podman_load
 from test_cli_serve import host_of, served

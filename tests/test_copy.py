@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
+from copied import assert_whole, delete, put, read
 from images import small_archive
-from test_cli_copy import assert_whole, delete, put, read
 
 from dockerpush.cancellation import Cancellation
 from dockerpush.errors import (

@@ -17,14 +17,13 @@ from typing import Any, Iterable, Iterator
 
 import pytest
 from conftest import Command, Finished
+from copied import Layout, assert_whole, read, store
 from faultproxy import ALWAYS, Effect, Fault, FaultProxy
 from images import MIB
 from peers import answer, peer, read_head
 from pushed import put_old_image
 from registries import DockerRegistry, read_back
 from suites import first
-from test_cli_copy import Layout, assert_whole, read
-from test_cli_sync import store
 from test_resume import nginx
 from transfers import (
     Gate,

@@ -17,10 +17,9 @@ from typing import Any, Iterator
 
 import pytest
 from conftest import Command
+from copied import read, store, write
 from faultproxy import ALWAYS, Effect, Fault, FaultProxy
 from images import MIB, digest_of
-from test_cli_copy import read
-from test_cli_sync import store, write
 from test_resume import wait_for
 from transfers import Gate, check_error, noise_layer, run_all, sparse
 

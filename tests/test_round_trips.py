@@ -15,10 +15,10 @@ from typing import Iterator
 
 import pytest
 from conftest import Command
+from copied import read
 from images import digest_of, docker_archive, tar_of
 from multiplatform import write_layout
 from registries import run
-from test_cli_copy import read
 from transfers import noise_layer, run_all
 
 from dockerpush.server import Registry, RegistryServer

@@ -15,12 +15,11 @@ from typing import Iterator, Sequence
 
 import pytest
 from conftest import Finished
+from copied import assert_whole, delete, read, store, write
 from faultproxy import Effect, Exchange, Fault, FaultProxy
 from images import digest_of
 from registries import read_back_all
 from suites import first
-from test_cli_copy import assert_whole, delete, read
-from test_cli_sync import store, write
 from transfers import Gate, blobs_below, kill_at, noise_layer, sparse
 
 from dockerpush.server import Registry, RegistryServer

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping, Sequence
 
 from conftest import Command, Finished
+from copied import delete, put, read, store
 from faultproxy import Exchange, Fault, FaultProxy
 from httpstream import Broken
 from images import digest_of, tar_of
 from pushed import run_many
-from test_cli_copy import delete, put, read
-from test_cli_sync import store
 
 from dockerpush.oci import OCI_INDEX, OCI_MANIFEST
 
