@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Sequence
 
 from dockerpush import __version__
-from tests.images import MIB
+from tests.support.images import MIB
 
 from .cases import large_case, memory_cases, start_up, usual_cases
 from .copies import copy_cases

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
 
-from tests.images import MIB
+from tests.support.images import MIB
 
 from .images import Image, compressible_image, incompressible_image, small_layers_image
 from .link import slow_link

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator, Mapping, Sequence
 
-from tests.images import MIB
-from tests.registries import run
+from tests.support.images import MIB
+from tests.support.registries import run
 
 from .images import compressible_image
 from .measure import Cost, measure

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
-from tests.images import MIB, config_of, digest_of, large_archive, tar_of
+from tests.support.images import MIB, config_of, digest_of, large_archive, tar_of
 
 LAYERS = 3
 SMALL_LAYERS = 100

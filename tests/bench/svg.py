@@ -6,7 +6,7 @@ import math
 from typing import Iterable, Sequence
 from xml.sax.saxutils import escape
 
-from tests.images import MIB
+from tests.support.images import MIB
 
 from .cases import MEMORY
 from .copies import COPY

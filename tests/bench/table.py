@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, Iterator, Sequence
 
-from tests.images import MIB
+from tests.support.images import MIB
 
 from .results import Report, Result, Round
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, ContextManager, Iterator, Mapping, Protocol
 
-from tests.images import MIB
-from tests.registries import DockerRegistry, start_docker_registry
+from tests.support.images import MIB
+from tests.support.registries import DockerRegistry, start_docker_registry
 
 from .measure import CommandFailed
 from .results import Result, Round

@@ -313,7 +313,7 @@ def test_what_this_machine_has_pushed_is_not_compressed_again(
     assert first.returncode == 0, first.stderr
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_COMPRESSORS, *map(str, words), "--json"],
-        env={**run_cli.environment(), "PYTHONPATH": str(Path(__file__).parent.parent)},
+        env={**run_cli.environment(), "PYTHONPATH": str(Path(__file__).parents[2])},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,

@@ -23,7 +23,7 @@ from dockerpush.server import Registry, RegistryServer
 
 pytestmark = pytest.mark.long
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MINORS = range(9, 20)
 
 

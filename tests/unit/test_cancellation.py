@@ -189,6 +189,6 @@ def test_a_signal_handler_may_cancel_at_any_moment():
         [sys.executable, "-c", script],
         timeout=5,
         check=False,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0

@@ -28,7 +28,7 @@ from tests.bench import (
     table,
     turns,
 )
-from tests.registries import start_docker_registry
+from tests.support.registries import start_docker_registry
 
 MIB = 1024 * 1024
 

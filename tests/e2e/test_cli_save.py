@@ -226,7 +226,7 @@ class TestFailures:
 def save_command(directory: Path) -> list[str]:
     import sys
 
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     start = f"import sys; sys.path.insert(0, {str(root)!r}); "
     start += "from dockerpush.__main__ import main; sys.exit(main())"
     return [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-DEMO = Path(__file__).with_name("demo.py")
+DEMO = Path(__file__).parents[1] / "demo.py"
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from registries import read_back, run
 from terminal import at_terminal
 
 README = Path(
-    os.environ.get("DOCKERPUSH_TEST_README", Path(__file__).parents[1] / "README.md")
+    os.environ.get("DOCKERPUSH_TEST_README", Path(__file__).parents[2] / "README.md")
 )
 REGISTRY = "registry.example.com"
 FOLDER = "/srv/images"

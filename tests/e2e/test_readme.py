@@ -13,7 +13,7 @@ from images import small_archive
 
 from dockerpush.server import Registry, RegistryServer
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 HEADING = "## As a library"
 
 
@@ -37,7 +37,7 @@ def test_an_example_runs_as_it_stands_there(number, tmp_path):
             cwd=tmp_path,
             env={
                 "PATH": os.environ["PATH"],
-                "PYTHONPATH": str(Path(__file__).parents[1]),
+                "PYTHONPATH": str(Path(__file__).parents[2]),
                 "HOME": str(tmp_path / "home"),
                 "TMPDIR": os.environ["TMPDIR"],
                 "REGISTRY": server.host,

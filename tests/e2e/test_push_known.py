@@ -42,7 +42,7 @@ def bytes_read(run_cli, *arguments: object) -> int:
     """What a run of the command read from files, sockets and all, in bytes."""
     done = subprocess.run(
         [sys.executable, "-c", REPORT, *map(str, arguments)],
-        env={**run_cli.environment(), "PYTHONPATH": str(Path(__file__).parent.parent)},
+        env={**run_cli.environment(), "PYTHONPATH": str(Path(__file__).parents[2])},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=True,

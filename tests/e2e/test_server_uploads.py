@@ -348,7 +348,7 @@ with Cancellation() as never, RegistryServer(Registry(Path(sys.argv[1]))) as ser
 def server_process(directory: Path) -> Iterator[tuple[subprocess.Popen, str]]:
     """A server in a process of its own; the process, and where it listens."""
     command = [sys.executable, "-c", SERVER, str(directory)]
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as child:
         try:
             yield child, child.stdout.readline().decode().strip()

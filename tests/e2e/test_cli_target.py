@@ -138,7 +138,7 @@ class TestWithoutTerminal:
         again = subprocess.run(
             shlex.split(command),
             env=run_cli.environment(),
-            cwd=Path(__file__).parent.parent,
+            cwd=Path(__file__).parents[2],
             capture_output=True,
             check=False,
         )

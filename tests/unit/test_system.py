@@ -111,7 +111,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
     )
     path = tmp_path / "lock"
     command = [sys.executable, "-c", script, str(path)]
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as child:
         assert child.stdout.readline() == b"held\n"
         with system.try_lock(path) as held:

@@ -242,7 +242,7 @@ def child(script, *arguments):
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
     )
     return done.stdout.splitlines()
 
@@ -267,7 +267,7 @@ def test_twenty_runs_at_once_lose_nothing_of_each_others(state):
         subprocess.Popen(
             [sys.executable, "-c", WRITER, str(state.path), str(number)],
             stdout=subprocess.PIPE,
-            cwd=Path(__file__).parent.parent,
+            cwd=Path(__file__).parents[2],
         )
         for number in range(20)
     ]
