@@ -94,6 +94,11 @@ class Digest(str):
         """A fresh hash object of this digest's algorithm."""
         return hashlib.new(self.algorithm)
 
+    def contradicts(self, other: Digest | None) -> bool:
+        """True when *other* is of the same algorithm, but of other bytes."""
+        same = other is not None and self.algorithm == other.algorithm
+        return same and self != other
+
 
 @value
 class Platform:

@@ -69,13 +69,16 @@ def digests(
     cancellation: Cancellation,
     on_read: Callable[[int], None],
     name: str = "the layer",
+    named: Digest | None = None,
 ) -> StoredDigests:
     """Hash *file* and what it holds in one pass; closes it.
 
+    The digest of the stored bytes is of the same algorithm as *named*, which is what
+    they are called; by default sha256, as that of the content is.
     *on_read* is told of each piece of stored bytes. Raises ArchiveError as
     `open_decompressed` and its reader do, Cancelled.
     """
-    stored = _Hashing(file, cancellation, on_read)
+    stored = _Hashing(file, cancellation, on_read, named)
     content = hashlib.sha256()
     buffer = memoryview(bytearray(PIECE))
     with open_decompressed(stored, compression, name=name) as reader:
@@ -90,9 +93,13 @@ class _Hashing:
     """A file that hashes and counts what is read from it."""
 
     def __init__(
-        self, file: Readable, cancellation: Cancellation, on_read: Callable[[int], None]
+        self,
+        file: Readable,
+        cancellation: Cancellation,
+        on_read: Callable[[int], None],
+        named: Digest | None,
     ) -> None:
-        self.hasher: _Hash = hashlib.sha256()
+        self.hasher: _Hash = named.hasher() if named else hashlib.sha256()
         self.size = 0
         self.close = file.close
         self._file = file

@@ -152,7 +152,7 @@ def _stored_layer(contents: Contents, member: Member, diff_id: Digest) -> Stored
     compression = contents.compression(member)
     digest = blob_digest(member.name)
     if compression is Compression.NONE:
-        if digest is not None and digest != diff_id:
+        if digest is not None and digest.contradicts(diff_id):
             raise ArchiveError(
                 f"{quoted(member.name)}: not compressed in a way we know, and not the "
                 f"layer {diff_id} that the image's config wants"

@@ -279,10 +279,7 @@ class _Walk:
             self._problems[manifest] = (
                 f"its layer {layer.digest} has {member.size} bytes, not {layer.size}"
             )
-        elif layer.media_type in RAW_LAYER_TYPES and diff_id not in (
-            None,
-            layer.digest,
-        ):
+        elif layer.media_type in RAW_LAYER_TYPES and layer.digest.contradicts(diff_id):
             self._problems[manifest] = (
                 f"its layer {layer.digest} is not the {diff_id} that its config wants"
             )

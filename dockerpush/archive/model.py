@@ -8,6 +8,9 @@ from typing import Iterator, NamedTuple, Union
 from ..oci import OCI_LAYER, Descriptor, Digest, ImageConfig
 from ..values import value
 
+ENCRYPTED = "+encrypted"
+"""How the media type of a layer ends that only its owner can read (ocicrypt)."""
+
 
 class Kind(enum.Enum):
     """What a tar header announces, as far as an image archive may hold it."""
@@ -74,6 +77,11 @@ class StoredBlob:
         if self.compression is Compression.NONE:
             return OCI_LAYER
         return f"{OCI_LAYER}+{self.compression.value}"
+
+    @property
+    def content_digest(self) -> Digest | None:
+        """The diff_id, where its bytes can tell: not those of an encrypted layer."""
+        return None if self.media_type.endswith(ENCRYPTED) else self.diff_id
 
 
 @value

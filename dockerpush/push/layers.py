@@ -195,7 +195,7 @@ def memory_blob(
     name = f"layer {stored.member}"
     _check_digest(stored, content)
     if planned.method is Method.AS_IS:
-        if stored.diff_id is not None:
+        if stored.content_digest is not None:
             found = digests(
                 io.BytesIO(content),
                 stored.compression,
@@ -204,7 +204,8 @@ def memory_blob(
                 name=name,
             )
             _check_diff_id(stored, found.diff_id)
-        descriptor = Descriptor.of(stored.media_type, content)
+        digest = stored.digest or Digest.of(content)
+        descriptor = Descriptor(stored.media_type, digest, len(content))
         return _in_memory(key, descriptor, content, stored.compression)
     sink = io.BytesIO()
     with open_decompressed(
@@ -251,7 +252,7 @@ def _check_digest(stored: StoredBlob, content: bytes) -> None:
 
 
 def _check_diff_id(stored: StoredBlob, found: Digest) -> None:
-    if stored.diff_id is not None and found != stored.diff_id:
+    if found.contradicts(stored.content_digest):
         raise ContentMismatch(
             f"layer {stored.member}: its content has the digest {found}, the image's "
             f"config says {stored.diff_id}; the archive is damaged, save it again"

@@ -49,6 +49,8 @@ from .spool import Spool, SpoolError
 from .transfer import Arrived, PushResult, PushTarget, finish, send_config
 
 if TYPE_CHECKING:
+    from hashlib import _Hash
+
     from ..archive.forward import ForwardArchive
 
 Select = Callable[[Sequence[StoredImage]], StoredImage]
@@ -218,7 +220,8 @@ class _Reader:
         spool = self._admit(member.size, member)
         tee = _Tee(self._push.archive, spool)
         if named is not None or compression is Compression.NONE:
-            found = _hash(tee, self._cancellation, self._reporter(member))
+            hasher = named.hasher() if named else hashlib.sha256()
+            found = _hash(tee, hasher, self._cancellation, self._reporter(member))
             digest, diff_id = found, found if compression is Compression.NONE else None
         else:
             both = digests(
@@ -331,9 +334,11 @@ class _Tee(io.RawIOBase):
 
 
 def _hash(
-    source: _Tee, cancellation: Cancellation, on_read: Callable[[int], None]
+    source: _Tee,
+    hasher: _Hash,
+    cancellation: Cancellation,
+    on_read: Callable[[int], None],
 ) -> Digest:
-    hasher = hashlib.sha256()
     buffer = memoryview(bytearray(PIECE))
     while count := source.readinto(buffer):
         cancellation.check()
@@ -352,7 +357,7 @@ def _send(target: PushTarget, made: MadeBlob) -> Arrived:
 
 
 def _check_name(member: Member, named: Digest | None, found: Digest) -> None:
-    if named is not None and named.algorithm == found.algorithm and named != found:
+    if found.contradicts(named):
         raise ContentMismatch(
             f"{member.name}: its bytes have the digest {found}; the archive is "
             "damaged, save it again"
@@ -363,7 +368,7 @@ def _check(stored: StoredBlob, passed: dict[str, Passed]) -> bool:
     """Raises ContentMismatch unless the layer is what the config promises."""
     assert stored.member is not None, "what went by has a name"
     found = passed[stored.member].diff_id
-    if found is not None and stored.diff_id is not None and found != stored.diff_id:
+    if found is not None and found.contradicts(stored.content_digest):
         raise ContentMismatch(
             f"layer {stored.member}: its content has the digest {found}, the image's "
             f"config says {stored.diff_id}; the archive is damaged, save it again"

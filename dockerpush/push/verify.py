@@ -114,6 +114,7 @@ def _verify_layer(target: PushTarget, layer: Descriptor, stored: StoredBlob) -> 
         return
     wanted = stored.diff_id
     compression = compression_of_type(layer.media_type)
+    as_it_is = compression is None or wanted is None
     if compression is None or wanted is None:
         compression, wanted = Compression.NONE, stored.digest
     found = digests(
@@ -122,14 +123,16 @@ def _verify_layer(target: PushTarget, layer: Descriptor, stored: StoredBlob) -> 
         cancellation=target.cancellation,
         on_read=lambda count: target.on_event(BytesRead(str(layer.digest), count)),
         name=f"layer {layer.digest.short} of the registry",
+        named=layer.digest,
     )
     if found.digest != layer.digest:
         raise ContentMismatch(
             f"layer {layer.digest}: the registry gave bytes with the digest "
             f"{found.digest}"
         )
-    if wanted is not None and found.diff_id != wanted:
+    holds = found.digest if as_it_is else found.diff_id
+    if holds.contradicts(wanted):
         raise ContentMismatch(
-            f"layer {layer.digest} of the registry holds {found.diff_id}, the "
+            f"layer {layer.digest} of the registry holds {holds}, the "
             f"archive's layer is {wanted}; push it again"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Callable, Iterator, NamedTuple
 
 from ..archive.bundle import BundledImage
+from ..archive.model import ENCRYPTED
 from ..errors import UsageError
 from ..events import Notice, OnEvent
 from ..oci import (
@@ -33,7 +34,6 @@ _LAYER_TYPES = (
     "application/vnd.oci.image.layer.",
     "application/vnd.docker.image.rootfs.",
 )
-_ENCRYPTED = "+encrypted"
 
 
 class ForDocker(NamedTuple):
@@ -136,7 +136,7 @@ def _layers(
 ) -> tuple[Digest, ...]:
     """Its layers, all of them tars that are there. Raises NotLoadable."""
     for layer in manifest.layers:
-        if layer.media_type.endswith(_ENCRYPTED):
+        if layer.media_type.endswith(ENCRYPTED):
             raise NotLoadable(f"layer {layer.digest.short} is encrypted")
         if not layer.media_type.startswith(_LAYER_TYPES):
             raise NotLoadable(
