@@ -138,8 +138,8 @@ class Finished:
         return (self.stderr.splitlines() or [""])[-1]
 
 
-KEPT = ("PYTHONPATH", "PYTHONWARNINGS", "PYTHONIOENCODING", "LC_ALL", "LANG")
-"""What is looked at before any code of ours: a command with one of them starts anew."""
+KEPT = ("PYTHON", "LC_", "LANG")
+"""What Python looks at when it starts: a command with one of them starts anew."""
 
 
 class Command:
@@ -203,7 +203,11 @@ class Command:
                 given.seek(0)
             streams = (given, out, err)
             child: subprocess.Popen[bytes] | Forked
-            if self._warm is None or fresh or any(name in KEPT for name in env or ()):
+            if (
+                self._warm is None
+                or fresh
+                or any(name.startswith(KEPT) for name in env or ())
+            ):
                 names = ("stdin", "stdout", "stderr")
                 child = self.start(*arguments, env=env, **dict(zip(names, streams)))
             else:

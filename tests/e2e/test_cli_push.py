@@ -24,7 +24,7 @@ from images import (
 )
 from real import NAMES
 from registries import read_back
-from suites import long
+from suites import crossed, long
 
 from dockerpush.server import Registry, RegistryServer
 
@@ -46,8 +46,9 @@ def embedded(tmp_path_factory: pytest.TempPathFactory):
 class TestRealArchives:
     """Archives that we did not write, read back by a client that is not ours."""
 
-    @pytest.mark.parametrize("name", ONE_IMAGE)
-    @pytest.mark.parametrize("kind", ["docker-registry", "embedded"])
+    @pytest.mark.parametrize(
+        ("kind", "name"), crossed(["docker-registry", "embedded"], ONE_IMAGE)
+    )
     def test_the_image_arrives_as_it_was(
         self, name, kind, real_archives, shared_docker_registry, embedded, run_cli
     ):

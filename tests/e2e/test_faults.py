@@ -173,7 +173,7 @@ class TestManySchedules:
         self.push_all(place, numbers, run_cli)
         names = [f"faults/{place.flags[0].strip('-')}-{number}" for number in numbers]
         met = sum(len(place.proxy.schedules[name].met) for name in names)
-        assert met >= len(numbers)  # the schedules do break something
+        assert met >= len(numbers) / 2  # the schedules do break something
         stored = read_back_all(place.registry.host, names, "1", tmp_path)
         for image in stored.values():
             assert image.layers == image.diff_ids == place.diff_ids

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from images import MIB, docker_archive, large_archive, small_archive, tar_of
 from registries import read_back
+from suites import crossed
 
 from dockerpush.server import Registry, RegistryServer
 
@@ -51,8 +52,9 @@ def bytes_read(run_cli, *arguments: object) -> int:
     return int(re.search(r"rchar: (\d+)", done.stderr.decode())[1])
 
 
-@pytest.mark.parametrize("compressible", [True, False], ids=["gzip", "raw"])
-@pytest.mark.parametrize("state", ["kept", "lost", "trusting"])
+@pytest.mark.parametrize(
+    ("state", "compressible"), crossed(["kept", "lost", "trusting"], [True, False])
+)
 def test_the_second_push_reads_no_layer_and_takes_few_requests(
     compressible, state, tmp_path, embedded, run_cli
 ):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from images import small_archive
+from suites import crossed
 
 from dockerpush.errors import ContentMismatch
 from dockerpush.registry.links import next_target
@@ -137,8 +138,7 @@ def commands(host: str, directory: Path) -> dict[str, tuple[list[object], str]]:
 COMMANDS = ["tags", "copy", "copy to a directory", "sync"]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("link", FOLLOWED)
+@pytest.mark.parametrize(("link", "name"), crossed(FOLLOWED, COMMANDS))
 def test_every_tag_is_found(name, link, odd, run_cli, tmp_path):
     host, template = odd
     command, where = commands(host, tmp_path)[name]
@@ -153,8 +153,7 @@ def test_every_tag_is_found(name, link, odd, run_cli, tmp_path):
         assert len(index["manifests"]) == len(TAGS)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("link", REFUSED)
+@pytest.mark.parametrize(("link", "name"), crossed(REFUSED, COMMANDS))
 def test_a_part_is_never_taken_for_the_whole(name, link, odd, run_cli, tmp_path):
     host, template = odd
     command, where = commands(host, tmp_path)[name]

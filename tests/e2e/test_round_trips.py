@@ -19,6 +19,7 @@ from copied import read
 from images import digest_of, docker_archive, tar_of
 from multiplatform import write_layout
 from registries import run
+from suites import crossed
 from transfers import noise_layer, run_all
 
 from dockerpush.server import Registry, RegistryServer
@@ -159,8 +160,7 @@ class TestPodman:
         for directory in (root, runroot):
             shutil.rmtree(directory, ignore_errors=True)
 
-    @pytest.mark.parametrize("form", FORMS)
-    @pytest.mark.parametrize("way", ["pull", "copy"])
+    @pytest.mark.parametrize(("way", "form"), crossed(["pull", "copy"], FORMS))
     def test_it_loads_every_archive_and_shows_the_image(
         self, form, way, source, podman, run_cli, tmp_path
     ):
