@@ -16,7 +16,8 @@ from .known import NOTHING, Knowledge, TargetImage
 from .layers import Readable
 from .options import PushOptions
 from .plan import Decide, Method, Plan, known_digest, plan_push
-from .transfer import Push, PushResult, PushTarget, find_present, wanted_sizes
+from .registry import PushTarget
+from .transfer import Push, PushResult, find_present, wanted_sizes
 
 if TYPE_CHECKING:
     from ..archive.forward import ForwardArchive, IndexedArchive

@@ -15,7 +15,9 @@ from ..platforms import best_match, normalised
 from ..values import replace, value
 from .manifests import Document
 from .plan import images_in
-from .transfer import PushResult, PushTarget, store
+from .registry import PushTarget, RegistryTarget
+from .store import store
+from .transfer import PushResult
 
 
 @value
@@ -95,7 +97,7 @@ def store_joined(
     )
     raw = Index(OCI_INDEX, entries).to_bytes()
     document = Document(Descriptor.of(OCI_INDEX, raw), raw)
-    descriptor = store(target, [document], tags)
+    descriptor = store(RegistryTarget(target), [document], tags)
     blobs: Counter[Outcome] = Counter()
     for _, result in parts:
         blobs.update(result.blobs)

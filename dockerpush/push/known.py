@@ -173,14 +173,20 @@ class Knowledge:
         ]
 
     def doubted(self, offers: Mapping[str, SentBlob], plan: Plan) -> Knowledge:
-        """Forget *offers*, which the registry does not know; what is left to know."""
+        """Forget *offers*, which the registry does not know, in other runs too.
+
+        What is left learns as before, without the word of the target's image.
+        """
         if self._blobs is not None:
             for blob in plan.blobs:
                 offer, diff_id = offers.get(blob.key), blob.stored.diff_id
                 if offer and diff_id and not offer.trusted:
                     self._blobs.forget_layer(diff_id, self._name)
                     self._blobs.forget_holder(offer.digest, self._target)
-        return Knowledge(self._target, self._compression, name=self._name)
+            self._blobs.save()
+        return Knowledge(
+            self._target, self._compression, name=self._name, blobs=self._blobs
+        )
 
     def learn(self, plan: Plan, sent: Mapping[str, SentBlob]) -> None:
         """Remember the pairs that this run made, and what the target holds.

@@ -45,8 +45,9 @@ from .options import PushOptions
 from .plan import Method, Plan, PlannedBlob, plan_push
 from .pools import Pools, open_pools
 from .prepared import PIECE, PreparedBlob
+from .registry import PushTarget
 from .spool import Spool, SpoolError
-from .transfer import Arrived, PushResult, PushTarget, finish, send_config
+from .transfer import Arrived, PushResult, finish, send_config
 
 if TYPE_CHECKING:
     from hashlib import _Hash

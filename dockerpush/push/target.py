@@ -17,7 +17,7 @@ from ..state import StateDirectory
 from ..stores import KnownBlobs
 from ..values import replace
 from .learned import LearnedLimits, limits_for
-from .transfer import PushTarget
+from .registry import PushTarget
 from .uploader import Uploader
 
 

@@ -10,25 +10,22 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import Future
-from typing import Callable, Mapping, Sequence, TypeVar
+from typing import Callable, Mapping, NamedTuple, Sequence, TypeVar
 
 from ..archive.model import StoredManifest
-from ..cancellation import Cancellation
-from ..errors import RegistryError
-from ..events import BlobFinished, BlobPlanned, ManifestStored, Notice, OnEvent, Outcome
-from ..oci import OCI_MANIFEST, Descriptor, Digest, Manifest, as_docker
-from ..registry.client import RegistryClient
-from ..stores import KnownBlobs
+from ..events import BlobFinished, BlobPlanned, Notice, Outcome
+from ..oci import Descriptor, Digest
 from ..values import replace, value
 from ..workers import Workers
 from .codecs import Codec
 from .known import Knowledge
 from .layers import LayerMaker, MadeBlob, Readable, config_blob
-from .manifests import Document, SentBlob, documents
+from .manifests import SentBlob, documents
 from .options import PushOptions
 from .plan import Method, Plan, PlannedBlob, known_digest
 from .pools import open_pools
-from .uploader import Uploader
+from .registry import PushTarget, RegistryTarget
+from .store import run_trusting, store
 
 T = TypeVar("T")
 
@@ -46,24 +43,6 @@ class PushResult:
     descriptor: Descriptor
     blobs: Mapping[Outcome, int]
     sent: int
-
-
-@value
-class PushTarget:
-    """Where a push goes, and everything it shares with others.
-
-    *blobs* is what earlier runs left in the state directory, None for nothing.
-    *reference* is the tag or the digest that was asked for, also where it is written
-    only after several pushes.
-    """
-
-    client: RegistryClient
-    repository: str
-    uploader: Uploader
-    cancellation: Cancellation
-    on_event: OnEvent
-    blobs: KnownBlobs | None = None
-    reference: str = ""
 
 
 @value
@@ -90,27 +69,35 @@ class Push:
         """
         for notice in self.plan.notices:
             self.target.on_event(Notice(notice))
-        offers = self.known.offers(self.plan)
-        try:
-            return self._run(tags, offers)
-        except RegistryError as error:
-            if error.code not in _UNKNOWN_BLOB or not (offers or self.held):
-                raise
-        self.target.on_event(
-            Notice(
-                "the registry lost blobs that it was known to hold: sending them",
-                minor=True,
-            )
-        )
-        known = self.known.doubted(offers, self.plan)
-        return replace(self, known=known, held=frozenset())._run(tags, {})
+        attempt = _Attempt(self, tags, self.known.offers(self.plan))
+        return run_trusting(attempt, self.target.on_event)
 
-    def _run(self, tags: Sequence[str], offers: Mapping[str, SentBlob]) -> PushResult:
-        target, plan = self.target, self.plan
-        _announce(target, plan)
-        present = _mount_offers(self, offers, find_present(self, offers))
-        arrived = _transfer(self, present, offers)
-        return finish(target, plan, arrived, tags=tags, known=self.known)
+
+class _Attempt(NamedTuple):
+    """One try of *push*; *offers* are layers that need not be made again."""
+
+    push: Push
+    tags: Sequence[str]
+    offers: Mapping[str, SentBlob]
+
+    @property
+    def has_trusted(self) -> bool:
+        """True when something is left out because the target is known to hold it."""
+        return bool(self.offers or self.push.held)
+
+    def run(self) -> PushResult:
+        """Send what is not there, store and tag."""
+        push, plan, offers = self.push, self.push.plan, self.offers
+        _announce(push.target, plan)
+        present = _mount_offers(push, offers, find_present(push, offers))
+        arrived = _transfer(push, present, offers)
+        return finish(push.target, plan, arrived, tags=self.tags, known=push.known)
+
+    def doubted(self) -> _Attempt:
+        """The same without trust."""
+        known = self.push.known.doubted(self.offers, self.push.plan)
+        push = replace(self.push, known=known, held=frozenset())
+        return _Attempt(push, self.tags, {})
 
 
 def finish(
@@ -123,7 +110,9 @@ def finish(
 ) -> PushResult:
     """Store the manifests of *plan*, whose blobs have *arrived*, and its tags."""
     sent = {made.key: made.sent for made in arrived}
-    stored = store(target, documents(plan.root, sent), tags)
+    made = documents(plan.root, sent)
+    built = not plan.root.verbatim
+    stored = store(RegistryTarget(target), made, tags, built=built)
     known.learn(plan, sent)
     uploaded = (made.sent.size for made in arrived if made.outcome is Outcome.UPLOADED)
     return PushResult(
@@ -133,9 +122,6 @@ def finish(
         Counter(made.outcome for made in arrived),
         sum(uploaded),
     )
-
-
-_UNKNOWN_BLOB = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN")
 
 
 def _announce(target: PushTarget, plan: Plan) -> None:
@@ -212,64 +198,6 @@ def known_sizes(plan: Plan) -> dict[Digest, int]:
         if digest is not None:
             sizes[digest] = blob.stored.size
     return sizes
-
-
-def store(
-    target: PushTarget, made: Sequence[Document], tags: Sequence[str]
-) -> Descriptor:
-    """Store *made*, the last one under each of *tags*; the descriptor of the last.
-
-    Without tags it is stored under its digest.
-    A registry that refuses OCI media types gets a lone manifest as Docker schema 2.
-    """
-    *children, root = made
-    for document in children:
-        _put(target, document, str(document.descriptor.digest))
-    try:
-        _put(target, root, _first(tags, root))
-    except RegistryError as error:
-        docker = None if children else _docker_form(root)
-        if docker is None or not _refuses_type(error):
-            raise
-        target.on_event(
-            Notice("the registry refuses OCI manifests: stored as Docker's", minor=True)
-        )
-        root = docker
-        _put(target, root, _first(tags, root))
-    for tag in tags[1:]:
-        _put(target, root, tag)
-    return root.descriptor
-
-
-def _first(tags: Sequence[str], root: Document) -> str:
-    return tags[0] if tags else str(root.descriptor.digest)
-
-
-def _put(target: PushTarget, document: Document, reference: str) -> None:
-    descriptor = document.descriptor
-    target.client.put_manifest(
-        target.repository, reference, document.raw, descriptor.media_type
-    )
-    tag = None if reference == descriptor.digest else reference
-    target.on_event(ManifestStored(target.repository, descriptor.digest, tag))
-
-
-def _docker_form(document: Document) -> Document | None:
-    if document.descriptor.media_type != OCI_MANIFEST:
-        return None
-    manifest = as_docker(Manifest.from_bytes(document.raw))
-    if manifest is None:
-        return None
-    raw = manifest.to_bytes()
-    return Document(Descriptor.of(manifest.media_type, raw), raw)
-
-
-def _refuses_type(error: RegistryError) -> bool:
-    return error.status in (400, 405, 406, 415) and error.code in (
-        "",
-        "MANIFEST_INVALID",
-        "UNSUPPORTED",
-    )
 
 
 @value

@@ -25,7 +25,7 @@ from ..values import value
 from ..workers import Workers
 from .known import compression_of_type
 from .plan import SUBJECT_ANNOTATION
-from .transfer import PushTarget
+from .registry import PushTarget
 
 
 @value

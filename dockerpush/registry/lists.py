@@ -52,17 +52,29 @@ class ListCalls(ManifestCalls):
         try:
             found = list(next(pages, []))
         except NotFoundInRegistry:
-            found = self._referrers_by_tag(repository, digest)
+            raw = self.tagged_referrers(repository, digest)
+            found = parse_referrers(raw) if raw else []
         for page in pages:
             found += page
         return tuple(one for one in found if artifact_type in (None, one.artifact_type))
 
-    def _referrers_by_tag(self, repository: str, digest: Digest) -> list[Descriptor]:
-        tag = f"{digest.algorithm}-{digest.hex[:64]}"
+    def lists_referrers(self, repository: str, digest: Digest) -> bool:
+        """True when the registry knows the endpoint that lists those of *digest*.
+
+        Raises what `tags` does.
+        """
         try:
-            return parse_referrers(self.read_manifest(repository, tag)[1])
+            next(self._pages(repository, f"referrers/{digest}", parse_referrers))
         except NotFoundInRegistry:
-            return []
+            return False
+        return True
+
+    def tagged_referrers(self, repository: str, digest: Digest) -> bytes | None:
+        """The index under `referrers_tag` of *digest*, None when there is none."""
+        try:
+            return self.read_manifest(repository, referrers_tag(digest))[1]
+        except NotFoundInRegistry:
+            return None
 
     def _pages(
         self, repository: str, tail: str, parse: Callable[[bytes], list[T]]
@@ -123,6 +135,14 @@ def _endless(repository: str) -> ContentMismatch:
         f"listing {repository}: the registry gives the same page again and again, so "
         "the rest of the list is unknown; report it to the registry's operator"
     )
+
+
+def referrers_tag(subject: Digest) -> str:
+    """The tag of the list that clients keep (distribution-spec, Referrers Tag Schema).
+
+    ``sha256-<hex>``: neither part is longer than the specification allows.
+    """
+    return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
 
 
 def parse_tags(content: bytes) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Iterable
+from typing import Iterable, NamedTuple
 
 from ..errors import (
     ContentMismatch,
@@ -35,6 +35,17 @@ _TELLS_NOTHING = ("", "application/json", "application/octet-stream", "text/plai
 _INSIDE = frozenset(("config", "layers"))  # what only an image manifest has
 ACCEPT = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST, OCI_ARTIFACT)
 """Every type of manifest that we can read, the most telling first."""
+
+
+class StoredManifest(NamedTuple):
+    """A manifest that a registry has taken.
+
+    *subject* is what it says to have listed it as a referrer of (OCI-Subject), None
+    when it says nothing.
+    """
+
+    digest: Digest
+    subject: Digest | None
 
 
 class ManifestCalls(Caller):
@@ -102,7 +113,13 @@ class ManifestCalls(Caller):
     def put_manifest(
         self, repository: str, reference: str, raw: bytes, media_type: str
     ) -> Digest:
-        """Store *raw* under *reference*, a tag or its digest; its digest.
+        """Store *raw* under *reference*, a tag or its digest; as `store_manifest`."""
+        return self.store_manifest(repository, reference, raw, media_type).digest
+
+    def store_manifest(
+        self, repository: str, reference: str, raw: bytes, media_type: str
+    ) -> StoredManifest:
+        """Store *raw* under *reference*, a tag or its digest.
 
         When an answer is lost, it is looked up whether the manifest has arrived before
         it is sent again, and likewise after a 2xx that tells neither 201 nor a digest:
@@ -122,24 +139,24 @@ class ManifestCalls(Caller):
         )
         attempts = itertools.count()
 
-        def put() -> RegistryError | None:
+        def put() -> tuple[RegistryError | None, Digest | None]:
             if next(attempts) and self._holds(repository, reference, digest):
-                return None
+                return None, None
             try:
                 with self._session.send(call) as response:
                     check_digest(response, digest)
-                    return _doubt(response)
+                    return _doubt(response), _digest_in(response, "OCI-Subject")
             except RegistryError as error:
                 if not _looked_too_early(error):
                     raise
                 raise TransientError(str(error), status=error.status) from error
 
-        doubt = self._retrying(put, f"storing {repository}:{reference}")
+        doubt, subject = self._retrying(put, f"storing {repository}:{reference}")
         if doubt is not None:
             found = self.manifest_descriptor(repository, reference)
             if found is None or found.digest != digest:
                 raise doubt
-        return digest
+        return StoredManifest(digest, subject)
 
     def _holds(self, repository: str, reference: str, digest: Digest) -> bool:
         try:
@@ -183,9 +200,12 @@ def _looked_too_early(error: RegistryError) -> bool:
 
 def stated_digest(response: Response) -> Digest | None:
     """Docker-Content-Digest of *response*; None when there is none that we know."""
-    text = (response.header("Docker-Content-Digest") or "").strip()
+    return _digest_in(response, "Docker-Content-Digest")
+
+
+def _digest_in(response: Response, header: str) -> Digest | None:
     try:
-        return Digest(text)
+        return Digest((response.header(header) or "").strip())
     except InvalidDigest:
         return None
 

@@ -118,8 +118,9 @@ class ArchiveTarget:
     def learn(self, blobs: Sequence[Descriptor]) -> None:
         """Nothing: an archive is written anew."""
 
-    def put_document(self, document: Document, reference: str) -> None:
+    def put_document(self, document: Document, reference: str) -> bool:
         """Nothing: manifests and names were written when the archive was begun."""
+        return True
 
     def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
         """Nothing: the index has named them since the archive was begun."""

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from typing import ContextManager, Iterable, Mapping, NamedTuple, Sequence
+from typing import ContextManager, Mapping, NamedTuple, Sequence
 
-from ..errors import RegistryError
-from ..events import BlobFinished, BlobPlanned, ManifestStored, Notice, Outcome
+from ..events import BlobFinished, BlobPlanned, Notice, Outcome
 from ..oci import INDEX_TYPES, Descriptor, Digest, Platform
 from ..push.manifests import Document
+from ..push.store import run_trusting, store
 from ..sync import Share
 from ..values import field, record
 from ..workers import Workers
@@ -26,8 +26,6 @@ from .narrow import narrowed, narrowing_notice, taken_of
 from .sources import Source
 from .targets import Arrival, Target
 from .tree import Tree, Walker
-
-_LOST = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN")
 
 
 class Wanted(NamedTuple):
@@ -97,37 +95,52 @@ def transfer(
     NetworkError, ContentMismatch, InvalidJSON, NotFound for a platform that is not
     there, Cancelled, and what *target* raises; then no tag was moved.
     """
-    run = _Transfer(target, options or CopyOptions(), only, share or Share())
-    return run.run(wanted)
+    share = share or Share()
+    attempt = _Transfer(wanted, target, options or CopyOptions(), only, share)
+    return run_trusting(attempt, target.on_event)
 
 
 class _Transfer:
+    """One try; *trusting* leaves out what the target has by its own word."""
+
     def __init__(
         self,
+        wanted: Sequence[Wanted],
         target: Target,
         options: CopyOptions,
         only: Platform | None,
         share: Share,
+        *,
+        trusting: bool = True,
     ) -> None:
+        self._wanted = wanted
         self._target = target
         self._options = options
         self._only = only
         self._share = share
-        self._trusting = not options.referrers
+        self._trusting = trusting and not options.referrers
+        self._found: Sequence[Found] = ()
 
-    def run(self, wanted: Sequence[Wanted]) -> list[CopyResult]:
-        """Transfer; once more without trust when the target lost what it had."""
-        found = self._find_all(wanted)
-        try:
-            return self._store_all(found)
-        except RegistryError as error:
-            if error.code not in _LOST or not any(one.tree.trusted for one in found):
-                raise
-        self._target.on_event(
-            Notice("the registry lost blobs of an image that it holds: sending them")
+    @property
+    def has_trusted(self) -> bool:
+        """True when something was left out because the target has it."""
+        return any(one.tree.trusted for one in self._found)
+
+    def run(self) -> list[CopyResult]:
+        """Find what there is to move, and move it."""
+        self._found = self._find_all(self._wanted)
+        return self._store_all(self._found)
+
+    def doubted(self) -> _Transfer:
+        """The same without trust."""
+        return _Transfer(
+            self._wanted,
+            self._target,
+            self._options,
+            self._only,
+            self._share,
+            trusting=False,
         )
-        self._trusting = False
-        return self._store_all(self._find_all(wanted))
 
     def _find_all(self, wanted: Sequence[Wanted]) -> list[Found]:
         if len(wanted) == 1:
@@ -268,21 +281,7 @@ class _Transfer:
         """
         tree = found.tree
         with self._permit(found.wanted.source):
-            self._put_all([*tree.documents[:-1], *tree.referrers])
-            for subject, listed in found.listed.items():
-                self._target.list_referrers(subject, listed)
-            for name in found.names or [str(found.root.descriptor.digest)]:
-                self._put(found.root, name)
-
-    def _put_all(self, documents: Iterable[Document]) -> None:
-        for document in documents:
-            self._put(document, str(document.descriptor.digest))
-
-    def _put(self, document: Document, reference: str) -> None:
-        target, descriptor = self._target, document.descriptor
-        target.put_document(document, reference)
-        tag = None if reference == descriptor.digest else reference
-        target.on_event(ManifestStored(target.repository, descriptor.digest, tag))
+            store(self._target, tree.documents, found.names, referrers=tree.referrers)
 
     def _permit(self, source: Source) -> ContextManager[None]:
         return self._share.permit(

@@ -182,10 +182,10 @@ class ThroughCache:
     def learn(self, blobs: Sequence[Descriptor]) -> None:
         """Nothing: both are looked into the next time."""
 
-    def put_document(self, document: Document, reference: str) -> None:
+    def put_document(self, document: Document, reference: str) -> bool:
         """Store a manifest in both; *reference* is a name of the second alone."""
         self._cached.put_document(document, str(document.descriptor.digest))
-        self._then.put_document(document, reference)
+        return self._then.put_document(document, reference)
 
     def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
         """Have the second target list these referrers of *subject*."""

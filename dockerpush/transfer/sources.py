@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Sequence, Union
+from typing import TYPE_CHECKING, Protocol, Sequence
 
 from ..cache import Cache, Pins
-from ..errors import (
-    ArchiveError,
-    Cancelled,
-    ContentMismatch,
-    InvalidDigest,
-    NotFound,
-    PusherError,
-)
-from ..oci import INDEX_TYPES, Descriptor, Digest, Index, Manifest
+from ..errors import ArchiveError, ContentMismatch, InvalidDigest, NotFound
+from ..oci import Descriptor, Digest
 from ..push.manifests import Document
+from ..push.store import as_referrer
 from ..push.whole import WholeImage
 from ..receive import Reader
 from ..registry.client import RegistryClient
-from ..values import replace
 
 if TYPE_CHECKING:
     from ..push.prepared import PreparedBlob
@@ -103,10 +96,10 @@ class ArchiveSource:
                 self._blobs.setdefault(blob.descriptor.digest, blob)
         self._referrers: dict[Digest, list[Descriptor]] = {}
         for document in self._documents.values():
-            manifest = _parsed(document)
-            if manifest.subject:
-                listed = self._referrers.setdefault(manifest.subject.digest, [])
-                listed.append(_listed(document.descriptor, manifest))
+            found = as_referrer(document)
+            if found is not None:
+                subject, listed = found
+                self._referrers.setdefault(subject, []).append(listed)
 
     def document(self, reference: str) -> Document:
         """The manifest with the digest *reference*. Raises NotFound."""
@@ -171,21 +164,6 @@ class _FileReader:
     def close(self) -> None:
         """Close the file."""
         self._reader.close()
-
-
-def _parsed(document: Document) -> Union[Index, Manifest]:
-    media_type = document.descriptor.media_type
-    if media_type in INDEX_TYPES:
-        return Index.from_bytes(document.raw, media_type)
-    return Manifest.from_bytes(document.raw, media_type)
-
-
-def _listed(descriptor: Descriptor, manifest: Union[Index, Manifest]) -> Descriptor:
-    """(distribution-spec, Listing Referrers)"""
-    kind = manifest.artifact_type
-    if kind is None and isinstance(manifest, Manifest):
-        kind = manifest.config.media_type
-    return replace(descriptor, annotations=manifest.annotations, artifact_type=kind)
 
 
 class GoneFromCache(NotFound):
@@ -301,35 +279,3 @@ def _digest_document(cache: Cache, reference: str) -> Document | None:
     except InvalidDigest:
         return None
     return Document(*known) if known else None
-
-
-class SourceFailed(Cancelled):
-    """The source cannot be read: *error*.
-
-    For the uploader this is a cancellation: it must not take the source's failure for
-    one of the target, and keeps the session for another run.
-    """
-
-    def __init__(self, error: PusherError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-class SourceReader:
-    """The bytes of a source, whose failures are told apart from the target's."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Fill *buffer* as far as the next bytes go; 0 at the end."""
-        try:
-            return self._reader.readinto(buffer) or 0
-        except Cancelled:
-            raise
-        except PusherError as error:
-            raise SourceFailed(error) from error
-
-    def close(self) -> None:
-        """Give back what the reader holds."""
-        self._reader.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Sequence
+from typing import TYPE_CHECKING, Protocol, Sequence
 
 from ..archive.bundle import BundledImage, index_of, name_of
 from ..archive.writers import add_to_index, read_index
@@ -13,28 +13,29 @@ from ..cancellation import Cancellation
 from ..events import BlobFinished, OnEvent, Outcome
 from ..oci import OCI_INDEX, Descriptor, Digest, Index
 from ..push.manifests import Document
-from ..push.prepared import PreparedBlob
-from ..push.transfer import PushTarget
+from ..push.registry import Arrival, RegistryTarget
+from ..push.store import DocumentTarget
 from ..receive import OpenAt, receive_partial
-from ..reference import Reference
-from .sources import Named, Source, SourceFailed, SourceReader
+from .sources import Named, Source
 
 if TYPE_CHECKING:
     from .engine import Found
 
+__all__ = [
+    "Arrival",
+    "CacheTarget",
+    "DirectoryTarget",
+    "RegistryTarget",
+    "Target",
+    "blobs_of",
+    "put_file",
+]
 
-class Arrival(NamedTuple):
-    """How a blob came to the target, and how many of its bytes moved for that."""
 
-    outcome: Outcome
-    moved: int = 0
-
-
-class Target(Named, Protocol):
+class Target(Named, DocumentTarget, Protocol):
     """What the engine asks of a target; several threads do. It raises PusherError."""
 
     cancellation: Cancellation
-    on_event: OnEvent
 
     @property
     def jobs(self) -> int | None:
@@ -60,92 +61,10 @@ class Target(Named, Protocol):
     def learn(self, blobs: Sequence[Descriptor]) -> None:
         """Remember for other runs that these are there."""
 
-    def put_document(self, document: Document, reference: str) -> None:
-        """Store a manifest under *reference*, its digest or a tag."""
-
-    def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
-        """Have the target list these referrers of *subject*, which it holds."""
-
 
 def blobs_of(found: Sequence[Found]) -> list[Descriptor]:
     """Every blob of *found* once, in the order of the manifests."""
     return list({d: b for one in found for d, b in one.tree.blobs.items()}.values())
-
-
-class RegistryTarget:
-    """A repository of a registry."""
-
-    jobs: int | None = None
-
-    def __init__(self, target: PushTarget) -> None:
-        self.place = target.client.registry
-        self.repository = target.repository
-        self.cancellation = target.cancellation
-        self.on_event = target.on_event
-        self._target = target
-
-    def begin(self, found: Sequence[Found]) -> Sequence[Descriptor]:
-        """The blobs of all that is going to come."""
-        return blobs_of(found)
-
-    def digest_of(self, reference: str) -> Digest | None:
-        """What *reference* names there."""
-        found = self._target.client.manifest_descriptor(self.repository, reference)
-        return found.digest if found is not None else None
-
-    def holds(self, document: Descriptor) -> bool:
-        """True for a manifest that is there: a registry takes none without the rest."""
-        return self.digest_of(str(document.digest)) is not None
-
-    def mount_candidates(self, source: Source, digest: Digest) -> list[str]:
-        """Repositories of this registry that may have the blob."""
-        found = [source.repository] if source.place == self.place else []
-        if self._target.blobs is not None:
-            known = self._target.blobs.holders(digest, self.place)
-            found += [reference.repository for reference in known]
-        return [name for name in found if name != self.repository]
-
-    def put_blob(
-        self, blob: Descriptor, open_at: OpenAt, mounts: Sequence[str]
-    ) -> Arrival:
-        """Have the repository hold *blob*."""
-        key = str(blob.digest)
-        prepared = PreparedBlob(
-            key, blob, lambda start: SourceReader(open_at(start)), from_network=True
-        )
-        try:
-            outcome = self._target.uploader.upload(prepared, mount_from=mounts)
-            return Arrival(outcome, blob.size * (outcome is Outcome.UPLOADED))
-        except SourceFailed as failed:
-            raise failed.error from failed
-
-    def learn(self, blobs: Sequence[Descriptor]) -> None:
-        """Remember for other runs that these are there."""
-        known = self._target.blobs
-        if known is not None:
-            place = Reference(self.place, self.repository)
-            for blob in blobs:
-                known.add_holder(blob.digest, place)
-            known.save()
-
-    def put_document(self, document: Document, reference: str) -> None:
-        """Store a manifest under *reference*, its digest or a tag."""
-        self._target.client.put_manifest(
-            self.repository, reference, document.raw, document.descriptor.media_type
-        )
-
-    def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
-        """Where the registry keeps no list itself, keep it under a tag.
-
-        (distribution-spec, Pushing Manifests with Subject)
-        """
-        known = self._target.client.referrers(self.repository, subject)
-        have = {referrer.digest for referrer in known}
-        missing = [referrer for referrer in listed if referrer.digest not in have]
-        if missing:
-            raw = Index(OCI_INDEX, (*known, *missing)).to_bytes()
-            tag = f"{subject.algorithm}-{subject.hex[:64]}"
-            self.put_document(Document(Descriptor.of(OCI_INDEX, raw), raw), tag)
 
 
 class DirectoryTarget:
@@ -167,10 +86,14 @@ class DirectoryTarget:
         self.on_event = on_event
         self._path = path
         self._blobs = BlobDirectory(path, what="the directory")
+        self._referrers: set[Digest] = set()
         self._entries()
 
     def begin(self, found: Sequence[Found]) -> Sequence[Descriptor]:
         """The blobs of all that is going to come."""
+        for one in found:
+            for listed in one.listed.values():
+                self._referrers.update(referrer.digest for referrer in listed)
         return blobs_of(found)
 
     def digest_of(self, reference: str) -> Digest | None:
@@ -212,14 +135,18 @@ class DirectoryTarget:
     def learn(self, blobs: Sequence[Descriptor]) -> None:
         """Nothing: the directory is looked into the next time."""
 
-    def put_document(self, document: Document, reference: str) -> None:
-        """Store a manifest; the index names it unless *reference* is its digest."""
+    def put_document(self, document: Document, reference: str) -> bool:
+        """Store a manifest; the index names it unless *reference* is its digest.
+
+        False for one that the index has to name as well, which is how it lists it.
+        """
         digest = document.descriptor.digest
         with failing(f"the directory {self._path}"):
             self._blobs.put(digest, document.raw)
             if reference != digest:
                 image = BundledImage(document.descriptor, (reference,), ())
                 add_to_index(self._path, index_of([image]))
+        return digest not in self._referrers
 
     def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
         """Have the index name these, which is how a directory lists them."""
@@ -292,12 +219,13 @@ class CacheTarget:
     def learn(self, blobs: Sequence[Descriptor]) -> None:
         """Nothing: the cache is looked into the next time."""
 
-    def put_document(self, document: Document, reference: str) -> None:
+    def put_document(self, document: Document, reference: str) -> bool:
         """Store a manifest; *reference* names it unless that is its digest."""
         digest = document.descriptor.digest
         self._cache.put(digest, document.raw)
         if reference != digest:
             self._cache.record(reference, document.descriptor)
+        return True
 
     def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
         """Nothing: the cache keeps no list of them."""

@@ -1,0 +1,158 @@
+"""A repository as a target: what is there, and how the rest gets there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Callable, NamedTuple, Sequence
+
+from ..cancellation import Cancellation
+from ..errors import Cancelled, PusherError
+from ..events import OnEvent, Outcome
+from ..oci import Descriptor, Digest
+from ..reference import Reference
+from ..registry.client import RegistryClient
+from ..registry.looks import unless_refused
+from ..values import value
+from .manifests import Document
+from .prepared import BlobReader, PreparedBlob
+from .store import as_referrer, keep_referrers
+from .uploader import Uploader
+
+if TYPE_CHECKING:
+    from ..stores import KnownBlobs
+    from ..transfer.engine import Found
+    from ..transfer.sources import Source
+
+
+@value
+class PushTarget:
+    """Where a push goes, and everything it shares with others.
+
+    *blobs* is what earlier runs left in the state directory, None for nothing.
+    *reference* is the tag or the digest that was asked for, also where it is written
+    only after several pushes.
+    """
+
+    client: RegistryClient
+    repository: str
+    uploader: Uploader
+    cancellation: Cancellation
+    on_event: OnEvent
+    blobs: KnownBlobs | None = None
+    reference: str = ""
+
+
+class Arrival(NamedTuple):
+    """How a blob came to the target, and how many of its bytes moved for that."""
+
+    outcome: Outcome
+    moved: int = 0
+
+
+class RegistryTarget:
+    """A repository of a registry."""
+
+    jobs: int | None = None
+
+    def __init__(self, target: PushTarget) -> None:
+        self.place = target.client.registry
+        self.repository = target.repository
+        self.cancellation = target.cancellation
+        self.on_event = target.on_event
+        self._target = target
+
+    def begin(self, found: Sequence[Found]) -> Sequence[Descriptor]:
+        """The blobs of all that is going to come, each once."""
+        blobs = {d: blob for one in found for d, blob in one.tree.blobs.items()}
+        return list(blobs.values())
+
+    def digest_of(self, reference: str) -> Digest | None:
+        """What *reference* names there, None when the registry does not tell."""
+        found = unless_refused(
+            lambda: self._target.client.manifest_descriptor(self.repository, reference)
+        )
+        return found.digest if found is not None else None
+
+    def holds(self, document: Descriptor) -> bool:
+        """True for a manifest that is there: a registry takes none without the rest."""
+        return self.digest_of(str(document.digest)) is not None
+
+    def mount_candidates(self, source: Source, digest: Digest) -> list[str]:
+        """Repositories of this registry that may have the blob."""
+        found = [source.repository] if source.place == self.place else []
+        if self._target.blobs is not None:
+            known = self._target.blobs.holders(digest, self.place)
+            found += [reference.repository for reference in known]
+        return [name for name in found if name != self.repository]
+
+    def put_blob(
+        self,
+        blob: Descriptor,
+        open_at: Callable[[int], BlobReader],
+        mounts: Sequence[str],
+    ) -> Arrival:
+        """Have the repository hold *blob*."""
+        key = str(blob.digest)
+        prepared = PreparedBlob(
+            key, blob, lambda start: SourceReader(open_at(start)), from_network=True
+        )
+        try:
+            outcome = self._target.uploader.upload(prepared, mount_from=mounts)
+            return Arrival(outcome, blob.size * (outcome is Outcome.UPLOADED))
+        except SourceFailed as failed:
+            raise failed.error from failed
+
+    def learn(self, blobs: Sequence[Descriptor]) -> None:
+        """Remember for other runs that these are there."""
+        known = self._target.blobs
+        if known is not None:
+            place = Reference(self.place, self.repository)
+            for blob in blobs:
+                known.add_holder(blob.digest, place)
+            known.save()
+
+    def put_document(self, document: Document, reference: str) -> bool:
+        """Store a manifest under *reference*, its digest or a tag.
+
+        False when it has a subject of which the registry said nothing.
+        """
+        stored = self._target.client.store_manifest(
+            self.repository, reference, document.raw, document.descriptor.media_type
+        )
+        return stored.subject is not None or as_referrer(document) is None
+
+    def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
+        """Where the registry keeps no list itself, keep it under a tag."""
+        client = self._target.client
+        keep_referrers(client, self.repository, subject, listed, self.on_event)
+
+
+class SourceFailed(Cancelled):
+    """The source cannot be read: *error*.
+
+    For the uploader this is a cancellation: it must not take the source's failure for
+    one of the target, and keeps the session for another run.
+    """
+
+    def __init__(self, error: PusherError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class SourceReader:
+    """The bytes of a source, whose failures are told apart from the target's."""
+
+    def __init__(self, reader: BlobReader) -> None:
+        self._reader = reader
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill *buffer* as far as the next bytes go; 0 at the end."""
+        try:
+            return self._reader.readinto(buffer) or 0
+        except Cancelled:
+            raise
+        except PusherError as error:
+            raise SourceFailed(error) from error
+
+    def close(self) -> None:
+        """Give back what the reader holds."""
+        self._reader.close()
