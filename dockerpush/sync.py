@@ -16,6 +16,7 @@ from .cancellation import Cancellation
 from .errors import Cancelled, NotFound, PusherError
 from .oci import Descriptor, Digest
 from .reference import Reference
+from .registry.looks import unless_refused
 from .syncfile import OnExists, SyncEntry
 from .values import replace, value
 from .workers import STEP, Workers
@@ -144,7 +145,7 @@ class Planner:
         item = replace(item, digest=source.digest)
         if entry.on_exists is OnExists.SKIP:
             return item
-        target = self._find(self._targets, item.target)
+        target = self._there(item)
         if target is None or entry.platforms:
             return _unless_refused(item, target)
         if target.digest == source.digest:
@@ -152,6 +153,12 @@ class Planner:
                 return item  # there may be more of them by now
             return replace(item, action=Action.SKIP, why="unchanged")
         return _unless_refused(item, target)
+
+    def _there(self, item: SyncItem) -> Descriptor | None:
+        """What is to be replaced; may it be, a registry need not tell."""
+        if item.entry.on_exists is OnExists.ERROR:
+            return self._find(self._targets, item.target)
+        return unless_refused(lambda: self._find(self._targets, item.target))
 
     def _find(
         self, registries: Mapping[str, Registry], reference: Reference

@@ -62,6 +62,7 @@ class BlobUpload:
         session: UploadSession,
     ) -> None:
         self._target = target
+        self._descriptor = descriptor
         self._digest = descriptor.digest
         self._size = descriptor.size
         self._content = content
@@ -217,7 +218,7 @@ class BlobUpload:
         if self._content.position < self._size:
             return False
         target = self._target
-        if target.client.blob_size(target.repository, self._digest) != self._size:
+        if not target.client.has_blob(target.repository, self._descriptor):
             return False
         self._session.finished()
         return True

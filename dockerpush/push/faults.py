@@ -28,7 +28,7 @@ class Fault(enum.Enum):
 _DEFINITE_CODES = frozenset(
     {"NAME_UNKNOWN", "NAME_INVALID", "DENIED", "UNAUTHORIZED", "TOOMANYREQUESTS"}
 )
-_REFUSALS = frozenset({400, 404, 405, 409, 411, 415, 422})
+_REFUSALS = frozenset({400, 404, 405, 409, 411, 415, 422, 501})
 
 
 def fault_of(error: PusherError) -> Fault:

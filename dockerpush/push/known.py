@@ -19,16 +19,14 @@ Nothing here is needed for a push.
 
 from __future__ import annotations
 
-import logging
+from functools import partial
 from typing import TYPE_CHECKING, Iterable, Mapping, Sequence
 
 from ..archive.model import Compression
 from ..errors import (
-    Cancelled,
     ContentMismatch,
     InvalidDigest,
     InvalidJSON,
-    RegistryError,
 )
 from ..oci import (
     INDEX_TYPES,
@@ -41,6 +39,7 @@ from ..oci import (
     Manifest,
 )
 from ..reference import Reference
+from ..registry.looks import unless_refused
 from ..values import value
 from .manifests import SentBlob
 from .plan import Method, Plan, PlannedBlob
@@ -48,8 +47,6 @@ from .plan import Method, Plan, PlannedBlob
 if TYPE_CHECKING:
     from ..registry.client import RegistryClient
     from ..stores import KnownBlobs
-
-log = logging.getLogger(__name__)
 
 PLATFORMS = 4
 """Images of an index that are looked at; each costs a request, or two with trust."""
@@ -87,16 +84,12 @@ class TargetImage:
         Cancelled.
         """
         for tag in tags:
-            try:
-                return _read_image(client, repository, tag, trusted=trusted)
-            except Cancelled:
-                raise
-            except _UNUSABLE as error:
-                log.info("nothing learned from %s:%s: %s", repository, tag, error)
+            read = partial(_read_image, client, repository, tag, trusted=trusted)
+            found = unless_refused(read)
+            if found is not None:
+                return found
         return NOTHING
 
-
-_UNUSABLE = (RegistryError, InvalidJSON, InvalidDigest, ContentMismatch)
 
 NOTHING = TargetImage({}, frozenset())
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, NamedTuple, Sequence
+import logging
+from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Sequence
 
 from ..cancellation import Cancellation
 from ..errors import Cancelled, PusherError
 from ..events import OnEvent, Outcome
 from ..oci import Descriptor, Digest
 from ..reference import Reference
-from ..registry.client import RegistryClient
+from ..registry.client import RegistryClient, Upload
 from ..registry.looks import unless_refused
 from ..values import value
+from ..workers import Workers
 from .manifests import Document
 from .prepared import BlobReader, PreparedBlob
 from .store import as_referrer, keep_referrers
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from ..stores import KnownBlobs
     from ..transfer.engine import Found
     from ..transfer.sources import Source
+
+
+log = logging.getLogger(__name__)
 
 
 @value
@@ -75,6 +80,50 @@ class RegistryTarget:
     def holds(self, document: Descriptor) -> bool:
         """True for a manifest that is there: a registry takes none without the rest."""
         return self.digest_of(str(document.digest)) is not None
+
+    def has(self, blobs: Sequence[Descriptor], *, jobs: int) -> set[Digest]:
+        """Those of *blobs* that are there, as far as the registry tells.
+
+        *jobs* are looked for at a time.
+        """
+        target = self._target
+
+        def look(blob: Descriptor) -> bool:
+            return target.client.has_blob(self.repository, blob)
+
+        there = zip(blobs, self._in_parallel(look, blobs, jobs))
+        return {blob.digest for blob, is_there in there if is_there}
+
+    def mounted(
+        self, blobs: Mapping[Descriptor, Sequence[str]], *, jobs: int
+    ) -> set[Digest]:
+        """Those of *blobs* that could be mounted from one of their repositories."""
+
+        def mount(blob: Descriptor) -> bool:
+            outcome, opened = self._target.uploader.mount(blob, blobs[blob])
+            if opened is not None:
+                self._cancel(opened)
+            return outcome is Outcome.MOUNTED
+
+        done = zip(blobs, self._in_parallel(mount, list(blobs), jobs))
+        return {blob.digest for blob, is_there in done if is_there}
+
+    def _cancel(self, upload: Upload) -> None:
+        try:
+            self._target.client.cancel_upload(self.repository, upload)
+        except Cancelled:
+            raise
+        except PusherError as error:
+            log.info("an upload was left open: %s", error)
+
+    def _in_parallel(
+        self, ask: Callable[[Descriptor], bool], blobs: Sequence[Descriptor], jobs: int
+    ) -> list[bool]:
+        if not blobs:
+            return []
+        jobs = min(jobs, len(blobs))
+        with Workers(self.cancellation, jobs, name="look") as workers:
+            return workers.wait([workers.submit(ask, blob) for blob in blobs])
 
     def mount_candidates(self, source: Source, digest: Digest) -> list[str]:
         """Repositories of this registry that may have the blob."""

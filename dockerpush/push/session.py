@@ -123,7 +123,7 @@ class UploadSession:
         except TransientError as error:
             if error.status is not None:
                 raise
-            client.blob_size(repository, self._descriptor.digest)
+            client.has_blob(repository, self._descriptor)
             raise TransientError(
                 f"{error}; the registry answers other requests, so the repository "
                 f"{repository!r} may be missing there (Amazon ECR hangs up then): "

@@ -299,7 +299,9 @@ class _Reader:
 
     def _is_there(self, digest: Digest, size: int) -> bool:
         target = self._push.target
-        return target.client.blob_size(target.repository, digest) == size
+        return target.client.has_blob(
+            target.repository, Descriptor(OCI_LAYER, digest, size)
+        )
 
     def _admit(self, size: int, member: Member) -> Spool:
         spool = self._space.admit(size, self._cancellation)

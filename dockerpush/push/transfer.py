@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import Future
-from typing import Callable, Mapping, NamedTuple, Sequence, TypeVar
+from typing import Callable, Mapping, NamedTuple, Sequence
 
 from ..archive.model import StoredManifest
 from ..events import BlobFinished, BlobPlanned, Notice, Outcome
-from ..oci import Descriptor, Digest
+from ..oci import OCI_LAYER, Descriptor, Digest
 from ..values import replace, value
-from ..workers import Workers
 from .codecs import Codec
 from .known import Knowledge
 from .layers import LayerMaker, MadeBlob, Readable, config_blob
@@ -26,8 +25,6 @@ from .plan import Method, Plan, PlannedBlob, known_digest
 from .pools import open_pools
 from .registry import PushTarget, RegistryTarget
 from .store import run_trusting, store
-
-T = TypeVar("T")
 
 
 @value
@@ -141,15 +138,13 @@ def find_present(push: Push, offers: Mapping[str, SentBlob]) -> dict[Digest, Out
     wanted = wanted_sizes(push.plan, offers)
     outcomes = {d: Outcome.REUSED if d in offered else Outcome.EXISTS for d in wanted}
     present = {d: outcomes[d] for d in wanted if d in push.held}
-    asked = [digest for digest in wanted if digest not in present]
-    client, repository = push.target.client, push.target.repository
-    sizes = _in_parallel(
-        push, lambda digest: client.blob_size(repository, digest), asked
-    )
-    for digest, size in zip(asked, sizes):
-        if size == wanted[digest]:
-            present[digest] = outcomes[digest]
-    return present
+    asked = [_layer(d, size) for d, size in wanted.items() if d not in present]
+    there = RegistryTarget(push.target).has(asked, jobs=push.options.jobs)
+    return {**present, **{digest: outcomes[digest] for digest in there}}
+
+
+def _layer(digest: Digest, size: int) -> Descriptor:
+    return Descriptor(OCI_LAYER, digest, size)
 
 
 def wanted_sizes(plan: Plan, offers: Mapping[str, SentBlob]) -> dict[Digest, int]:
@@ -162,32 +157,14 @@ def _mount_offers(
     push: Push, offers: Mapping[str, SentBlob], present: Mapping[Digest, Outcome]
 ) -> dict[Digest, Outcome]:
     """*present*, and what could be had from other repositories without reading it."""
-    client, repository = push.target.client, push.target.repository
-
-    def mount(digest: Digest) -> bool:
-        source = push.known.holders(digest)[0]
-        upload = client.start_upload(repository, mount=digest, source=source)
-        if upload is not None:
-            client.cancel_upload(repository, upload)
-        return upload is None
-
-    asked = [
-        digest
-        for digest in dict.fromkeys(sent.digest for sent in offers.values())
-        if digest not in present and push.known.holders(digest)
-    ]
-    mounted = zip(asked, _in_parallel(push, mount, asked))
-    return {**present, **{digest: Outcome.MOUNTED for digest, done in mounted if done}}
-
-
-def _in_parallel(
-    push: Push, ask: Callable[[Digest], T], digests: Sequence[Digest]
-) -> list[T]:
-    if not digests:
-        return []
-    jobs = min(push.options.jobs, len(digests))
-    with Workers(push.target.cancellation, jobs, name="look") as workers:
-        return workers.wait([workers.submit(ask, digest) for digest in digests])
+    candidates = {
+        _layer(sent.digest, sent.size): push.known.holders(sent.digest)
+        for sent in offers.values()
+        if sent.digest not in present
+    }
+    asked = {blob: holders for blob, holders in candidates.items() if holders}
+    mounted = RegistryTarget(push.target).mounted(asked, jobs=push.options.jobs)
+    return {**present, **dict.fromkeys(mounted, Outcome.MOUNTED)}
 
 
 def known_sizes(plan: Plan) -> dict[Digest, int]:

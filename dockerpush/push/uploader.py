@@ -85,14 +85,15 @@ class Uploader:
         self, blob: PreparedBlob, mount_from: Sequence[str], *, known_absent: bool
     ) -> Outcome:
         self._target.cancellation.check()
-        if not known_absent and self._is_there(blob.descriptor):
+        client, repository = self._target.client, self._target.repository
+        if not known_absent and client.has_blob(repository, blob.descriptor):
             return Outcome.EXISTS
-        outcome, opened = self._mount(blob.descriptor, mount_from)
+        outcome, opened = self.mount(blob.descriptor, mount_from)
         if outcome is Outcome.UPLOADED:
             self._send(blob, opened)
         return outcome
 
-    def _mount(
+    def mount(
         self, descriptor: Descriptor, sources: Sequence[str]
     ) -> tuple[Outcome, Upload | None]:
         """MOUNTED, or UPLOADED for what must be sent, with the session if there is one.
@@ -113,11 +114,6 @@ class Uploader:
             else:
                 return Outcome.MOUNTED if opened is None else Outcome.UPLOADED, opened
         return Outcome.UPLOADED, None
-
-    def _is_there(self, descriptor: Descriptor) -> bool:
-        """True when the repository holds the blob, and all of it."""
-        client, repository = self._target.client, self._target.repository
-        return client.blob_size(repository, descriptor.digest) == descriptor.size
 
     def _send(self, blob: PreparedBlob, opened: Upload | None) -> None:
         target, descriptor = self._target, blob.descriptor

@@ -8,6 +8,7 @@ from ..errors import ContentMismatch, NotFoundInRegistry, TransientError
 from ..oci import Descriptor, Digest
 from .calls import Caller
 from .debug import show_url
+from .looks import unless_refused
 from .transport import PIECE, Response
 
 
@@ -87,6 +88,14 @@ class BlobCalls(Caller):
         except NotFoundInRegistry:
             return None
         return size if size is not None else self._size_by_reading(repository, digest)
+
+    def has_blob(self, repository: str, blob: Descriptor) -> bool:
+        """True when *repository* holds *blob*, all of it, as far as can be told.
+
+        A look that only saves work: one that is refused tells nothing.
+        """
+        size = unless_refused(lambda: self.blob_size(repository, blob.digest))
+        return size == blob.size
 
     def _size_by_reading(self, repository: str, digest: Digest) -> int | None:
         """For a registry that answers HEAD without Content-Length."""

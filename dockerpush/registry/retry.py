@@ -22,8 +22,11 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
-"""Statuses that may be different next time; every other one is a definite answer."""
+TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)} - {501})
+"""Statuses that may be different next time; every other one is a definite answer.
+
+501 is one: what a server has not got today it has not got in a second either.
+"""
 
 
 @value

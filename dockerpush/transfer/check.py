@@ -7,6 +7,7 @@ from ..events import BytesRead, Outcome
 from ..oci import Descriptor, Digest
 from ..push import SEND, BlobForecast, PushTarget
 from ..push.manifests import Document
+from ..push.registry import RegistryTarget
 from ..push.verify import Verified
 from ..receive import PIECE
 from ..workers import Workers
@@ -23,13 +24,12 @@ def forecast(
     """
     blobs = list(Walker(source).tree(root).blobs.values())
 
-    def look(blob: Descriptor) -> BlobForecast:
-        size = target.client.blob_size(target.repository, blob.digest)
-        action = Outcome.EXISTS.value if size == blob.size else SEND
-        return BlobForecast(str(blob.digest), blob.size, action)
-
-    with Workers(target.cancellation, jobs, name="look") as workers:
-        return workers.wait([workers.submit(look, blob) for blob in blobs])
+    there = RegistryTarget(target).has(blobs, jobs=jobs)
+    actions = {digest: Outcome.EXISTS.value for digest in there}
+    return [
+        BlobForecast(str(blob.digest), blob.size, actions.get(blob.digest, SEND))
+        for blob in blobs
+    ]
 
 
 def verify_copy(
