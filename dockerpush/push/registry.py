@@ -172,7 +172,7 @@ class RegistryTarget:
     def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
         """Where the registry keeps no list itself, keep it under a tag."""
         client = self._target.client
-        keep_referrers(client, self.repository, subject, listed, self.on_event)
+        keep_referrers(client, self.repository, subject, listed, on_event=self.on_event)
 
 
 class SourceFailed(Cancelled):

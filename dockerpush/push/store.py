@@ -145,6 +145,7 @@ def keep_referrers(
     repository: str,
     subject: Digest,
     listed: Sequence[Descriptor],
+    *,
     on_event: OnEvent,
 ) -> None:
     """Add *listed* to the tag that lists the referrers of *subject*.

@@ -325,3 +325,19 @@ def black_hole() -> Iterator[str]:
         with pytest.raises(socket.timeout):
             probe.connect(full.getsockname())
         yield f"127.0.0.1:{full.getsockname()[1]}"
+
+
+def test_ctrl_c_while_the_command_is_still_loading():
+    """Python itself raises it then: no handler of ours is there yet."""
+    script = (
+        "import sys, dockerpush.__main__ as entry, dockerpush.cli.main as cli\n"
+        "def run(): raise KeyboardInterrupt\n"
+        "cli.main = run\n"
+        "sys.argv[1:] = ['push']\n"
+        "sys.exit(entry.main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, timeout=30, check=False
+    )
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == b"error: interrupted\n"

@@ -29,7 +29,7 @@ SIDES = {
 }
 """Side by side: what one of them needs of another is passed in by its caller."""
 
-TRANSFERS = {"push", "transfer"}
+TRANSFERS = {"push", "transfer", "sync"}
 """What joins the sides."""
 
 FRONT = {"cli", "api", "__main__", "__init__"}
