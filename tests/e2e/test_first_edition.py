@@ -1,11 +1,11 @@
 """A state directory that the first edition wrote goes on working.
 
-``first_edition.json`` is what dockerpush at commit f55a92b left behind: it logged in to
-a registry, pushed a small image, pulled it into the cache, and was killed inside the
-third PATCH of a layer of 4 MiB (``--blob-chunk 1048576``). config.json is written by
-hand, as its README shows it. The place of the registry stands there as HOST, the URL of
-the session as LOCATION, the time of its last chunk as NOW; ``HASH(...)`` in a name is
-what the first edition made of the text, lines divided by ``|``.
+``support/first_edition.json`` is what dockerpush left behind at commit f55a92b: it
+logged in to a registry, pushed a small image, pulled it into the cache, and was killed
+inside the third PATCH of a layer of 4 MiB (``--blob-chunk 1048576``). config.json is
+written by hand, as its README shows it. The place of the registry stands there as HOST,
+the URL of the session as LOCATION, the time of its last chunk as NOW; ``HASH(...)`` in
+a name is what the first edition made of the text, lines divided by ``|``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Iterator
 
 import pytest
 from conftest import Command
-from faults import FaultProxy, Schedule
+from faultproxy import FaultProxy
 from images import MIB, digest_of, docker_archive, tar_of
 from registries import write_users
 
@@ -32,7 +32,8 @@ from dockerpush.server import Registry, RegistryServer
 from dockerpush.state import StateDirectory
 from dockerpush.stores import KnownBlobs
 
-FILES = json.loads((Path(__file__).parent / "first_edition.json").read_text())
+SUPPORT = Path(__file__).parent.parent / "support"
+FILES = json.loads((SUPPORT / "first_edition.json").read_text())
 ALICE = "Basic " + base64.b64encode(b"alice:secret").decode()
 BIG = tar_of({"big": random.Random(5).randbytes(4 * MIB)})
 OFFSET = 2 * MIB
@@ -116,16 +117,12 @@ def small_image(path: Path, name: str) -> Path:
     return docker_archive(path, [layer], names=[name])
 
 
-def scheduled(proxy: FaultProxy, repository: str) -> Schedule:
-    return proxy.schedule(repository, ())
-
-
 def test_an_upload_that_the_first_edition_began_is_gone_on_with(
     proxy, first_state, run_cli, tmp_path
 ):
     """Its bytes before the offset are not sent again, in chunks as config.json says."""
     archive = docker_archive(tmp_path / "big.tar", [BIG])
-    schedule = scheduled(proxy, "team/big")
+    schedule = proxy.schedule("team/big")
     done = run_cli("push", archive, "-t", f"{proxy.host}/team/big:1", "--json")
     assert done.returncode == 0, done.stderr
     assert len(BIG) - OFFSET <= schedule.sent < len(BIG) - OFFSET + MIB // 4
