@@ -155,16 +155,6 @@ class Knowledge:
         """What runs with this state directory made of the layer *diff_id*."""
         return self._blobs.layer(diff_id, name) if self._blobs is not None else None
 
-    def holders(self, digest: Digest) -> list[str]:
-        """Other repositories of the same registry that held *digest*."""
-        if self._blobs is None:
-            return []
-        found = self._blobs.holders(digest, self._target.registry)
-        own = self._target.repository
-        return [
-            reference.repository for reference in found if reference.repository != own
-        ]
-
     def doubted(self, offers: Mapping[str, SentBlob], plan: Plan) -> Knowledge:
         """Forget *offers*, which the registry does not know, in other runs too.
 

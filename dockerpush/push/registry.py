@@ -100,13 +100,17 @@ class RegistryTarget:
         """Those of *blobs* that could be mounted from one of their repositories."""
 
         def mount(blob: Descriptor) -> bool:
-            outcome, opened = self._target.uploader.mount(blob, blobs[blob])
-            if opened is not None:
-                self._cancel(opened)
-            return outcome is Outcome.MOUNTED
+            return self.mount(blob, blobs[blob])
 
         done = zip(blobs, self._in_parallel(mount, list(blobs), jobs))
         return {blob.digest for blob, is_there in done if is_there}
+
+    def mount(self, blob: Descriptor, repositories: Sequence[str]) -> bool:
+        """True when *blob* could be mounted, without reading a byte of it."""
+        outcome, opened = self._target.uploader.mount(blob, repositories)
+        if opened is not None:
+            self._cancel(opened)
+        return outcome is Outcome.MOUNTED
 
     def _cancel(self, upload: Upload) -> None:
         try:
@@ -127,11 +131,17 @@ class RegistryTarget:
 
     def mount_candidates(self, source: Source, digest: Digest) -> list[str]:
         """Repositories of this registry that may have the blob."""
-        found = [source.repository] if source.place == self.place else []
-        if self._target.blobs is not None:
-            known = self._target.blobs.holders(digest, self.place)
-            found += [reference.repository for reference in known]
-        return [name for name in found if name != self.repository]
+        own = [source.repository] if source.place == self.place else []
+        held = self.holders(digest)
+        return [*(name for name in own if name != self.repository), *held]
+
+    def holders(self, digest: Digest) -> list[str]:
+        """Other repositories of this registry that earlier runs left the blob in."""
+        if self._target.blobs is None:
+            return []
+        known = self._target.blobs.holders(digest, self.place)
+        names = (reference.repository for reference in known)
+        return [name for name in names if name != self.repository]
 
     def put_blob(
         self,

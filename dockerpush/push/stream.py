@@ -45,9 +45,9 @@ from .options import PushOptions
 from .plan import Method, Plan, PlannedBlob, plan_push
 from .pools import Pools, open_pools
 from .prepared import PIECE, PreparedBlob
-from .registry import PushTarget
+from .registry import PushTarget, RegistryTarget
 from .spool import Spool, SpoolError
-from .transfer import Arrived, PushResult, finish, send_config
+from .transfer import Arrived, PushResult, finish, send, send_config
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -132,7 +132,7 @@ class StreamPush:
             )
             for blob in kept
         ]
-        sending = [pools.uploads.submit(_send, self.target, one) for one in made]
+        sending = [pools.uploads.submit(send, self.target, one) for one in made]
         configs = [
             pools.uploads.submit(send_config, self.target, manifest.stored)
             for manifest in plan.manifests()
@@ -242,8 +242,9 @@ class _Reader:
     ) -> Passed:
         """The file packed anew; it is only read when it is known what it became."""
         offer = self._push.known.offer_for(named) if named else None
-        if named and offer and self._is_there(offer.digest, offer.size):
-            return self._had(member, named, named, offer, Outcome.REUSED)
+        outcome = self._reusable(offer) if offer else None
+        if named and offer and outcome:
+            return self._had(member, named, named, offer, outcome)
         codec = self._push.codec
         source = open_decompressed(
             self._push.archive, compression, name=f"layer {member.name}"
@@ -280,7 +281,7 @@ class _Reader:
             lambda: self._space.release(spool),
         )
         made = MadeBlob(prepared, became)
-        future = self._uploads.submit(_send, self._push.target, made)
+        future = self._uploads.submit(send, self._push.target, made)
         return Passed(stored, diff_id, future)
 
     def _had(
@@ -302,6 +303,15 @@ class _Reader:
         return target.client.has_blob(
             target.repository, Descriptor(OCI_LAYER, digest, size)
         )
+
+    def _reusable(self, offer: SentBlob) -> Outcome | None:
+        """How the registry holds what the layer became before; None: it does not."""
+        if self._is_there(offer.digest, offer.size):
+            return Outcome.REUSED
+        target = RegistryTarget(self._push.target)
+        blob = Descriptor(OCI_LAYER, offer.digest, offer.size)
+        holders = target.holders(offer.digest)
+        return Outcome.MOUNTED if holders and target.mount(blob, holders) else None
 
     def _admit(self, size: int, member: Member) -> Spool:
         spool = self._space.admit(size, self._cancellation)
@@ -348,15 +358,6 @@ def _hash(
         hasher.update(buffer[:count])
         on_read(count)
     return Digest.from_hash(hasher)
-
-
-def _send(target: PushTarget, made: MadeBlob) -> Arrived:
-    """An uploader thread's work."""
-    try:
-        outcome = target.uploader.upload(made.prepared)
-    finally:
-        made.prepared.release()
-    return Arrived(made.prepared.key, made.sent, outcome)
 
 
 def _check_name(member: Member, named: Digest | None, found: Digest) -> None:

@@ -157,13 +157,14 @@ def _mount_offers(
     push: Push, offers: Mapping[str, SentBlob], present: Mapping[Digest, Outcome]
 ) -> dict[Digest, Outcome]:
     """*present*, and what could be had from other repositories without reading it."""
+    target = RegistryTarget(push.target)
     candidates = {
-        _layer(sent.digest, sent.size): push.known.holders(sent.digest)
+        _layer(sent.digest, sent.size): target.holders(sent.digest)
         for sent in offers.values()
         if sent.digest not in present
     }
     asked = {blob: holders for blob, holders in candidates.items() if holders}
-    mounted = RegistryTarget(push.target).mounted(asked, jobs=push.options.jobs)
+    mounted = target.mounted(asked, jobs=push.options.jobs)
     return {**present, **dict.fromkeys(mounted, Outcome.MOUNTED)}
 
 
@@ -246,19 +247,12 @@ def _read_all(
 
 def _send(push: Push, made: MadeBlob, present: Mapping[Digest, Outcome]) -> Arrived:
     """An uploader thread's work."""
-    blob, target = made.prepared, push.target
+    blob = made.prepared
     digest = blob.descriptor.digest
-    try:
-        if digest in present:
-            return _reused(target, blob.key, made.sent, present)
-        outcome = target.uploader.upload(
-            blob,
-            mount_from=push.known.holders(digest),
-            known_absent=digest in known_sizes(push.plan),
-        )
-    finally:
+    if digest in present:
         blob.release()
-    return Arrived(blob.key, made.sent, outcome)
+        return _reused(push.target, blob.key, made.sent, present)
+    return send(push.target, made, known_absent=digest in known_sizes(push.plan))
 
 
 def _made_configs(plan: Plan) -> list[MadeBlob]:
@@ -273,4 +267,20 @@ def _made_configs(plan: Plan) -> list[MadeBlob]:
 def send_config(target: PushTarget, stored: StoredManifest) -> Arrived:
     """An uploader thread's work: make *target* hold the config of *stored*."""
     made = config_blob(stored)
-    return Arrived(made.prepared.key, made.sent, target.uploader.upload(made.prepared))
+    return send(target, made)
+
+
+def send(target: PushTarget, made: MadeBlob, *, known_absent: bool = False) -> Arrived:
+    """An uploader thread's work: make *target* hold *made*.
+
+    *known_absent* means that somebody has looked for it.
+    """
+    prepared = made.prepared
+    holders = RegistryTarget(target).holders(prepared.descriptor.digest)
+    try:
+        outcome = target.uploader.upload(
+            prepared, mount_from=holders, known_absent=known_absent
+        )
+    finally:
+        prepared.release()
+    return Arrived(prepared.key, made.sent, outcome)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from archives import Image, named_by_digest, tar
 from images import MIB, docker_archive, large_archive, small_archive, tar_of
 from registries import read_back
 from suites import crossed
@@ -93,6 +94,20 @@ def test_another_repository_of_the_registry_lends_its_blobs(archive, embedded, r
     run_cli("push", archive, "-t", f"{embedded.host}/one/app:1")
     done = run_cli("push", archive, "-t", f"{embedded.host}/two/app:1", "--json")
     assert done.json["blobs"]["mounted"] == 3
+    stored = read_back(embedded.host, "two/app", "1")
+    assert stored.layers == stored.diff_ids
+
+
+def test_it_lends_them_to_a_pipe_too(tmp_path, embedded, run_cli):
+    """Layers that are called by their digests need not be read to be known."""
+    image = Image.of("lent " * 5000, "and this " * 5000, tags=("app:1",))
+    path = tar(tmp_path / "app.tar", named_by_digest(image))
+    for name in ("one", "two"):
+        line = ("push", "-", "-t", f"{embedded.host}/{name}/app:1", "--json")
+        done = run_cli(*line, stdin=path)
+        assert done.returncode == 0, done.stderr
+    assert done.json["blobs"].get("mounted") == 2
+    assert done.json["bytes"] < 1000  # the config
     stored = read_back(embedded.host, "two/app", "1")
     assert stored.layers == stored.diff_ids
 

@@ -27,6 +27,7 @@ from archives import (
     dump,
     legacy,
     manifest_of,
+    named_by_digest,
     packed,
     tar,
 )
@@ -142,15 +143,6 @@ def _joined(run_cli, directory, name, *more):
 def _copy(run_cli, directory, name, *more):
     path = tar(directory / "ours.tar", legacy(OURS))
     return run_cli("copy", path, f"{name}:1", "--json", *more)
-
-
-def named_by_digest(image: Image) -> dict[str, Any]:
-    """A docker-archive whose layers are called by their digests, as docker 25 does."""
-    names = [blob(layer) for layer in image.layers]
-    config = blob(image.config)
-    entry = {"Config": config, "RepoTags": list(image.tags), "Layers": names}
-    files = dict(zip(names, image.layers))
-    return {**files, config: image.config, "manifest.json": dump([entry])}
 
 
 WAYS = {

@@ -148,6 +148,15 @@ def legacy(*images: Image) -> Files:
     return files
 
 
+def named_by_digest(image: Image) -> Files:
+    """A docker-archive whose layers are called by their digests, as docker 25 does."""
+    names = [blob(layer) for layer in image.layers]
+    config = blob(image.config)
+    entry = {"Config": config, "RepoTags": list(image.tags), "Layers": names}
+    files = dict(zip(names, image.layers))
+    return {**files, config: image.config, "manifest.json": dump([entry])}
+
+
 def simple(
     image: Image,
     layers: Mapping[str, bytes | Link] | None = None,
