@@ -10,7 +10,7 @@ what it needs.
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, Collection, NamedTuple, Sequence
 
 from .errors import InvalidDigest, InvalidJSON
 from .expressions import expression
@@ -29,6 +29,10 @@ from .oci import (
     parse_json,
     require,
 )
+from .values import replace
+
+SUBJECT_ANNOTATION = "vnd.docker.reference.digest"
+"""How buildkit's attestation manifests name the image they speak of."""
 
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 _BLOB_TYPES = (
@@ -139,3 +143,25 @@ def _is_descriptor(item: dict[str, Any]) -> bool:
     digest, size = item.get("digest"), item.get("size")
     is_size = isinstance(size, int) and not isinstance(size, bool)
     return is_size and isinstance(digest, str) and bool(_DIGEST.fullmatch(digest))
+
+
+def subject_of(entry: Descriptor) -> str:
+    """The digest of the image that an attestation in an index speaks of, or ""."""
+    return (entry.annotations or {}).get(SUBJECT_ANNOTATION, "")
+
+
+def stays(entry: Descriptor, wanted: Collection[str]) -> bool:
+    """True for what is left of an index of which the digests *wanted* are kept.
+
+    These are the images themselves, and what speaks of them.
+    """
+    return entry.digest in wanted or subject_of(entry) in wanted
+
+
+def part_of_index(
+    raw: bytes, media_type: str, kept: Sequence[Descriptor]
+) -> tuple[Descriptor, bytes]:
+    """The index *raw* with the entries *kept* alone. Raises InvalidJSON."""
+    whole = Index.from_bytes(raw, media_type) if raw else Index(media_type, ())
+    part = replace(whole, manifests=tuple(kept)).to_bytes()
+    return Descriptor.of(whole.media_type, part), part

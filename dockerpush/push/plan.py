@@ -21,13 +21,11 @@ from ..archive.model import (
     manifests,
 )
 from ..archive.platforms import platform_of
+from ..documents import part_of_index, stays, subject_of
 from ..errors import ArchiveError, NotFound
 from ..oci import Digest, Platform
 from ..platforms import best_match
 from ..values import replace, value
-
-SUBJECT_ANNOTATION = "vnd.docker.reference.digest"
-"""How buildkit's attestation manifests name the image they speak of."""
 
 _UNKNOWN = "unknown"
 
@@ -160,7 +158,26 @@ def _narrow(
             wanted.append(node)
     if len(wanted) == 1 or isinstance(root, StoredManifest):
         return wanted[0]
-    return StoredIndex(root.descriptor, b"", tuple(wanted))
+    digests = {str(one.descriptor.digest) for one in wanted if one.descriptor}
+    kept = tuple(
+        node
+        for node in _leaves(root)
+        if node.descriptor and stays(node.descriptor, digests)
+    )
+    if kept == root.manifests:
+        return root
+    entries = [node.descriptor for node in kept if node.descriptor]
+    descriptor, raw = part_of_index(root.raw, root.descriptor.media_type, entries)
+    return StoredIndex(descriptor, raw, kept)
+
+
+def _leaves(index: StoredIndex) -> Iterator[Node]:
+    """What *index* names, the insides of inner indexes instead."""
+    for child in index.manifests:
+        if isinstance(child, StoredIndex):
+            yield from _leaves(child)
+        else:
+            yield child
 
 
 def _image_for(wanted: Platform, nodes: list[StoredManifest]) -> StoredManifest:
@@ -232,8 +249,7 @@ def _lost_subjects(index: StoredIndex, planned: list[PlannedNode | None]) -> set
 
 def _subject(node: PlannedNode) -> str:
     descriptor = node.stored.descriptor
-    annotations = (descriptor and descriptor.annotations) or {}
-    return annotations.get(SUBJECT_ANNOTATION, "")
+    return subject_of(descriptor) if descriptor else ""
 
 
 def _blobs(node: PlannedNode, decide: Decide) -> Iterator[PlannedBlob]:

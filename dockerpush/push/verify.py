@@ -18,13 +18,13 @@ from ..archive.model import (
     StoredManifest,
     manifests,
 )
+from ..documents import SUBJECT_ANNOTATION
 from ..errors import ContentMismatch
 from ..events import BytesRead
 from ..oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Digest, Index, Manifest
 from ..values import value
 from ..workers import Workers
 from .known import compression_of_type
-from .plan import SUBJECT_ANNOTATION
 from .registry import PushTarget
 
 

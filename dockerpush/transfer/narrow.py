@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Iterator, Protocol, Sequence
 
+from ..documents import part_of_index, stays, subject_of
 from ..errors import InvalidDigest, InvalidJSON, NotFound
 from ..events import Notice
 from ..oci import (
@@ -17,8 +18,6 @@ from ..oci import (
 )
 from ..platforms import best_match
 from ..push.manifests import Document
-from ..push.plan import SUBJECT_ANNOTATION
-from ..values import replace
 from .model import TakenPlatform
 from .sources import Named, label
 from .tree import DEEPEST, index_of
@@ -52,14 +51,12 @@ def narrowed(
     images = [entry for entry in entries if not _is_about_another(entry)]
     have = [_entry_platform(source, entry) for entry in images]
     wanted = {images[place].digest for place in _places(source, have, platforms)}
-    kept = tuple(e for e in entries if e.digest in wanted or _subject(e) in wanted)
-    index = index_of(root)
-    if kept == index.manifests:
+    kept = tuple(entry for entry in entries if stays(entry, wanted))
+    if kept == index_of(root).manifests:
         return root
     if len(wanted) == 1:
         return source.child(next(e for e in images if e.digest in wanted))
-    raw = replace(index, manifests=kept).to_bytes()
-    return Document(Descriptor.of(index.media_type, raw), raw)
+    return Document(*part_of_index(root.raw, root.descriptor.media_type, kept))
 
 
 def images_of(
@@ -142,10 +139,5 @@ def _platform(source: Narrowable, document: Document) -> Platform | None:
         return None
 
 
-def _subject(entry: Descriptor) -> str:
-    """The digest of the image that an attestation speaks of, or ""."""
-    return (entry.annotations or {}).get(SUBJECT_ANNOTATION, "")
-
-
 def _is_about_another(entry: Descriptor) -> bool:
-    return bool(_subject(entry) or entry.artifact_type)
+    return bool(subject_of(entry) or entry.artifact_type)

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import archives
 import pytest
 from images import small_archive, tar_of
 from multiplatform import (
@@ -22,6 +23,7 @@ from multiplatform import (
     write_layout,
     write_manifest,
 )
+from pushed import fetch
 from registries import run
 
 from dockerpush.server import Registry, RegistryServer
@@ -483,3 +485,44 @@ def test_what_was_left_out_on_purpose_is_not_missed_by_verify(layout, host, run_
 def test_what_follows_two_dashes_is_an_archive(single, host, run_cli):
     done = run_cli("push", single[0], "-t", f"{host}/app:1", "--", single[1])
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("source", ["file", "directory", "gzip", "pipe", "copy"])
+def test_every_command_leaves_the_same_of_an_index(source, host, run_cli, tmp_path):
+    """Images in the order of the index, their attestations, what the index says."""
+    names = ("amd64", "arm64", "s390x")
+    images = [archives.Image.of(name, architecture=name) for name in names]
+    makers = (archives.layout, archives.attestation)
+    parts = [make(image) for image in images for make in makers]
+    blobs = {name: content for part in parts for name, content in part.blobs.items()}
+    entries = [entry for part in parts for entry in part.entries]
+    record = {"schemaVersion": 2, "mediaType": archives.INDEX, "manifests": entries}
+    index = archives.dump({**record, "annotations": {"org.example": "kept"}})
+    whole = archives.Layout(
+        {**blobs, archives.blob(index): index},
+        (archives.descriptor(archives.INDEX, index),),
+    )
+    files = whole.annotated(ref="1").files()
+    path = archives.tar(tmp_path / "all.tar", files)
+    origin = f"{host}/{source}/origin:1"
+    assert run_cli("push", path, "-t", origin).returncode == 0
+    options = ("--platform", "linux/s390x", "--platform", "linux/amd64", "--json")
+    wanted = run_cli("copy", origin, f"{host}/{source}/wanted:1", *options).json
+    packed = tmp_path / "all.tar.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    words = {
+        "file": ("push", path, "-t"),
+        "directory": ("push", archives.folder(tmp_path / "all", files), "-t"),
+        "gzip": ("push", packed, "-t"),
+        "pipe": ("push", "-", "-t"),
+        "copy": ("copy", path),
+    }[source]
+    target = f"{host}/{source}/part:1"
+    verify = () if source in ("pipe", "copy") else ("--verify",)
+    done = run_cli(*words, target, *options, *verify, stdin=path)
+    assert done.returncode == 0, done.stderr
+    assert done.json["digest"] == wanted["digest"]
+    stored = json.loads(fetch(host, f"{source}/part", "manifests/1"))
+    assert stored["annotations"] == {"org.example": "kept"}
+    kept = [entries[place]["digest"] for place in (0, 1, 4, 5)]
+    assert [entry["digest"] for entry in stored["manifests"]] == kept

@@ -16,11 +16,11 @@ from stored import (
 )
 
 from dockerpush.archive.model import Absent, Compression, StoredImage
+from dockerpush.documents import SUBJECT_ANNOTATION
 from dockerpush.errors import ArchiveError, NotFound
 from dockerpush.oci import Descriptor, Digest, Platform
 from dockerpush.push.decide import raw_layer_decision
 from dockerpush.push.plan import (
-    SUBJECT_ANNOTATION,
     Method,
     PlannedIndex,
     PlannedManifest,
@@ -145,7 +145,8 @@ class TestIndexes:
         root = oci_index([self.amd64, riscv, self.arm64])
         plan = plan_push(image(root=root), COMPRESS, platforms=(AMD64, ARM64))
         assert [c.stored for c in plan.root.children] == [self.amd64, self.arm64]
-        assert not plan.root.verbatim
+        assert plan.root.verbatim  # of the part
+        assert plan.root.stored.descriptor.digest != root.descriptor.digest
 
     def test_an_entry_of_manifest_json_does_not_stand_for_several_platforms(self):
         both = [oci_manifest([RAW], AMD64), oci_manifest([RAW], ARM64)]
