@@ -184,9 +184,10 @@ def test_across_an_air_gap_it_may_be_killed_on_either_side(
         done = run_cli(*sync, "--src-plain-http", "--json")
         assert done.returncode == 0, done.stderr
         blobs = {key for name in NAMES for key in blobs_below(source, name, "1")}
-        asked = Counter(one.target for one in one.exchanges("GET", "blob"))
-        assert len(asked) == len(blobs)
-        assert sum(asked.values()) <= len(blobs) + 2 * 3  # as many at a time
+        # a blob that several images share may come from another one after a kill
+        asked = [one.target.rpartition("/")[2] for one in one.exchanges("GET", "blob")]
+        assert len(set(asked)) == len(blobs)
+        assert len(asked) <= len(blobs) + 2 * 3  # as many at a time
     with Gate(host) as two:
         sync = ["sync", tmp_path / "list", "--from", disk, two.host, "--plain-http"]
         stop = two.stop("PUT", "manifest", 5)
