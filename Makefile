@@ -83,7 +83,7 @@ clean:  ## remove what these commands made
 	$(LINT) -m pip install --quiet -e '.[fast,serve,yaml,lint]'
 	@touch $@
 
-.venv-demo/done: setup.cfg setup.py .venv-demo/made-by $(wildcard dockerpush/*.py dockerpush/*/*.py)
+.venv-demo/done: setup.cfg setup.py .venv-demo/made-by $(wildcard dockerpush/*.py dockerpush/*/*.py dockerpush/*/*/*.py)
 	rm -rf build
 	$(DEMO) -m pip install --quiet .
 	@touch $@

@@ -6,12 +6,9 @@ is first asked for, so that importing the package costs nothing.
 
 from __future__ import annotations
 
-import sys
-
 TYPE_CHECKING = False  # that of typing is the same to mypy, and takes 5 ms to load
 
 if TYPE_CHECKING:
-    from types import ModuleType
     from typing import Any
 
     from .api import (
@@ -32,9 +29,6 @@ if TYPE_CHECKING:
         pull,
         push,
     )
-
-else:
-    ModuleType = type(sys)
 
 __version__ = "0.1.0"
 
@@ -57,18 +51,6 @@ __all__ = [
     "pull",
     "push",
 ]
-
-
-class _Package(ModuleType):
-    """This package, in which `push` is the function, not the subpackage."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in __all__ and isinstance(value, ModuleType):
-            return  # importing dockerpush.push notes the subpackage here
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

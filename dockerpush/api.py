@@ -22,30 +22,29 @@ from typing import Iterator, Sequence, Union
 from .archive import Archive, open_archive, select_image
 from .archive.forward import is_lasting, open_forward
 from .archive.sniff import is_forward
-from .cache import Cache
-from .cancellation import Cancellation
+from .credentials.identity import Credentials, CredentialSource, Secret
 from .errors import PusherError, UsageError
 from .events import OnEvent, ignore
 from .oci import Platform
-from .push import PushOptions, PushResult, PushTarget, push_image, push_stream
-from .push.target import open_target
 from .reference import Reference
 from .registry.client import PULL, PUSH, RegistryClient
-from .registry.credentials import Credentials, CredentialSource, Secret
 from .registry.setup import retry_policy, stored_credentials, transport_for
-from .settings import Config, Settings, resolve
-from .state import StateDirectory
-from .transfer import (
-    CopyOptions,
-    CopyResult,
-    PulledImage,
-    RegistrySource,
-    RegistryTarget,
-    copy_image,
-)
+from .settings.config import Config, Settings, resolve
+from .state.cache import Cache
+from .state.directory import StateDirectory
+from .system.cancellation import Cancellation
+from .transfer.copy_options import CopyOptions, CopyResult, PulledImage
+from .transfer.engine import copy_image
 from .transfer.loadable import LINUX_AMD64, ForDocker
 from .transfer.output import DOCKER_ARCHIVE, FORMATS, open_output
 from .transfer.pull import Pull, notices_of, pull_images
+from .transfer.push_image import push_image, push_stream
+from .transfer.push_options import PushOptions
+from .transfer.push_run import PushResult
+from .transfer.push_target import open_target
+from .transfer.registry_target import PushTarget
+from .transfer.source import RegistrySource
+from .transfer.target import RegistryTarget
 from .values import value
 
 __all__ = [

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .model import StoredImage
 from .opened import Archive, open_archive
 from .select import describe, select_image
+from .stored import StoredImage
 
 __all__ = ["Archive", "StoredImage", "describe", "open_archive", "select_image"]

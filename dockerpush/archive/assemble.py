@@ -18,7 +18,9 @@ from .contents import Contents
 from .docker import MANIFEST_JSON, Entry, read_entries
 from .explain import explain_no_image
 from .layout import INDEX_JSON, Layout, Root, read_layout, read_manifest_folder
-from .model import (
+from .member_names import canonical, quoted
+from .missing_index import joined_platforms
+from .stored import (
     Absent,
     Member,
     Node,
@@ -28,8 +30,6 @@ from .model import (
     manifests,
     missing_blobs,
 )
-from .names import canonical, quoted
-from .platforms import joined_platforms
 
 
 def assemble(

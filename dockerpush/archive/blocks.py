@@ -10,8 +10,8 @@ from typing import Mapping
 
 from ..errors import ArchiveError
 from ..values import value
-from .model import Kind
-from .names import quoted
+from .member_names import quoted
+from .stored import Kind
 
 BLOCK = 512
 SIZE_LIMIT = 1 << 53

@@ -12,9 +12,9 @@ from typing import Iterator, Mapping
 from ..errors import ArchiveError, InvalidDigest, InvalidJSON
 from ..expressions import expression
 from ..oci import JSON_LIMIT, Digest, ImageConfig
-from .model import Compression, Kind, Member
-from .names import quoted, resolved
+from .member_names import quoted, resolved
 from .sniff import compression_of
+from .stored import Compression, Kind, Member
 
 DOCUMENTS_LIMIT = 16 * 1024 * 1024
 """Bytes that all manifests, indexes and configs of an archive may have together."""

@@ -13,12 +13,12 @@ import io
 import zlib
 from typing import TYPE_CHECKING, Any, Callable
 
-from ..cancellation import Cancellation
 from ..errors import UsageError
 from ..oci import Digest
+from ..system.cancellation import Cancellation
 from ..values import value
-from .model import Compression
-from .streams import PIECE, Decoder, Format, Readable, StreamReader
+from .compressed_streams import PIECE, Decoder, Format, Readable, StreamReader
+from .stored import Compression
 
 if TYPE_CHECKING:
     from hashlib import _Hash

@@ -21,8 +21,8 @@ from ..oci import (
 )
 from ..values import value
 from .contents import Contents, blob_digest, check_bytes, config_digest
-from .model import Compression, Member, StoredBlob, StoredManifest
-from .names import quoted
+from .member_names import quoted
+from .stored import Compression, Member, StoredBlob, StoredManifest
 
 MANIFEST_JSON = "manifest.json"
 

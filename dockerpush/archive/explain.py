@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Collection
 
 from ..expressions import expression
-from .names import quoted
+from .member_names import quoted
 
 _LAYER_OF_DOCKER = expression(r"[0-9a-f]{64}(?:/layer)?\.tar")
 _ROOT_FOLDERS = ("bin", "etc", "usr", "var")

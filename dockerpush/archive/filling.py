@@ -27,8 +27,8 @@ from ..errors import (
     StateError,
 )
 from ..oci import JSON_LIMIT, Descriptor, dump_json, parse_json, require, required
-from ..receive import Place
-from ..system import claimed, open_for_update
+from ..state.receive import Place
+from ..system.files import claimed, open_for_update
 from .bundle import TarLayout
 from .writers import give_name, part_of
 

@@ -14,17 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Iterator
 
-from ..cancellation import Cancellation
 from ..errors import ArchiveError, InvalidDigest, InvalidJSON, NotFound
 from ..oci import JSON_LIMIT
-from ..system import PipeReader
+from ..system.cancellation import Cancellation
+from ..system.processes import PipeReader
 from ..values import field, record
 from .assemble import assemble
 from .blocks import BLOCK, is_header
 from .decompress import open_decompressed
 from .headers import TarStream
-from .model import Compression, Kind, Member, StoredImage
 from .sniff import HEAD_SIZE, check_tar, compression_of
+from .stored import Compression, Kind, Member, StoredImage
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -25,8 +25,8 @@ from .blocks import (
     parse_pax,
     text_of,
 )
-from .model import Kind, Member
-from .names import normalised, quoted
+from .member_names import normalised, quoted
+from .stored import Kind, Member
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -27,7 +27,8 @@ from ..oci import (
 )
 from ..values import field, replace, value
 from .contents import Contents, check_bytes, naming
-from .model import (
+from .member_names import quoted
+from .stored import (
     Absent,
     Compression,
     Member,
@@ -36,7 +37,6 @@ from .model import (
     StoredIndex,
     StoredManifest,
 )
-from .names import quoted
 
 INDEX_JSON = "index.json"
 

@@ -12,11 +12,11 @@ from typing import Iterator, Mapping, Union
 from ..errors import ArchiveError, InvalidDigest, InvalidJSON, NotFound
 from ..oci import JSON_LIMIT
 from .assemble import assemble, referrers
-from .directory import DirectorySource
-from .model import StoredImage
-from .names import quoted
+from .member_names import quoted
 from .sniff import HEAD_SIZE, refuse_stream
+from .stored import StoredImage
 from .tar import TarSource
+from .unpacked import DirectorySource
 
 Source = Union[TarSource, DirectorySource]
 

@@ -8,9 +8,9 @@ from ..errors import NotFound, UsageError
 from ..oci import Digest, Platform
 from ..platforms import best_match
 from ..values import replace
-from .model import StoredImage, manifests
-from .names import canonical, quoted
-from .platforms import platform_of
+from .member_names import canonical, quoted
+from .missing_index import platform_of
+from .stored import StoredImage, manifests
 
 _SHOWN = 20
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from ..errors import ArchiveError
 from ..expressions import expression
 from .blocks import BLOCK, is_header
-from .model import Compression
+from .stored import Compression
 
 HEAD_SIZE = 16
 """Bytes from the beginning of a blob that `compression_of` needs."""

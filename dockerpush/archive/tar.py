@@ -6,11 +6,11 @@ import contextlib
 import io
 from pathlib import Path
 
-from ..system import SharedFile
+from ..system.files import SharedFile
 from .blocks import BLOCK
 from .headers import TarStream
-from .model import Member
 from .sniff import check_tar
+from .stored import Member
 from .window import Window
 
 _BUFFER = 4096

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Callable
 
 from ..errors import ArchiveError
-from ..system import SharedFile
+from ..system.files import SharedFile
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

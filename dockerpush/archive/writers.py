@@ -8,7 +8,6 @@ import secrets
 from pathlib import Path
 from typing import BinaryIO, Iterator
 
-from ..blobs import LOCK, PARTIALS
 from ..errors import (
     ArchiveError,
     InvalidDigest,
@@ -21,7 +20,8 @@ from ..oci import (
     OCI_INDEX,
     Index,
 )
-from ..system import claim
+from ..state.blobs import LOCK, PARTIALS
+from ..system.files import claim
 from .bundle import (
     LAYOUT,
     merged,

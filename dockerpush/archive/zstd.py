@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ArchiveError, PusherError, UsageError
-from .streams import PIECE, Format, Readable, StreamReader
+from .compressed_streams import PIECE, Format, Readable, StreamReader
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Iterator
 
 from ..errors import InvalidReference
-from . import location, output
+from . import console, location
 from .connect import Connections
 from .options import chosen_platforms
-from .sources import STDIN, CachedImage, Source, open_source
+from .push_sources import STDIN, CachedImage, Source, open_source
 from .transfer_options import SENDING, warn_of_unused
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _open_cached(
     reference: Reference, args: Namespace, connections: Connections
 ) -> Iterator[Source]:
     from ..transfer.pull import cached_image
-    from .pull import pulled, usable_cache
+    from .pull_to_cache import pulled, usable_cache
 
     platforms = chosen_platforms(args.platform)
     with contextlib.ExitStack() as stack:
@@ -86,14 +86,14 @@ def _open_cached(
         if image is None:
             image = pulled(reference, connections, cache, pins=pins, args=args)
             if not args.quiet:
-                size = output.size_text(image.received)
-                output.say(f"pulled {reference}: {size} received")
+                size = console.size_text(image.received)
+                console.say(f"pulled {reference}: {size} received")
         yield CachedImage(cache, image)
 
 
 def _is_at_target(reference: Reference, args: Namespace) -> bool:
     """True when the source's registry is one that is pushed to."""
-    from .target import parse_named
+    from .choose_target import parse_named
 
     if args.targets:
         targets = [parse_named(text)[0] for text in args.targets]

@@ -9,21 +9,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Collection, Iterator
 
-from .secrets import given_credentials
+from .given_credentials import given_credentials
 from .transfer_options import PUSHING
 
 if TYPE_CHECKING:
-    from ..push import PushTarget
+    from ..credentials.credential_helpers import CredentialHelpers
+    from ..credentials.credential_store import AuthFile, CredentialStore
+    from ..credentials.identity import Credentials, CredentialSource
     from ..reference import Reference
     from ..registry.client import RegistryClient
-    from ..registry.credential_helpers import CredentialHelpers
-    from ..registry.credentials import Credentials, CredentialSource
     from ..registry.proxies import ProxySettings
-    from ..registry.store import AuthFile, CredentialStore
     from ..registry.tls import Trust
     from ..registry.transport import TransportSettings
-    from ..settings import Config, Settings
-    from ..state import StateDirectory
+    from ..settings.config import Config, Settings
+    from ..state.directory import StateDirectory
+    from ..transfer.registry_target import PushTarget
     from .session import Session
 
 _ALIASES = {
@@ -39,7 +39,7 @@ _SWITCHES = ("plain_http",)
 
 def add_connection_options(parser: ArgumentParser) -> None:
     """How to reach a registry: one option for each setting that is about that."""
-    from ..keys import KEYS
+    from ..settings.keys import KEYS
 
     group = parser.add_argument_group("connection")
     for key in KEYS:
@@ -60,7 +60,7 @@ def add_connection_options(parser: ArgumentParser) -> None:
 
 def add_transfer_options(parser: ArgumentParser, used: Collection[str]) -> None:
     """How to move bytes: the *used* settings, and hidden what else is still taken."""
-    from ..keys import KEYS
+    from ..settings.keys import KEYS
 
     group = parser.add_argument_group("transfer")
     for key in KEYS:
@@ -96,8 +96,8 @@ class Connections:
 
         What never *writes* asks for tokens that allow no more.
         """
-        from ..settings import Config
-        from ..state import StateDirectory
+        from ..settings.config import Config
+        from ..state.directory import StateDirectory
 
         self.session = session
         self.was_asked = False
@@ -132,7 +132,7 @@ class Connections:
 
     def settings(self, registry: str | None = None) -> Settings:
         """What is in force for *registry*."""
-        from ..settings import resolve
+        from ..settings.config import resolve
 
         flags = vars(self._args)
         if registry in self._plain:
@@ -152,7 +152,7 @@ class Connections:
     @contextmanager
     def target(self, reference: Reference) -> Iterator[PushTarget]:
         """Where a push to *reference* goes, for one push."""
-        from ..push.target import open_target
+        from ..transfer.push_target import open_target
 
         settings = self.settings(reference.registry)
         with open_target(
@@ -207,7 +207,7 @@ class Connections:
 
     def credentials(self, registry: str) -> CredentialSource:
         """Those of this run, else those that were stored. Raises UsageError."""
-        from ..registry.credentials import anonymous
+        from ..credentials.identity import anonymous
         from ..registry.setup import stored_credentials
 
         given = self._given
@@ -232,8 +232,8 @@ class Connections:
 
     def credential_store(self, registry: str | None) -> CredentialStore | AuthFile:
         """Where login keeps what is for *registry*: our own file, or --authfile."""
+        from ..credentials.credential_store import AuthFile, CredentialStore
         from ..registry.setup import CREDENTIALS_FILE
-        from ..registry.store import AuthFile, CredentialStore
 
         authfile = self.settings(registry).authfile
         if authfile is not None:
@@ -242,6 +242,6 @@ class Connections:
 
     @property
     def _helpers(self) -> CredentialHelpers:
-        from ..registry.credential_helpers import CredentialHelpers
+        from ..credentials.credential_helpers import CredentialHelpers
 
         return CredentialHelpers(os.environ, cancellation=self.session.cancellation)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Iterable, Iterator, NamedTuple, Sequence
 from ..archive.select import describe, identity, label, select_image
 from ..errors import InvalidReference, UsageError
 from ..reference import DOCKER_HUB, Place, Reference
-from . import location, output
+from . import console, location
 from .cached import is_file, open_pushed
+from .choose_target import infer, named, repository
 from .options import chosen_platforms
-from .sources import STDIN, ForwardSource
-from .target import infer, named, repository
+from .push_sources import STDIN, ForwardSource
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..archive import StoredImage
     from .connect import Connections
-    from .sources import Source
+    from .push_sources import Source
     from .tally import Tally
 
 
@@ -58,7 +58,7 @@ def check_usage(args: Namespace) -> None:
     if args.verify and (STDIN in operands or args.runtime is not None):
         raise UsageError("--verify compares with the archive: a pipe is gone by then")
     if args.targets and args.registry:
-        output.warn("push does not use --registry beside -t; leave it out")
+        console.warn("push does not use --registry beside -t; leave it out")
     if args.all_tags and args.name:
         raise UsageError("--all-tags takes every image, so --name has no place")
     if args.all_tags and not (args.registry or args.targets):

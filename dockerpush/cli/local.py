@@ -14,12 +14,14 @@ from . import places
 
 if TYPE_CHECKING:
     from ..archive import Archive
-    from ..archive.model import StoredImage
+    from ..archive.stored import StoredImage
     from ..events import OnEvent
     from ..oci import Descriptor, Platform
-    from ..push.whole import WholeImage
-    from ..transfer import CopyOptions, CopyResult, Source, Target
+    from ..transfer.copy_options import CopyOptions, CopyResult
     from ..transfer.loadable import ForDocker
+    from ..transfer.source import Source
+    from ..transfer.target import Target
+    from ..transfer.verbatim import WholeImage
     from .session import Session
 
 
@@ -102,8 +104,8 @@ def archive_origins(
     from ..archive import open_archive
     from ..archive.sniff import is_forward
     from ..events import Notice
-    from ..push.whole import whole_image
-    from ..transfer import ArchiveSource
+    from ..transfer.source import ArchiveSource
+    from ..transfer.verbatim import whole_image
 
     if is_forward(place.path):
         raise UsageError(
@@ -194,7 +196,8 @@ def copy_to_file(
     origins: Sequence[Origin], into: Into, options: CopyOptions, session: Session
 ) -> list[tuple[Origin, CopyResult | None]]:
     """Write *origins*, and tell of each what is there then; None if it was before."""
-    from ..transfer import Wanted, transfer
+    from ..transfer.engine import transfer
+    from ..transfer.found import Wanted
 
     named = [(one, _names(one, into, len(origins))) for one in origins]
     _check_apart(named, into)

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Sequence
 
 from .. import __version__
 from ..errors import PusherError
-from . import exits, output, streams
+from . import console, exits, standard_streams
 from .options import OPERANDS, add_common_options, normalised
 from .transfer_options import USED, warn_of_unused
 
@@ -45,7 +45,7 @@ class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print usage and *message*, and exit with 2."""
         self.print_usage(sys.stderr)
-        output.error_line(f"{message}; see '{self.prog} --help'")
+        console.error_line(f"{message}; see '{self.prog} --help'")
         raise SystemExit(exits.USAGE)
 
 
@@ -102,7 +102,7 @@ def _parsed(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that *argv* (``sys.argv`` by default) asks for; the exit code."""
-    with streams.usable():
+    with standard_streams.usable():
         return _main(normalised(sys.argv[1:] if argv is None else argv))
 
 
@@ -118,16 +118,16 @@ def _main(argv: Sequence[str]) -> int:
     try:
         code = _run(args)
         sys.stdout.flush()
-        failure = output.failure()
+        failure = console.failure()
         if failure is not None:
             raise failure
     except BrokenPipeError:
-        streams.lose(sys.stdout)
+        standard_streams.lose(sys.stdout)
         return exits.CLOSED_PIPE
     except (OSError, MemoryError) as error:
         log.debug("the system refused", exc_info=True)
-        output.error_line(_refusal(error))
-        streams.lose(sys.stdout)
+        console.error_line(_refusal(error))
+        standard_streams.lose(sys.stdout)
         return exits.OTHER
     return code
 
@@ -144,7 +144,7 @@ def _run(args: Namespace) -> int:
             session.end_progress()
             if session.signal is not None:
                 session.die_by_signal()
-            output.error_line(str(error))
+            console.error_line(str(error))
             return exits.exit_code(error)
         except (OSError, MemoryError):
             session.end_progress()
@@ -165,7 +165,7 @@ def _refusal(error: OSError | MemoryError) -> str:
 
 
 def _module(command: str) -> Any:
-    return importlib.import_module(f".{command}", __package__)
+    return importlib.import_module(f".commands.{command}", __package__)
 
 
 def _report_bugs(*, show_traceback: bool) -> None:
@@ -176,7 +176,7 @@ def _report_bugs(*, show_traceback: bool) -> None:
     ) -> None:
         if show_traceback:
             sys.__excepthook__(kind, error, trace)
-        output.error_line(
+        console.error_line(
             f"this is a bug in dockerpush: {kind.__name__}: {error}; please report it "
             "with what --debug shows"
         )

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Iterator
 
 from ..errors import Cancelled, UsageError
-from ..system import key_pressed
+from ..system.terminal import key_pressed
 
 
 def is_interactive() -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, Sequence
 
-from . import output
+from . import console
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from ..push import BlobForecast, PushResult
     from ..reference import Reference
+    from ..transfer.push_image import BlobForecast
+    from ..transfer.push_run import PushResult
 
 
 def pushed(
@@ -19,18 +20,18 @@ def pushed(
     """The result on stdout, and what was done on stderr."""
     digest = result.descriptor.digest
     name = f"{reference.registry}/{reference.repository}"
-    with output.enduring():
+    with console.enduring():
         if args.json or args.format:
-            output.json_result(_record(reference, result, seconds))
+            console.json_result(_record(reference, result, seconds))
         else:
-            output.result(f"{name}@{digest}")
+            console.result(f"{name}@{digest}")
     if not args.quiet:
         blobs = ", ".join(
             f"{number} {outcome.value}" for outcome, number in result.blobs.items()
         )
-        output.say(
+        console.say(
             f"pushed {reference}: {blobs or 'only the tag'}; "
-            f"{output.size_text(result.sent)} "
+            f"{console.size_text(result.sent)} "
             f"in {seconds:.1f} s"
         )
 
@@ -66,7 +67,7 @@ def forecast(
     """What a push to *reference* would do; *source* tells one archive from others."""
     record = _dry_record(reference, blobs)
     if args.json or args.format:
-        output.json_result({"source": source, **record} if source else record)
+        console.json_result({"source": source, **record} if source else record)
     else:
         _print_plan(record)
 
@@ -86,8 +87,9 @@ def _dry_record(reference: Reference, blobs: Sequence[BlobForecast]) -> dict[str
 def _print_plan(record: dict[str, Any]) -> None:
     rows = [("BLOB", "SIZE", "ACTION")]
     for blob in record["blobs"]:
-        rows.append((blob["blob"], output.size_text(blob["size"]), blob["action"]))
-    output.table(rows)
-    output.result(
-        f"{record['target']}: {output.size_text(record['bytes'])} at most would be sent"
+        rows.append((blob["blob"], console.size_text(blob["size"]), blob["action"]))
+    console.table(rows)
+    console.result(
+        f"{record['target']}: {console.size_text(record['bytes'])} at most "
+        "would be sent"
     )

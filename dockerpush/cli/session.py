@@ -19,17 +19,17 @@ from contextlib import ExitStack
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Union
 
-from ..cancellation import Cancellation
 from ..events import Event
-from ..keys import is_switched_on
 from ..progress import BarProgress, PlainProgress, QuietProgress
 from ..registry.debug import uploads_log
-from ..workers import ticker
-from . import output
+from ..settings.keys import is_switched_on
+from ..system.cancellation import Cancellation
+from ..system.workers import ticker
+from . import console
 
 if TYPE_CHECKING:
-    from ..rate import RateLimiter
-    from ..settings import Settings
+    from ..settings.config import Settings
+    from ..system.rate import RateLimiter
 
 GRACE = 2.5
 """Seconds that threads have to end after the first signal."""
@@ -87,7 +87,7 @@ class Session:
 
         One that the configuration gives to a registry is for that registry alone.
         """
-        from ..rate import RateLimiter
+        from ..system.rate import RateLimiter
 
         limit = settings.limit_rate
         if limit is None:
@@ -105,7 +105,7 @@ class Session:
     def die_by_signal(self) -> None:
         """End the process by the signal that was caught. Does not return."""
         assert self.signal is not None
-        output.error_line(INTERRUPTED)
+        console.error_line(INTERRUPTED)
         sys.stdout.flush()
         signal.signal(self.signal, signal.SIG_DFL)
         os.kill(os.getpid(), self.signal)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Iterator
 
 from ..errors import Cancelled, PusherError, SomeFailed, UsageError
-from . import output
+from . import console
 
 if TYPE_CHECKING:
     from .session import Session
@@ -51,7 +51,7 @@ class Tally:
     def failed(self, name: str, why: str) -> None:
         """Report that *name* failed."""
         self._session.end_progress()
-        output.say(f"failed: {name}: {why}")
+        console.say(f"failed: {name}: {why}")
         self._failed.append(name)
 
     def finish(self) -> None:

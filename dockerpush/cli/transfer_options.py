@@ -9,7 +9,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Collection, Iterator, Mapping
 
-from . import output
+from . import console
 
 RECEIVING = ("jobs", "limit_rate")
 SENDING = ("blob_chunk", *RECEIVING)
@@ -34,13 +34,13 @@ def warn_of_unused(what: str, used: Collection[str], args: Namespace) -> None:
     for name in given(PUSHING, args):
         if name not in used:
             setattr(args, name, None)
-            output.warn(f"{what} does not use {flag(name)}; leave it out")
+            console.warn(f"{what} does not use {flag(name)}; leave it out")
 
 
 def warn_of_json(what: str, args: Namespace) -> None:
     """Say that an archive on standard output leaves no room for a JSON object."""
     if args.json or args.format == "json":
-        output.warn(
+        console.warn(
             f"{what} does not use --json when the archive goes to standard output; "
             "--digestfile FILE tells the digest"
         )

@@ -15,9 +15,9 @@ import threading
 import time
 from typing import Callable, Iterable, Mapping
 
+from ..credentials.identity import Credentials, CredentialSource, Secret
 from ..expressions import expression
 from ..values import field, record, value
-from .credentials import Credentials, CredentialSource, Secret
 from .tokens import Token, TokenServer, vetted_realm
 from .transport import Transport
 

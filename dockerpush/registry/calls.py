@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Callable, Iterable, TypeVar
 from urllib.parse import urlencode
 
-from ..cancellation import Cancellation
+from ..credentials.identity import CredentialSource, anonymous
 from ..errors import InvalidReference
 from ..events import OnEvent, ignore
 from ..expressions import expression
 from ..oci import Digest
+from ..system.cancellation import Cancellation
 from .auth import Challenge
 from .connections import Piece
-from .credentials import CredentialSource, anonymous
+from .http_session import Call, Session
 from .retry import RetryPolicy, retrying
-from .session import Call, Session
 from .transport import PIECE, Response, TransportSettings
 
 T = TypeVar("T")

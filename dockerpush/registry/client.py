@@ -11,12 +11,12 @@ from __future__ import annotations
 from types import TracebackType
 
 from ..oci import Digest
-from .blobs import BlobCalls, BlobReader
+from .blob_calls import BlobCalls, BlobReader
 from .calls import PULL, PUSH
 from .downloads import Download
-from .lists import ListCalls
+from .http_session import Call
+from .list_calls import ListCalls
 from .locations import Upload
-from .session import Call
 from .upload_calls import UploadCalls
 
 __all__ = ["PULL", "PUSH", "BlobReader", "RegistryClient", "Upload"]

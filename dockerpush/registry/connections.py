@@ -29,10 +29,10 @@ import urllib3.connection
 from urllib3.util.ssltransport import SSLTransport
 from urllib3.util.wait import wait_for_read
 
-from ..cancellation import Cancellation
 from ..errors import ArchiveError
+from ..system.cancellation import Cancellation
+from ..system.workers import left_behind
 from ..values import value
-from ..workers import left_behind
 from .failures import (
     broke_while_sending,
     cannot_connect,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Callable
 
-from ..cancellation import Cancellation
 from ..errors import TransientError
 from ..events import OnEvent
-from .blobs import BlobReader
+from ..system.cancellation import Cancellation
+from .blob_calls import BlobReader
 from .retry import RetryPolicy, announce
 
 Open = Callable[[int], BlobReader]

@@ -16,9 +16,9 @@ import re
 from typing import Mapping, Union
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from ..credentials.identity import NO_SECRET, Secret
 from ..errors import UsageError
 from ..values import field, value
-from .credentials import NO_SECRET, Secret
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]

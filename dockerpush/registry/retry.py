@@ -13,9 +13,9 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import Callable, TypeVar
 
-from ..cancellation import Cancellation
 from ..errors import TransientError
 from ..events import Notice, OnEvent, Retrying, ignore
+from ..system.cancellation import Cancellation
 from ..values import field, value
 
 log = logging.getLogger(__name__)

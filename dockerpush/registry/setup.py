@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Mapping
 
 from .. import __version__
-from ..cancellation import Cancellation
+from ..credentials.credential_files import CredentialFiles, CredentialPlaces
+from ..credentials.credential_helpers import CredentialHelpers
+from ..credentials.identity import CredentialSource
 from ..events import OnEvent
-from ..rate import RateLimiter
-from ..settings import Settings
-from ..system import home_directory, user_id
-from .credential_files import CredentialFiles, CredentialPlaces
-from .credential_helpers import CredentialHelpers
-from .credentials import CredentialSource
+from ..settings.config import Settings
+from ..system.cancellation import Cancellation
+from ..system.files import home_directory, user_id
+from ..system.rate import RateLimiter
+from .http_session import api_host
 from .proxies import ProxySettings
 from .retry import RetryPolicy
-from .session import api_host
 from .transport import TransportSettings
 
 if TYPE_CHECKING:

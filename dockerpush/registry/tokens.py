@@ -12,12 +12,12 @@ import threading
 from typing import Any, Callable
 from urllib.parse import urlencode, urljoin
 
+from ..credentials.identity import NO_SECRET, Credentials, Secret
 from ..errors import InvalidJSON, NetworkError, RegistryError
 from ..expressions import expression
 from ..oci import parse_json, require
 from ..values import value
 from .answers import failure
-from .credentials import NO_SECRET, Credentials, Secret
 from .debug import log_request, show_url
 from .origins import Place
 from .transport import Response, Transport

@@ -23,10 +23,10 @@ import urllib3
 import urllib3.exceptions
 from urllib3.util import Timeout, make_headers, parse_url
 
-from ..cancellation import Cancellation
 from ..errors import NetworkError, PusherError
 from ..oci import JSON_LIMIT
-from ..rate import RateLimiter
+from ..system.cancellation import Cancellation
+from ..system.rate import RateLimiter
 from ..values import field, value
 from .connections import Dialer, Piece, WatchedPool, WatchedTLSPool, watch_tls
 from .debug import show_url

@@ -10,6 +10,7 @@ from ..oci import Digest
 from .calls import PULL, PUSH, Caller, checked_repository, query
 from .connections import Piece
 from .debug import one_line, show_url, uploads_log
+from .http_session import SAME_METHOD
 from .locations import (
     Upload,
     acknowledged,
@@ -18,8 +19,7 @@ from .locations import (
     resolve_location,
     with_digest,
 )
-from .manifests import check_digest
-from .session import SAME_METHOD
+from .manifest_calls import check_digest
 from .transport import Response
 
 OCTETS = {"Content-Type": "application/octet-stream"}

@@ -1,10 +1,10 @@
 """The embedded registry: the OCI distribution-spec 1.1 on the standard library."""
 
-from .errors import ServerError
+from .embedded import Registry
 from .handler import Served
-from .registry import Registry
+from .protocol_errors import ServerError
+from .read_only import ReadOnlySource, SourceBlob
 from .serving import RegistryServer
-from .sources import ReadOnlySource, SourceBlob
 from .storage import RawManifest
 
 __all__ = [

@@ -12,8 +12,14 @@ import socket
 import time
 
 from ..expressions import expression
-from .errors import SIZE_INVALID, UNSUPPORTED, Disconnected, ProtocolError, SlowClient
 from .messages import Headers, Incoming
+from .protocol_errors import (
+    SIZE_INVALID,
+    UNSUPPORTED,
+    Disconnected,
+    ProtocolError,
+    SlowClient,
+)
 
 MINIMUM_RATE = 1024
 """Bytes per second that a request must move, after the first *timeout* seconds."""

@@ -29,14 +29,14 @@ from .body import (
     HeadTooLarge,
     open_body,
 )
-from .errors import (
+from .messages import Headers, Readable, Request, Response, error_response
+from .protocol_errors import (
     UNKNOWN,
     UNSUPPORTED,
     Disconnected,
     ProtocolError,
     SlowClient,
 )
-from .messages import Headers, Readable, Request, Response, error_response
 from .routes import split_target
 
 if TYPE_CHECKING:

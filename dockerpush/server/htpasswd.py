@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..expressions import expression
-from .auth import Check, PasswordFile, parse_lines, read_lines
-from .errors import UserFileError
+from .protocol_errors import UserFileError
+from .users import Check, PasswordFile, parse_lines, read_lines
 
 HIGHEST_COST = 17
 """What ``htpasswd -C`` writes at most: one check takes seconds, not hours."""

@@ -7,7 +7,12 @@ from typing import Mapping, Protocol
 from ..expressions import expression
 from ..oci import OCI_INDEX, dump_json
 from ..values import value
-from .errors import BLOB_UPLOAD_INVALID, SIZE_INVALID, UNSUPPORTED, ProtocolError
+from .protocol_errors import (
+    BLOB_UPLOAD_INVALID,
+    SIZE_INVALID,
+    UNSUPPORTED,
+    ProtocolError,
+)
 
 _BYTE_RANGE = expression(r"bytes=(\d{0,18})-(\d{0,18})")
 _CONTENT_RANGE = expression(r"(\d{1,18})-(\d{1,18})")

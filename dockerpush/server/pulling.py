@@ -6,9 +6,10 @@ import hashlib
 
 from ..oci import JSON_LIMIT, Digest
 from .body import read_all
-from .errors import DIGEST_INVALID, MANIFEST_INVALID, SIZE_INVALID, ProtocolError
+from .checked_names import Repository, Tag, parse_digest, parse_reference
+from .embedded import Registry
 from .listing import page_of_names, page_of_referrers
-from .manifests import index_of, stated_type
+from .manifest_rules import index_of, stated_type
 from .messages import (
     Request,
     Response,
@@ -18,8 +19,12 @@ from .messages import (
     media_type_of,
     parse_range,
 )
-from .names import Repository, Tag, parse_digest, parse_reference
-from .registry import Registry
+from .protocol_errors import (
+    DIGEST_INVALID,
+    MANIFEST_INVALID,
+    SIZE_INVALID,
+    ProtocolError,
+)
 from .storage import RawManifest
 
 

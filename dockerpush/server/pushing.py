@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from typing import Iterator
 
-from .errors import DIGEST_INVALID, ProtocolError
+from .checked_names import Repository, SessionId, parse_digest
+from .embedded import Registry
 from .messages import Request, Response, parse_content_range, upload_range
-from .names import Repository, SessionId, parse_digest
-from .registry import Registry
+from .protocol_errors import DIGEST_INVALID, ProtocolError
 
 ALGORITHMS = ("sha256", "sha384", "sha512")
 

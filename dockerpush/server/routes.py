@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, unquote
 
 from ..expressions import expression
 from ..values import value
-from .errors import NAME_UNKNOWN, UNSUPPORTED, ProtocolError
-from .names import Repository
+from .checked_names import Repository
+from .protocol_errors import NAME_UNKNOWN, UNSUPPORTED, ProtocolError
 
 
 class Resource(enum.Enum):

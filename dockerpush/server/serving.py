@@ -19,13 +19,13 @@ from socketserver import TCPServer
 from types import TracebackType
 from typing import Any, Callable, Iterator
 
-from .api import Api
-from .auth import PasswordFile
-from .errors import ServerError, UserFileError
+from .dispatch import Api
+from .embedded import Registry
 from .handler import Handler, Served
 from .htpasswd import read_htpasswd
-from .registry import Registry
+from .protocol_errors import ServerError, UserFileError
 from .userfile import read_users
+from .users import PasswordFile
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, Callable, Iterable
 
 from ..oci import Digest, dump_json
 from ..values import value
-from .layout import Layout, move, names_in, read_small, remove
-from .names import Repository, Tag
+from .checked_names import Repository, Tag
+from .paths import Layout, move, names_in, read_small, remove
 
 
 @value

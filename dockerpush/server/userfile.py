@@ -13,11 +13,11 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import system
 from ..errors import StateError
 from ..expressions import expression
-from .auth import Check, PasswordFile, is_comment, parse_lines, read_lines
-from .errors import ServerError, UserFileError, UserNotFound
+from ..system import files
+from .protocol_errors import ServerError, UserFileError, UserNotFound
+from .users import Check, PasswordFile, is_comment, parse_lines, read_lines
 
 MOST_MEMORY = 64 * 1024 * 1024
 """Bytes that one check may take."""
@@ -136,13 +136,13 @@ def _rewrite(path: Path, name: str, lines: list[str]) -> bool:
     try:
         target = path.resolve()
         lock = target.with_name(f".{target.name}.lock")
-        with system.claim(lock, timeout=LOCK_TIMEOUT):
+        with files.claim(lock, timeout=LOCK_TIMEOUT):
             before = [] if lines and not target.exists() else read_lines(target)
             known = name in parse_lines(before, str(path), scrypt_check)
             if known or lines:
                 after = [line for line in before if line and not _is_of(name, line)]
                 text = "".join(f"{line}\n" for line in after + lines)
-                system.replace_file(target, text.encode())
+                files.replace_file(target, text.encode())
             return known
     except (OSError, RuntimeError, StateError) as error:  # RuntimeError: circular links
         reason = getattr(error, "strerror", None) or str(error)

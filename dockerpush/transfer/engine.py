@@ -12,55 +12,20 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from typing import ContextManager, Mapping, NamedTuple, Sequence
+from typing import ContextManager, Mapping, Sequence
 
 from ..events import BlobFinished, BlobPlanned, Notice, Outcome
 from ..oci import INDEX_TYPES, Descriptor, Digest, Platform
-from ..push.manifests import Document
-from ..push.store import run_trusting, store
-from ..sync import Share
-from ..values import field, record
-from ..workers import Workers
-from .model import CopyOptions, CopyResult, TakenPlatform
+from ..system.workers import Workers
+from .copy_options import CopyOptions, CopyResult, TakenPlatform
+from .found import Found, Wanted
+from .manifests import Document
 from .narrow import narrowed, narrowing_notice, taken_of
-from .sources import Source
-from .targets import Arrival, Target
+from .share import Share
+from .source import Source
+from .store import run_trusting, store
+from .target import Arrival, Target
 from .tree import Tree, Walker
-
-
-class Wanted(NamedTuple):
-    """An image to be moved: what *reference*, a tag or a digest, names in *source*.
-
-    *names* are what it is to be called at the target: tags in a registry, full
-    references in an archive or a directory. A name that is the image's digest stores it
-    without a name.
-    """
-
-    source: Source
-    reference: str
-    names: tuple[str, ...]
-
-
-@record
-class Found:
-    """What there is to move for one image.
-
-    *root* is what is moved of *whole*: all of it, or what is left for some platforms.
-    *listed* are the referrers of each manifest of the image, where they are wanted.
-    """
-
-    wanted: Wanted
-    whole: Document
-    root: Document
-    tree: Tree
-    taken: TakenPlatform | None = None
-    listed: dict[Digest, Sequence[Descriptor]] = field(default_factory=dict)
-
-    @property
-    def names(self) -> list[str]:
-        """What it is to be called; its own digest where that of the whole was said."""
-        whole, root = self.whole.descriptor.digest, self.root.descriptor.digest
-        return [str(root) if name == whole else name for name in self.wanted.names]
 
 
 def copy_image(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Callable, Iterator, NamedTuple
 
 from ..archive.bundle import BundledImage
-from ..archive.model import ENCRYPTED
+from ..archive.stored import ENCRYPTED
 from ..errors import UsageError
 from ..events import Notice, OnEvent
 from ..oci import (
@@ -23,8 +23,8 @@ from ..oci import (
     Platform,
 )
 from ..platforms import best_match
-from ..push.manifests import Document
 from ..values import replace
+from .manifests import Document
 from .narrow import Narrowable, images_of
 
 LINUX_AMD64 = Platform("linux", "amd64")

@@ -17,9 +17,9 @@ from ..oci import (
     Platform,
 )
 from ..platforms import best_match
-from ..push.manifests import Document
-from .model import TakenPlatform
-from .sources import Named, label
+from .copy_options import TakenPlatform
+from .manifests import Document
+from .source import Named, label
 from .tree import DEEPEST, index_of
 
 _NO_PLATFORM = Platform("unknown", "unknown")

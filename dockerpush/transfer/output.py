@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
-from ..cancellation import Cancellation
 from ..events import OnEvent
-from .archive import ArchiveTarget, Output
+from ..system.cancellation import Cancellation
+from .archive_target import ArchiveTarget, Output
 from .loadable import ForDocker
-from .targets import DirectoryTarget, Target
+from .target import DirectoryTarget, Target
 
 DOCKER_ARCHIVE = "docker-archive"
 OCI_ARCHIVE = "oci-archive"

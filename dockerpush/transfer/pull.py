@@ -8,26 +8,21 @@ from __future__ import annotations
 
 from typing import NamedTuple, Sequence
 
-from ..cache import Cache, Pins
-from ..cancellation import Cancellation
 from ..documents import is_document
 from ..errors import ContentMismatch
 from ..events import Event, Notice, OnEvent
 from ..oci import Descriptor, Digest, Platform
-from ..push.manifests import Document
-from ..receive import OpenAt
 from ..reference import Reference
-from .engine import Found, Wanted, transfer
-from .model import CopyOptions, PulledImage
+from ..state.cache import Cache, Pins
+from ..state.receive import OpenAt
+from ..system.cancellation import Cancellation
+from .copy_options import CopyOptions, PulledImage
+from .engine import transfer
+from .found import Found, Wanted
+from .manifests import Document
 from .narrow import narrowed
-from .sources import (
-    CacheSource,
-    CachingSource,
-    GoneFromCache,
-    RegistrySource,
-    Source,
-)
-from .targets import Arrival, CacheTarget, Target
+from .source import CacheSource, CachingSource, GoneFromCache, RegistrySource, Source
+from .target import Arrival, CacheTarget, Target
 
 
 class Pull(NamedTuple):

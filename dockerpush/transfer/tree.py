@@ -7,9 +7,9 @@ from typing import Callable, Sequence
 from ..documents import check_names_nothing, children_of, is_document
 from ..errors import ContentMismatch, InvalidJSON
 from ..oci import Descriptor, Digest, Index
-from ..push.manifests import Document
 from ..values import field, record
-from .sources import Source, label
+from .manifests import Document
+from .source import Source, label
 
 DEEPEST = 8
 """Indexes within indexes that are followed."""

@@ -11,7 +11,7 @@ import pytest
 from real import NAMES
 
 from dockerpush.archive import Archive, open_archive
-from dockerpush.archive.model import Compression, StoredBlob, manifests
+from dockerpush.archive.stored import Compression, StoredBlob, manifests
 
 PIECE = 1 << 20
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dockerpush.cli.completion import commands
+from dockerpush.cli.commands.completion import commands
 from dockerpush.cli.main import COMMANDS, build_parser
 
 COMPLETE = """

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dockerpush.keys import KEYS
+from dockerpush.settings.keys import KEYS
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from faultproxy import Effect, Fault, FaultProxy
 from images import MIB, large_archive, small_archive
 from test_resume import killed_inside
 
-from dockerpush.keys import is_switched_on
 from dockerpush.server import Registry, RegistryServer
+from dockerpush.settings.keys import is_switched_on
 
 OFF = ("", "0", "false", "no", "off", "FALSE", "No", "oFF", " off ")
 ON = ("1", "true", "yes", "on", "TRUE", "2", "maybe", "please")

@@ -17,9 +17,9 @@ from inprocess import run_here
 from suites import first
 from transfers import blobs_below, noise_layer
 
-from dockerpush.cancellation import Cancellation
-from dockerpush.rate import RateLimiter
 from dockerpush.server import Registry, RegistryServer
+from dockerpush.system.cancellation import Cancellation
+from dockerpush.system.rate import RateLimiter
 
 LAYERS = 3
 SIZE = 100_000

@@ -20,9 +20,9 @@ from transfers import noise_layer
 import dockerpush.cli
 from dockerpush.cli.main import COMMANDS, build_parser
 from dockerpush.cli.transfer_options import PUSHING, USED, flag
-from dockerpush.keys import KEYS_BY_NAME
 from dockerpush.server import Registry, RegistryServer
-from dockerpush.settings import Settings
+from dockerpush.settings.config import Settings
+from dockerpush.settings.keys import KEYS_BY_NAME
 
 VALUES = {
     "blob_chunk": "5MiB",
@@ -33,7 +33,7 @@ VALUES = {
 }
 SOURCES = {
     path.stem: path.read_text()
-    for path in Path(dockerpush.cli.__path__[0]).glob("*.py")
+    for path in Path(dockerpush.cli.__path__[0]).rglob("*.py")
 }
 
 

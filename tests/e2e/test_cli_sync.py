@@ -299,12 +299,15 @@ def test_a_tag_that_moves_meanwhile_is_copied_as_it_was_planned(
     """The plan is made of digests, so nobody gets half of each image."""
     from test_copy import target_at
 
-    from dockerpush.cancellation import Cancellation
     from dockerpush.registry.client import RegistryClient
     from dockerpush.registry.transport import TransportSettings
-    from dockerpush.sync import Planner, Share
-    from dockerpush.syncfile import Defaults, parse_lines
-    from dockerpush.transfer import RegistrySource, RegistryTarget, copy_image
+    from dockerpush.sync.lists import Defaults, parse_lines
+    from dockerpush.sync.planner import Planner
+    from dockerpush.system.cancellation import Cancellation
+    from dockerpush.transfer.engine import copy_image
+    from dockerpush.transfer.share import Share
+    from dockerpush.transfer.source import RegistrySource
+    from dockerpush.transfer.target import RegistryTarget
 
     one, two = filled
     planned = digest_of(read(one, "red", "1"))

@@ -18,8 +18,8 @@ from terminal import at_terminal
 
 from dockerpush.reference import Reference
 from dockerpush.server import Registry, RegistryServer
-from dockerpush.state import StateDirectory
-from dockerpush.stores import Login, PushHistory
+from dockerpush.state.directory import StateDirectory
+from dockerpush.state.history import Login, PushHistory
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ class TestWithoutTerminal:
 
 def pausing(directory: Path, seconds: float) -> dict[str, str]:
     """The pause before a push to what was confirmed, which is 3 seconds otherwise."""
-    code = f"import dockerpush.cli.target as module; module.PAUSE = {seconds}\n"
+    code = f"import dockerpush.cli.choose_target as module; module.PAUSE = {seconds}\n"
     return with_customized_python(directory, code)
 
 

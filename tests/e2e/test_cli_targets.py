@@ -13,8 +13,8 @@ from registries import read_back
 from terminal import at_terminal
 
 from dockerpush.server import Registry, RegistryServer
-from dockerpush.state import StateDirectory
-from dockerpush.stores import Login, PushHistory
+from dockerpush.state.directory import StateDirectory
+from dockerpush.state.history import Login, PushHistory
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ import pytest
 from copied import assert_whole, delete, put, read
 from images import small_archive
 
-from dockerpush.cancellation import Cancellation
 from dockerpush.errors import (
     Cancelled,
     ContentMismatch,
@@ -25,16 +24,20 @@ from dockerpush.errors import (
 )
 from dockerpush.events import BytesSent, Notice, ignore
 from dockerpush.oci import OCI_INDEX, OCI_MANIFEST, Descriptor, Digest
-from dockerpush.push import PushTarget
-from dockerpush.push.learned import LearnedLimits
-from dockerpush.push.uploader import Uploader
 from dockerpush.registry.client import RegistryClient
-from dockerpush.registry.limits import HostLimits
 from dockerpush.registry.retry import RetryPolicy
 from dockerpush.registry.transport import TransportSettings
 from dockerpush.server import Registry, RegistryServer
-from dockerpush.sync import Share
-from dockerpush.transfer import CopyOptions, RegistrySource, RegistryTarget, copy_image
+from dockerpush.system.cancellation import Cancellation
+from dockerpush.transfer.copy_options import CopyOptions
+from dockerpush.transfer.engine import copy_image
+from dockerpush.transfer.registry_target import PushTarget
+from dockerpush.transfer.share import Share
+from dockerpush.transfer.source import RegistrySource
+from dockerpush.transfer.target import RegistryTarget
+from dockerpush.upload.learned import LearnedLimits
+from dockerpush.upload.limits import HostLimits
+from dockerpush.upload.uploader import Uploader
 
 POLICY = RetryPolicy(attempts=2, base=0.01)
 MIB = 1024 * 1024

@@ -29,8 +29,8 @@ from uploading import (
 from dockerpush.errors import PusherError, TransientError
 from dockerpush.events import Outcome, Retrying
 from dockerpush.oci import Digest
-from dockerpush.registry.limits import HostLimits, Status, default_limits
-from dockerpush.registry.uploads import UploadSessions
+from dockerpush.state.upload_sessions import UploadSessions
+from dockerpush.upload.limits import HostLimits, Status, default_limits
 from dockerpush.values import replace
 
 NOTHING_TO_SAY = lambda request: None  # noqa: E731

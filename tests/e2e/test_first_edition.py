@@ -29,8 +29,8 @@ from registries import write_users
 
 from dockerpush.oci import Digest
 from dockerpush.server import Registry, RegistryServer
-from dockerpush.state import StateDirectory
-from dockerpush.stores import KnownBlobs
+from dockerpush.state.directory import StateDirectory
+from dockerpush.state.known_blobs import KnownBlobs
 
 SUPPORT = Path(__file__).parent.parent / "support"
 FILES = json.loads((SUPPORT / "first_edition.json").read_text())

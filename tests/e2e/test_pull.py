@@ -15,8 +15,6 @@ import pytest
 from archives import Image
 from images import docker_archive, tar_of
 
-from dockerpush.cache import Cache, Pins, damaged
-from dockerpush.cancellation import Cancellation
 from dockerpush.errors import (
     ContentMismatch,
     InvalidJSON,
@@ -26,12 +24,14 @@ from dockerpush.errors import (
 )
 from dockerpush.events import BlobFinished, BytesSent, Notice, Retrying
 from dockerpush.oci import OCI_INDEX, OCI_MANIFEST, Descriptor, Digest, Platform
-from dockerpush.prune import prune
 from dockerpush.reference import Reference
 from dockerpush.server import Registry, RegistryServer
-from dockerpush.transfer import CopyOptions, PulledImage, RegistrySource
+from dockerpush.state.cache import Cache, Pins, damaged
+from dockerpush.state.prune import prune
+from dockerpush.system.cancellation import Cancellation
+from dockerpush.transfer.copy_options import CopyOptions, PulledImage
 from dockerpush.transfer.pull import Pull, cached_image, pull_images
-from dockerpush.transfer.sources import CacheSource
+from dockerpush.transfer.source import CacheSource, RegistrySource
 from dockerpush.values import replace
 
 REFERENCE = Reference.parse("r.example/app:1")

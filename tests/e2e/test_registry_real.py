@@ -8,12 +8,12 @@ from typing import Iterator
 import pytest
 from registries import DockerRegistry, start_docker_registry
 
-from dockerpush.cancellation import Cancellation
+from dockerpush.credentials.identity import Credentials, Secret
 from dockerpush.errors import NetworkError, NotFoundInRegistry, Unauthorized
 from dockerpush.oci import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, Manifest
 from dockerpush.registry.client import RegistryClient
-from dockerpush.registry.credentials import Credentials, Secret
 from dockerpush.registry.transport import PIECE, TransportSettings
+from dockerpush.system.cancellation import Cancellation
 
 NAME = "team/app"
 CONTENT = bytes(range(256)) * 4096 * 3

@@ -27,11 +27,11 @@ from conformance import (
 )
 
 from dockerpush.oci import Digest
-from dockerpush.server import uploads as sessions
-from dockerpush.server.errors import Disconnected, ProtocolError
-from dockerpush.server.layout import Layout, names_in
-from dockerpush.server.names import Repository
-from dockerpush.server.uploads import Session, Uploads
+from dockerpush.server import upload_files as sessions
+from dockerpush.server.checked_names import Repository
+from dockerpush.server.paths import Layout, names_in
+from dockerpush.server.protocol_errors import Disconnected, ProtocolError
+from dockerpush.server.upload_files import Session, Uploads
 
 
 class Body:
@@ -335,7 +335,7 @@ def test_a_manifest_and_the_deletion_of_its_blob_exclude_each_other(tmp_path: Pa
 SERVER = """
 import sys
 from pathlib import Path
-from dockerpush.cancellation import Cancellation
+from dockerpush.system.cancellation import Cancellation
 from dockerpush.server import Registry, RegistryServer
 with Cancellation() as never, RegistryServer(Registry(Path(sys.argv[1]))) as server:
     print(server.host, flush=True)

@@ -262,7 +262,7 @@ def test_the_next_run_goes_on_after_a_signal(proxy, tmp_path, run_cli):
 
 
 HANGING_END = """\
-import dockerpush.cancellation as module, time
+import dockerpush.system.cancellation as module, time
 def cancel(self, reason=""):
     self._cancelled = True
     while True:

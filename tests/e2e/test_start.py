@@ -26,9 +26,9 @@ RARE = {
     *(
         f"dockerpush.{name}"
         for name in (
-            *("api", "cache", "copy", "picker", "programs", "pull", "runtimes"),
-            *("server", "sync", "syncfile", "archive.forward", "archive.zstd"),
-            *("cli.login", "push.stream", "registry.tls"),
+            *("api", "runtimes", "server", "state.cache", "sync"),
+            *("archive.forward", "archive.zstd", "cli.commands.login"),
+            *("registry.tls", "transfer.stream"),
         )
     ),
 }
@@ -62,9 +62,9 @@ def test_a_push_of_what_is_there_loads_only_what_it_needs(run_cli, tmp_path, flo
         done = run_cli(*push, env=TIMED)
     assert done.returncode == 0, done.stderr
     loaded = imported(done.stderr)
-    assert "dockerpush.push" in loaded
+    assert "dockerpush.transfer.push_image" in loaded
     assert (loaded - floor) & (MAKERS_OF_CODE | RARE) == set()
-    assert len([name for name in loaded if name.startswith("dockerpush")]) <= 110
+    assert len([name for name in loaded if name.startswith("dockerpush")]) <= 125
 
 
 def test_importing_the_package_loads_nothing_else():

@@ -205,7 +205,7 @@ class TestSessions:
 
 
 IMPATIENT = """\
-import dockerpush.cli.target as module
+import dockerpush.cli.choose_target as module
 module.BEAT, module.SILENCE = 0.2, 2.0
 """
 

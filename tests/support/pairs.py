@@ -374,7 +374,8 @@ def in_tar(path: Path) -> Found | None:
 RUNS = """
 import importlib, json, os, sys, traceback
 from dockerpush.cli.main import main
-for name in ("cli.push", "cli.copy", "cli.pull", "transfer", "push", "progress"):
+commands = ["cli.commands." + name for name in ("push", "copy", "pull")]
+for name in (*commands, "transfer.engine", "transfer.push_image", "progress"):
     importlib.import_module("dockerpush." + name)
 def run(words, given, out, err):
     os.dup2(os.open(given, os.O_RDONLY), 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from dockerpush.archive.model import (
+from dockerpush.archive.stored import (
     Compression,
     StoredBlob,
     StoredIndex,

@@ -10,16 +10,16 @@ from typing import Any, Iterator, Sequence
 import pytest
 from fake_registry import FakeRegistry, serving
 
-from dockerpush.cancellation import Cancellation
 from dockerpush.events import Event, Outcome
 from dockerpush.oci import OCI_LAYER, Descriptor, Digest
-from dockerpush.push.learned import LearnedLimits
-from dockerpush.push.prepared import PreparedBlob
-from dockerpush.push.uploader import Uploader
 from dockerpush.registry.client import RegistryClient
-from dockerpush.registry.limits import HostLimits
 from dockerpush.registry.retry import RetryPolicy
 from dockerpush.registry.transport import TransportSettings
+from dockerpush.system.cancellation import Cancellation
+from dockerpush.upload.content import PreparedBlob
+from dockerpush.upload.learned import LearnedLimits
+from dockerpush.upload.limits import HostLimits
+from dockerpush.upload.uploader import Uploader
 from dockerpush.values import replace
 
 MIB = 1024 * 1024

@@ -31,7 +31,7 @@ from archives import (
 
 from dockerpush.archive import open_archive
 from dockerpush.archive.assemble import assemble
-from dockerpush.archive.model import (
+from dockerpush.archive.stored import (
     Absent,
     Compression,
     Kind,

@@ -22,9 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dockerpush.archive import decompress
+from dockerpush.archive.compressed_streams import PIECE, Format, StreamReader
 from dockerpush.archive.decompress import digests, open_decompressed
-from dockerpush.archive.model import Compression
-from dockerpush.archive.streams import PIECE, Format, StreamReader
+from dockerpush.archive.stored import Compression
 from dockerpush.archive.zstd import (
     PackageZstd,
     ProgramZstd,
@@ -32,8 +32,8 @@ from dockerpush.archive.zstd import (
     Zstd,
     find_zstd,
 )
-from dockerpush.cancellation import Cancellation
 from dockerpush.errors import ArchiveError, Cancelled, UsageError
+from dockerpush.system.cancellation import Cancellation
 
 Opener = Callable[[io.BytesIO], io.RawIOBase]
 

@@ -24,7 +24,7 @@ from dockerpush.errors import (
     StateError,
 )
 from dockerpush.oci import OCI_LAYER, Descriptor
-from dockerpush.system import claimed
+from dockerpush.system.files import claimed
 
 CONTENTS = [random.Random(size).randbytes(size) for size in (70_000, 0, 511, 512, 9)]
 BLOBS = [Descriptor.of(OCI_LAYER, content) for content in CONTENTS]

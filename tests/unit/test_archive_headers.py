@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from dockerpush.archive import headers
 from dockerpush.archive.headers import TarStream
-from dockerpush.archive.model import Kind, Member
-from dockerpush.archive.names import normalised
+from dockerpush.archive.member_names import normalised
+from dockerpush.archive.stored import Kind, Member
 from dockerpush.errors import ArchiveError
 
 KINDS = {

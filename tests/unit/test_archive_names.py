@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dockerpush.archive.model import Kind, Member
-from dockerpush.archive.names import canonical, normalised, quoted, resolved
+from dockerpush.archive.member_names import canonical, normalised, quoted, resolved
+from dockerpush.archive.stored import Kind, Member
 from dockerpush.errors import ArchiveError
 
 

@@ -6,7 +6,7 @@ import pytest
 from archives import Image, layout, legacy, tar
 
 from dockerpush.archive import describe, open_archive, select_image
-from dockerpush.archive.model import StoredImage
+from dockerpush.archive.stored import StoredImage
 from dockerpush.errors import NotFound, UsageError
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dockerpush.archive.window import Window
 from dockerpush.errors import ArchiveError
-from dockerpush.system import SharedFile
+from dockerpush.system.files import SharedFile
 
 
 @pytest.fixture

@@ -14,12 +14,13 @@ from archives import Image, attestation, gzipped, layout
 
 from dockerpush.archive import open_archive
 from dockerpush.archive.bundle import BundledImage, tar_layout
-from dockerpush.cancellation import Cancellation
 from dockerpush.errors import ArchiveError, ContentMismatch
 from dockerpush.events import ignore
 from dockerpush.oci import OCI_MANIFEST, Descriptor, Digest, Manifest
-from dockerpush.push.manifests import Document
-from dockerpush.transfer import DirectoryTarget, copy_image
+from dockerpush.system.cancellation import Cancellation
+from dockerpush.transfer.engine import copy_image
+from dockerpush.transfer.manifests import Document
+from dockerpush.transfer.target import DirectoryTarget
 
 
 class Blobs:

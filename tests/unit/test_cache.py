@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from dockerpush.cache import Cache, damaged
-from dockerpush.cancellation import Cancellation
 from dockerpush.errors import Cancelled, StateError
 from dockerpush.oci import (
     OCI_CONFIG,
@@ -24,7 +22,9 @@ from dockerpush.oci import (
     Index,
     Manifest,
 )
-from dockerpush.prune import prune
+from dockerpush.state.cache import Cache, damaged
+from dockerpush.state.prune import prune
+from dockerpush.system.cancellation import Cancellation
 
 DAY = 24 * 3600.0
 
@@ -183,7 +183,7 @@ class TestPrune:
         code = (
             "import os, sys\n"
             "from pathlib import Path\n"
-            "from dockerpush.cache import Cache\n"
+            "from dockerpush.state.cache import Cache\n"
             "with Cache(Path(sys.argv[1])).pins() as pins:\n"
             "    pins.add([sys.argv[2]])\n"
             "    os._exit(9)\n"

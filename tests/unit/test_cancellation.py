@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from dockerpush.cancellation import Cancellation
 from dockerpush.errors import Cancelled
+from dockerpush.system.cancellation import Cancellation
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_a_signal_handler_may_cancel_at_any_moment():
     """Also between the steps of a sleep that is about to begin or to end."""
     script = (
         "import signal, sys\n"
-        "from dockerpush.cancellation import Cancellation\n"
+        "from dockerpush.system.cancellation import Cancellation\n"
         "from dockerpush.errors import Cancelled\n"
         "for number in range(300):\n"
         "    with Cancellation() as cancellation:\n"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockerpush.errors import InvalidJSON, PusherError, UsageError
-from dockerpush.picker import (
+from dockerpush.runtimes.picker import (
     LocalImage,
     numbered_lines,
     parse_images,

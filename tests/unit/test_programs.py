@@ -11,9 +11,9 @@ from typing import Iterator
 
 import pytest
 
-from dockerpush.cancellation import Cancellation
 from dockerpush.errors import Cancelled, PusherError
-from dockerpush.programs import ProgramOutput
+from dockerpush.runtimes.programs import ProgramOutput
+from dockerpush.system.cancellation import Cancellation
 
 BOTH_WAYS = pytest.mark.parametrize("polled", [True, False], ids=["poll", "no-poll"])
 

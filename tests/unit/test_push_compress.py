@@ -19,19 +19,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dockerpush.archive.model import Compression
+from dockerpush.archive.stored import Compression
 from dockerpush.archive.zstd import PackageZstd, ProgramZstd, StandardZstd, Zstd
-from dockerpush.cancellation import Cancellation
 from dockerpush.errors import ArchiveError, Cancelled, PusherError, UsageError
-from dockerpush.push.codecs import GzipCodec, ZstdCodec
-from dockerpush.push.compress import (
+from dockerpush.system.cancellation import Cancellation
+from dockerpush.system.workers import Workers
+from dockerpush.transfer.codecs import GzipCodec, ZstdCodec
+from dockerpush.transfer.compress import (
     SPARE,
     Codec,
     Compressed,
     choose_codec,
     compress,
 )
-from dockerpush.workers import Workers
 
 SMALL = 512
 LIBRARIES = ("zlib", "isal")

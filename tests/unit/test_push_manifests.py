@@ -15,7 +15,7 @@ from stored import (
     raw_layer,
 )
 
-from dockerpush.archive.model import Compression, StoredImage
+from dockerpush.archive.stored import Compression, StoredImage
 from dockerpush.oci import (
     DOCKER_LAYER,
     DOCKER_MANIFEST,
@@ -27,9 +27,9 @@ from dockerpush.oci import (
     Index,
     Manifest,
 )
-from dockerpush.push.decide import raw_layer_decision
-from dockerpush.push.manifests import SentBlob, documents
-from dockerpush.push.plan import plan_push
+from dockerpush.transfer.decide import raw_layer_decision
+from dockerpush.transfer.manifests import SentBlob, documents
+from dockerpush.transfer.plan import plan_push
 from dockerpush.values import replace
 
 RAW = raw_layer(b"raw layer")

@@ -25,7 +25,6 @@ from uploading import (
     uploading,
 )
 
-from dockerpush.cancellation import Cancellation
 from dockerpush.errors import (
     ArchiveError,
     Cancelled,
@@ -42,12 +41,13 @@ from dockerpush.events import (
     Retrying,
 )
 from dockerpush.oci import OCI_LAYER, Descriptor, Digest
-from dockerpush.push import prepared
-from dockerpush.push.learned import LearnedLimits, limits_for
-from dockerpush.push.prepared import CheckedContent, PreparedBlob
-from dockerpush.rate import RateLimiter
-from dockerpush.registry.limits import HostLimits
-from dockerpush.registry.uploads import UploadSessions
+from dockerpush.state.upload_sessions import UploadSessions
+from dockerpush.system.cancellation import Cancellation
+from dockerpush.system.rate import RateLimiter
+from dockerpush.upload import content as prepared
+from dockerpush.upload.content import CheckedContent, PreparedBlob
+from dockerpush.upload.learned import LearnedLimits, limits_for
+from dockerpush.upload.limits import HostLimits
 from dockerpush.values import replace
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockerpush.errors import UsageError
-from dockerpush.quantities import (
+from dockerpush.settings.quantities import (
     format_duration,
     format_size,
     parse_duration,

@@ -8,9 +8,9 @@ from typing import Iterator
 
 import pytest
 
-from dockerpush.cancellation import Cancellation
 from dockerpush.errors import Cancelled
-from dockerpush.rate import RateLimiter
+from dockerpush.system.cancellation import Cancellation
+from dockerpush.system.rate import RateLimiter
 
 
 class FakeTime:

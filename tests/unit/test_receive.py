@@ -9,12 +9,12 @@ from typing import Iterator
 
 import pytest
 
-from dockerpush.blobs import BlobDirectory
-from dockerpush.cancellation import Cancellation
 from dockerpush.errors import Cancelled, ContentMismatch, NetworkError
 from dockerpush.events import BlobFinished, BytesSent, Event, Outcome, Retrying
 from dockerpush.oci import OCI_LAYER, Descriptor
-from dockerpush.receive import Place, receive, receive_partial
+from dockerpush.state.blobs import BlobDirectory
+from dockerpush.state.receive import Place, receive, receive_partial
+from dockerpush.system.cancellation import Cancellation
 
 CONTENT = random.Random(1).randbytes(700_000)
 BLOB = Descriptor.of(OCI_LAYER, CONTENT)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from responses import matchers
 from scripted import asked, authorizations, scripted_answers  # noqa: F401
 
-from dockerpush.cancellation import Cancellation
+from dockerpush.credentials.identity import Credentials, Secret
 from dockerpush.errors import (
     NetworkError,
     RegistryError,
@@ -21,9 +21,9 @@ from dockerpush.errors import (
     Unauthorized,
 )
 from dockerpush.registry.auth import Challenge, choose, parse_challenges
-from dockerpush.registry.credentials import Credentials, Secret
-from dockerpush.registry.session import Call, Session
+from dockerpush.registry.http_session import Call, Session
 from dockerpush.registry.transport import TransportSettings
+from dockerpush.system.cancellation import Cancellation
 
 REALM = "https://auth.example.com/token"
 CHALLENGE = f'Bearer realm="{REALM}",service="registry"'

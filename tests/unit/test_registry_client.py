@@ -8,7 +8,7 @@ from typing import Any, Iterator
 import pytest
 from scripted import asked, authorizations, scripted_answers  # noqa: F401
 
-from dockerpush.cancellation import Cancellation
+from dockerpush.credentials.identity import Credentials, Secret
 from dockerpush.errors import (
     ContentMismatch,
     InvalidJSON,
@@ -31,9 +31,9 @@ from dockerpush.oci import (
     Manifest,
 )
 from dockerpush.registry.client import PULL, RegistryClient, Upload
-from dockerpush.registry.credentials import Credentials, Secret
 from dockerpush.registry.retry import RetryPolicy
 from dockerpush.registry.transport import TransportSettings
+from dockerpush.system.cancellation import Cancellation
 
 HOST = "https://r.example.com"
 BLOB = Digest.of(b"a blob")
@@ -726,7 +726,7 @@ def test_an_empty_last_page_may_lead_back(scripted, client):
 
 
 def test_a_list_without_end_is_an_error(scripted, client, monkeypatch):
-    monkeypatch.setattr("dockerpush.registry.lists.MOST_PAGES", 2)
+    monkeypatch.setattr("dockerpush.registry.list_calls.MOST_PAGES", 2)
     for here, following in (("n=1000", "last=a"), ("last=a", "last=b")):
         link = {"Link": f"<{TAGS}?{following}>; rel=next"}
         scripted.add("GET", f"{TAGS}?{here}", json={"tags": [here[-1]]}, headers=link)

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockerpush.errors import UsageError
-from dockerpush.events import Event, Notice
-from dockerpush.registry.credential_files import (
+from dockerpush.credentials.credential_files import (
     CredentialFiles,
     CredentialPlaces,
     Found,
 )
-from dockerpush.registry.credential_helpers import CredentialHelpers
-from dockerpush.registry.credential_keys import fitting, registry_name, server_name
-from dockerpush.registry.credentials import Credentials, Secret
-from dockerpush.registry.store import CredentialStore
+from dockerpush.credentials.credential_helpers import CredentialHelpers
+from dockerpush.credentials.credential_keys import fitting, registry_name, server_name
+from dockerpush.credentials.credential_store import CredentialStore
+from dockerpush.credentials.identity import Credentials, Secret
+from dockerpush.errors import UsageError
+from dockerpush.events import Event, Notice
 
 posix = pytest.mark.skipif(os.name != "posix", reason="helpers are shell scripts")
 HUB_KEY = "https://index.docker.io/v1/"

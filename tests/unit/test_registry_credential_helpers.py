@@ -10,10 +10,10 @@ from typing import Callable
 
 import pytest
 
-from dockerpush.cancellation import Cancellation
+from dockerpush.credentials.credential_helpers import CredentialHelpers
+from dockerpush.credentials.identity import Credentials, Secret
 from dockerpush.errors import Cancelled, HelperFailed
-from dockerpush.registry.credential_helpers import CredentialHelpers
-from dockerpush.registry.credentials import Credentials, Secret
+from dockerpush.system.cancellation import Cancellation
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="helpers are shell scripts")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dockerpush.credentials.identity import NO_SECRET, Credentials, Secret
 from dockerpush.registry.answers import explanation
-from dockerpush.registry.credentials import NO_SECRET, Credentials, Secret
 from dockerpush.registry.debug import log_request, one_line, show_url
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockerpush.errors import RegistryError
-from dockerpush.registry.limits import (
+from dockerpush.upload.limits import (
     CHUNK,
     MIB,
     ONE_PUT,

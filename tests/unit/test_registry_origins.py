@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peers import answer, peer, read_head
 
-from dockerpush.cancellation import Cancellation
 from dockerpush.errors import NetworkError
 from dockerpush.registry.client import RegistryClient
 from dockerpush.registry.origins import (
@@ -23,6 +22,7 @@ from dockerpush.registry.origins import (
 )
 from dockerpush.registry.retry import RetryPolicy
 from dockerpush.registry.transport import TransportSettings
+from dockerpush.system.cancellation import Cancellation
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockerpush.cancellation import Cancellation
 from dockerpush.errors import Cancelled, RegistryError, TransientError
 from dockerpush.events import Notice, Retrying
 from dockerpush.registry.retry import RetryPolicy, parse_retry_after, retrying
+from dockerpush.system.cancellation import Cancellation
 
 
 def policy(**settings) -> RetryPolicy:

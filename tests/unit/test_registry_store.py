@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from dockerpush.credentials.credential_helpers import CredentialHelpers
+from dockerpush.credentials.credential_store import AuthFile, CredentialStore
+from dockerpush.credentials.identity import Secret
 from dockerpush.errors import HelperFailed, StateError
-from dockerpush.registry.credential_helpers import CredentialHelpers
-from dockerpush.registry.credentials import Secret
-from dockerpush.registry.store import AuthFile, CredentialStore
-from dockerpush.system import locked
+from dockerpush.system.files import locked
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
 PASSWORD = "p:a s$s%ü\n"
@@ -191,8 +191,8 @@ class TestCredentialStore:
         """Each of several processes saves several registries, and erases one."""
         code = (
             "import sys; from pathlib import Path\n"
-            "from dockerpush.registry.store import CredentialStore\n"
-            "from dockerpush.registry.credentials import Secret\n"
+            "from dockerpush.credentials.credential_store import CredentialStore\n"
+            "from dockerpush.credentials.identity import Secret\n"
             "store = CredentialStore(Path(sys.argv[1]), timeout=60)\n"
             "for number in range(5):\n"
             "    store.save(f'{sys.argv[2]}-{number}', 'u', Secret('p'))\n"

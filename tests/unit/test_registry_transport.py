@@ -12,11 +12,11 @@ import pytest
 from peers import answer, peer, read_body, read_head, reset, wait_for_end
 from registries import make_certificates
 
-from dockerpush.cancellation import Cancellation
 from dockerpush.errors import ArchiveError, Cancelled, NetworkError, TransientError
 from dockerpush.registry.failures import SpeaksPlainHTTP
 from dockerpush.registry.origins import Address
 from dockerpush.registry.transport import PIECE, Transport, TransportSettings
+from dockerpush.system.cancellation import Cancellation
 
 QUICK = 0.5
 """Seconds within which a cancelled request must end."""

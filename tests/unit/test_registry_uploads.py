@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockerpush.oci import Digest
-from dockerpush.registry import uploads
-from dockerpush.registry.uploads import ClaimedUpload, SavedUpload, UploadSessions
+from dockerpush.state import upload_sessions
+from dockerpush.state.upload_sessions import ClaimedUpload, SavedUpload, UploadSessions
 
 DIGEST = Digest.of(b"layer")
 LOCATION = "https://registry.example.com/v2/team/app/blobs/uploads/1?_state=secret"
@@ -101,7 +101,7 @@ def test_a_killed_owner_leaves_its_session_to_the_next(sessions, tmp_path):
     program = (
         "import os, sys, signal, pathlib\n"
         "from dockerpush.oci import Digest\n"
-        "from dockerpush.registry.uploads import UploadSessions\n"
+        "from dockerpush.state.upload_sessions import UploadSessions\n"
         "sessions = UploadSessions(pathlib.Path(sys.argv[1]))\n"
         "claimed = sessions.claim('registry.example.com', 'team/app',"
         f" Digest({str(DIGEST)!r}))\n"
@@ -129,7 +129,9 @@ def test_a_session_that_recorded_nothing_leaves_nothing(sessions, tmp_path):
     assert names(tmp_path / "uploads") == []
 
 
-@pytest.mark.parametrize("age", [uploads.MAX_AGE + 1, -uploads.MAX_AGE - 1])
+@pytest.mark.parametrize(
+    "age", [upload_sessions.MAX_AGE + 1, -upload_sessions.MAX_AGE - 1]
+)
 def test_an_old_session_or_one_from_the_future_is_forgotten(sessions, clock, age):
     with claim(sessions) as claimed:
         claimed.record(LOCATION, 5, 10)
@@ -206,7 +208,7 @@ def test_no_json_breaks_the_reader(value):
     """Whatever the file holds, it is a session or a PusherError that says why not."""
     try:
         SavedUpload.from_json(value)
-    except (uploads.InvalidJSON, uploads.InvalidDigest) as error:
+    except (upload_sessions.InvalidJSON, upload_sessions.InvalidDigest) as error:
         assert str(error)
 
 
@@ -240,7 +242,7 @@ def test_a_full_or_read_only_disk_does_not_stop_an_owner(sessions, tmp_path):
 def test_a_directory_lock_that_nobody_gives_back_is_done_without(
     sessions, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(uploads, "GUARD_TIMEOUT", 0.05)
+    monkeypatch.setattr(upload_sessions, "GUARD_TIMEOUT", 0.05)
     with sessions_guard(tmp_path):
         assert sessions.claim("registry.example.com", "team/app", DIGEST) is None
 
@@ -251,7 +253,7 @@ def sessions_guard(tmp_path: Path):
 
 
 def test_purging_keeps_the_youngest_and_the_owned(tmp_path, clock, monkeypatch):
-    monkeypatch.setattr(uploads, "MAX_COUNT", 2)
+    monkeypatch.setattr(upload_sessions, "MAX_COUNT", 2)
     directory = tmp_path / "uploads"
     sessions = UploadSessions(directory, clock)
     for number in range(4):
@@ -279,7 +281,7 @@ def test_the_first_claim_of_a_run_purges_what_is_too_old(tmp_path, clock):
     old.with_suffix(".tmp").write_text("left by a killed writer")
     (directory / "notes.txt").write_text("not ours")
     for path in directory.iterdir():
-        os.utime(path, (NOW - uploads.MAX_AGE - 5,) * 2)
+        os.utime(path, (NOW - upload_sessions.MAX_AGE - 5,) * 2)
     claim(UploadSessions(directory, clock), Digest.of(b"other")).close()
     assert names(directory) == ["notes.txt"]
 

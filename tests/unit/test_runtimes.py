@@ -19,9 +19,8 @@ from typing import Iterator
 
 import pytest
 
-from dockerpush.cancellation import Cancellation
 from dockerpush.errors import Cancelled, NotFound, PusherError, UsageError
-from dockerpush.runtimes import (
+from dockerpush.runtimes.runtime import (
     Runtime,
     default_file_name,
     find_runtime,
@@ -29,7 +28,8 @@ from dockerpush.runtimes import (
     open_save,
     save,
 )
-from dockerpush.system import try_lock
+from dockerpush.system.cancellation import Cancellation
+from dockerpush.system.files import try_lock
 
 NGINX = "docker.io/library/nginx:latest"
 BIG = "registry.example.com:5000/big:1"
@@ -319,8 +319,8 @@ def test_control_c_leaves_nothing_either(tmp_path: Path) -> None:
     script = f"""
 import signal, sys
 from pathlib import Path
-from dockerpush.cancellation import Cancellation
-from dockerpush.runtimes import Runtime, save
+from dockerpush.system.cancellation import Cancellation
+from dockerpush.runtimes.runtime import Runtime, save
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with Cancellation() as c:
     save(Runtime("docker", {str(tmp_path / "bin/docker")!r}), ["x"],

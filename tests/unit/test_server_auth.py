@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from registries import run, write_htpasswd, write_users
 
 from dockerpush.server import Registry, RegistryServer, ServerError
-from dockerpush.server.auth import PasswordFile, parse_basic, parse_lines
-from dockerpush.server.errors import UserFileError, UserNotFound
 from dockerpush.server.htpasswd import bcrypt_check, read_htpasswd
+from dockerpush.server.protocol_errors import UserFileError, UserNotFound
 from dockerpush.server.userfile import (
     MOST_MEMORY,
     put_user,
@@ -26,6 +25,7 @@ from dockerpush.server.userfile import (
     remove_user,
     scrypt_check,
 )
+from dockerpush.server.users import PasswordFile, parse_basic, parse_lines
 
 PASSWORDS = ["secret", "p:a s$s%", "pässwörd", "x" * 100, "-"]
 BCRYPT = "$2y$05$" + "x" * 53

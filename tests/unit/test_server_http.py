@@ -36,7 +36,7 @@ from dockerpush.server import (
 from dockerpush.server import (
     serving as listening,
 )
-from dockerpush.server.uploads import Session
+from dockerpush.server.upload_files import Session
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from conformance import (
 
 from dockerpush.oci import OCI_INDEX, OCI_MANIFEST, Digest
 from dockerpush.server import RawManifest, ReadOnlySource, SourceBlob
-from dockerpush.server.errors import ProtocolError
+from dockerpush.server.protocol_errors import ProtocolError
 
 
 class Archive:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockerpush.errors import NotFound, PusherError, UsageError
-from dockerpush.keys import KEYS, markdown_table
-from dockerpush.settings import Config, Settings, resolve
+from dockerpush.settings.config import Config, Settings, resolve
+from dockerpush.settings.keys import KEYS, markdown_table
 
 FILE = Path("/etc/dockerpush/config.json")
 
@@ -40,8 +40,8 @@ def test_flags_and_variables_follow_the_name() -> None:
 
 
 def test_the_defaults_are_those_of_a_push() -> None:
-    from dockerpush.push.options import JOBS
-    from dockerpush.registry.limits import CHUNK
+    from dockerpush.transfer.push_options import JOBS
+    from dockerpush.upload.limits import CHUNK
 
     settings = resolve({}, {}, NOTHING)
     assert (settings.blob_chunk, settings.jobs) == (CHUNK, JOBS)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dockerpush import system
-from dockerpush.state import StateDirectory
+from dockerpush.state.directory import StateDirectory
+from dockerpush.system import files as system_files
 
 FILE = "some.json"
 
@@ -169,7 +169,8 @@ def test_a_read_only_directory_stops_nothing(state):
     state.path.chmod(0o555)
     script = (
         "import os, sys\n"
-        "from pathlib import Path; from dockerpush.state import StateDirectory\n"
+        "from pathlib import Path\n"
+        "from dockerpush.state.directory import StateDirectory\n"
         "os.chdir(sys.argv[1])\n"
         "os.getuid() or os.setuid(65534)\n"
         "state = StateDirectory(Path(), lambda notice: print(notice.text))\n"
@@ -186,7 +187,7 @@ def test_a_read_only_directory_stops_nothing(state):
 def test_a_lock_that_another_run_keeps_is_not_waited_for_forever(state, notices):
     state.update(FILE, put("a", 1))
     begun = time.monotonic()
-    with system.locked(state.path / f".{FILE}.lock", timeout=0):
+    with system_files.locked(state.path / f".{FILE}.lock", timeout=0):
         assert not state.update(FILE, put("a", 2))
     assert time.monotonic() - begun < 3
     assert "another process holds this lock" in notices[0].text
@@ -196,7 +197,7 @@ def test_a_lock_that_another_run_keeps_is_not_waited_for_forever(state, notices)
 def test_a_broken_file_under_anothers_lock_is_left_where_it_is(state, notices):
     state.update(FILE, put("a", 1))
     (state.path / FILE).write_bytes(b"{")
-    with system.locked(state.path / f".{FILE}.lock", timeout=0):
+    with system_files.locked(state.path / f".{FILE}.lock", timeout=0):
         assert state.read(FILE) == {}
     assert "cannot be set aside" in notices[0].text
     assert (state.path / FILE).read_bytes() == b"{"
@@ -223,7 +224,8 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(state, notices):
     state.update(FILE, put("a", 1))
     script = (
         "import resource, signal, sys\n"
-        "from pathlib import Path; from dockerpush.state import StateDirectory\n"
+        "from pathlib import Path\n"
+        "from dockerpush.state.directory import StateDirectory\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "state = StateDirectory(Path(sys.argv[1]), lambda n: print(n.text))\n"
@@ -250,7 +252,7 @@ def child(script, *arguments):
 WRITER = """
 import sys
 from pathlib import Path
-from dockerpush.state import StateDirectory
+from dockerpush.state.directory import StateDirectory
 state = StateDirectory(Path(sys.argv[1]), print, lock_timeout=60)
 for number in range(5):
     def change(record):

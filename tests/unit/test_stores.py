@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockerpush import stores
 from dockerpush.oci import OCI_LAYER_GZIP, Descriptor, Digest
 from dockerpush.reference import Reference
-from dockerpush.state import StateDirectory
-from dockerpush.stores import Destination, KnownBlobs, Login, PushHistory
+from dockerpush.state import history as state_history
+from dockerpush.state import known_blobs
+from dockerpush.state.directory import StateDirectory
+from dockerpush.state.history import Destination, Login, PushHistory
+from dockerpush.state.known_blobs import KnownBlobs
 
 APP = Reference.parse("reg.io/team/app:1")
 DIFF_ID = Digest.of(b"layer")
@@ -69,7 +71,7 @@ def test_forgetting_an_unknown_login_writes_nothing(history, state):
 
 
 def test_logins_are_bounded(history, monkeypatch):
-    monkeypatch.setattr(stores, "LOGINS_LIMIT", 2)
+    monkeypatch.setattr(state_history, "LOGINS_LIMIT", 2)
     for number in range(4):
         history.record_login(Login(f"reg{number}.io", number))
     assert [login.registry for login in history.logins()] == ["reg2.io", "reg3.io"]
@@ -94,7 +96,7 @@ def test_a_repository_is_one_destination_with_its_newest_tag(history):
 
 
 def test_confirmations_are_bounded(history, monkeypatch):
-    monkeypatch.setattr(stores, "CONFIRMED_LIMIT", 3)
+    monkeypatch.setattr(state_history, "CONFIRMED_LIMIT", 3)
     names = [Reference.parse(f"reg.io/app{number}") for number in range(4)]
     for number in (0, 1, 2, 0, 3):
         history.record(names[number], number)
@@ -234,7 +236,7 @@ def test_holders_are_told_for_one_registry_newest_first_and_few(state):
 
 
 def test_what_is_used_stays_and_the_eldest_goes(state, monkeypatch):
-    monkeypatch.setattr(stores, "LAYERS_LIMIT", 3)
+    monkeypatch.setattr(known_blobs, "LAYERS_LIMIT", 3)
     known = KnownBlobs(state)
     for name in ("a", "b", "c"):
         known.add_layer(DIFF_ID, name, BLOB)
@@ -252,16 +254,16 @@ def test_the_largest_file_is_one_that_can_be_read_again(state):
     """Full to the limits, with names as long as they get."""
     known = KnownBlobs(state)
     registry = "h" * 63 + ".io:65535"
-    for number in range(stores.HOLDERS_LIMIT):
+    for number in range(known_blobs.HOLDERS_LIMIT):
         digest = Digest.of(str(number).encode())
         known.add_layer(digest, "gzip-1-isal", BLOB)
-        for name in range(stores.REPOSITORIES_LIMIT):
+        for name in range(known_blobs.REPOSITORIES_LIMIT):
             repository = f"{name}/" + "r" * 253
             known.add_holder(digest, Reference(registry, repository))
     known.save()
     again = KnownBlobs(state)
     assert again.layer(digest, "gzip-1-isal") == BLOB
-    assert len(again.holders(digest, registry)) == stores.REPOSITORIES_LIMIT
+    assert len(again.holders(digest, registry)) == known_blobs.REPOSITORIES_LIMIT
 
 
 def test_without_a_state_directory_the_run_still_learns(tmp_path):

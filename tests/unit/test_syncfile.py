@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from dockerpush.errors import InvalidJSON, UsageError
 from dockerpush.oci import Platform
 from dockerpush.reference import Place, Reference
-from dockerpush.semver import parse_range
-from dockerpush.syncdocument import is_document, parse_document
-from dockerpush.syncfile import (
+from dockerpush.sync.list_document import is_document, parse_document
+from dockerpush.sync.list_json import located
+from dockerpush.sync.lists import (
     Defaults,
     OnExists,
     Shard,
@@ -24,7 +24,7 @@ from dockerpush.syncfile import (
     parse_lines,
     version_key,
 )
-from dockerpush.syncjson import located
+from dockerpush.sync.semver import parse_range
 
 TO = Defaults(Place("m.test", "mirror"))
 

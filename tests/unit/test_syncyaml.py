@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockerpush import syncyaml
 from dockerpush.errors import UsageError
 from dockerpush.oci import Platform
 from dockerpush.reference import Place
-from dockerpush.syncdocument import is_document, parse_document
-from dockerpush.syncfile import Defaults, OnExists, SyncList, SyncListError
-from dockerpush.syncyaml import DEPTH_LIMIT, as_boolean, is_null, parse_yaml
+from dockerpush.sync import list_yaml
+from dockerpush.sync.list_document import is_document, parse_document
+from dockerpush.sync.list_yaml import DEPTH_LIMIT, as_boolean, is_null, parse_yaml
+from dockerpush.sync.lists import Defaults, OnExists, SyncList, SyncListError
 
 yaml = pytest.importorskip("yaml")
 
@@ -260,7 +260,7 @@ class TestWhatIsRefused:
         ids=lambda value: repr(value)[:30],
     )
     def test_it_is_a_mistake_with_a_line(self, text, line, words, monkeypatch):
-        monkeypatch.setattr(syncyaml, "VALUE_LIMIT", 2_000)
+        monkeypatch.setattr(list_yaml, "VALUE_LIMIT", 2_000)
         found = mistake(text)
         assert found[0] == line and words in found[1]
         assert "\n" not in found[1]

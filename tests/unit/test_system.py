@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from dockerpush import system
 from dockerpush.errors import StateError
-from dockerpush.system import SharedFile
+from dockerpush.system import files, processes
+from dockerpush.system.files import SharedFile
 
 CONTENT = bytes(range(256)) * 64
 
@@ -69,19 +69,19 @@ def test_a_missing_file_is_an_os_error(tmp_path):
 
 def test_a_lock_is_held_by_one_at_a_time(tmp_path):
     path = tmp_path / "lock"
-    with system.try_lock(path) as first, system.try_lock(path) as second:
+    with files.try_lock(path) as first, files.try_lock(path) as second:
         assert (first, second) == (True, False)
-    with system.try_lock(path) as again:
+    with files.try_lock(path) as again:
         assert again
 
 
 def test_a_lock_is_waited_for_as_long_as_allowed(tmp_path):
     path = tmp_path / "lock"
-    with system.locked(path, timeout=0):
+    with files.locked(path, timeout=0):
         begun = time.monotonic()
         with (
             pytest.raises(StateError, match=r"lock: another process holds this lock"),
-            system.locked(path, timeout=0.2),
+            files.locked(path, timeout=0.2),
         ):
             raise AssertionError("the lock was given away twice")
         assert 0.2 <= time.monotonic() - begun < 2
@@ -89,7 +89,7 @@ def test_a_lock_is_waited_for_as_long_as_allowed(tmp_path):
 
 def test_a_lock_comes_free_while_one_waits(tmp_path):
     path = tmp_path / "lock"
-    with system.try_lock(path):
+    with files.try_lock(path):
         waiter = threading.Thread(target=lambda: taken.append(take(path)))
         taken = []
         waiter.start()
@@ -99,14 +99,15 @@ def test_a_lock_comes_free_while_one_waits(tmp_path):
 
 
 def take(path):
-    with system.try_lock(path, timeout=5) as held:
+    with files.try_lock(path, timeout=5) as held:
         return held
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path):
     script = (
-        "import sys, time; from pathlib import Path; from dockerpush import system\n"
-        "with system.locked(Path(sys.argv[1]), timeout=0):\n"
+        "import sys, time; from pathlib import Path\n"
+        "from dockerpush.system import files\n"
+        "with files.locked(Path(sys.argv[1]), timeout=0):\n"
         "    print('held', flush=True); time.sleep(60)\n"
     )
     path = tmp_path / "lock"
@@ -114,15 +115,15 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
     root = Path(__file__).parents[2]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as child:
         assert child.stdout.readline() == b"held\n"
-        with system.try_lock(path) as held:
+        with files.try_lock(path) as held:
             assert not held
         child.kill()
-    with system.try_lock(path) as held:
+    with files.try_lock(path) as held:
         assert held
 
 
 def test_the_lock_file_is_for_its_owner_alone(tmp_path):
-    with system.locked(tmp_path / "lock", timeout=0):
+    with files.locked(tmp_path / "lock", timeout=0):
         mode = (tmp_path / "lock").stat().st_mode
     assert stat.S_IMODE(mode) == 0o600
 
@@ -130,7 +131,7 @@ def test_the_lock_file_is_for_its_owner_alone(tmp_path):
 def test_a_lock_that_cannot_be_made_is_an_os_error(tmp_path):
     with (
         pytest.raises(FileNotFoundError),
-        system.try_lock(tmp_path / "missing" / "lock"),
+        files.try_lock(tmp_path / "missing" / "lock"),
     ):
         raise AssertionError("there is no such directory")
 
@@ -141,36 +142,36 @@ def test_a_file_system_without_locks_is_an_os_error_and_not_a_wait(tmp_path):
     os.close(write_end)
     os.close(read_end)
     with pytest.raises(OSError) as caught:
-        system._lock_within(read_end, 60)
+        files._lock_within(read_end, 60)
     assert caught.value.errno == errno.EBADF
 
 
 class TestClaimed:
     def test_one_has_it_at_a_time_and_the_file_is_gone_afterwards(self, tmp_path):
         path = tmp_path / "lock"
-        with system.claimed(path) as first, system.claimed(path) as second:
+        with files.claimed(path) as first, files.claimed(path) as second:
             assert (first, second) == (True, False)
             assert path.exists()
         assert not path.exists()
 
     def test_who_does_not_get_it_leaves_the_file_to_its_owner(self, tmp_path):
         path = tmp_path / "lock"
-        with system.claimed(path) as first:
-            with system.claimed(path, timeout=0.05) as second:
+        with files.claimed(path) as first:
+            with files.claimed(path, timeout=0.05) as second:
                 assert not second
             assert first
             assert path.exists()
-            with system.claimed(path) as third:
+            with files.claimed(path) as third:
                 assert not third
 
     def test_the_file_is_gone_after_a_failure_too(self, tmp_path):
-        with pytest.raises(ZeroDivisionError), system.claimed(tmp_path / "lock"):
+        with pytest.raises(ZeroDivisionError), files.claimed(tmp_path / "lock"):
             raise ZeroDivisionError
         assert not (tmp_path / "lock").exists()
 
     def test_what_somebody_dead_has_left_is_free(self, tmp_path):
         (tmp_path / "lock").touch()
-        with system.claimed(tmp_path / "lock") as held:
+        with files.claimed(tmp_path / "lock") as held:
             assert held
 
     def test_a_file_that_was_removed_by_its_owner_is_nobodys(
@@ -178,7 +179,7 @@ class TestClaimed:
     ):
         """Who waited for it must not hold what no other can find."""
         path, asked = tmp_path / "lock", []
-        really = system._lock_within
+        really = files._lock_within
 
         def lock(descriptor, timeout):
             asked.append(descriptor)
@@ -186,8 +187,8 @@ class TestClaimed:
                 path.unlink()
             return really(descriptor, timeout)
 
-        monkeypatch.setattr(system, "_lock_within", lock)
-        with system.claimed(path) as first, system.claimed(path) as second:
+        monkeypatch.setattr(files, "_lock_within", lock)
+        with files.claimed(path) as first, files.claimed(path) as second:
             assert (first, second) == (True, False)
 
     def test_many_threads_have_it_one_after_the_other(self, tmp_path):
@@ -196,7 +197,7 @@ class TestClaimed:
 
         def work():
             for _ in range(60):
-                with system.claimed(path, timeout=20) as held:
+                with files.claimed(path, timeout=20) as held:
                     assert held
                     inside.append(1)
                     most.append(len(inside))
@@ -214,32 +215,32 @@ class TestClaimed:
     def test_it_is_an_os_error_where_it_cannot_be_made(self, tmp_path):
         with (
             pytest.raises(FileNotFoundError),
-            system.claimed(tmp_path / "missing" / "lock"),
+            files.claimed(tmp_path / "missing" / "lock"),
         ):
             raise AssertionError("there is no such directory")
 
 
 def test_the_home_is_what_the_environment_says():
-    assert system.home_directory({"HOME": "/somewhere"}) == Path("/somewhere")
+    assert files.home_directory({"HOME": "/somewhere"}) == Path("/somewhere")
 
 
 def test_without_home_the_user_database_decides():
-    assert system.home_directory({}, user=0) == Path("/root")
+    assert files.home_directory({}, user=0) == Path("/root")
 
 
 def test_a_user_whom_nobody_knows_has_no_home():
     """A container that runs under any number."""
-    assert system.home_directory({}, user=1_234_567_891) is None
+    assert files.home_directory({}, user=1_234_567_891) is None
 
 
 def test_free_space_is_what_may_be_written(tmp_path):
     space = os.statvfs(tmp_path)
     expected = space.f_bavail * space.f_frsize
-    assert abs(system.free_space(tmp_path) - expected) < 1 << 30
+    assert abs(files.free_space(tmp_path) - expected) < 1 << 30
 
 
 def test_a_user_has_a_number():
-    assert system.user_id() == os.getuid()
+    assert files.user_id() == os.getuid()
 
 
 FAMILY = (
@@ -267,7 +268,7 @@ def family(request):
 def test_a_group_is_killed_and_never_our_own(family):
     """A process that leads no group is in ours, so it goes alone."""
     process, leads, grandchild = family
-    system.kill_group(process)
+    processes.kill_group(process)
     assert process.wait(10) == -signal.SIGKILL
     assert is_gone(grandchild) == leads
 
@@ -288,4 +289,4 @@ def is_gone(pid):
 def test_killing_what_has_ended_harms_nobody():
     process = subprocess.Popen(["true"], start_new_session=True)
     process.wait()
-    system.kill_group(process)
+    processes.kill_group(process)

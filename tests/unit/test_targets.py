@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dockerpush.cli.infer import Inference, Known, Login, infer_target
 from dockerpush.errors import InvalidReference, PusherError, UsageError
 from dockerpush.reference import Reference
-from dockerpush.stores import Destination
-from dockerpush.targets import Inference, Known, Login, infer_target
+from dockerpush.state.history import Destination
 
 
 def destination(registry: str, repository: str, time: float = 100.0) -> Destination:

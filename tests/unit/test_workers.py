@@ -10,9 +10,9 @@ from typing import Iterator
 
 import pytest
 
-from dockerpush.cancellation import Cancellation
 from dockerpush.errors import ArchiveError, Cancelled, NetworkError
-from dockerpush.workers import STACK_SIZE, Workers, block_threads
+from dockerpush.system.cancellation import Cancellation
+from dockerpush.system.workers import STACK_SIZE, Workers, block_threads
 
 
 @pytest.fixture

@@ -1,0 +1,154 @@
+"""``cache ls|verify|prune``: what was pulled and is kept on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from ...errors import ContentMismatch, StateError, UsageError
+from .. import console, exits
+
+if TYPE_CHECKING:
+    from ...state.cache import Cache, CachedImage
+    from ...state.directory import StateDirectory
+    from ..session import Session
+
+DAY = 24 * 3600.0
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments of ``cache``."""
+    parser.add_argument(
+        "action",
+        choices=("ls", "verify", "prune"),
+        help="list the images; hash every blob and remove damaged ones; remove what no "
+        "image needs, and images by age and size",
+    )
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    group = parser.add_argument_group("prune")
+    group.add_argument(
+        "--keep-since",
+        metavar="AGE",
+        help="remove images that were not used within this time: 30d, 12h",
+    )
+    group.add_argument(
+        "--max-size",
+        metavar="SIZE",
+        help="then remove those used longest ago until the rest fits: 20GiB",
+    )
+    group.add_argument(
+        "--dry-run", action="store_true", help="say what would go, remove nothing"
+    )
+
+
+def run(args: Namespace, session: Session) -> int:
+    """Do what *args* ask for; the exit code."""
+    from ...state.cache import Cache
+    from ...state.directory import StateDirectory
+
+    if args.action != "prune" and (args.keep_since or args.max_size or args.dry_run):
+        raise UsageError("--keep-since, --max-size and --dry-run go with 'cache prune'")
+    state = StateDirectory.locate(os.environ, session.on_event)
+    cache = Cache(state.path / "cache")
+    if args.action == "ls":
+        _list(cache, args)
+    elif args.action == "verify":
+        _verify(cache, args, session)
+    else:
+        _prune(cache, state, args)
+    return exits.DONE
+
+
+def _list(cache: Cache, args: Namespace) -> None:
+    images = cache.images()
+    sizes = [_size(cache, image) for image in images]
+    total = sum(status.st_size for _, status in cache.blobs())
+    if args.json:
+        console.json_result(
+            {
+                "images": [
+                    {
+                        "ref": image.reference,
+                        "digest": image.root.digest,
+                        "mediaType": image.root.media_type,
+                        "size": size,
+                        "used": round(image.used_at),
+                    }
+                    for image, size in zip(images, sizes)
+                ],
+                "size": total,
+            }
+        )
+        return
+    rows = [("IMAGE", "DIGEST", "SIZE", "USED")]
+    for image, size in zip(images, sizes):
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(image.used_at))
+        digest = image.root.digest.short
+        rows.append((image.reference, digest, console.size_text(size), used))
+    console.table(rows)
+    if not args.quiet:
+        console.say(f"{console.size_text(total)} in {cache.directory}")
+
+
+def _size(cache: Cache, image: CachedImage) -> int:
+    """Bytes on disk of what *image* needs, shared or not."""
+    return sum(cache.size_of(digest) or 0 for digest in cache.occupied(image.root))
+
+
+def _verify(cache: Cache, args: Namespace, session: Session) -> None:
+    from ...state.cache import damaged
+
+    count, size = 0, 0
+    for _, status in cache.blobs():
+        count, size = count + 1, size + status.st_size
+    wrong = damaged(cache, session.cancellation)
+    if args.json:
+        console.json_result({"blobs": count, "bytes": size, "damaged": wrong})
+    for digest in wrong:
+        console.say(f"damaged, removed: {digest}")
+    if wrong:
+        raise ContentMismatch(
+            f"{len(wrong)} of {count} blobs were damaged, and are removed: pull the "
+            "images again"
+        )
+    if not args.json:
+        console.result(f"{count} blobs are right, {console.size_text(size)}")
+
+
+def _prune(cache: Cache, state: StateDirectory, args: Namespace) -> None:
+    from ...settings.quantities import parse_size
+    from ...state.prune import prune
+    from ...state.upload_sessions import UploadSessions
+
+    since = None if args.keep_since is None else time.time() - _age(args.keep_since)
+    done = prune(
+        cache,
+        keep_since=since,
+        max_size=None if args.max_size is None else parse_size(args.max_size),
+        dry_run=args.dry_run,
+    )
+    uploads = state.path / "uploads"
+    if uploads.is_dir() and not args.dry_run:
+        with contextlib.suppress(OSError, StateError):
+            UploadSessions(uploads).purge()
+    if args.json:
+        console.json_result(
+            {"images": done.images, "files": done.files, "bytes": done.size}
+        )
+        return
+    verb = "would remove" if args.dry_run else "removed"
+    for reference in done.images:
+        console.result(f"{verb} {reference}")
+    console.result(f"{verb} {done.files} files, {console.size_text(done.size)}")
+
+
+def _age(text: str) -> float:
+    """Seconds from ``30d`` and what `parse_duration` knows. Raises UsageError."""
+    from ...settings.quantities import parse_duration
+
+    days = re.fullmatch(r"([0-9]{1,5})d", text.strip().lower())
+    return int(days[1]) * DAY if days else parse_duration(text)

@@ -1,0 +1,55 @@
+"""``digest REF``: the digest that a tag stands for now."""
+
+from __future__ import annotations
+
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from ...errors import NotFound
+from .. import console, exits, location
+from ..connect import add_connection_options
+from ..given_credentials import add_credential_options
+
+if TYPE_CHECKING:
+    from ..session import Session
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments of ``digest``."""
+    parser.add_argument("reference", metavar="REF", help="registry/repository[:tag]")
+    parser.add_argument(
+        "--full-ref", action="store_true", help="registry/repository@digest"
+    )
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    parser.add_argument("--format", choices=("json",), help=SUPPRESS)
+    add_credential_options(parser)
+    add_connection_options(parser)
+
+
+def run(args: Namespace, session: Session) -> int:
+    """Ask the registry, without fetching the manifest. Raises NotFound."""
+    from ..connect import Connections
+
+    reference = location.source(args.reference)
+    named = str(reference.digest or reference.tag or "latest")
+    with Connections(args, session, writes=False) as connections:
+        client = connections.client(reference.registry)
+        found = client.manifest_descriptor(reference.repository, named)
+    if found is None:
+        raise NotFound(
+            f"{reference}: the registry has no such image; see 'dockerpush tags "
+            f"{reference.name}'"
+        )
+    full = f"{reference.name}@{found.digest}"
+    if args.json or args.format:
+        console.json_result(
+            {
+                "ref": full,
+                "digest": found.digest,
+                "mediaType": found.media_type,
+                "size": found.size,
+            }
+        )
+    else:
+        console.result(full if args.full_ref else found.digest)
+    return exits.DONE

@@ -1,0 +1,274 @@
+"""``push SOURCE [-t REF]``."""
+
+from __future__ import annotations
+
+import time
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Sequence
+
+from ...archive.select import select_image
+from ...errors import Unauthorized
+from .. import console, exits, prompts, report
+from ..choose_target import add_target_options, one_at_a_time
+from ..connect import Connections, add_connection_options, add_transfer_options
+from ..digestfile import check_writable, write_digests
+from ..given_credentials import add_credential_options
+from ..jobs import Job, all_jobs, check_usage
+from ..options import OPERANDS, add_trust_option
+from ..push_sources import ForwardSource
+from ..tally import Tally
+from ..transfer_options import USED
+
+if TYPE_CHECKING:
+    from ...reference import Reference
+    from ...transfer.push_run import PushResult
+    from ..session import Session
+
+from ..push_common import options_of, remember
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments of ``push``."""
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a tar archive, plain or compressed; a directory; - for standard input; "
+        "or an image by its reference, which is pulled when the cache lacks it",
+    )
+    parser.add_argument(
+        "more",
+        metavar="SOURCE",
+        nargs="*",
+        help="more archives: with -t they are joined, each for platforms of its own",
+    )
+    parser.set_defaults(**{OPERANDS: "more"})
+    _add_selection(parser)
+    add_target_options(parser)
+    add_transfer_options(parser, USED["push"])
+    add_trust_option(parser)
+    _add_result(parser)
+    add_credential_options(parser)
+    add_connection_options(parser)
+
+
+def _add_selection(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("what and where")
+    group.add_argument(
+        "-t",
+        "--target",
+        dest="targets",
+        action="append",
+        default=[],
+        metavar="REF",
+        help="where to: registry/repository[:tag] (may be repeated)",
+    )
+    group.add_argument(
+        "--runtime",
+        metavar="NAME",
+        help="SOURCE is an image that docker, nerdctl or podman has",
+    )
+    group.add_argument(
+        "--registry",
+        metavar="HOST[/PREFIX]",
+        help="where to, under the names that the archive gives",
+    )
+    group.add_argument(
+        "--name", metavar="NAME", help="which image, when the archive holds several"
+    )
+    group.add_argument(
+        "-a",
+        "--all-tags",
+        action="store_true",
+        help="every image and tag of the archive",
+    )
+    group.add_argument(
+        "--platform",
+        action="append",
+        default=[],
+        metavar="OS/ARCH",
+        help="only this platform of a multi-platform image (may be repeated)",
+    )
+    group.add_argument(
+        "--strict",
+        action="store_true",
+        help="fail when the archive lacks a platform that its index names",
+    )
+
+
+def _add_result(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("result")
+    group.add_argument(
+        "--dry-run", action="store_true", help="show what would be sent, send nothing"
+    )
+    group.add_argument(
+        "--verify",
+        action="store_true",
+        help="afterwards, read everything back and compare",
+    )
+    group.add_argument(
+        "--json", action="store_true", help="one JSON object for each pushed tag"
+    )
+    group.add_argument("--format", choices=("json",), help=SUPPRESS)
+    group.add_argument(
+        "--digestfile", metavar="FILE", help="write the manifest's digest to FILE"
+    )
+
+
+def run(args: Namespace, session: Session) -> int:
+    """Push what *args* name; the exit code."""
+    check_usage(args)
+    if args.more and args.targets and not args.all_tags:
+        from .. import joined_push
+
+        return joined_push.run(args, session)
+    with ExitStack() as stack:
+        connections = stack.enter_context(Connections(args, session))
+        tally = Tally("pushes", session, several=bool(args.more))
+        jobs = all_jobs(args, connections, stack, tally)
+        if args.digestfile:
+            check_writable(args.digestfile)
+        if args.dry_run:
+            return _dry_run(jobs, connections, args, tally)
+        return _push_all(jobs, connections, args, tally)
+
+
+Done = tuple[Job, "PushResult"]
+
+
+def _push_all(
+    jobs: Sequence[Job], connections: Connections, args: Namespace, tally: Tally
+) -> int:
+    done: list[Done] = []
+    tally.expect(len(jobs))
+    for job in jobs:
+        with tally.attempt(str(job.target)):
+            done.append((job, _push_one(job, done, connections, args)))
+    if args.digestfile and done:
+        write_digests(
+            args.digestfile, report.digests_of((j.target, r) for j, r in done)
+        )
+    tally.finish()
+    return exits.DONE
+
+
+def _push_one(
+    job: Job, done: Sequence[Done], connections: Connections, args: Namespace
+) -> PushResult:
+    session, state = connections.session, connections.state
+    with one_at_a_time(job.target, state.path, session, if_busy=args.if_busy):
+        started = time.monotonic()
+        result = _sent(job, done, connections, args)
+    remember(job.target, connections, args)
+    seconds = time.monotonic() - started
+    session.end_progress()
+    if args.verify:
+        _verify(job, connections, args)
+    report.pushed(job.target, result, seconds, args)
+    return result
+
+
+def _sent(
+    job: Job, done: Sequence[Done], connections: Connections, args: Namespace
+) -> PushResult:
+    """Push; a registry that wants to know who we are has a person asked, once."""
+    try:
+        return _transfer(job, done, connections, args)
+    except Unauthorized as error:
+        if error.status != 401 or not _may_ask(job, connections):
+            raise
+        from .login import typed_credentials
+
+        registry = job.target.registry
+        connections.session.end_progress()
+        console.say(str(error))
+        connections.use(typed_credentials(registry))
+        console.say(f"for this push alone: dockerpush login {registry} keeps them")
+    return _transfer(job, done, connections, args)
+
+
+def _may_ask(job: Job, connections: Connections) -> bool:
+    """True the first time, with somebody there and an archive that can be reread."""
+    repeatable = not Path(job.operand).is_fifo()
+    return repeatable and not connections.was_asked and prompts.is_interactive()
+
+
+def _transfer(
+    job: Job, done: Sequence[Done], connections: Connections, args: Namespace
+) -> PushResult:
+    """Push the image, or copy it from where this run has pushed it already."""
+    source, target = job.source, job.target
+    for earlier, result in done:
+        if (earlier.source, earlier.image) == (source, job.image) and (
+            source.is_stream or earlier.target.name == target.name
+        ):
+            return _copied(earlier.target, result, target, connections)
+    tags = [_tag(target)]
+    options = options_of(args, connections.settings(target.registry))
+    with connections.target(target) as place:
+        if job.image is not None:
+            return source.push(place, job.image, tags=tags, options=options)
+        assert isinstance(source, ForwardSource), "the others are looked into"
+        return source.push_unseen(place, args.name, tags=tags, options=options)
+
+
+def _copied(
+    there: Reference, result: PushResult, target: Reference, connections: Connections
+) -> PushResult:
+    """What was pushed to *there* under *target* as well: the same digest.
+
+    In one repository only the tag is new; in one registry blobs are mounted.
+    """
+    from ...transfer.copy_options import CopyOptions
+    from ...transfer.engine import copy_image
+    from ...transfer.push_run import PushResult
+    from ...transfer.source import RegistrySource
+    from ...transfer.target import RegistryTarget
+
+    tags = [_tag(target)]
+    options = CopyOptions(jobs=connections.settings(target.registry).jobs)
+    origin = RegistrySource(connections.client(there.registry), there.repository)
+    with connections.target(target) as place:
+        copied = copy_image(
+            origin,
+            RegistryTarget(place),
+            str(result.descriptor.digest),
+            tags=tags,
+            options=options,
+        )
+    return PushResult(
+        target.repository, tuple(tags), copied.descriptor, copied.blobs, copied.sent
+    )
+
+
+def _verify(job: Job, connections: Connections, args: Namespace) -> None:
+    """Read back what was pushed; a compressed file is looked into once more."""
+    image = job.image or select_image(job.source.images, args.name)
+    options = options_of(args, connections.settings(job.target.registry))
+    with connections.target(job.target) as place:
+        found = job.source.verify(place, image, _tag(job.target), options)
+    connections.session.end_progress()
+    if not args.quiet:
+        console.say(f"verified {job.target}: {console.size_text(found.size)} read back")
+
+
+def _tag(reference: Reference) -> str:
+    return str(reference.digest) if reference.tag is None else reference.tag
+
+
+def _dry_run(
+    jobs: Sequence[Job], connections: Connections, args: Namespace, tally: Tally
+) -> int:
+    tally.expect(len(jobs))
+    for job in jobs:
+        with tally.attempt(str(job.target)):
+            assert job.image is not None, "a dry run looks into the archive"
+            options = options_of(args, connections.settings(job.target.registry))
+            tags = [_tag(job.target)]
+            with connections.target(job.target) as place:
+                blobs = job.source.look(place, job.image, tags=tags, options=options)
+            connections.session.end_progress()
+            report.forecast(job.target, blobs, args)
+    tally.finish()
+    return exits.DONE

@@ -1,0 +1,195 @@
+"""``save [IMAGE ...]``: images of docker, nerdctl or podman as tar archives."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Sequence
+
+from ...errors import UsageError
+from .. import console, exits, prompts
+from ..options import OPERANDS
+
+if TYPE_CHECKING:
+    from ...runtimes.picker import LocalImage
+    from ...runtimes.runtime import Runtime
+    from ..session import Session
+
+STDOUT = "-"
+_REDRAW = 0.2  # seconds
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments of ``save``."""
+    parser.add_argument(
+        "images",
+        metavar="IMAGE",
+        nargs="*",
+        help="what to save; without, a list to choose from",
+    )
+    parser.set_defaults(**{OPERANDS: "images"})
+    parser.add_argument(
+        "--runtime",
+        "--engine",
+        metavar="NAME",
+        help="docker, nerdctl or podman, or a path to one (default: one that works)",
+    )
+    parser.add_argument(
+        "--output-dir",
+        metavar="DIR",
+        default=".",
+        help="where each image becomes NAME_TAG.tar (default: here)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="one archive with all the images; - for standard output",
+    )
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="overwrite without asking"
+    )
+
+
+def run(args: Namespace, session: Session) -> int:
+    """Save the images that are named or chosen; prints the paths written."""
+    from ...runtimes.runtime import find_runtime
+
+    if args.output == STDOUT and sys.stdout.isatty():
+        raise UsageError("an archive is not for a terminal: redirect it, or use -o")
+    runtime = find_runtime(args.runtime, cancellation=session.cancellation)
+    names = args.images or _choose(runtime, session)
+    if args.output == STDOUT:
+        _save(runtime, names, None, args, session)
+        return exits.DONE
+    plan = _plan(names, args)
+    for path in plan:
+        _may_write(path, args)
+    for path, together in plan.items():
+        _save(runtime, together, path, args, session)
+        console.result(str(path))
+    return exits.DONE
+
+
+def _choose(runtime: Runtime, session: Session) -> list[str]:
+    """What the person at the terminal picks from the list. Raises UsageError."""
+    from ...runtimes.picker import numbered_lines
+    from ...runtimes.runtime import list_images
+
+    if not prompts.is_interactive():
+        raise UsageError(
+            "no image is named, and there is no terminal to choose at: name one, as "
+            f"`{runtime.name} images` lists them"
+        )
+    images = list_images(runtime, cancellation=session.cancellation)
+    console.say(f"local images, by {runtime.name}:")
+    for line in numbered_lines(images):
+        console.say(line)
+    return [image.reference for image in _picked(images)]
+
+
+def _picked(images: Sequence[LocalImage]) -> Sequence[LocalImage]:
+    """Asks until the answer makes sense."""
+    from ...runtimes.picker import parse_selection
+
+    while True:
+        answer = prompts.ask("Which (numbers, 2-4, names, * for all)")
+        try:
+            return parse_selection(answer, images)
+        except UsageError as error:
+            console.say(str(error))
+
+
+def _plan(names: Sequence[str], args: Namespace) -> dict[Path, list[str]]:
+    """What goes into which file. Raises UsageError when two images want one."""
+    from ...runtimes.runtime import default_file_name
+
+    if args.output is not None:
+        return {Path(args.output): list(names)}
+    directory = Path(args.output_dir)
+    if not directory.is_dir():
+        raise UsageError(f"--output-dir {args.output_dir}: no such directory: make it")
+    plan: dict[Path, list[str]] = {}
+    for name in dict.fromkeys(names):
+        path = directory / default_file_name(name)
+        if path in plan:
+            raise UsageError(
+                f"{plan[path][0]} and {name} would both become {path}: save them one "
+                "by one with -o FILE, or together into one"
+            )
+        plan[path] = [name]
+    return plan
+
+
+def _may_write(path: Path, args: Namespace) -> None:
+    """Raises UsageError when *path* exists and nobody agrees to overwrite it."""
+    if args.force or not path.is_file():
+        return
+    if not prompts.is_interactive():
+        raise UsageError(f"{path} exists: --force overwrites it, -o names another")
+    if not prompts.confirm(f"{path} exists. Overwrite it?"):
+        raise UsageError(f"{path} exists, and stays as it is")
+
+
+def _save(
+    runtime: Runtime,
+    names: Sequence[str],
+    path: Path | None,
+    args: Namespace,
+    session: Session,
+) -> None:
+    from ...runtimes.runtime import save
+
+    what = ", ".join(names)
+    progress = _Progress(f"saving {what}", args)
+    try:
+        size = save(
+            runtime,
+            names,
+            sys.stdout.buffer if path is None else path,
+            cancellation=session.cancellation,
+            on_progress=progress.add,
+        )
+    finally:
+        progress.close()
+    if path is None:
+        sys.stdout.buffer.flush()
+    if not args.quiet:
+        seconds = progress.seconds
+        console.say(f"saved {what}: {console.size_text(size)} in {seconds:.1f} s")
+
+
+class _Progress:
+    """How much was written: a line that changes on a terminal, new lines elsewhere."""
+
+    def __init__(self, what: str, args: Namespace) -> None:
+        self._what = what
+        self._shown = not args.quiet and args.progress != "none"
+        tty = args.progress == "auto" and sys.stderr.isatty()
+        self._redraws = tty or args.progress == "tty"
+        self._interval = _REDRAW if self._redraws else args.progress_interval
+        self._started = self._last = time.monotonic()
+        self._count = 0
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._started
+
+    def add(self, count: int) -> None:
+        """*count* more bytes were written."""
+        self._count += count
+        now = time.monotonic()
+        if self._shown and now - self._last >= self._interval:
+            self._last = now
+            rate = console.size_text(int(self._count / (now - self._started)))
+            line = f"{self._what}: {console.size_text(self._count)}, {rate}/s"
+            sys.stderr.write(f"\r{line:<70}" if self._redraws else f"{line}\n")
+            sys.stderr.flush()
+
+    def close(self) -> None:
+        """Take the changing line away."""
+        if self._redraws and self._last > self._started:
+            sys.stderr.write("\r" + " " * 79 + "\r")

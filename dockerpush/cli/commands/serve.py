@@ -1,0 +1,190 @@
+"""``serve``: the embedded registry, on a directory and on archives as they are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Sequence
+
+from ...errors import UsageError
+from .. import console, exits
+from ..options import OPERANDS
+from ..serve_users import add_user_options, change_users, changes_users
+
+if TYPE_CHECKING:
+    from ...archive import Archive
+    from ...oci import Digest
+    from ...reference import Reference
+    from ...server import ReadOnlySource
+    from ...transfer.verbatim import WholeImage
+    from ..session import Session
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments of ``serve``."""
+    parser.add_argument(
+        "archives",
+        metavar="ARCHIVE",
+        nargs="*",
+        help="archives and OCI directories to serve as they are, under their names",
+    )
+    parser.set_defaults(**{OPERANDS: "archives"})
+    parser.add_argument(
+        "--dir",
+        metavar="DIR",
+        help="where pushed images are kept (default: registry in the state directory)",
+    )
+    parser.add_argument("--addr", default="127.0.0.1", help="default: 127.0.0.1")
+    parser.add_argument("--port", type=_port, default=5000, help="0: any free one")
+    parser.add_argument(
+        "--read-only", "--store-ro", action="store_true", help="refuse every push"
+    )
+    parser.add_argument(
+        "--sparse",
+        action="store_true",
+        help="take manifests whose layers or platforms are not there (yet)",
+    )
+    add_user_options(parser)
+    parser.add_argument("--tls-cert", metavar="FILE", help="PEM certificate, for HTTPS")
+    parser.add_argument("--tls-key", metavar="FILE", help="PEM key of the certificate")
+
+
+def run(args: Namespace, session: Session) -> int:
+    """Serve until SIGINT or SIGTERM, which is the way to end it: exit code 0."""
+    from ...archive import open_archive
+    from ...server import Registry, RegistryServer
+    from ...state.directory import StateDirectory
+
+    if changes_users(args):
+        return change_users(args)
+    if (args.tls_cert is None) != (args.tls_key is None):
+        raise UsageError("--tls-cert and --tls-key go together")
+    state = StateDirectory.locate(os.environ, session.on_event)
+    with ExitStack() as stack:
+        archives = [stack.enter_context(open_archive(name)) for name in args.archives]
+        registry = Registry(
+            Path(args.dir) if args.dir else state.path / "registry",
+            read_only=args.read_only,
+            sparse=args.sparse,
+            sources=_sources(archives, session),
+        )
+        server = RegistryServer(
+            registry,
+            args.addr,
+            args.port,
+            htpasswd=_given_path("--htpasswd", args.htpasswd),
+            users=_given_path("--users", args.users),
+            tls=_tls(args),
+        )
+        with server:
+            console.result(server.url)
+            sys.stdout.flush()
+            session.wait_for_signal()
+    return exits.DONE
+
+
+def _tls(args: Namespace) -> tuple[Path, Path] | None:
+    certificate = _given_path("--tls-cert", args.tls_cert)
+    key = _given_path("--tls-key", args.tls_key)
+    return None if certificate is None or key is None else (certificate, key)
+
+
+def _given_path(option: str, value: str | None) -> Path | None:
+    """None only when the option was not given: an empty variable opens no door.
+
+    Raises UsageError.
+    """
+    if value == "":
+        raise UsageError(f"{option} names no file; is a variable empty?")
+    return None if value is None else Path(value)
+
+
+class _Served(NamedTuple):
+    """What stands under one repository and tag, and which image that is."""
+
+    root: Digest
+    label: str
+
+
+def _sources(archives: Sequence[Archive], session: Session) -> list[ReadOnlySource]:
+    """What *archives* hold. Raises UsageError when two images have one name."""
+    names: dict[tuple[str, str], _Served] = {}
+    sources = [_source(archive, session, names) for archive in archives]
+    for (repository, tag), served in names.items():
+        if session.args.quiet:
+            break
+        console.say(f"serving {repository}:{tag} {served.root}")
+    return sources
+
+
+def _source(
+    archive: Archive, session: Session, names: dict[tuple[str, str], _Served]
+) -> ReadOnlySource:
+    """*archive* as it is; layers stay as they are packed. *names* gets its names."""
+    from ...server import RawManifest, ReadOnlySource, SourceBlob
+    from ...transfer.verbatim import whole_archive
+    from ..jobs import short_path
+
+    repositories: dict[str, dict[str, Digest]] = {}
+    manifests, blobs = {}, {}
+    for image in whole_archive(archive, session.cancellation):
+        for document in image.documents:
+            digest = document.descriptor.digest
+            manifests[digest] = RawManifest(
+                document.descriptor.media_type, digest, document.raw
+            )
+        for prepared in image.blobs:
+            size = prepared.descriptor.size
+            blobs[prepared.descriptor.digest] = SourceBlob(size, prepared.open_at)
+        root = image.documents[-1].descriptor.digest
+        for name, text in _names(archive, image):
+            place = (short_path(name), name.tag or "latest")
+            label = f"{archive.path}:{text} ({root})"
+            _claim(place, _Served(root, label), names)
+            repositories.setdefault(place[0], {})[place[1]] = root
+    return ReadOnlySource(repositories, manifests, blobs)
+
+
+def _claim(
+    place: tuple[str, str],
+    served: _Served,
+    names: dict[tuple[str, str], _Served],
+) -> None:
+    """Raises UsageError when *place* stands for another image already."""
+    other = names.setdefault(place, served)
+    if other.root != served.root:
+        raise UsageError(
+            f"{':'.join(place)} would stand for both {other.label} and {served.label}: "
+            "serve them one at a time, or save them under different names"
+        )
+
+
+def _names(archive: Archive, image: WholeImage) -> list[tuple[Reference, str]]:
+    """What *image* is called; one that has only tags is called as its file.
+
+    Each name also as the archive has it.
+    """
+    from ...reference import Reference
+
+    fallback = Reference.parse(_fallback_name(archive.path))
+    names = [(Reference.parse(name), name) for name in image.names]
+    names += [(fallback.with_tag(tag), tag) for tag in image.tags]
+    return names or [(fallback, "(no name)")]
+
+
+def _fallback_name(path: Path) -> str:
+    """A repository for an image without a name: that of its file."""
+    stem = path.name.partition(".")[0].lower()
+    kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in stem).strip("-")
+    return kept or "image"
+
+
+def _port(text: str) -> int:
+    from argparse import ArgumentTypeError
+
+    if not text.isdecimal() or int(text) > 65535:
+        raise ArgumentTypeError(f"not a port from 0 to 65535: {text!r}")
+    return int(text)

@@ -1,0 +1,56 @@
+"""``verify ARCHIVE REF``: proof that a registry holds what an archive holds."""
+
+from __future__ import annotations
+
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from .. import console, exits, location
+from ..connect import Connections, add_connection_options, add_transfer_options
+from ..given_credentials import add_credential_options
+from ..transfer_options import USED
+
+if TYPE_CHECKING:
+    from ..session import Session
+
+from ..comparison import compare
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments of ``verify``."""
+    parser.add_argument("source", metavar="SOURCE", help="a tar archive or a directory")
+    parser.add_argument("reference", metavar="REF", help="what to compare it with")
+    parser.add_argument("--name", metavar="NAME", help="which image of the archive")
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    parser.add_argument("--format", choices=("json",), help=SUPPRESS)
+    add_transfer_options(parser, USED["verify"])
+    add_credential_options(parser)
+    add_connection_options(parser)
+
+
+def run(args: Namespace, session: Session) -> int:
+    """Download everything that the archive's image needs, and compare."""
+    from ...archive import select_image
+    from ..push_sources import open_source
+
+    reference = location.source(args.reference)
+    with open_source(args.source, session.cancellation) as source:
+        image = select_image(source.images, args.name)
+        with Connections(args, session, writes=False) as connections:
+            found = compare(connections, image, reference)
+    if args.json or args.format:
+        console.json_result(
+            {
+                "target": str(reference),
+                "digest": found.digest,
+                "verified": True,
+                "blobs": found.blobs,
+                "bytes": found.size,
+            }
+        )
+    else:
+        console.result(
+            f"verified {reference}: {found.digest}, {found.blobs} layers, "
+            f"{console.size_text(found.size)} read back"
+        )
+    return exits.DONE

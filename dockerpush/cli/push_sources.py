@@ -1,0 +1,318 @@
+"""What can be pushed: archives that can be read at will, and those read once."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Iterator, Sequence, Union
+
+from ..errors import PusherError, UsageError
+
+if TYPE_CHECKING:
+    from ..archive import Archive, StoredImage
+    from ..archive.forward import ForwardArchive
+    from ..state.cache import Cache
+    from ..system.cancellation import Cancellation
+    from ..transfer.copy_options import PulledImage
+    from ..transfer.push_image import BlobForecast
+    from ..transfer.push_options import PushOptions
+    from ..transfer.push_run import PushResult
+    from ..transfer.registry_target import PushTarget
+    from ..transfer.verify import Verified
+
+STDIN = "-"
+
+
+class PlainSource:
+    """A plain tar or a directory."""
+
+    is_stream = False
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+
+    @property
+    def images(self) -> Sequence[StoredImage]:
+        """What it holds."""
+        return self._archive.images
+
+    def push(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> PushResult:
+        """Push one of `images`."""
+        from ..transfer.push_image import push_image
+
+        return push_image(target, self._archive, image, tags=tags, options=options)
+
+    def look(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> list[BlobForecast]:
+        """What `push` would do."""
+        from ..transfer.push_image import look
+
+        return look(target, self._archive, image, tags=tags, options=options)
+
+    def verify(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        named: str,
+        options: PushOptions,
+    ) -> Verified:
+        """Read back what `push` left under *named*, a tag or a digest."""
+        return _verified(target, image, named, options)
+
+
+class CachedImage:
+    """An image of the cache, which goes byte for byte."""
+
+    is_stream = False
+
+    def __init__(self, cache: Cache, pulled: PulledImage) -> None:
+        from ..archive.stored import StoredImage
+        from ..transfer.source import CacheSource
+
+        self.images = (StoredImage((str(pulled.reference),), (), None, None),)
+        self._source = CacheSource(cache, pulled.chosen)
+        self._chosen = pulled.chosen
+
+    def push(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> PushResult:
+        """Push it; of *options* only the number of jobs counts."""
+        from ..transfer.copy_options import CopyOptions
+        from ..transfer.engine import transfer
+        from ..transfer.found import Wanted
+        from ..transfer.push_run import PushResult
+        from ..transfer.target import RegistryTarget
+
+        wanted = Wanted(self._source, str(self._chosen.digest), tuple(tags))
+        (done,) = transfer(
+            [wanted], RegistryTarget(target), options=CopyOptions(jobs=options.jobs)
+        )
+        return PushResult(
+            target.repository, tuple(tags), done.descriptor, done.blobs, done.sent
+        )
+
+    def look(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> list[BlobForecast]:
+        """What `push` would do."""
+        from ..transfer.verbatim_check import forecast
+
+        root = self._source.child(self._chosen)
+        return forecast(self._source, root, target, jobs=options.jobs)
+
+    def verify(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        named: str,
+        options: PushOptions,
+    ) -> Verified:
+        """Read back what `push` left under *named*, a tag or a digest."""
+        from ..transfer.verbatim_check import verify_copy
+
+        root = self._source.child(self._chosen)
+        return verify_copy(self._source, root, target, named, jobs=options.jobs)
+
+
+def _verified(
+    target: PushTarget, image: StoredImage, named: str, options: PushOptions
+) -> Verified:
+    from ..transfer.plan import narrowed
+    from ..transfer.verify import verify_image
+
+    image = narrowed(image, options.platforms)
+    return verify_image(target, image, named, jobs=options.jobs)
+
+
+class ForwardSource:
+    """A compressed file, or a pipe: ``-`` or a name."""
+
+    def __init__(self, path: str, cancellation: Cancellation) -> None:
+        self._path = path
+        self._cancellation = cancellation
+        self._was_read = False
+
+    @property
+    def is_stream(self) -> bool:
+        """True when it can be read only once."""
+        return self._path == STDIN or Path(self._path).is_fifo()
+
+    @cached_property
+    def images(self) -> Sequence[StoredImage]:
+        """What it holds, at the price of reading it once; a pipe has no second time.
+
+        Raises UsageError for standard input.
+        """
+        from ..archive.forward import IndexedArchive
+
+        if self._path == STDIN:
+            raise UsageError(
+                "standard input can be read only once: name the target with -t, and "
+                "no --all-tags or --dry-run"
+            )
+        return IndexedArchive(self._path, self._cancellation).images
+
+    def push(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> PushResult:
+        """Push one of `images`, reading the file once more."""
+        from ..transfer.push_image import push_stream
+
+        place = self.images.index(image)
+        with self._open() as archive:
+            return push_stream(
+                target,
+                archive,
+                lambda images: images[place],
+                tags=tags,
+                options=options,
+                image=image,
+            )
+
+    def push_unseen(
+        self,
+        target: PushTarget,
+        name: str | None,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> PushResult:
+        """Push the only image, or the one called *name*, in the one time of reading."""
+        from ..archive import select_image
+        from ..transfer.push_image import push_stream
+
+        with self._open() as archive:
+            return push_stream(
+                target,
+                archive,
+                lambda images: select_image(images, name),
+                tags=tags,
+                options=options,
+                again=self._open if self._is_lasting() else None,
+            )
+
+    def look(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> list[BlobForecast]:
+        """What `push` would do."""
+        from ..archive.forward import IndexedArchive
+        from ..transfer.push_image import look_ahead
+
+        archive = IndexedArchive(self._path, self._cancellation)
+        return look_ahead(target, archive, image, tags=tags, options=options)
+
+    def _is_lasting(self) -> bool:
+        """True when it can be read more than once."""
+        from ..archive.forward import is_lasting
+
+        return is_lasting(self._path)
+
+    def verify(
+        self,
+        target: PushTarget,
+        image: StoredImage,
+        named: str,
+        options: PushOptions,
+    ) -> Verified:
+        """Read back what `push` left under *named*, a tag or a digest."""
+        return _verified(target, image, named, options)
+
+    def _open(self) -> ForwardArchive:
+        from ..archive.forward import open_forward
+
+        if self._was_read and self.is_stream:
+            raise PusherError(
+                "the pipe was read by a push that failed, and can be read only once; "
+                "push from a file, or to one target"
+            )
+        self._was_read = True
+        return open_forward(self._path, self._cancellation)
+
+
+class RuntimeSource(ForwardSource):
+    """An image that docker, nerdctl or podman has, saved into the push."""
+
+    is_stream = True
+
+    def __init__(
+        self, name: str, wanted: str | None, cancellation: Cancellation
+    ) -> None:
+        super().__init__(name, cancellation)
+        self._wanted = wanted
+
+    @cached_property
+    def images(self) -> Sequence[StoredImage]:
+        """Not known before it is pushed. Raises UsageError."""
+        raise UsageError(
+            "--runtime pushes one image, which is not looked into before: no "
+            "--all-tags, --name, --dry-run or --verify with it; save it first"
+        )
+
+    def _is_lasting(self) -> bool:
+        return False
+
+    def _open(self) -> ForwardArchive:
+        from ..archive.forward import open_stream
+        from ..runtimes.runtime import find_runtime, open_save
+
+        runtime = find_runtime(self._wanted, cancellation=self._cancellation)
+        output = open_save(runtime, [self._path], cancellation=self._cancellation)
+        return open_stream(output, f"{runtime.name} save {self._path}")
+
+
+Source = Union[PlainSource, CachedImage, ForwardSource]
+
+
+@contextmanager
+def open_source(
+    path: str, cancellation: Cancellation, *, runtime: str | None = None
+) -> Iterator[Source]:
+    """The archive at *path*, or with *runtime* the image that it calls so.
+
+    *runtime* is "" for any. Raises NotFound, ArchiveError.
+    """
+    from ..archive import open_archive
+    from ..archive.sniff import is_forward
+
+    if runtime is not None:
+        yield RuntimeSource(path, runtime or None, cancellation)
+        return
+    if is_forward(path):
+        yield ForwardSource(path, cancellation)
+        return
+    with open_archive(path) as archive:
+        yield PlainSource(archive)

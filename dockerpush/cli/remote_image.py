@@ -1,0 +1,195 @@
+"""An image in a registry, as ``inspect`` shows it: no layer is downloaded."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Iterator
+
+from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, UsageError
+from ..oci import (
+    DOCKER_CONFIG,
+    INDEX_TYPES,
+    JSON_LIMIT,
+    OCI_CONFIG,
+    Descriptor,
+    ImageConfig,
+    Manifest,
+    Platform,
+    parse_json,
+)
+from ..system.workers import Workers
+from ..transfer.narrow import narrowed
+from ..transfer.source import RegistrySource
+from ..transfer.tree import DEEPEST, index_of
+from ..values import value
+from . import console
+
+if TYPE_CHECKING:
+    from ..reference import Reference
+    from ..registry.client import RegistryClient
+    from ..system.cancellation import Cancellation
+    from ..transfer.manifests import Document
+
+MOST_IMAGES = 2000
+"""Manifests that one index may name; the largest of indexes have a few dozen."""
+
+
+@value
+class RemoteImage:
+    """One manifest as it was found; *config* is {} for what is not an image."""
+
+    descriptor: Descriptor
+    manifest: Manifest
+    platform: Platform | None
+    config: dict[str, Any]
+
+
+class RemoteReader:
+    """Reads manifests and configs of what *reference* names; raises what clients do."""
+
+    def __init__(self, client: RegistryClient, reference: Reference) -> None:
+        self._client = client
+        self._reference = reference
+        self._source = RegistrySource(client, reference.repository)
+
+    def chosen(self, platform: str | None) -> Document:
+        """What the reference names, or what of it is for *platform*."""
+        reference = self._reference
+        found = self._source.document(
+            str(reference.digest or reference.tag or "latest")
+        )
+        if platform is None:
+            return found
+        return narrowed(self._source, found, (Platform.parse(platform),))
+
+    def config(self, document: Document) -> bytes:
+        """The config of the only image in *document*. Raises UsageError."""
+        if document.descriptor.media_type in INDEX_TYPES:
+            names = [str(d.platform) for d in index_of(document).manifests]
+            raise UsageError(
+                f"{self._reference} is for several platforms: choose one with "
+                f"--platform, of {', '.join(dict.fromkeys(names))}"
+            )
+        return self._config(manifest_of(document).config)
+
+    def images(
+        self, document: Document, cancellation: Cancellation, *, jobs: int
+    ) -> list[RemoteImage]:
+        """Every image and artifact of *document*, *jobs* at a time."""
+        found = list(self._manifests(document.descriptor, document, 0))
+        with Workers(cancellation, jobs, name="inspect") as workers:
+            return workers.wait([workers.submit(self._image, *one) for one in found])
+
+    def _manifests(
+        self, node: Descriptor, document: Document | None, depth: int
+    ) -> Iterator[tuple[Descriptor, Document | None]]:
+        if node.media_type not in INDEX_TYPES:
+            yield node, document
+            return
+        if depth > DEEPEST:
+            raise InvalidJSON(f"{self._reference}: indexes within indexes, too deep")
+        children = index_of(document or self._read(node)).manifests
+        if len(children) > MOST_IMAGES:
+            raise InvalidJSON(f"{self._reference}: the index names too many manifests")
+        for child in children:
+            yield from self._manifests(child, None, depth + 1)
+
+    def _image(self, node: Descriptor, document: Document | None) -> RemoteImage:
+        manifest = manifest_of(document or self._read(node))
+        config: dict[str, Any] = {}
+        platform = node.platform
+        if manifest.config.media_type in (OCI_CONFIG, DOCKER_CONFIG):
+            raw = self._config(manifest.config)
+            try:
+                platform = platform or ImageConfig.from_bytes(raw).platform
+                config = parse_json(raw, "config")
+            except (InvalidJSON, InvalidDigest) as error:
+                raise InvalidJSON(f"{self._reference}: {error}") from error
+        return RemoteImage(node, manifest, platform, config)
+
+    def _read(self, node: Descriptor) -> Document:
+        return self._source.document(str(node.digest))
+
+    def _config(self, descriptor: Descriptor) -> bytes:
+        if descriptor.size > JSON_LIMIT:
+            raise ContentMismatch(
+                f"{self._reference}: the config has {descriptor.size} bytes, the limit "
+                f"is {JSON_LIMIT}"
+            )
+        return self._client.read_blob(self._reference.repository, descriptor)
+
+
+def manifest_of(document: Document) -> Manifest:
+    """What the manifest *document* says. Raises InvalidJSON."""
+    return Manifest.from_bytes(document.raw, document.descriptor.media_type)
+
+
+def record_of(
+    reference: Reference, document: Document, images: list[RemoteImage]
+) -> dict[str, Any]:
+    """What ``--json`` shows."""
+    descriptor = document.descriptor
+    return {
+        "reference": str(reference),
+        "ref": f"{reference.name}@{descriptor.digest}",
+        "digest": descriptor.digest,
+        "mediaType": descriptor.media_type,
+        "size": descriptor.size,
+        "images": [_image_record(image) for image in images],
+    }
+
+
+def _image_record(image: RemoteImage) -> dict[str, Any]:
+    manifest = image.manifest
+    settings = image.config.get("config")
+    labels = settings.get("Labels") if isinstance(settings, dict) else None
+    return {
+        "platform": str(image.platform) if image.platform else None,
+        "digest": image.descriptor.digest,
+        "mediaType": manifest.media_type,
+        "artifactType": manifest.artifact_type,
+        "annotations": dict(image.descriptor.annotations or {}),
+        "created": image.config.get("created"),
+        "labels": labels if isinstance(labels, dict) else {},
+        "config": {"digest": manifest.config.digest, "size": manifest.config.size},
+        "compressedSize": sum(layer.size for layer in manifest.layers),
+        "layers": [
+            {
+                "digest": layer.digest,
+                "size": layer.size,
+                "mediaType": layer.media_type,
+            }
+            for layer in manifest.layers
+        ],
+    }
+
+
+def show_raw(raw: bytes) -> None:
+    """*raw* on stdout, byte for byte."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(raw)
+    sys.stdout.buffer.flush()
+
+
+def show(record: dict[str, Any]) -> None:
+    """*record* for people."""
+    console.result(record["ref"])
+    console.result(f"  {record['mediaType']}, {len(record['images'])} image(s)")
+    for image in record["images"]:
+        console.result("")
+        rows = [
+            ("  platform", image["platform"] or image["artifactType"] or "unknown"),
+            ("  digest", image["digest"]),
+            ("  created", str(image["created"] or "unknown")),
+            ("  compressed", console.size_text(image["compressedSize"])),
+            ("  config", image["config"]["digest"]),
+        ]
+        rows += [("  label", f"{k}={v}") for k, v in image["labels"].items()]
+        console.table((name, console.printable(text)) for name, text in rows)
+        console.table(
+            [("  LAYER", "SIZE", "TYPE")]
+            + [
+                ("  " + one["digest"], console.size_text(one["size"]), one["mediaType"])
+                for one in image["layers"]
+            ]
+        )

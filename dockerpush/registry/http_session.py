@@ -1,0 +1,254 @@
+"""One registry as a place to send calls to: authorization, redirects, warnings.
+
+Rules: an Authorization goes to the registry's own origin alone. Redirects are followed
+up to five times, with the same method, and only without a body that cannot be sent
+again; 301, 302 and 303 only for GET and HEAD; never from https to http. A loopback
+registry that does not answer TLS is asked in plain HTTP from then on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Callable, Iterable, Mapping
+
+from ..credentials.identity import CredentialSource
+from ..errors import NetworkError
+from ..events import Notice, OnEvent
+from ..expressions import expression
+from ..system.cancellation import Cancellation
+from ..values import field, value
+from .answers import failure
+from .auth import Authenticator, Grant
+from .connections import Piece
+from .debug import log_request, one_line, requests_log, show_url
+from .failures import SpeaksPlainHTTP
+from .locations import resolve_location
+from .origins import Origin, Place, is_loopback, same_origin
+from .tokens import advice_for
+from .transport import Response, Transport, TransportSettings
+
+log = logging.getLogger(__name__)
+
+DOCKER_HUB = ("docker.io", "index.docker.io")
+DOCKER_HUB_API = "registry-1.docker.io"
+MOVED = frozenset((301, 302, 303, 307, 308))
+SAME_METHOD = frozenset((307, 308))
+MOST_REDIRECTS = 5
+BODY_NEEDS = 60.0
+"""Seconds that a token must be good for, at least, before a body is sent."""
+SLOW_LINK = 1024 * 1024.0
+"""Bytes a second that a body is expected to go at, at least."""
+
+_WARNING = expression(r'\s*299\s+\S+\s+"((?:[^"\\]|\\.)*)"')
+
+
+@value
+class Call:
+    """One request and what is an answer to it.
+
+    *url* is absolute, or a path of the registry; *accept* the statuses that are a
+    success. *content* is a small body that may be sent twice, *stream* one that may
+    not, of *size* bytes.
+    """
+
+    method: str
+    url: str
+    accept: tuple[int, ...]
+    repository: str = ""
+    scopes: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+    stream: Iterable[Piece] | None = None
+    size: int = 0
+
+    @property
+    def has_body(self) -> bool:
+        """True when bytes go along."""
+        return self.content is not None or self.stream is not None
+
+
+class Session:
+    """Calls to *registry* (``host[:port]``, as the user names it)."""
+
+    def __init__(
+        self,
+        registry: str,
+        settings: TransportSettings,
+        cancellation: Cancellation,
+        *,
+        credentials: CredentialSource,
+        on_event: OnEvent,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.registry = registry
+        self._settings = settings
+        self._on_event = on_event
+        self._clock = clock
+        host = api_host(registry)
+        scheme = "http" if settings.plain_http else "https"
+        self._origin = Place.parse(f"{scheme}://{host}/").origin
+        self.transport = Transport(settings, cancellation, host)
+        self.auth = Authenticator(registry, credentials, self.transport, clock=clock)
+        self._lock = threading.Lock()  # guards _warned
+        self._warned: set[str] = set()
+
+    @property
+    def base(self) -> str:
+        """Scheme, host and port that the registry is reached at."""
+        return str(self._origin)
+
+    def send(self, call: Call) -> Response:
+        """The answer to *call*, one of its accepted statuses, for the caller to close.
+
+        Raises Unauthorized, NotFoundInRegistry or another RegistryError, NetworkError,
+        TransientError or Cancelled. Tries once, but for what authorization takes.
+        """
+        url = self.base + call.url if call.url.startswith("/") else call.url
+        response = self._authorized(call, url)
+        for _ in range(MOST_REDIRECTS):
+            if response.status in call.accept:
+                self._pass_on_warnings(response)
+                return response
+            if response.status not in MOVED:
+                break
+            with response:
+                url = self._redirected(call, response)
+            response = self._authorized(call, url)
+        if response.status in call.accept:
+            return response
+        with response:
+            raise failure(response, self._advice(call, response))
+
+    def _authorized(self, call: Call, url: str) -> Response:
+        """The answer to *call*; after a 401 the one to a second try, if that may help.
+
+        A stream cannot be sent again: its 401 is final here, but what was learned
+        makes the next call with it a better one.
+        """
+        grant = self._grant(call, url)
+        response = self._once(call, url, grant)
+        url = response.url
+        if response.status != 401 or not self._is_home(url):
+            return response
+        if not self._another_try(call, response, grant) or call.stream is not None:
+            return response
+        response.close()
+        return self._once(call, url, self._grant(call, url))
+
+    def _grant(self, call: Call, url: str) -> Grant | None:
+        if not self._is_home(url):
+            return None
+        needed = max(BODY_NEEDS, call.size / SLOW_LINK) if call.has_body else 0.0
+        return self.auth.authorization(call.repository, call.scopes, needed)
+
+    def _is_home(self, url: str) -> bool:
+        return same_origin(url, self.base + "/")
+
+    def _another_try(self, call: Call, response: Response, grant: Grant | None) -> bool:
+        """Learn from a 401; True when there is an authorization that may do."""
+        if grant is not None:
+            return self.auth.refuse(grant)
+        lines = response.header_lines("WWW-Authenticate")
+        learned = self.auth.learn(lines, response.url) or self._learn_at_root()
+        return learned and self.auth.can_answer(call.repository)
+
+    def _learn_at_root(self) -> bool:
+        """Ask ``/v2/`` for the challenge that the real answer left out (gcr.io)."""
+        url = self.base + "/v2/"
+        with self._once(Call("GET", url, (200, 401)), url, None) as response:
+            lines = response.header_lines("WWW-Authenticate")
+            return response.status == 401 and self.auth.learn(lines, response.url)
+
+    def _once(self, call: Call, url: str, grant: Grant | None) -> Response:
+        headers = dict(call.headers)
+        if self._is_home(url):
+            headers.update(self._settings.headers)
+        if grant is not None:
+            headers["Authorization"] = grant.header.reveal()
+        body = call.stream if call.content is None else [call.content]
+        started = self._clock()
+        try:
+            response = self.transport.request(
+                call.method, url, headers=headers, body=body, size=call.size
+            )
+        except SpeaksPlainHTTP as error:
+            if not self._falls_back(url):
+                raise
+            log.debug("%s", error)
+            return self._once(call, self.base + Place.parse(url).target, grant)
+        except NetworkError as error:
+            requests_log.debug("%s %s -> %s", call.method, show_url(url), error)
+            raise
+        log_request(
+            call.method,
+            url,
+            response.status,
+            scopes=call.scopes,
+            seconds=self._clock() - started,
+        )
+        return response
+
+    def _falls_back(self, url: str) -> bool:
+        """Turn to plain HTTP for good when *url* is a loopback registry's."""
+        origin = Place.parse(url).origin
+        home = self._origin
+        if not is_loopback(origin.host) or (origin.host, origin.port) != (
+            home.host,
+            home.port,
+        ):
+            return False
+        log.info("%s does not speak TLS, going on in plain HTTP", origin.host_port)
+        self._origin = Origin("http", origin.host, origin.port)
+        return True
+
+    def _redirected(self, call: Call, response: Response) -> str:
+        """Where *response* sends *call*. Raises when it must not go there."""
+        location = response.header("Location")
+        if not location:
+            raise failure(response, "a redirect without a Location")
+        url = resolve_location(location, response.url)
+        requests_log.debug("redirect to %s", show_url(url))
+        keeps_method = response.status in SAME_METHOD or call.method in ("GET", "HEAD")
+        if keeps_method and call.stream is None:
+            return url
+        place = Place.parse(url).origin
+        advice = f"redirects to {place}, which would lose the request; "
+        if place.host == self._origin.host and place.scheme != self._origin.scheme:
+            raise NetworkError(f"{self.base} {advice}leave --plain-http out")
+        raise failure(response, f"{advice}name that registry instead")
+
+    def _pass_on_warnings(self, response: Response) -> None:
+        """Show each ``Warning: 299`` of the registry once (distribution-spec)."""
+        for line in response.header_lines("Warning"):
+            match = _WARNING.match(line)
+            text = one_line(match[1].replace('\\"', '"')) if match else ""
+            with self._lock:
+                new = bool(text) and text not in self._warned and len(self._warned) < 50
+                if new:
+                    self._warned.add(text)
+            if new:
+                self._on_event(Notice(f"{self.registry} warns: {text}"))
+
+    def _advice(self, call: Call, response: Response) -> str:
+        """What to do about a refusal, where that depends on who we are."""
+        home = self._is_home(response.url)
+        if not home or response.status not in (401, 403, 404):
+            return ""
+        if response.status == 404 and not call.url.startswith("/"):
+            return ""  # an upload session that is gone
+        credentials = self.auth.credentials(call.repository)
+        if response.status != 404:
+            return advice_for(self.registry, credentials)
+        source = credentials.source if credentials else "none were given"
+        return f"not found, or no access with these credentials (source: {source})"
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self.transport.close()
+
+
+def api_host(registry: str) -> str:
+    """The host that *registry* is reached at; another one for Docker Hub alone."""
+    return DOCKER_HUB_API if registry in DOCKER_HUB else registry

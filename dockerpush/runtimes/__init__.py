@@ -1,0 +1,1 @@
+"""docker, nerdctl and podman: the images that they hold."""

@@ -1,0 +1,117 @@
+"""What an archive offers to be served as it lies there, described by the caller.
+
+The server reads no archives itself: whoever opens one hands in a `ReadOnlySource`. Its
+bytes are not copied. As nobody has hashed them here, the first reader of a blob gets
+its last bytes only when the digest turned out right (`CheckedReader`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping
+
+from ..oci import Digest
+from ..values import value
+from .checked_names import Repository, Tag
+from .manifest_rules import parse_manifest, reference_of
+from .messages import Readable
+from .protocol_errors import Disconnected
+from .storage import RawManifest
+
+
+@value
+class SourceBlob:
+    """*size* bytes; *open_at* gives an independent reader from an offset on."""
+
+    size: int
+    open_at: Callable[[int], Readable]
+
+
+class ReadOnlySource:
+    """Images of an archive or an OCI directory.
+
+    *repositories* maps a repository name to its tags, and these to manifests; every
+    blob and manifest of the source is found in each of these repositories. Raises
+    ProtocolError for a name that is not one.
+    """
+
+    def __init__(
+        self,
+        repositories: Mapping[str, Mapping[str, Digest]],
+        manifests: Mapping[Digest, RawManifest],
+        blobs: Mapping[Digest, SourceBlob],
+    ) -> None:
+        self.repositories = repositories
+        self.manifests = manifests
+        self.blobs = blobs
+        self._referrers: dict[Digest, list[dict[str, Any]]] = {}
+        self._checked: set[Digest] = set()
+        for name in self.repositories:
+            Repository(name)
+        for digest in sorted(self.manifests):
+            manifest = self.manifests[digest]
+            parsed = parse_manifest(manifest.raw, manifest.media_type)
+            reference = reference_of(parsed, manifest)
+            if reference is not None:
+                entries = self._referrers.setdefault(reference.subject, [])
+                entries.append(reference.entry)
+
+    def has(self, name: Repository) -> bool:
+        """True when the source has images for this repository."""
+        return name in self.repositories
+
+    def tagged(self, name: Repository, tag: Tag) -> Digest | None:
+        """What a tag stands for."""
+        return self.repositories.get(name, {}).get(tag)
+
+    def manifest(self, name: Repository, digest: Digest) -> RawManifest | None:
+        """A manifest of the repository."""
+        return self.manifests.get(digest) if self.has(name) else None
+
+    def referrers(self, name: Repository, subject: Digest) -> list[dict[str, Any]]:
+        """The descriptors of what refers to *subject*."""
+        return self._referrers.get(subject, []) if self.has(name) else []
+
+    def blob_size(self, name: Repository, digest: Digest) -> int | None:
+        """Bytes of a blob of the repository."""
+        blob = self.blobs.get(digest) if self.has(name) else None
+        return None if blob is None else blob.size
+
+    def open_blob(self, digest: Digest, start: int, count: int) -> Readable:
+        """*count* bytes of a blob that there is."""
+        blob = self.blobs[digest]
+        reader = blob.open_at(start)
+        if digest in self._checked or count < blob.size:
+            return reader
+        return CheckedReader(reader, digest, count, self._checked.add)
+
+
+class CheckedReader:
+    """A reader of a whole blob that keeps its end back until the digest is right."""
+
+    def __init__(
+        self,
+        reader: Readable,
+        digest: Digest,
+        size: int,
+        on_checked: Callable[[Digest], None],
+    ) -> None:
+        self._reader = reader
+        self._digest = digest
+        self._hasher = digest.hasher()
+        self._remaining = size
+        self._on_checked = on_checked
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """As the reader; raises Disconnected instead of giving wrong last bytes."""
+        count = self._reader.readinto(buffer) or 0
+        self._hasher.update(buffer[:count])
+        self._remaining -= count
+        if count and self._remaining == 0:
+            if Digest.from_hash(self._hasher) != self._digest:
+                raise Disconnected(f"the archive's bytes are not {self._digest}")
+            self._on_checked(self._digest)
+        return count
+
+    def close(self) -> None:
+        """Close the reader."""
+        self._reader.close()

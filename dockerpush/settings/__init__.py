@@ -1,0 +1,1 @@
+"""What may be set: flags, variables and config.json, in one table."""

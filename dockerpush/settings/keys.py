@@ -1,0 +1,185 @@
+"""Which settings there are: one list, from which flags, variables and README follow."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+from ..errors import UsageError
+from ..expressions import expression
+from ..values import value
+from .quantities import (
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_rate,
+    parse_size,
+)
+
+_TRUE = frozenset({"true", "yes", "on", "1"})
+_FALSE = frozenset({"false", "no", "off", "0"})
+_CREDENTIALS = expression(r"^((?:[a-z]+://)?).*@", re.IGNORECASE | re.DOTALL)
+
+
+@value
+class Kind:
+    """A type of value. *parse* reads it from a text, and raises UsageError.
+
+    *json* are the types that it may have in a JSON file, *show* writes it for people.
+    """
+
+    parse: Callable[[str], Any]
+    json: tuple[type, ...] = (str,)
+    show: Callable[[Any], str] = str
+
+
+@value
+class Key:
+    """One setting; *flag* is the long flag, None where there is none."""
+
+    name: str
+    kind: Kind
+    default: Any
+    help: str
+    flag: str | None
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return "DOCKERPUSH_" + self.name.upper()
+
+    def shown(self, value: Any) -> str:
+        """*value* as it may be shown to anybody: "" for None, no credentials."""
+        return "" if value is None else self.kind.show(value)
+
+
+def parse_boolean(text: str) -> bool:
+    """From ``true`` or ``false``, and what else means these. Raises UsageError."""
+    word = text.strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise UsageError(f"neither true nor false: {text!r:.80}")
+    return word in _TRUE
+
+
+def is_switched_on(text: str | None) -> bool:
+    """What a switch of the environment says: on, but for nothing and words for false.
+
+    For variables that people set to anything at all, such as ``OCI_DEBUG=please``.
+    """
+    return (text or "").strip().lower() not in _FALSE | {""}
+
+
+def parse_path(text: str) -> Path:
+    """A path, not empty. Raises UsageError."""
+    if not text or "\0" in text:
+        raise UsageError(f"not a path: {text!r:.80}")
+    return Path(text)
+
+
+def parse_timeout(text: str) -> float:
+    """Seconds above 0, in the forms of `parse_duration`. Raises UsageError."""
+    seconds = parse_duration(text)
+    if not seconds:
+        raise UsageError(f"wanted more than no time at all: {text!r:.80}")
+    return seconds
+
+
+def counts(least: int, most: int) -> Kind:
+    """Whole numbers from *least* to *most*."""
+
+    def parse(text: str) -> int:
+        word = text.strip()
+        if re.fullmatch("[0-9]{1,9}", word) and least <= int(word) <= most:
+            return int(word)
+        raise UsageError(f"not a whole number from {least} to {most}: {text!r:.80}")
+
+    return Kind(parse, (int,))
+
+
+def choices(*words: str) -> Kind:
+    """One of *words*."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise UsageError(f"not one of {', '.join(words)}: {text!r:.80}")
+        return text
+
+    return Kind(parse)
+
+
+_QUANTITY = (str, int, float)
+
+TEXT = Kind(str)
+PATH = Kind(parse_path)
+BOOLEAN = Kind(parse_boolean, (bool,), lambda value: str(value).lower())
+SIZE = Kind(parse_size, _QUANTITY, format_size)
+RATE = Kind(parse_rate, _QUANTITY, format_size)
+DELAY = Kind(parse_duration, _QUANTITY, format_duration)
+TIMEOUT = Kind(parse_timeout, _QUANTITY, format_duration)
+PROXY = Kind(str, show=lambda value: _CREDENTIALS.sub(r"\1***@", value))
+
+
+def _key(name: str, kind: Kind, help: str, *, default: Any = None) -> Key:
+    return Key(name, kind, default, help, "--" + name.replace("_", "-"))
+
+
+KEYS: tuple[Key, ...] = (
+    _key("plain_http", BOOLEAN, "speak HTTP without TLS", default=False),
+    _key("tls_verify", BOOLEAN, "check the server's certificate", default=True),
+    _key("cacert", PATH, "PEM file with CAs to trust beside the system's"),
+    _key("cert", PATH, "PEM file with the client's certificate"),
+    _key("key", PATH, "PEM file with the client's key, when it is not in cert"),
+    _key("cert_dir", PATH, "directory in the form of certs.d/HOST"),
+    _key("proxy", PROXY, "proxy for every request, as http://HOST:PORT"),
+    _key("no_proxy", TEXT, "hosts that need no proxy, as in NO_PROXY"),
+    _key(
+        *("blob_chunk", SIZE, "size of one chunk of a large blob"),
+        default=50 * 1024 * 1024,
+    ),
+    _key("jobs", counts(1, 64), "transfers at a time", default=3),
+    _key("limit_rate", RATE, "most bytes a second, sent and received together"),
+    _key(
+        *(
+            "timeout",
+            TIMEOUT,
+            "time without progress until a connection counts as dead",
+        ),
+        default=60.0,
+    ),
+    _key(
+        *("retry_times", counts(0, 100), "further attempts after a passing failure"),
+        default=3,
+    ),
+    _key("retry_delay", DELAY, "pause before the first of them", default=1.0),
+    _key(
+        *("compress", choices("auto", "gzip", "zstd", "none")),
+        help="what becomes of layers that are not compressed",
+        default="auto",
+    ),
+    _key("compress_level", counts(0, 22), "the compressor's level"),
+    Key("chunk_delay", DELAY, 0.0, "pause between two chunks of a blob", None),
+    Key("layer_delay", DELAY, 0.0, "pause after each blob that was sent", None),
+    _key("authfile", PATH, "credentials file to read instead of all others"),
+)
+
+KEYS_BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
+
+
+def markdown_table() -> str:
+    """The table of all settings for the README."""
+    rows = [
+        ("key", "flag", "environment", "default", "meaning"),
+        ("---",) * 5,
+        *(
+            (
+                f"`{key.name}`",
+                f"`{key.flag}`" if key.flag else "",
+                f"`{key.variable}`",
+                key.shown(key.default),
+                key.help,
+            )
+            for key in KEYS
+        ),
+    ]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

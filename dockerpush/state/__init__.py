@@ -1,0 +1,1 @@
+"""The state directory: everything in it but the credentials may be lost."""

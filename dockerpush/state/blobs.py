@@ -1,0 +1,245 @@
+"""A directory of blobs, each a file named by its digest, in the way of an OCI layout.
+
+Rules: a file below ``blobs/`` was hashed before it got its name. A partial file has one
+live owner, who holds the lock beside it, and is handed to the next run. What must not
+happen at once happens under the directory's own lock, which is held for moments only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+from pathlib import Path
+from typing import BinaryIO, Iterator
+
+from ..documents import check_names_nothing, children_of, is_document
+from ..errors import InvalidDigest, InvalidJSON, StateError
+from ..oci import JSON_LIMIT, Descriptor, Digest
+from ..system.cancellation import Cancellation
+from ..system.files import claim, open_for_update, try_lock
+from ..values import value
+
+GUARD_TIMEOUT = 30.0
+"""Seconds to wait for the directory's lock; a prune of many images needs a few."""
+
+LOCK = ".lock"
+"""The lock file of a directory, which is there while it is held."""
+
+PARTIALS = ".partial"
+"""The directory for blobs that are not complete yet."""
+
+DEPTH_LIMIT = 8
+"""Indexes inside indexes that are followed."""
+
+_STEP = 0.1  # seconds between two looks at a partial file that another run has
+
+
+class BlobDirectory:
+    """The blobs below *directory*, which is made when it is written to.
+
+    Any number of threads and processes may use it. Everything raises StateError when
+    the file system does not allow it; *what* says in such an error what this is.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        what: str,
+        mode: int = 0o777,
+        partials: str = PARTIALS,
+    ) -> None:
+        """*mode* is that of directories that are made, less the umask.
+
+        *partials* is the name of the directory for what is not complete yet.
+        """
+        self.directory = directory
+        self._what = what
+        self._mode = mode
+        self._partials = partials
+
+    def path_of(self, digest: Digest) -> Path:
+        """Where the blob *digest* is, if it is there."""
+        return self.directory / "blobs" / digest.algorithm / digest.hex
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """True when the blob is there, in its full size."""
+        return self.size_of(descriptor.digest) == descriptor.size
+
+    def size_of(self, digest: Digest) -> int | None:
+        """Bytes of the blob on disk; None when it is not there."""
+        try:
+            return self.path_of(digest).stat().st_size
+        except OSError:
+            return None
+
+    def open_blob(self, digest: Digest, offset: int = 0) -> io.FileIO:
+        """The blob from *offset* on, unbuffered; the caller closes it."""
+        with failing(f"blob {digest.short} of {self._what}"):
+            file = self.path_of(digest).open("rb", buffering=0)
+            file.seek(offset)
+            return file
+
+    def read_document(self, descriptor: Descriptor) -> bytes | None:
+        """The bytes of a manifest, index or config; None unless they are right."""
+        if descriptor.size > JSON_LIMIT or not self.has(descriptor):
+            return None
+        with self.open_blob(descriptor.digest) as file:
+            raw = file.read(descriptor.size)
+        hasher = descriptor.digest.hasher()
+        hasher.update(raw)
+        return raw if Digest.from_hash(hasher) == descriptor.digest else None
+
+    def put(self, digest: Digest, raw: bytes) -> None:
+        """Keep *raw*, whose digest the caller has checked."""
+        self._write(self.path_of(digest), raw)
+
+    def remove(self, digest: Digest) -> None:
+        """Forget the blob *digest*, which turned out to be damaged."""
+        with failing(f"blob {digest.short} of {self._what}"):
+            self.path_of(digest).unlink(missing_ok=True)
+
+    def is_whole(self, root: Descriptor) -> bool:
+        """True when *root*, a manifest, is there with all that it needs.
+
+        False as well for what cannot be read: who fetches it again says why.
+        """
+        return self._is_whole(root, DEPTH_LIMIT)
+
+    def _is_whole(self, node: Descriptor, depth: int) -> bool:
+        raw = self.read_document(node) if depth >= 0 else None
+        if raw is None or not is_document(node):
+            return False
+        try:
+            children = children_of(node, raw)
+        except (InvalidJSON, InvalidDigest):
+            return False
+        return all(self.has(blob) or blob.urls for blob in children.blobs) and all(
+            self._is_whole(child, depth - 1) for child in children.documents
+        )
+
+    def occupied(self, root: Descriptor) -> dict[Digest, Descriptor]:
+        """*root* and everything below it that the documents which are there tell."""
+        found: dict[Digest, Descriptor] = {}
+        with contextlib.suppress(InvalidJSON, InvalidDigest):
+            self._reach(root, found, DEPTH_LIMIT)
+        return found
+
+    @contextlib.contextmanager
+    def partial(self, digest: Digest, cancellation: Cancellation) -> Iterator[Partial]:
+        """The beginning of the blob *digest*, ours alone for the ``with``.
+
+        Another run or thread that has it is waited for. Raises Cancelled.
+        """
+        path = self.directory / self._partials / str(digest).replace(":", "-")
+        lock = path.with_name(f"{path.name}.lock")
+        with contextlib.ExitStack() as stack:
+            while not self._claimed(lock, stack):
+                cancellation.wait(_STEP)
+            found = Partial(path, self.path_of(digest), self._mode)
+            try:
+                yield found
+            finally:
+                with contextlib.suppress(OSError, StateError), self.guarded():
+                    if not found.size():
+                        found.discard()
+                    lock.unlink()
+                    lock.parent.rmdir()  # the last one, if nothing was left
+
+    def _claimed(self, lock: Path, stack: contextlib.ExitStack) -> bool:
+        with self.guarded():
+            lock.parent.mkdir(mode=self._mode, exist_ok=True)
+            with contextlib.ExitStack() as mine:
+                free = mine.enter_context(try_lock(lock))
+                if free:
+                    stack.push(mine.pop_all())
+                return free
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Hold the directory's own lock for a moment."""
+        with failing(f"{self._what} {self.directory}"):
+            self.directory.mkdir(mode=self._mode, parents=True, exist_ok=True)
+            with claim(self.directory / LOCK, timeout=GUARD_TIMEOUT):
+                yield
+
+    def _reach(
+        self, node: Descriptor, found: dict[Digest, Descriptor], depth: int
+    ) -> None:
+        if node.digest in found:
+            return
+        check_depth(node, depth)
+        found[node.digest] = node
+        raw = self.read_document(node)
+        if raw is None:
+            return
+        children = children_of(node, raw)
+        for blob in children.blobs:
+            found.setdefault(blob.digest, blob)
+        for blob in children.unknown:
+            content = self.read_document(blob)
+            if content is not None:
+                check_names_nothing(blob, content)
+        for child in children.documents:
+            self._reach(child, found, depth - 1)
+
+    def _write(self, path: Path, raw: bytes) -> None:
+        """Who holds the lock is alone with the part, also with one that was left."""
+        part = path.with_name(f".{path.name}.part")
+        with self.guarded(), failing(f"{self._what} {self.directory}"):
+            path.parent.mkdir(mode=self._mode, parents=True, exist_ok=True)
+            try:
+                part.write_bytes(raw)
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+
+
+@value
+class Partial:
+    """The beginning of a blob at *path*, which becomes *final* when it is complete."""
+
+    path: Path
+    final: Path
+    mode: int
+
+    def size(self) -> int:
+        """Bytes that an earlier run, or this one, has left; 0 for none."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def open(self) -> BinaryIO:
+        """The file, to be read and written, unbuffered. Raises OSError."""
+        return open_for_update(self.path)
+
+    def keep(self) -> None:
+        """It is complete, and was hashed: give it its name."""
+        with failing(f"{self.final}"):
+            self.final.parent.mkdir(mode=self.mode, parents=True, exist_ok=True)
+            self.path.replace(self.final)
+
+    def discard(self) -> None:
+        """Nothing of it is of any use."""
+        with failing(f"{self.path}"):
+            self.path.unlink(missing_ok=True)
+
+
+def check_depth(node: Descriptor, left: int) -> None:
+    """Raises InvalidJSON unless *left*, what is left of DEPTH_LIMIT, allows *node*."""
+    if left < 0:
+        raise InvalidJSON(
+            f"{node.digest}: indexes within indexes, more than {DEPTH_LIMIT} deep"
+        )
+
+
+@contextlib.contextmanager
+def failing(what: str) -> Iterator[None]:
+    """Turn an OSError into a StateError that says *what* cannot be used, and why."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        hint = ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "; 'dockerpush cache prune' makes room"
+        raise StateError(f"{what}: {reason}{hint}") from error

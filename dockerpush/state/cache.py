@@ -1,0 +1,190 @@
+"""The cache of pulled images: every blob once, by its digest, for any number of runs.
+
+Rules: a file below ``blobs/`` was hashed before it got its name. A run pins what it
+needs before it looks whether it is there, and prune keeps what a live run has pinned;
+both happen under the directory's own lock, which is held for moments only. All of it
+can be lost: it costs a download, nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Iterable, Iterator
+
+from ..errors import InvalidDigest, InvalidJSON, StateError
+from ..oci import JSON_LIMIT, Descriptor, Digest, parse_json, require, required
+from ..system.cancellation import Cancellation
+from ..system.files import try_lock
+from ..values import value
+from .blobs import BlobDirectory, failing
+
+PIECE = 1024 * 1024
+"""Bytes that are hashed at a time."""
+
+
+@value
+class CachedImage:
+    """What a reference named when it was pulled; *used_at* is seconds since the epoch.
+
+    *root* is a manifest or an index; of the images of an index, those may be missing
+    that nobody asked for.
+    """
+
+    reference: str
+    root: Descriptor
+    used_at: float
+
+
+class Cache(BlobDirectory):
+    """The files below *directory*, which is made when it is written to.
+
+    Any number of threads and processes may use it. Everything raises StateError when
+    the file system does not allow it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, what="the cache", mode=0o700, partials="partial")
+
+    def blobs(self) -> Iterator[tuple[Digest, os.stat_result]]:
+        """Every blob, in no order."""
+        for folder in _entries(self.directory / "blobs"):
+            for entry in _entries(Path(folder.path)):
+                with contextlib.suppress(InvalidDigest, FileNotFoundError):
+                    yield Digest(f"{folder.name}:{entry.name}"), entry.stat()
+
+    def record(self, reference: str, root: Descriptor) -> None:
+        """Remember that *reference* names *root*, and that it was used now."""
+        record = {"version": 1, "reference": reference, **_root_json(root)}
+        self._write(self._image_path(reference), json.dumps(record).encode())
+
+    def forget(self, reference: str) -> None:
+        """Remember *reference* no more; its blobs stay until the next prune."""
+        with failing(f"{reference} of the cache"):
+            self._image_path(reference).unlink(missing_ok=True)
+
+    def find(self, reference: str) -> CachedImage | None:
+        """What *reference* named when it was pulled last."""
+        found = _read_image(self._image_path(reference))
+        return found if found and found.reference == reference else None
+
+    def document_with(self, digest: Digest) -> tuple[Descriptor, bytes] | None:
+        """The manifest *digest* of an image that was pulled, and its bytes."""
+        for image in self.images():
+            if image.root.digest == digest:
+                raw = self.read_document(image.root)
+                return None if raw is None else (image.root, raw)
+        return None
+
+    def images(self) -> list[CachedImage]:
+        """Every image, the one used last first."""
+        paths = (Path(entry.path) for entry in _entries(self.directory / "images"))
+        found = [_read_image(path) for path in paths if path.suffix == ".json"]
+        known = [image for image in found if image is not None]
+        return sorted(known, key=lambda image: image.used_at, reverse=True)
+
+    def pins(self) -> Pins:
+        """What this run is going to need; to be used in a ``with``."""
+        return Pins(self)
+
+    def _image_path(self, reference: str) -> Path:
+        name = hashlib.sha256(reference.encode()).hexdigest()[:32]
+        return self.directory / "images" / f"{name}.json"
+
+
+class Pins:
+    """Digests that prune leaves alone while the ``with`` lasts, also if we are slow."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._path = cache.directory / "runs" / f"{secrets.token_hex(8)}.pins"
+        self._lock = contextlib.ExitStack()
+
+    def __enter__(self) -> Pins:
+        with self._cache.guarded():
+            self._path.parent.mkdir(mode=0o700, exist_ok=True)
+            self._lock.enter_context(try_lock(self._path.with_suffix(".lock")))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with contextlib.suppress(OSError, StateError), self._cache.guarded():
+            self._path.unlink(missing_ok=True)
+            self._path.with_suffix(".lock").unlink()
+        self._lock.close()
+
+    def add(self, digests: Iterable[Digest]) -> None:
+        """Keep the blobs *digests*, those that are there and those that will be."""
+        text = "".join(f"{digest}\n" for digest in digests)
+        with self._cache.guarded(), self._path.open("a") as file:
+            file.write(text)
+
+
+def _root_json(root: Descriptor) -> dict[str, Any]:
+    return {
+        "mediaType": root.media_type,
+        "digest": str(root.digest),
+        "size": root.size,
+    }
+
+
+def _read_image(path: Path) -> CachedImage | None:
+    """The image that *path* speaks of; None for a file that is absent or broken."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(JSON_LIMIT)
+            used_at = os.fstat(file.fileno()).st_mtime
+        record = require(parse_json(raw, path.name), dict, path.name)
+        reference = required(record, "reference", str, path.name)
+        return CachedImage(reference, Descriptor.from_json(record), used_at)
+    except (OSError, InvalidJSON, InvalidDigest):
+        return None
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What *folder* holds; nothing when it is not there."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StateError(f"{folder}: {error.strerror}") from error
+
+
+def damaged(cache: Cache, cancellation: Cancellation) -> list[Digest]:
+    """The blobs that were not what their name says; they are removed.
+
+    Raises StateError, Cancelled.
+    """
+    wrong = []
+    for digest, _ in sorted(cache.blobs(), key=lambda found: found[0]):
+        path = cache.path_of(digest)
+        try:
+            found = _digest_of(path, digest, cancellation)
+        except FileNotFoundError:  # pruned meanwhile
+            continue
+        except OSError as error:
+            raise StateError(f"{path}: {error.strerror}") from error
+        if found != digest:
+            cache.remove(digest)
+            wrong.append(digest)
+    return wrong
+
+
+def _digest_of(path: Path, like: Digest, cancellation: Cancellation) -> Digest:
+    hasher = like.hasher()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(PIECE):
+            cancellation.check()
+            hasher.update(piece)
+    return Digest.from_hash(hasher)

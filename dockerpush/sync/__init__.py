@@ -1,0 +1,1 @@
+"""Many images, as a list names them."""

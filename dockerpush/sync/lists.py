@@ -1,0 +1,294 @@
+"""What a list of images to be copied says. Pure.
+
+Three forms: plain lines ``SRC [DST]``; our own object; and skopeo's. The last two are
+JSON or YAML. All of a list is read before anything else happens, and every mistake in
+it is told, with its line. A source that names neither tag nor digest means ``latest``,
+as everywhere, unless there are rules for tags: then it is a repository.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import re
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
+
+from ..errors import InvalidReference, UsageError
+from ..oci import Platform
+from ..reference import Place, Reference, parse_source, parse_target
+from ..values import field, value
+
+Path = tuple[Any, ...]
+"""The way to a value in a document: keys and numbers."""
+
+DOCKER = "docker://"
+_ARCHIVES = ("oci:", "oci-archive:", "docker-archive:", "dir:", "./", "/")
+
+
+class OnExists(enum.Enum):
+    """What happens when the target has the tag already."""
+
+    COMPARE = "compare"
+    """Copy when the digest is another one."""
+    SKIP = "skip"
+    """Leave it as it is, without asking what it holds."""
+    ERROR = "error"
+    """Fail when the digest is another one."""
+
+
+@value
+class TagRules:
+    """Which tags of a repository are meant.
+
+    *allow* and *deny* match whole tags; an empty *allow* takes all. *newest* keeps the
+    highest so many, numbers in a tag compared as numbers; None keeps all. *versions*
+    says of a tag whether its version is meant; None takes all.
+    """
+
+    allow: tuple[re.Pattern[str], ...] = ()
+    deny: tuple[re.Pattern[str], ...] = ()
+    newest: int | None = None
+    versions: Callable[[str], bool] | None = None
+
+    def choose(self, tags: Iterable[str]) -> list[str]:
+        """Those of *tags* that are meant, in their order."""
+        found = [
+            tag
+            for tag in tags
+            if (not self.allow or any(rule.fullmatch(tag) for rule in self.allow))
+            and not any(rule.fullmatch(tag) for rule in self.deny)
+            and (self.versions is None or self.versions(tag))
+        ]
+        if self.newest is None:
+            return found
+        kept = set(sorted(found, key=version_key)[-self.newest :])
+        return [tag for tag in found if tag in kept]
+
+
+def version_key(tag: str) -> tuple[tuple[int, int, str], ...]:
+    """Sorts ``1.9`` before ``1.10``, and ``1.10-rc1`` before ``1.10``."""
+    parts = re.findall(r"\d+|[A-Za-z]+", tag)
+    key = [(2, int(p), "") if p.isdigit() else (0, 0, p.lower()) for p in parts]
+    return (*key, (1, 0, ""))
+
+
+@value
+class SyncEntry:
+    """One line of the list: an image, or with *tags* a repository.
+
+    *line* counts from 1. An empty *platforms* takes all.
+    """
+
+    line: int
+    source: Reference
+    target: Reference
+    tags: TagRules | None = None
+    platforms: tuple[Platform, ...] = ()
+    referrers: bool = False
+    on_exists: OnExists = OnExists.COMPARE
+
+
+@value
+class Defaults:
+    """What counts for the lines that say nothing else.
+
+    *place* is where images without a target go: below it by the last part of their
+    name, or with *scoped* by their full name, the registry's included. With
+    *into_directory* everything is stored under the name of its source, whatever
+    targets are named: the same list serves at both ends of the way.
+    """
+
+    place: Place | None = None
+    scoped: bool = False
+    platforms: tuple[Platform, ...] = ()
+    referrers: bool = False
+    on_exists: OnExists = OnExists.COMPARE
+    into_directory: bool = False
+
+
+@value
+class SyncList:
+    """A list without mistakes; *hosts* are settings by registry."""
+
+    entries: tuple[SyncEntry, ...]
+    hosts: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    parallel: int | None = None
+
+
+@value
+class Problem:
+    """A mistake, and the line that it is in."""
+
+    line: int
+    text: str
+
+
+class Document(NamedTuple):
+    """A list in JSON or YAML before anybody asked what it means.
+
+    *lines* has the line of each value, *problems* what is wrong in its form.
+    """
+
+    value: Any
+    lines: dict[Path, int]
+    problems: list[Problem]
+
+
+class SyncListError(UsageError):
+    """A list has *problems*; nothing of it may be done."""
+
+    def __init__(self, name: str, problems: Sequence[Problem]) -> None:
+        self.name = name
+        self.problems = tuple(sorted(problems, key=lambda problem: problem.line))
+        count = len(self.problems)
+        super().__init__(
+            f"{name}: {count} mistake{'s' * (count > 1)}, nothing was copied: line "
+            f"{self.problems[0].line}: {self.problems[0].text}"
+        )
+
+
+@value
+class Shard:
+    """One of *count* shares of a list, by *number*; 0 and *count* are the same one."""
+
+    number: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """``3/8``. Raises UsageError."""
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        if match is None or not 0 <= int(match[1]) <= int(match[2]) or match[2] == "0":
+            raise UsageError(
+                f"--shard: wanted I/N, I from 1 to N or from 0 to N-1: {text!r:.80}"
+            )
+        return cls(int(match[1]), int(match[2]))
+
+    def takes(self, entry: SyncEntry) -> bool:
+        """True when *entry* is in this share: by its target, wherever it stands."""
+        digest = hashlib.sha256(str(entry.target).encode()).digest()
+        return (
+            int.from_bytes(digest[:8], "big") % self.count == self.number % self.count
+        )
+
+
+def parse_listed_source(text: str) -> Reference:
+    """*text*, also with ``docker://`` before it. Raises InvalidReference."""
+    return parse_source(_without_scheme(text))
+
+
+def _without_scheme(text: str) -> str:
+    return text[len(DOCKER) * text.startswith(DOCKER) :]
+
+
+def target_of(source: Reference, text: str | None, defaults: Defaults) -> Reference:
+    """Where *source* goes: to *text*, else below the default place; under its tag.
+
+    Raises InvalidReference, which says what to do.
+    """
+    if text is not None:
+        if text.startswith(_ARCHIVES):
+            raise InvalidReference(
+                f"{text!r:.200}: targets are in registries; a directory is one for "
+                "the whole list: dockerpush sync FILE oci:DIR"
+            )
+        target = parse_target(_without_scheme(text))
+    elif defaults.into_directory:
+        target = source
+    elif defaults.place is None:
+        raise InvalidReference("it has no target, and the command gave no DST")
+    else:
+        full = f"{source.registry}/{source.repository}".replace(":", "-")
+        last = source.repository.rpartition("/")[2]
+        target = defaults.place.reference(full if defaults.scoped else last)
+    if defaults.into_directory:
+        return source
+    if target.tag or target.digest:
+        return target
+    return Reference(
+        target.registry,
+        target.repository,
+        source.tag,
+        None if source.tag else source.digest,
+    )
+
+
+def parse_lines(text: str, name: str, defaults: Defaults) -> SyncList:
+    """A plain list; ``#`` starts a comment. Raises SyncListError about *name*."""
+    entries, problems = [], []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = re.sub(r"(^|\s)#.*", "", line).split()
+        if not words:
+            continue
+        try:
+            entries.append(_line_entry(number, words, defaults))
+        except InvalidReference as error:
+            problems.append(Problem(number, str(error)))
+    return checked(SyncList(tuple(entries)), name, problems, defaults)
+
+
+def _line_entry(number: int, words: Sequence[str], defaults: Defaults) -> SyncEntry:
+    if len(words) > 2:
+        raise InvalidReference(f"wanted SRC [DST], got {len(words)} words")
+    source = tagged(parse_listed_source(words[0]))
+    target = target_of(source, words[1] if len(words) > 1 else None, defaults)
+    return SyncEntry(
+        number,
+        source,
+        target,
+        platforms=defaults.platforms,
+        referrers=defaults.referrers,
+        on_exists=defaults.on_exists,
+    )
+
+
+def tagged(source: Reference) -> Reference:
+    """*source* as an image: ``latest`` when it has neither tag nor digest."""
+    named = source.tag or source.digest
+    return source if named else source.with_tag("latest")
+
+
+def checked(
+    found: SyncList, name: str, problems: Iterable[Problem], defaults: Defaults
+) -> SyncList:
+    """*found*, when there are no *problems* and no target is written twice.
+
+    Raises SyncListError.
+    """
+    problems = list(problems)
+    if defaults.into_directory:
+        problems += _narrowed_apart(found.entries)
+    else:
+        problems += _clashes(found.entries)
+    if not found.entries and not problems:
+        problems.append(Problem(1, "no images in it"))
+    if problems:
+        raise SyncListError(name, problems)
+    return found
+
+
+def _narrowed_apart(entries: Sequence[SyncEntry]) -> Iterator[Problem]:
+    """Sources that are written twice, for other platforms: one would be lost."""
+    first: dict[str, SyncEntry] = {}
+    for entry in entries:
+        other = first.setdefault(f"{entry.source} {entry.tags}", entry)
+        if set(other.platforms) != set(entry.platforms):
+            yield Problem(
+                entry.line,
+                f"{entry.source} is in line {other.line} for other platforms, and a "
+                "directory has one place for it",
+            )
+
+
+def _clashes(entries: Sequence[SyncEntry]) -> Iterator[Problem]:
+    """Targets that are written twice, and sources that are their own."""
+    first: dict[str, int] = {}
+    for entry in entries:
+        line = first.setdefault(str(entry.target), entry.line)
+        if line != entry.line or entry.source == entry.target:
+            why = (
+                f"has the target of line {line}"
+                if line != entry.line
+                else "is its own target"
+            )
+            yield Problem(entry.line, f"{entry.source} {why}")

@@ -1,0 +1,222 @@
+"""Many images: which of them are to be copied, and all of those at once.
+
+Nothing here knows of registries but what it asks of them; how one image is copied is
+the caller's. An image that has not changed costs one HEAD at each side. Whatever goes
+wrong with one image is told in its result and stops no other.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Callable, Iterable, Iterator, Mapping, Protocol, Sequence
+
+from ..errors import Cancelled, NotFound, PusherError
+from ..oci import Descriptor, Digest
+from ..reference import Reference
+from ..registry.looks import unless_refused
+from ..system.cancellation import Cancellation
+from ..system.workers import Workers
+from ..transfer.share import Share
+from ..values import replace, value
+from .lists import OnExists, SyncEntry
+
+
+class Registry(Protocol):
+    """What a plan asks of a registry; several threads do."""
+
+    def tags(self, repository: str) -> Iterator[str]:
+        """The tags of *repository*."""
+
+    def manifest_descriptor(self, repository: str, reference: str) -> Descriptor | None:
+        """What *reference* names, None when there is nothing."""
+
+
+class Action(enum.Enum):
+    """What is to be done with an image, or has been."""
+
+    COPY = "copy"
+    SKIP = "skip"
+    MISSING = "missing"
+    FAILED = "failed"
+
+
+@value
+class SyncItem:
+    """One image of a plan, and in the end what became of it.
+
+    *digest* is what the source named when the plan was made, and what is copied
+    whatever the tag names by then; *why* is for people. *sent* is bytes.
+    """
+
+    entry: SyncEntry
+    source: Reference
+    target: Reference
+    action: Action
+    digest: Digest | None = None
+    why: str = ""
+    sent: int = 0
+
+
+class Planner:
+    """Makes a plan for lists of images; *sources* and *targets* are by registry."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Registry],
+        targets: Mapping[str, Registry],
+        share: Share,
+        cancellation: Cancellation,
+        *,
+        jobs: int,
+    ) -> None:
+        """*jobs* images are looked at at a time."""
+        self._sources = sources
+        self._targets = targets
+        self._share = share
+        self._cancellation = cancellation
+        self._jobs = jobs
+
+    def plan(self, entries: Sequence[SyncEntry]) -> list[SyncItem]:
+        """What to do with each image of *entries*, in their order. Raises Cancelled."""
+        with Workers(self._cancellation, self._jobs, name="plan") as workers:
+            listed = workers.wait(
+                [workers.submit(self._expanded, entry) for entry in entries]
+            )
+            found = [item for items in listed for item in items]
+            return workers.wait([workers.submit(self._decided, i) for i in found])
+
+    def _expanded(self, entry: SyncEntry) -> list[SyncItem]:
+        """The images of *entry*: one, or those that its rules for tags choose."""
+        whole = SyncItem(entry, entry.source, entry.target, Action.COPY)
+        if entry.tags is None:
+            return [whole]
+        try:
+            tags = entry.tags.choose(self._tags(self._sources, entry.source))
+            held: set[str] = set()
+            if entry.on_exists is OnExists.SKIP and tags:
+                held = self._held(entry.target)
+        except Cancelled:
+            raise
+        except NotFound as error:
+            return [replace(whole, action=Action.MISSING, why=str(error))]
+        except PusherError as error:
+            return [replace(whole, action=Action.FAILED, why=str(error))]
+        if not tags:
+            why = "no tag is allowed by the rules"
+            return [replace(whole, action=Action.MISSING, why=why)]
+        return [_tagged(whole, tag, held) for tag in tags]
+
+    def _held(self, target: Reference) -> set[str]:
+        try:
+            return set(self._tags(self._targets, target))
+        except NotFound:
+            return set()
+
+    def _tags(
+        self, registries: Mapping[str, Registry], repository: Reference
+    ) -> list[str]:
+        with self._share.permit(self._cancellation, repository.registry):
+            registry = registries[repository.registry]
+            return list(registry.tags(repository.repository))
+
+    def _decided(self, item: SyncItem) -> SyncItem:
+        """*item* with what is to be done."""
+        if item.action is not Action.COPY:
+            return item
+        try:
+            return self._compared(item)
+        except Cancelled:
+            raise
+        except PusherError as error:
+            return replace(item, action=Action.FAILED, why=str(error))
+
+    def _compared(self, item: SyncItem) -> SyncItem:
+        entry = item.entry
+        if entry.on_exists is OnExists.SKIP:
+            # a list of tags that was read has told already
+            held = None if entry.tags else self._find(self._targets, item.target)
+            if held is not None:
+                return replace(item, action=Action.SKIP, why="exists")
+        source = self._find(self._sources, item.source)
+        if source is None:
+            why = f"{item.source} does not exist"
+            return replace(item, action=Action.MISSING, why=why)
+        item = replace(item, digest=source.digest)
+        if entry.on_exists is OnExists.SKIP:
+            return item
+        target = self._there(item)
+        if target is None or entry.platforms:
+            return _unless_refused(item, target)
+        if target.digest == source.digest:
+            if entry.referrers:
+                return item  # there may be more of them by now
+            return replace(item, action=Action.SKIP, why="unchanged")
+        return _unless_refused(item, target)
+
+    def _there(self, item: SyncItem) -> Descriptor | None:
+        """What is to be replaced; may it be, a registry need not tell."""
+        if item.entry.on_exists is OnExists.ERROR:
+            return self._find(self._targets, item.target)
+        return unless_refused(lambda: self._find(self._targets, item.target))
+
+    def _find(
+        self, registries: Mapping[str, Registry], reference: Reference
+    ) -> Descriptor | None:
+        with self._share.permit(self._cancellation, reference.registry):
+            registry = registries[reference.registry]
+            return registry.manifest_descriptor(reference.repository, named(reference))
+
+
+def named(reference: Reference) -> str:
+    """The digest of *reference*, else its tag."""
+    return str(reference.digest or reference.tag)
+
+
+def _tagged(whole: SyncItem, tag: str, held: set[str]) -> SyncItem:
+    item = replace(
+        whole, source=whole.source.with_tag(tag), target=whole.target.with_tag(tag)
+    )
+    if tag in held:
+        return replace(item, action=Action.SKIP, why="exists")
+    return item
+
+
+def _unless_refused(item: SyncItem, target: Descriptor | None) -> SyncItem:
+    if target is None or item.entry.on_exists is not OnExists.ERROR:
+        return item
+    why = f"{item.target} exists as {target.digest}, which is not to be replaced"
+    return replace(item, action=Action.FAILED, why=why)
+
+
+def copy_all(
+    items: Iterable[SyncItem],
+    copy: Callable[[SyncItem], SyncItem],
+    on_done: Callable[[SyncItem], None],
+    *,
+    cancellation: Cancellation,
+    jobs: int,
+) -> list[SyncItem]:
+    """*items*, those to be copied after *copy* has done so, *jobs* at a time.
+
+    *on_done* gets each of those from the thread that did it. Raises Cancelled.
+    """
+
+    def work(item: SyncItem) -> SyncItem:
+        try:
+            done = copy(item)
+        except Cancelled:
+            raise
+        except PusherError as error:
+            done = replace(item, action=Action.FAILED, why=str(error))
+        on_done(done)
+        return done
+
+    results = list(items)
+    places = [n for n, item in enumerate(results) if item.action is Action.COPY]
+    if not places:
+        return results
+    with Workers(cancellation, min(jobs, len(places)), name="sync") as workers:
+        copying = [workers.submit(work, results[place]) for place in places]
+        for place, done in zip(places, workers.wait(copying)):
+            results[place] = done
+    return results

@@ -1,0 +1,81 @@
+"""Processes and pipes: reading what may stall, ending what was started."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import selectors
+import signal
+import sys
+from typing import TYPE_CHECKING, Callable
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from _typeshed import WriteableBuffer
+
+CAN_POLL_PIPES = os.name == "posix"
+
+
+class PipeReader(io.RawIOBase):
+    """What comes out of the pipe *descriptor*; closing it calls *on_close*.
+
+    While it waits it looks at *wake*, a descriptor that becomes readable when it shall
+    stop; *check* then raises. Without *polled* (Windows cannot poll pipes) a stalled
+    pipe is waited for in any case.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        wake: int,
+        check: Callable[[], None],
+        on_close: Callable[[], None] = lambda: None,
+        polled: bool = CAN_POLL_PIPES,
+    ) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._on_close = on_close
+        self._wake = wake
+        self._check = check
+        self._polled = polled
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill *buffer* with what there is; 0 at the end. Raises what *check* does."""
+        self._check()
+        if self._polled:
+            self._wait()
+        view = memoryview(buffer).cast("B")
+        data = os.read(self._descriptor, len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Nothing more will be read."""
+        if not self.closed:
+            super().close()
+            self._on_close()
+
+    def _wait(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            try:
+                selector.register(self._descriptor, selectors.EVENT_READ)
+            except PermissionError:  # a file on disk cannot be polled, and never waits
+                return
+            selector.register(self._wake, selectors.EVENT_READ)
+            selector.select()
+        self._check()
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill *process*, and what it started if it leads a session of its own."""
+    if sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()

@@ -1,0 +1,77 @@
+"""What becomes of a layer: by its packing alone, or by looking at a sample of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..archive.stored import Compression, StoredBlob
+from ..oci import RAW_LAYER_TYPES
+from .plan import Method, blob_key
+from .sample import shrinks
+
+if TYPE_CHECKING:
+    from .known import Knowledge
+    from .layers import Readable
+
+
+class SampledDecision:
+    """gzip for raw layers, but as they are for those that would not shrink.
+
+    The sample is the same for the same bytes, so is the decision; each layer is looked
+    at once, and not at all when *known* tells what it became before. *kept* holds the
+    keys of those that stay raw.
+    """
+
+    def __init__(self, archive: Readable, known: Knowledge) -> None:
+        self.kept: set[str] = set()
+        self._known = known
+        self._archive = archive
+        self._decided: dict[str, Method] = {}
+
+    def __call__(self, layer: StoredBlob) -> Method:
+        """What becomes of *layer*. Raises ArchiveError when it cannot be read."""
+        key = blob_key(layer)
+        if key not in self._decided:
+            self._decided[key] = self._decide(layer, key)
+        return self._decided[key]
+
+    def _decide(self, layer: StoredBlob, key: str) -> Method:
+        method = raw_layer_decision(layer, compress=True)
+        member = layer.member
+        if method is not Method.COMPRESS or member is None:
+            return method
+        if layer.compression is not Compression.NONE or layer.diff_id is None:
+            return method
+        if self._known.was_compressed(layer.diff_id):
+            return method
+        if not self._known.stays_raw(layer.diff_id):
+            if shrinks(
+                lambda offset: self._archive.open_at(member, offset), layer.size
+            ):
+                return method
+            self._known.keep_raw(layer.diff_id, layer.size)
+        self.kept.add(key)
+        return Method.AS_IS
+
+
+def raw_layer_decision(layer: StoredBlob, *, compress: bool) -> Method:
+    """What becomes of *layer* when raw ones are to be compressed, or are not.
+
+    Only a layer of an image is ever compressed; the other blobs of an artifact, such as
+    an attestation's statements, mean their exact bytes. bzip2 and xz have no media type
+    of their own, so such a layer is packed anew.
+    """
+    if layer.member is None:
+        return Method.FOREIGN
+    if not _is_tar(layer):
+        return Method.AS_IS
+    if layer.compression is Compression.NONE:
+        return Method.COMPRESS if compress else Method.AS_IS
+    odd = layer.compression in (Compression.BZIP2, Compression.XZ)
+    return Method.COMPRESS if odd else Method.AS_IS
+
+
+def _is_tar(layer: StoredBlob) -> bool:
+    if layer.diff_id is None:
+        return False
+    return layer.descriptor is None or layer.descriptor.media_type in RAW_LAYER_TYPES

@@ -1,0 +1,281 @@
+"""Where a copy comes from: a repository of a registry, or an archive as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Sequence
+
+from ..errors import ArchiveError, ContentMismatch, InvalidDigest, NotFound
+from ..oci import Descriptor, Digest
+from ..registry.client import RegistryClient
+from ..state.cache import Cache, Pins
+from ..state.receive import Reader
+from .manifests import Document
+from .store import as_referrer
+from .verbatim import WholeImage
+
+if TYPE_CHECKING:
+    from ..upload.content import PreparedBlob
+
+
+class Named(Protocol):
+    """*place* is a registry (``host[:port]``) or a path, *repository* is in it."""
+
+    place: str
+    repository: str
+
+
+def label(one: Named) -> str:
+    """What *one* is called in messages."""
+    return "/".join(filter(None, (one.place, one.repository)))
+
+
+class Source(Named, Protocol):
+    """What a copy asks of its source; several threads do. It raises PusherError."""
+
+    def document(self, reference: str) -> Document:
+        """The manifest that *reference*, a tag or a digest, names."""
+
+    def child(self, descriptor: Descriptor) -> Document:
+        """The manifest that *descriptor* names."""
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """The whole of a small blob, checked."""
+
+    def open_blob(self, digest: Digest, offset: int) -> Reader:
+        """The bytes of a blob from *offset* on; whoever reads checks them."""
+
+    def referrers(self, subject: Digest) -> Sequence[Descriptor]:
+        """The manifests that have *subject* as theirs."""
+
+
+class RegistrySource:
+    """A repository of the registry that *client* talks to."""
+
+    def __init__(self, client: RegistryClient, repository: str) -> None:
+        self.place = client.registry
+        self.repository = repository
+        self._client = client
+
+    def document(self, reference: str) -> Document:
+        """The manifest that *reference*, a tag or a digest, names."""
+        return Document(*self._client.read_manifest(self.repository, reference))
+
+    def child(self, descriptor: Descriptor) -> Document:
+        """The manifest that *descriptor* names."""
+        return self.document(str(descriptor.digest))
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """The whole of a small blob, checked."""
+        return self._client.read_blob(self.repository, descriptor)
+
+    def open_blob(self, digest: Digest, offset: int) -> Reader:
+        """The bytes of a blob from *offset* on, whatever happens to the connection."""
+        return self._client.download(self.repository, digest, offset)
+
+    def referrers(self, subject: Digest) -> Sequence[Descriptor]:
+        """The manifests that have *subject* as theirs."""
+        return self._client.referrers(self.repository, subject)
+
+
+class ArchiveSource:
+    """Images of an archive or an OCI directory, without changing a byte.
+
+    *images* have to stay open. *place* is its path, for messages.
+    """
+
+    repository = ""
+
+    def __init__(self, images: Sequence[WholeImage], place: str) -> None:
+        self.place = place
+        self._documents: dict[Digest, Document] = {}
+        self._blobs: dict[Digest, PreparedBlob] = {}
+        for image in images:
+            for document in image.documents:
+                self._documents.setdefault(document.descriptor.digest, document)
+            for blob in image.blobs:
+                self._blobs.setdefault(blob.descriptor.digest, blob)
+        self._referrers: dict[Digest, list[Descriptor]] = {}
+        for document in self._documents.values():
+            found = as_referrer(document)
+            if found is not None:
+                subject, listed = found
+                self._referrers.setdefault(subject, []).append(listed)
+
+    def document(self, reference: str) -> Document:
+        """The manifest with the digest *reference*. Raises NotFound."""
+        try:
+            return self._documents[Digest(reference)]
+        except KeyError:
+            raise NotFound(
+                f"{self.place}: it holds no manifest {reference}; save it again, whole"
+            ) from None
+
+    def child(self, descriptor: Descriptor) -> Document:
+        """The manifest that *descriptor* names. Raises NotFound."""
+        return self.document(str(descriptor.digest))
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """The whole of a small blob, checked. Raises NotFound, ContentMismatch."""
+        content = bytearray(descriptor.size)
+        view = memoryview(content)
+        reader = self.open_blob(descriptor.digest, 0)
+        try:
+            while view and (count := reader.readinto(view)):
+                view = view[count:]
+        finally:
+            reader.close()
+        raw = bytes(content)
+        if view or Digest.of(raw) != descriptor.digest:
+            raise ContentMismatch(
+                f"{self.place}: blob {descriptor.digest} is damaged; save it again"
+            )
+        return raw
+
+    def open_blob(self, digest: Digest, offset: int) -> Reader:
+        """The bytes of a blob from *offset* on. Raises NotFound, ArchiveError."""
+        blob = self._blobs.get(digest)
+        if blob is None:
+            raise NotFound(
+                f"{self.place}: it holds no blob {digest}; save it again, whole"
+            )
+        return _FileReader(blob.open_at(offset), self.place)
+
+    def referrers(self, subject: Digest) -> Sequence[Descriptor]:
+        """The manifests that have *subject* as theirs."""
+        return self._referrers.get(subject, [])
+
+
+class _FileReader:
+    """A reader of a file, whose failures are not those of what it is copied to."""
+
+    def __init__(self, reader: Reader, place: str) -> None:
+        self._reader = reader
+        self._place = place
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill *buffer* as far as the next bytes go; 0 at the end."""
+        try:
+            return self._reader.readinto(buffer) or 0
+        except OSError as error:
+            raise ArchiveError(
+                f"{self._place}: cannot be read: {error.strerror or error}"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+
+
+class GoneFromCache(NotFound):
+    """The cache does not hold what was asked for, or holds it damaged."""
+
+
+class CacheSource:
+    """The images of *cache* as they are, asked of nobody else. *place* is its path.
+
+    *root* is the manifest that is wanted, where it is not one that a name stands for.
+    """
+
+    repository = ""
+
+    def __init__(self, cache: Cache, root: Descriptor | None = None) -> None:
+        self.place = str(cache.directory)
+        self._cache = cache
+        self._root = root
+
+    def document(self, reference: str) -> Document:
+        """The manifest that *reference*, a digest or a full name, names.
+
+        Raises GoneFromCache.
+        """
+        if self._root and reference == self._root.digest:
+            return self.child(self._root)
+        known = _digest_document(self._cache, reference)
+        if known is not None:
+            return known
+        found = self._cache.find(reference)
+        if found is not None:
+            return self.child(found.root)
+        raise GoneFromCache(f"the cache does not hold {reference}; pull it again")
+
+    def child(self, descriptor: Descriptor) -> Document:
+        """The manifest that *descriptor* names. Raises NotFound."""
+        return Document(descriptor, self.read_blob(descriptor))
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """The whole of a small blob, checked. Raises NotFound."""
+        raw = self._cache.read_document(descriptor)
+        if raw is None:
+            raise GoneFromCache(
+                f"blob {descriptor.digest} is gone from the cache, or damaged; pull "
+                "the image again"
+            )
+        return raw
+
+    def open_blob(self, digest: Digest, offset: int) -> Reader:
+        """The bytes of a blob from *offset* on."""
+        return _FileReader(self._cache.open_blob(digest, offset), self.place)
+
+    def referrers(self, subject: Digest) -> Sequence[Descriptor]:
+        """None: the cache keeps no list of them."""
+        return ()
+
+
+class CachingSource:
+    """A repository of a registry; manifests that *cache* holds are not asked for."""
+
+    def __init__(self, source: RegistrySource, cache: Cache, pins: Pins) -> None:
+        self.place = source.place
+        self.repository = source.repository
+        self._source = source
+        self._cache = cache
+        self._pins = pins
+
+    def document(self, reference: str) -> Document:
+        """The manifest that *reference* names; what a tag means is always asked."""
+        if ":" in reference:  # a digest, which nothing may prune from now on
+            self._pins.add([Digest(reference)])
+        known = _digest_document(self._cache, reference)
+        return known or self._kept(self._source.document(reference))
+
+    def child(self, descriptor: Descriptor) -> Document:
+        """The manifest that *descriptor* names."""
+        raw = self._read(descriptor)
+        if raw is not None:
+            return Document(descriptor, raw)
+        return self._kept(self._source.child(descriptor))
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """The whole of a small blob, checked."""
+        raw = self._read(descriptor)
+        if raw is None:
+            raw = self._source.read_blob(descriptor)
+            self._cache.put(descriptor.digest, raw)
+        return raw
+
+    def open_blob(self, digest: Digest, offset: int) -> Reader:
+        """The bytes of a blob from *offset* on, whatever happens to the connection."""
+        return self._source.open_blob(digest, offset)
+
+    def referrers(self, subject: Digest) -> Sequence[Descriptor]:
+        """The manifests that have *subject* as theirs."""
+        return self._source.referrers(subject)
+
+    def _read(self, descriptor: Descriptor) -> bytes | None:
+        self._pins.add([descriptor.digest])
+        return self._cache.read_document(descriptor)
+
+    def _kept(self, document: Document) -> Document:
+        digest = document.descriptor.digest
+        self._pins.add([digest])
+        self._cache.put(digest, document.raw)
+        return document
+
+
+def _digest_document(cache: Cache, reference: str) -> Document | None:
+    """What *cache* has for *reference*, when that is a digest."""
+    try:
+        known = cache.document_with(Digest(reference))
+    except InvalidDigest:
+        return None
+    return Document(*known) if known else None

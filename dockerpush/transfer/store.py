@@ -1,0 +1,237 @@
+"""Manifests on their way into a target: children first, and the names last of all.
+
+A registry that lists no referrers by itself has their lists kept under tags
+(distribution-spec, Pushing Manifests with Subject). One that has lost what it was known
+to hold gets all of it in a second try.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol, Sequence, TypeVar
+
+from ..errors import Cancelled, PusherError, RegistryError
+from ..events import ManifestStored, Notice, OnEvent
+from ..oci import (
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    Digest,
+    Index,
+    Manifest,
+    as_docker,
+    dump_json,
+    optional,
+    parse_json,
+    require,
+)
+from ..registry.client import RegistryClient
+from ..registry.list_calls import parse_referrers, referrers_tag
+from ..registry.looks import unless_refused
+from .manifests import Document
+
+T = TypeVar("T", covariant=True)
+
+LOST = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN")
+"""How a registry says that a manifest names what it does not hold."""
+
+_listing = threading.Lock()  # one list at a time is read, added to and written
+
+
+class DocumentTarget(Protocol):
+    """What takes manifests."""
+
+    repository: str
+    on_event: OnEvent
+
+    def put_document(self, document: Document, reference: str) -> bool:
+        """Store a manifest under *reference*, its digest or a tag.
+
+        True when the target lists it by itself as a referrer of its subject, or lists
+        none.
+        """
+
+    def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
+        """Have the target list these referrers of *subject*, which it holds."""
+
+
+def store(
+    target: DocumentTarget,
+    documents: Sequence[Document],
+    names: Sequence[str],
+    *,
+    referrers: Sequence[Document] = (),
+    built: bool = False,
+) -> Descriptor:
+    """Store *documents*, the last one under each of *names*; its descriptor.
+
+    Without names it is stored under its digest. *referrers*, which refer to one of
+    them, are stored before it has a name. A lone manifest that was *built* here becomes
+    Docker's schema 2 where the registry refuses OCI types. Raises what *target* does.
+    """
+    *children, root = documents
+    storing = _Storing(target)
+    for document in (*children, *referrers):
+        storing.put(document, str(document.descriptor.digest))
+    storing.list_referrers()
+    first, *others = names or [str(root.descriptor.digest)]
+    try:
+        storing.put(root, first)
+    except RegistryError as error:
+        docker = _docker_form(root) if built and not children else None
+        if docker is None or not _refuses_type(error):
+            raise
+        refused = "the registry refuses OCI manifests: stored as Docker's"
+        target.on_event(Notice(refused, minor=True))
+        root = docker
+        storing.put(root, first if names else str(root.descriptor.digest))
+    for name in others:
+        storing.put(root, name)
+    storing.list_referrers()
+    return root.descriptor
+
+
+class _Storing:
+    """Puts manifests, and knows whose referrers are still to be listed."""
+
+    def __init__(self, target: DocumentTarget) -> None:
+        self._target = target
+        self._unlisted: dict[Digest, list[Descriptor]] = {}
+
+    def put(self, document: Document, reference: str) -> None:
+        target, descriptor = self._target, document.descriptor
+        is_listed = target.put_document(document, reference)
+        tag = None if reference == descriptor.digest else reference
+        target.on_event(ManifestStored(target.repository, descriptor.digest, tag))
+        found = None if is_listed else as_referrer(document)
+        if found is not None:
+            subject, listed = found
+            others = self._unlisted.setdefault(subject, [])
+            if listed not in others:
+                others.append(listed)
+
+    def list_referrers(self) -> None:
+        """Have them listed, those of each subject at once."""
+        for subject, listed in self._unlisted.items():
+            self._target.list_referrers(subject, listed)
+        self._unlisted.clear()
+
+
+def as_referrer(document: Document) -> tuple[Digest, Descriptor] | None:
+    """The subject of a manifest and how a list of its referrers names it.
+
+    None for one without a subject. Raises InvalidJSON, InvalidDigest.
+    (distribution-spec, Listing Referrers)
+    """
+    if b'"subject"' not in document.raw:
+        return None
+    record = require(parse_json(document.raw, "manifest"), dict, "manifest")
+    subject = record.get("subject")
+    if not subject:
+        return None
+    config = optional(record, "config", dict, "manifest") or {}
+    kind = record.get("artifactType") or config.get("mediaType")
+    listed = {
+        **document.descriptor.to_json(),
+        "annotations": record.get("annotations"),
+        "artifactType": kind,
+    }
+    found = Descriptor.from_json(subject, "manifest.subject")
+    return found.digest, Descriptor.from_json(listed, "manifest")
+
+
+def keep_referrers(
+    client: RegistryClient,
+    repository: str,
+    subject: Digest,
+    listed: Sequence[Descriptor],
+    *,
+    on_event: OnEvent,
+) -> None:
+    """Add *listed* to the tag that lists the referrers of *subject*.
+
+    Not where the registry has the endpoint. What cannot be kept is said, and stops
+    nothing: the manifests are there. Raises Cancelled.
+    """
+    try:
+        if not unless_refused(lambda: client.lists_referrers(repository, subject)):
+            with _listing:
+                _add_to_list(client, repository, subject, listed)
+    except Cancelled:
+        raise
+    except PusherError as error:
+        on_event(
+            Notice(
+                f"{client.registry}/{repository}: the list of what refers to "
+                f"{subject.short} (tag {referrers_tag(subject)}) was not updated, so "
+                f"tools may not find its signatures or SBOMs: {error}",
+                warning=True,
+            )
+        )
+
+
+def _add_to_list(
+    client: RegistryClient,
+    repository: str,
+    subject: Digest,
+    listed: Sequence[Descriptor],
+) -> None:
+    """What the list has already stays as it is, unknown keys included."""
+    raw = client.tagged_referrers(repository, subject)
+    raw = raw or Index(OCI_INDEX, ()).to_bytes()
+    have = {one.digest for one in parse_referrers(raw)}
+    missing = [one.to_json() for one in listed if one.digest not in have]
+    if missing:
+        record = parse_json(raw, "index")
+        record["manifests"] = [*(record.get("manifests") or ()), *missing]
+        client.put_manifest(
+            repository, referrers_tag(subject), dump_json(record), OCI_INDEX
+        )
+
+
+def _docker_form(document: Document) -> Document | None:
+    if document.descriptor.media_type != OCI_MANIFEST:
+        return None
+    manifest = as_docker(Manifest.from_bytes(document.raw))
+    if manifest is None:
+        return None
+    raw = manifest.to_bytes()
+    return Document(Descriptor.of(manifest.media_type, raw), raw)
+
+
+def _refuses_type(error: RegistryError) -> bool:
+    return error.status in (400, 405, 406, 415) and error.code in (
+        "",
+        "MANIFEST_INVALID",
+        "UNSUPPORTED",
+    )
+
+
+class Attempt(Protocol[T]):
+    """One try to fill a target and to name what is there."""
+
+    @property
+    def has_trusted(self) -> bool:
+        """True when something was left out because the target was known to hold it."""
+
+    def run(self) -> T:
+        """Do it. Raises RegistryError for what the registry turns out not to have."""
+
+    def doubted(self) -> Attempt[T]:
+        """The same without trust."""
+
+
+def run_trusting(attempt: Attempt[T], on_event: OnEvent) -> T:
+    """*attempt*, and once more without trust when the target lost what it had."""
+    try:
+        return attempt.run()
+    except RegistryError as error:
+        if error.code not in LOST or not attempt.has_trusted:
+            raise
+    on_event(
+        Notice(
+            "the registry lost blobs that it was known to hold: sending them",
+            minor=True,
+        )
+    )
+    return attempt.doubted().run()

@@ -1,0 +1,1 @@
+"""One blob into a registry, with the fewest bytes sent."""

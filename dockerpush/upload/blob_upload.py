@@ -1,0 +1,355 @@
+"""The upload of one blob: one request after another, and a decision after each failure.
+
+Rules: what is tried again is counted against the policy until the acknowledged offset
+is beyond every earlier one, so an upload that does not get on ends. What was learned
+about the host (`LearnedLimits`) changes a value each time, so that ends as well. The
+session is cancelled on a definite failure, and kept on one that a later run can make
+good.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Callable, ClassVar, Mapping, Union
+
+from ..errors import Cancelled, NetworkError, PusherError, RegistryError, TransientError
+from ..events import Retrying
+from ..oci import Descriptor
+from ..registry.client import Upload
+from ..registry.debug import uploads_log
+from ..registry.retry import announce
+from ..values import replace, value
+from .content import CheckedContent
+from .faults import Fault, fault_of
+from .limits import Observed, Tail, observed_in
+from .open_session import UploadSession, UploadTarget
+
+MOST_REDIRECTS = 5
+"""Times that one chunk may be sent elsewhere, as by 307."""
+
+
+class Way(enum.Enum):
+    """The kinds of request that an upload is made of."""
+
+    OPEN = "POST that opens the upload"
+    WHOLE = "PUT with the whole blob"
+    CHUNK = "PATCH with a chunk"
+    CLOSE = "closing PUT"
+
+
+@value
+class Request:
+    """A request and the bytes of the blob that it carries, from *start* to *end*."""
+
+    way: Way
+    start: int = 0
+    end: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return self.end - self.start
+
+
+class BlobUpload:
+    """Sends *content* into *session* until the registry has the blob."""
+
+    def __init__(
+        self,
+        target: UploadTarget,
+        descriptor: Descriptor,
+        content: CheckedContent,
+        session: UploadSession,
+    ) -> None:
+        self._target = target
+        self._descriptor = descriptor
+        self._digest = descriptor.digest
+        self._size = descriptor.size
+        self._content = content
+        self._session = session
+        self._limits = target.limits.current
+        self._request = Request(Way.OPEN)
+        self._failures = 0
+        self._furthest = 0
+        self._lost: set[Request] = set()
+        self._cut: Request | None = None
+        self._unanswered: Request | None = None
+        self._token_renewed = False
+        self._redirects = 0
+
+    def run(self) -> None:
+        """Return once the registry has the blob.
+
+        Raises RegistryError for a definite answer, TransientError when the policy's
+        attempts are used up, ContentMismatch or ArchiveError for content that is not
+        what was promised, Cancelled.
+        """
+        try:
+            self._run()
+        except (Cancelled, TransientError):
+            raise  # the session is kept: another run may go on with it
+        except PusherError:
+            self._session.cancel()
+            raise
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._request = self._next_request()
+                if self._send(self._request):
+                    return
+            except (TransientError, RegistryError) as error:
+                if self._recover(error):
+                    return
+
+    def _next_request(self) -> Request:
+        """What is to be sent now."""
+        session, size = self._session, self._size
+        self._learn()
+        whole = self._goes_whole()
+        if not whole and session.adopt():
+            self._learn()
+        if session.upload is None:
+            return Request(Way.OPEN)
+        if whole:
+            return Request(Way.WHOLE, 0, size)
+        if session.offset == size:
+            return Request(Way.CLOSE, size, size)
+        end = session.offset + self._limits.next_chunk(session.offset, size)
+        tail = end == size and self._limits.tail is Tail.PUT
+        return Request(Way.CLOSE if tail else Way.CHUNK, session.offset, end)
+
+    def _learn(self) -> None:
+        """Take over what is known of the host now, for this blob."""
+        session, before = self._session, self._limits.chunk_size
+        upload = session.upload
+        if upload is not None:
+            self._target.limits.advertised(upload.min_chunk, upload.max_chunk)
+        limits = self._target.limits.current.for_blob(self._size)
+        if session.chunk_size is not None and session.chunk_size < limits.chunk_size:
+            limits = limits.with_chunk(session.chunk_size)
+        self._limits = limits
+        if limits.equal_chunks and session.offset and limits.chunk_size != before:
+            session.cancel()
+
+    def _goes_whole(self) -> bool:
+        upload = self._session.upload
+        if self._session.offset or not self._limits.is_monolithic(self._size):
+            return False
+        largest = upload.max_chunk if upload is not None else None
+        return largest is None or self._size <= largest
+
+    def _send(self, request: Request) -> bool:
+        """Do *request*; True when the registry has the blob."""
+        target, session = self._target, self._session
+        target.cancellation.check()
+        if request.way is Way.OPEN:
+            session.open()
+            return False
+        self._content.start_at(request.start)
+        target.limits.wait_for_turn(target.cancellation)
+        if request.way is Way.CHUNK:
+            self._send_chunk(request)
+            return False
+        self._finish(request)
+        return True
+
+    def _send_chunk(self, request: Request) -> None:
+        target, session = self._target, self._session
+        upload = self._upload_at(request.start)
+        session.record(self._limits.chunk_size)
+        pieces = self._content.pieces(request.start, request.end)
+        answer = target.client.send_chunk(
+            target.repository, upload, pieces, request.size
+        )
+        if answer.offset <= request.start:
+            self._count_redirect()
+        else:
+            self._token_renewed, self._redirects = False, 0
+        session.acknowledged(answer)
+        session.record(self._limits.chunk_size)
+
+    def _count_redirect(self) -> None:
+        """The registry wants the same chunk elsewhere."""
+        self._redirects += 1
+        if self._redirects > MOST_REDIRECTS:
+            raise NetworkError(
+                f"blob {self._digest}: sent from place to place without end; "
+                "check the configuration of the registry or of the proxy before it"
+            )
+
+    def _finish(self, request: Request) -> None:
+        client, repository = self._target.client, self._target.repository
+        upload = self._upload_at(request.start)
+        if not request.size:
+            self._content.verify()
+            client.finish_upload(repository, upload, self._digest)
+        else:
+            pieces = self._content.pieces(request.start, request.end)
+            client.finish_upload(
+                repository, upload, self._digest, body=pieces, size=request.size
+            )
+        self._session.finished()
+
+    def _upload_at(self, offset: int) -> Upload:
+        upload = self._session.upload
+        assert upload is not None, "a request with a body needs a session"
+        return replace(upload, offset=offset)
+
+    def _recover(self, error: TransientError | RegistryError) -> bool:
+        """Get ready for another try; True when the registry has the blob after all.
+
+        Raises *error* when there is nothing left to try.
+        """
+        self._target.cancellation.check()
+        fault = fault_of(error)
+        if fault in (Fault.BROKEN, Fault.SESSION_LOST) and self._is_there():
+            return True
+        uploads_log.info("%s: %s: %s", self._digest, fault.value, error)
+        if self._request.way is Way.OPEN:
+            raise error  # the client has tried often enough
+        self._RECOVERIES[fault](self, error)
+        return False
+
+    def _is_there(self) -> bool:
+        """True when only the answer was lost, not the request that closed the blob."""
+        if self._request.way not in (Way.WHOLE, Way.CLOSE):
+            return False
+        if self._content.position < self._size:
+            return False
+        target = self._target
+        if not target.client.has_blob(target.repository, self._descriptor):
+            return False
+        self._session.finished()
+        return True
+
+    def _after_break(self, error: TransientError | RegistryError) -> None:
+        request, session = self._request, self._session
+        if isinstance(error, TransientError):
+            self._learn_from_break(error)
+        self._count(error)
+        if request.way is Way.WHOLE or not session.ask(request.end):
+            session.drop()
+
+    def _learn_from_break(self, error: TransientError) -> None:
+        """Two cuts of one body are taken for a limit of its size."""
+        request, limits = self._request, self._target.limits
+        if self._content.position == request.end:
+            self._unanswered = request
+        if error.status == 429:
+            limits.observe(Observed.THROTTLED)
+        if error.sending and request.size:
+            if self._cut == request:
+                limits.observe(Observed.TOO_LARGE, request.size)
+            self._cut = request
+
+    def _after_lost_session(self, error: TransientError | RegistryError) -> None:
+        request = self._request
+        again = request in self._lost
+        self._lost.add(request)
+        if again and self._switch():
+            return
+        self._count(error)
+        self._session.drop()
+
+    def _after_limit(self, error: TransientError | RegistryError) -> None:
+        request = self._request
+        observed = observed_in(error) if isinstance(error, RegistryError) else None
+        if observed is None or not request.size:
+            raise error
+        if not self._target.limits.observe(observed, request.size):
+            raise _too_large(error, request) from error
+        if observed is Observed.CHUNK_TOO_SMALL:
+            self._session.cancel()
+
+    def _after_wrong_offset(self, error: TransientError | RegistryError) -> None:
+        request, session = self._request, self._session
+        if request.way is Way.WHOLE:
+            self._after_lost_session(error)
+            return
+        self._count(error)
+        if not session.ask(request.end):
+            session.cancel()
+        elif session.offset == request.start:
+            self._doubt_offset()
+
+    def _doubt_offset(self) -> None:
+        """The registry refused the offset that it tells, or tells none."""
+        request, session = self._request, self._session
+        if request == self._unanswered:
+            self._unanswered = None
+            session.offset = request.end
+        elif not session.step_back():
+            session.cancel()
+
+    def _after_expired_token(self, error: TransientError | RegistryError) -> None:
+        if self._token_renewed:
+            raise error
+        self._token_renewed = True
+
+    def _after_refusal(self, error: TransientError | RegistryError) -> None:
+        if not self._switch():
+            raise error
+
+    def _switch(self) -> bool:
+        """Go on in chunks instead of whole, or the other way; False if impossible."""
+        request, limits = self._request, self._target.limits
+        if request.way is Way.WHOLE:
+            observed = Observed.MONOLITHIC_REFUSED
+        elif request.way is Way.CHUNK and request.start <= self._limits.chunk_size:
+            observed = Observed.CHUNKS_REFUSED
+        else:
+            return False
+        if not limits.observe(observed):
+            return False
+        self._session.cancel()
+        return True
+
+    def _after_corruption(self, error: TransientError | RegistryError) -> None:
+        """A session that was resumed may hold something twice; a fresh one cannot."""
+        if not self._session.resumed:
+            raise error
+        self._count(error)
+        self._session.cancel()
+
+    def _give_up(self, error: TransientError | RegistryError) -> None:
+        raise error
+
+    def _count(self, error: TransientError | RegistryError) -> None:
+        """Wait before another try. Raises *error* when the policy has no more."""
+        target, offset = self._target, self._session.offset
+        if offset > self._furthest:
+            self._furthest, self._failures = offset, 0
+        self._failures += 1
+        asked = error.retry_after if isinstance(error, TransientError) else None
+        delay = target.policy.delay(self._failures, asked)
+        if delay is None:
+            raise error
+        what = f"blob {self._digest.short}: {self._request.way.value}"
+        if isinstance(error, TransientError):
+            announce(error, delay, what, target.on_event)
+        else:
+            target.on_event(Retrying(what, str(error), delay))
+        target.cancellation.wait(delay)
+
+    _RECOVERIES: ClassVar[Mapping[Fault, Recovery]] = {
+        Fault.BROKEN: _after_break,
+        Fault.SESSION_LOST: _after_lost_session,
+        Fault.LIMIT: _after_limit,
+        Fault.WRONG_OFFSET: _after_wrong_offset,
+        Fault.TOKEN: _after_expired_token,
+        Fault.REFUSED: _after_refusal,
+        Fault.CORRUPTED: _after_corruption,
+        Fault.DEFINITE: _give_up,
+    }
+
+
+Recovery = Callable[[BlobUpload, Union[TransientError, RegistryError]], None]
+
+
+def _too_large(error: PusherError, request: Request) -> PusherError:
+    return PusherError(
+        f"{error}; a {request.way.value} of {request.size} bytes does not pass, and "
+        "there is no smaller way: have the limit of the registry or of the proxy "
+        "before it raised (nginx: client_max_body_size)"
+    )
