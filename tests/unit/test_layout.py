@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -317,3 +318,12 @@ def long(a, b, c, d, e):
     ):
         with pytest.raises(AssertionError):
             check(path)
+
+
+def test_the_guide_for_contributors_names_files_that_there_are():
+    guide = (ROOT.parent / ".github" / "CONTRIBUTING.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:dockerpush/|tests/)?[a-z_/]+\.py)`", guide))
+    assert len(named) >= 15
+    for name in named:
+        places = (ROOT / name, ROOT.parent / name)
+        assert any(place.is_file() for place in places), name
