@@ -124,6 +124,15 @@ def _main(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         standard_streams.lose(sys.stdout)
         return exits.CLOSED_PIPE
+    except RuntimeError as error:
+        if str(error) != "can't start new thread":
+            raise
+        log.debug("the system refused", exc_info=True)
+        console.error_line(
+            "no more threads can be started; allow more memory or processes (ulimit "
+            "-v, ulimit -u), or use fewer --jobs"
+        )
+        return exits.OTHER
     except (OSError, MemoryError) as error:
         log.debug("the system refused", exc_info=True)
         console.error_line(_refusal(error))

@@ -51,6 +51,15 @@ LATE_ANSWER = 5.0
 """Seconds to wait for an answer after a peer stopped taking the body."""
 
 
+def _is_literal(host: str) -> bool:
+    """True for an address, such as 127.0.0.1 or ::1, which needs no look-up."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):
+            socket.inet_pton(family, host)
+            return True
+    return False
+
+
 @value
 class Dialer:
     """How to open sockets: all that a connection needs beyond host and port.
@@ -90,7 +99,10 @@ class Dialer:
                 return OSError(str(error))
 
         self.cancellation.check()
-        found = left_behind(look_up, self.cancellation, f"look-up of {host}")
+        if _is_literal(host):  # nobody is asked, so nothing can hang
+            found = look_up()
+        else:
+            found = left_behind(look_up, self.cancellation, f"look-up of {host}")
         if isinstance(found, OSError):
             raise cannot_resolve(host, found) from found
         return found

@@ -14,7 +14,7 @@ import re
 import ssl
 import sys
 from pathlib import Path
-from typing import Iterable, Mapping
+from typing import BinaryIO, Iterable, Mapping
 
 from ..errors import UsageError
 from ..events import Notice, OnEvent, ignore
@@ -322,9 +322,17 @@ def _load_pair(
 def _read(path: Path, named: str) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(_READ_LIMIT)
+            return _read_up_to(file, _READ_LIMIT)
     except OSError as error:
         raise _unusable(named, path, error) from error
+
+
+def _read_up_to(file: BinaryIO, limit: int) -> bytes:
+    """At most *limit* bytes; ``read(limit)`` would take that much memory at once."""
+    content = b""
+    while len(content) < limit and (piece := file.read(256 * 1024)):
+        content += piece
+    return content[:limit]
 
 
 def _unusable(named: str, path: Path, error: OSError) -> UsageError:

@@ -123,11 +123,17 @@ class RegistryTarget:
     def _in_parallel(
         self, ask: Callable[[Descriptor], bool], blobs: Sequence[Descriptor], jobs: int
     ) -> list[bool]:
-        if not blobs:
-            return []
-        jobs = min(jobs, len(blobs))
-        with Workers(self.cancellation, jobs, name="look") as workers:
-            return workers.wait([workers.submit(ask, blob) for blob in blobs])
+        """The answers for *blobs*.
+
+        The first is asked for alone: it finds out whether the registry speaks TLS and
+        whom it wants to know, so that the others need not, each for itself.
+        """
+        found = [ask(blob) for blob in blobs[:1]]
+        rest = blobs[1:]
+        if not rest:
+            return found
+        with Workers(self.cancellation, min(jobs, len(rest)), name="look") as workers:
+            return found + workers.wait([workers.submit(ask, blob) for blob in rest])
 
     def mount_candidates(self, source: Source, digest: Digest) -> list[str]:
         """Repositories of this registry that may have the blob."""

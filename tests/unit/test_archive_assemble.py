@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from archives import (
@@ -43,7 +44,6 @@ from dockerpush.archive.stored import (
 )
 from dockerpush.errors import ArchiveError, InvalidDigest, InvalidJSON
 from dockerpush.oci import OCI_CONFIG, OCI_LAYER_GZIP, Descriptor, Index
-from dockerpush.values import replace
 
 A = Image.of("one", "two", tags=("app:1",))
 B = Image.of("one", "three", tags=("reg.example.com/b:2", "b:3"), architecture="arm64")
