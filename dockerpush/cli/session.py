@@ -24,6 +24,7 @@ from ..progress import BarProgress, PlainProgress, QuietProgress
 from ..registry.debug import uploads_log
 from ..settings.keys import is_switched_on
 from ..system.cancellation import Cancellation
+from ..system.memory import share_arenas
 from ..system.workers import ticker
 from . import console
 
@@ -54,6 +55,7 @@ class Session:
         self._cleanup = ExitStack()
 
     def __enter__(self) -> Session:
+        share_arenas()
         _configure_logging(self.args)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
