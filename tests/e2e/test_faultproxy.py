@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import select
 import socket
 import ssl
 import threading
@@ -326,6 +327,8 @@ def test_killing_breaks_every_connection(through: Any) -> None:
     assert other.sock is not None
     with pytest.raises((OSError, http.client.HTTPException)):
         ask(connection, "PUT", "/x", BODY)
+    # one connection is cut after the other: wait for this one's end to be seen
+    assert select.select([other.sock], [], [], 10)[0]
     with pytest.raises((OSError, http.client.HTTPException)):
         ask(other, "GET", "/x")
     other.close()
