@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator
@@ -292,7 +293,10 @@ class TestWhole:
             assert left(tmp_path) == [".x.tar.part"]
         before = len(docker_registry.requests())
         run_all(run_cli, ("copy", reference, name))
-        assert 206 in [r.status for r in docker_registry.requests()[before:]]
+        deadline = time.monotonic() + 10  # the registry notes a request when it is over
+        while 206 not in [r.status for r in docker_registry.requests()[before:]]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         assert out.read_bytes() == whole.read_bytes()
         assert left(tmp_path) == []
 
