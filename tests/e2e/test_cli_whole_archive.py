@@ -288,9 +288,12 @@ class TestWhole:
             through = reference.replace(docker_registry.host, proxy.host)
             name = f"docker-archive:{out}:{reference}"
             line = ("copy", "--src-plain-http", through, name)
-            done = run_cli(*line, "--retry-times", "0")
-            assert done.returncode == 5, done.stderr
-            assert left(tmp_path) == [".x.tar.part"]
+            for _ in range(10):  # the system may throw away what was on its way
+                done = run_cli(*line, "--retry-times", "0")
+                assert done.returncode == 5, done.stderr
+                assert left(tmp_path) == [".x.tar.part"]
+                if largest_part(tmp_path / ".x.tar.part") > 100_000:
+                    break
         before = len(docker_registry.requests())
         run_all(run_cli, ("copy", reference, name))
         deadline = time.monotonic() + 10  # the registry notes a request when it is over
@@ -299,6 +302,13 @@ class TestWhole:
             time.sleep(0.05)
         assert out.read_bytes() == whole.read_bytes()
         assert left(tmp_path) == []
+
+
+def largest_part(path: Path) -> int:
+    """How much of the blob that came furthest is there, by the note at the end."""
+    raw = path.read_bytes()
+    have = json.loads(raw[raw.rfind(b'{"key"') :])["have"]
+    return max(have.values(), default=0)
 
 
 CHOICES = {
