@@ -33,15 +33,13 @@ from .settings.config import Config, Settings, resolve
 from .state.cache import Cache
 from .state.directory import StateDirectory
 from .system.cancellation import Cancellation
-from .transfer.copy_options import CopyOptions, CopyResult, PulledImage
+from .transfer.archive_target import DOCKER_ARCHIVE, FORMATS, open_output
+from .transfer.choices import CopyOptions, CopyResult, PulledImage, PushOptions
 from .transfer.engine import copy_image
 from .transfer.loadable import LINUX_AMD64, ForDocker
-from .transfer.output import DOCKER_ARCHIVE, FORMATS, open_output
 from .transfer.pull import Pull, notices_of, pull_images
 from .transfer.push_image import push_image, push_stream
-from .transfer.push_options import PushOptions
-from .transfer.push_run import PushResult
-from .transfer.push_target import open_target
+from .transfer.push_run import PushResult, open_target
 from .transfer.registry_target import PushTarget
 from .transfer.source import RegistrySource
 from .transfer.target import RegistryTarget

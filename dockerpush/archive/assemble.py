@@ -5,31 +5,253 @@ layers; index.json adds the manifests that may be pushed byte for byte, and the 
 that manifest.json leaves out. A manifest that does not fit the entry with its config is
 not trusted: docker 25.0.0 wrote layers in another order (github.com/moby/moby issue
 47161), its pre-releases wrong sizes (47072).
+
+What a tar without an image probably is, and what to do about it.
+
+Images as manifest.json tells them: docker save of every age, and its imitators.
+
+It decides which images there are, their tags and the order of their layers
+(github.com/moby/docker-image-spec, spec.md, Combined Image JSON + Filesystem Changeset
+Format).
 """
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Collection, Iterable, Iterator, Mapping, Sequence
 
 from ..errors import ArchiveError
-from ..oci import Digest, parse_json, require
-from ..values import replace
-from .contents import Contents
-from .docker import MANIFEST_JSON, Entry, read_entries
-from .explain import explain_no_image
-from .layout import INDEX_JSON, Layout, Root, read_layout, read_manifest_folder
-from .member_names import canonical, quoted
-from .missing_index import joined_platforms
+from ..expressions import expression
+from ..oci import (
+    OCI_CONFIG,
+    Descriptor,
+    Digest,
+    ImageConfig,
+    optional,
+    parse_json,
+    require,
+    required,
+)
+from ..values import replace, value
+from .contents import Contents, blob_digest, check_bytes, config_digest
+from .headers import canonical, quoted
+from .layout import (
+    INDEX_JSON,
+    Layout,
+    Root,
+    joined_platforms,
+    read_layout,
+    read_manifest_folder,
+)
 from .stored import (
     Absent,
+    Compression,
     Member,
     Node,
+    StoredBlob,
     StoredImage,
     StoredIndex,
     StoredManifest,
     manifests,
     missing_blobs,
 )
+
+_LAYER_OF_DOCKER = expression(r"[0-9a-f]{64}(?:/layer)?\.tar")
+_ROOT_FOLDERS = ("bin", "etc", "usr", "var")
+_WANTED = "wanted manifest.json or index.json in it, as docker save writes them"
+
+
+def explain_no_image(names: Collection[str]) -> str:
+    """Why an archive with the member *names* holds no image, for an error."""
+    if "index.json" in names or "manifest.json" in names:
+        return "it holds no image: its list of images is empty"
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        if file in ("index.json", "manifest.json") and "/" not in folder:
+            return (
+                f"its files are in the folder {quoted(folder)}; unpack it and give "
+                "that folder instead"
+            )
+    if "repositories" in names:
+        return (
+            "written by docker before 1.10, without manifest.json; load it with "
+            "docker load and save it again"
+        )
+    if "oci-layout" in names or any(
+        name.startswith("blobs/") or _LAYER_OF_DOCKER.fullmatch(name) for name in names
+    ):
+        return (
+            "truncated or incomplete archive: manifest.json and index.json are "
+            "missing; save it again"
+        )
+    return _explain_other(names)
+
+
+def _explain_other(names: Collection[str]) -> str:
+    if not names:
+        return f"it is empty; {_WANTED}"
+    inner = next((name for name in names if name.endswith((".tar", ".tar.gz"))), None)
+    if inner:
+        return f"it holds no image, but {quoted(inner)}: unpack that and give it"
+    if (
+        sum(folder in names or _has_folder(names, folder) for folder in _ROOT_FOLDERS)
+        > 1
+    ):
+        return (
+            "a root file system, as docker export writes it, not an image; use docker "
+            "save, or docker import first"
+        )
+    shown = ", ".join(quoted(name) for name in sorted(names)[:3])
+    return f"it holds no image ({_WANTED}), but {shown}"
+
+
+def _has_folder(names: Collection[str], folder: str) -> bool:
+    return any(name.startswith(folder + "/") for name in names)
+
+
+MANIFEST_JSON = "manifest.json"
+
+_SHOWN = 3
+"""Missing files that an error names; more would not help anybody."""
+
+
+@value
+class Entry:
+    """One image of manifest.json: its RepoTags as written, and what it consists of."""
+
+    names: tuple[str, ...]
+    manifest: StoredManifest
+
+
+def read_entries(
+    contents: Contents, entries: list[Any], foreign: Mapping[Digest, Descriptor]
+) -> tuple[Entry, ...]:
+    """The images of manifest.json, decoded as *entries*, in its order.
+
+    *foreign* are layers that lie elsewhere as index.json says. Raises ArchiveError when
+    something is missing or does not fit, InvalidJSON, InvalidDigest.
+    """
+    reader = _EntryReader(contents, foreign)
+    return tuple(
+        reader.read(record, f"{MANIFEST_JSON}[{number}]")
+        for number, record in enumerate(entries)
+    )
+
+
+class _EntryReader:
+    """Reads entries one by one; layers that images share become one value."""
+
+    def __init__(
+        self, contents: Contents, foreign: Mapping[Digest, Descriptor]
+    ) -> None:
+        self._contents = contents
+        self._foreign = foreign
+        self._layers: dict[tuple[str, Digest], StoredBlob] = {}
+
+    def read(self, value: Any, where: str) -> Entry:
+        record = require(value, dict, where)
+        names = [name for name in _strings(record, "RepoTags", where) if name]
+        layers = _strings(record, "Layers", where)
+        config_name = required(record, "Config", str, where)
+        what = quoted(names[0]) if names else where
+        self._contents.count_descriptors(len(layers) + 1)
+        config = self._contents.find(config_name)
+        if config is None:
+            raise _missing_members(what, [config_name])
+        image_config = self._read_config(config, len(layers), what)
+        elsewhere = {**self._foreign, **_layer_sources(record, where)}
+        blobs = []
+        for name, diff_id in zip(layers, image_config.diff_ids):
+            blobs.append(self._find_layer(name, diff_id, elsewhere))
+        gone = [name for name, blob in zip(layers, blobs) if blob is None]
+        if gone:
+            raise _missing_members(what, gone)
+        raw = self._contents.document(config)
+        manifest = StoredManifest(
+            None,
+            None,
+            Descriptor.of(OCI_CONFIG, raw),
+            raw,
+            image_config,
+            tuple(blob for blob in blobs if blob is not None),
+        )
+        return Entry(tuple(dict.fromkeys(names)), manifest)
+
+    def _read_config(self, member: Member, layers: int, what: str) -> ImageConfig:
+        """The config in *member*, with its digest checked and as many *layers*."""
+        digest = config_digest(member.name)
+        if digest is not None:
+            check_bytes(self._contents.document(member), digest, member.name)
+        config = self._contents.image_config(member)
+        if len(config.diff_ids) != layers:
+            raise ArchiveError(
+                f"image {what} has {layers} layers in {MANIFEST_JSON}, but "
+                f"{len(config.diff_ids)} diff_ids in its config {quoted(member.name)}"
+            )
+        return config
+
+    def _find_layer(
+        self, name: str, diff_id: Digest, elsewhere: Mapping[Digest, Descriptor]
+    ) -> StoredBlob | None:
+        """The layer *name*; None when the archive should hold it, and does not."""
+        member = self._contents.find(name)
+        if member is not None:
+            return self._layer(member, diff_id)
+        digest = blob_digest(name)
+        descriptor = elsewhere.get(diff_id) or (digest and elsewhere.get(digest))
+        if not descriptor:
+            return None
+        return StoredBlob(
+            None,
+            descriptor.size,
+            Compression.NONE,
+            descriptor.digest,
+            diff_id,
+            descriptor,
+        )
+
+    def _layer(self, member: Member, diff_id: Digest) -> StoredBlob:
+        key = (member.name, diff_id)
+        if key not in self._layers:
+            self._layers[key] = _stored_layer(self._contents, member, diff_id)
+        return self._layers[key]
+
+
+def _strings(record: Mapping[str, Any], key: str, where: str) -> list[str]:
+    """The list under *key*; empty when it is null or missing, as Go writes it."""
+    values = optional(record, key, list, where) or []
+    return [require(value, str, f"{where}.{key}") for value in values]
+
+
+def _layer_sources(record: Mapping[str, Any], where: str) -> dict[Digest, Descriptor]:
+    """The ``LayerSources`` that tell where else a layer lies, by diff_id."""
+    sources = optional(record, "LayerSources", dict, where) or {}
+    return {
+        Digest(diff_id): Descriptor.from_json(value, f"{where}.LayerSources")
+        for diff_id, value in sources.items()
+        if isinstance(value, dict) and value.get("urls")
+    }
+
+
+def _stored_layer(contents: Contents, member: Member, diff_id: Digest) -> StoredBlob:
+    compression = contents.compression(member)
+    digest = blob_digest(member.name)
+    if compression is Compression.NONE:
+        if digest is not None and digest.contradicts(diff_id):
+            raise ArchiveError(
+                f"{quoted(member.name)}: not compressed in a way we know, and not the "
+                f"layer {diff_id} that the image's config wants"
+            )
+        digest = diff_id
+    return StoredBlob(member.name, member.size, compression, digest, diff_id)
+
+
+def _missing_members(what: str, gone: list[str]) -> ArchiveError:
+    shown = ", ".join(map(quoted, gone[:_SHOWN]))
+    more = f" and {len(gone) - _SHOWN} more" if len(gone) > _SHOWN else ""
+    return ArchiveError(
+        f"truncated or incomplete archive: image {what} needs {shown}{more}, which "
+        "the archive does not hold; save it again"
+    )
 
 
 def assemble(

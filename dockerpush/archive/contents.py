@@ -12,7 +12,7 @@ from typing import Iterator, Mapping
 from ..errors import ArchiveError, InvalidDigest, InvalidJSON
 from ..expressions import expression
 from ..oci import JSON_LIMIT, Digest, ImageConfig
-from .member_names import quoted, resolved
+from .headers import quoted, resolved
 from .sniff import compression_of
 from .stored import Compression, Kind, Member
 

@@ -20,9 +20,8 @@ from ..system.cancellation import Cancellation
 from ..system.processes import PipeReader
 from ..values import field, record
 from .assemble import assemble
-from .blocks import BLOCK, is_header
 from .decompress import open_decompressed
-from .headers import TarStream
+from .headers import BLOCK, TarStream, is_header
 from .sniff import HEAD_SIZE, check_tar, compression_of
 from .stored import Compression, Kind, Member, StoredImage
 

@@ -8,8 +8,8 @@ from ..errors import NotFound, UsageError
 from ..oci import Digest, Platform
 from ..platforms import best_match
 from ..values import replace
-from .member_names import canonical, quoted
-from .missing_index import platform_of
+from .headers import canonical, quoted
+from .layout import platform_of
 from .stored import StoredImage, manifests
 
 _SHOWN = 20

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 from ..errors import ArchiveError
 from ..expressions import expression
-from .blocks import BLOCK, is_header
+from .headers import BLOCK, is_header
 from .stored import Compression
 
 HEAD_SIZE = 16

@@ -1,17 +1,97 @@
-"""A plain tar file as a source of members."""
+"""A plain tar file as a source of members, and windows on each of them.
+
+A window on a file: the bytes of one member, read independently of all the others.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Callable
 
+from ..errors import ArchiveError
 from ..system.files import SharedFile
-from .blocks import BLOCK
-from .headers import TarStream
+from .headers import BLOCK, TarStream
 from .sniff import check_tar
 from .stored import Member
-from .window import Window
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+def _nothing() -> None:
+    """What closing a window does to a file that belongs to somebody else."""
+
+
+class Window(io.RawIOBase):
+    """*size* bytes of *file* from *offset* on, as a seekable file of their own.
+
+    *name* stands in errors. Closing it calls *on_close*. Any number of windows on one
+    file may be read by as many threads, each window by one.
+    """
+
+    def __init__(
+        self,
+        file: SharedFile,
+        offset: int,
+        size: int,
+        name: str,
+        *,
+        on_close: Callable[[], None] = _nothing,
+    ) -> None:
+        super().__init__()
+        self._file = file
+        self._offset = offset
+        self._size = size
+        self._name = name
+        self._on_close = on_close
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always; seeking costs nothing."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill *buffer*; the count of bytes read, 0 at the end of the window.
+
+        Raises ArchiveError when the file ends before the window does.
+        """
+        left = max(self._size - self._position, 0)
+        view = memoryview(buffer).cast("B")[:left]
+        if not view:
+            return 0
+        try:
+            count = self._file.readinto(view, self._offset + self._position)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ArchiveError(f"{self._name}: cannot be read: {reason}") from error
+        if count == 0:
+            raise ArchiveError(
+                f"{self._name}: truncated: the file ends {left} bytes too early"
+            )
+        self._position += count
+        return count
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go on from another offset of the window; returns it."""
+        base = {os.SEEK_CUR: self._position, os.SEEK_END: self._size}.get(whence, 0)
+        if base + offset < 0:
+            raise ValueError(f"seek before the beginning: {base + offset}")
+        self._position = base + offset
+        return self._position
+
+    def close(self) -> None:
+        """Give back what the window was opened with."""
+        if not self.closed:
+            super().close()
+            self._on_close()
+
 
 _BUFFER = 4096
 """Bytes read for a header: more would be thrown away at the next content."""

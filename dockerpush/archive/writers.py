@@ -1,31 +1,201 @@
-"""Archives and OCI directories, written: complete, or not under their final name."""
+"""Archives and OCI directories, written: complete, or not under their final name.
+
+A tar whose blobs arrive in any order, several at a time, each at its own place.
+
+Where everything lies is known before the first byte. The part file beside the final
+name has the tar, and after its end a note of how much of which blob is there, so that
+another run goes on with it. It has one owner at a time; who finds it taken writes
+another one, without a note.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
+import shutil
+import threading
+import time
 from pathlib import Path
+from types import TracebackType
 from typing import BinaryIO, Iterator
 
 from ..errors import (
     ArchiveError,
+    Cancelled,
     InvalidDigest,
     InvalidJSON,
+    NetworkError,
+    NotFoundInRegistry,
     PusherError,
+    RegistryError,
+    StateError,
     UsageError,
 )
 from ..oci import (
     JSON_LIMIT,
     OCI_INDEX,
+    Descriptor,
     Index,
+    dump_json,
+    parse_json,
+    require,
+    required,
 )
-from ..state.blobs import LOCK, PARTIALS
-from ..system.files import claim
+from ..state.blobs import LOCK, PARTIALS, Place
+from ..system.files import claim, claimed, open_for_update
 from .bundle import (
     LAYOUT,
+    TarLayout,
     merged,
 )
+
+NOTE_EVERY = 1.0
+"""Seconds between two notes of how far it has come."""
+
+
+class FilledTar:
+    """The file *path*, which has its name when the ``with`` ends well.
+
+    What is left by an interruption, a lost connection or a registry that refuses stays
+    for the next run if it is *resumable*, else nothing does. Raises OSError,
+    FileExistsError with *no_clobber*, StateError when the disk has no room for it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        layout: TarLayout,
+        *,
+        no_clobber: bool,
+        resumable: bool = True,
+    ) -> None:
+        self._resumable = resumable
+        self._final = Path(os.path.realpath(path))
+        self._layout = layout
+        self._no_clobber = no_clobber
+        self._key = _key_of(layout)
+        self._lock = threading.Lock()  # guards the two below
+        self._have: dict[str, int] = {}
+        self._noted = time.monotonic()
+        self._offsets = {
+            piece.blob.digest: piece.offset for piece in layout.pieces if piece.blob
+        }
+
+    def __enter__(self) -> FilledTar:
+        with contextlib.ExitStack() as stack:
+            steady = self._final.with_name(f".{self._final.name}.part")
+            lock = steady.with_name(f"{steady.name}.lock")
+            owned = False
+            with contextlib.suppress(OSError):  # a file system without locks
+                owned = stack.enter_context(claimed(lock))
+            self._steady = owned
+            self._part = steady if owned else part_of(self._final)
+            stack.callback(self._remove_unless_useful)
+            self._file = stack.enter_context(open_for_update(self._part))
+            self._have = self._read_note()
+            if not self._have:
+                self._file.truncate(0)  # what is of another image takes no room
+            self._check_room()
+            for piece in self._layout.pieces:
+                self._write(piece.offset, piece.content)
+            self._note()  # at once: this run may be killed before the next note
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._stack:
+            if self._resumable and _may_pass(error):
+                with contextlib.suppress(OSError):
+                    self._note()
+                return
+            self._have.clear()
+            if error is None:
+                self._file.truncate(self._layout.size)
+                self._file.close()
+                give_name(self._part, self._final, no_clobber=self._no_clobber)
+
+    def write(self, blob: Descriptor, content: bytes) -> None:
+        """Put the whole of *blob* into its place."""
+        self._write(self._offsets[blob.digest], content)
+
+    @contextlib.contextmanager
+    def place(self, blob: Descriptor) -> Iterator[Place]:
+        """Where *blob* is received, for one thread."""
+        key = str(blob.digest)
+        with open_for_update(self._part) as file:
+            yield Place(
+                file,
+                self._offsets[blob.digest],
+                min(self._have.get(key, 0), blob.size),
+                lambda count: self._took(key, count),
+            )
+
+    def _remove_unless_useful(self) -> None:
+        """Keep what another run can go on with."""
+        if not (self._steady and any(self._have.values())):
+            self._part.unlink(missing_ok=True)
+
+    def _took(self, key: str, count: int) -> None:
+        with self._lock:
+            self._have[key] = count
+            if time.monotonic() - self._noted >= NOTE_EVERY:
+                self._note()
+
+    def _write(self, offset: int, content: bytes) -> None:
+        self._file.seek(offset)
+        view = memoryview(content)
+        while view:
+            view = view[self._file.write(view) :]
+
+    def _note(self) -> None:
+        """Write down how far it has come, behind the end of the tar."""
+        self._noted = time.monotonic()
+        note = dump_json({"key": self._key, "have": self._have})
+        self._write(self._layout.size, note)
+        self._file.truncate(self._layout.size + len(note))
+
+    def _read_note(self) -> dict[str, int]:
+        """What another run has left of the same tar; nothing when it was another."""
+        self._file.seek(self._layout.size)
+        raw = self._file.read(JSON_LIMIT)
+        with contextlib.suppress(InvalidJSON):
+            note = require(parse_json(raw, "note"), dict, "note")
+            if note.get("key") == self._key:
+                have = required(note, "have", dict, "note")
+                return {key: count for key, count in have.items() if type(count) is int}
+        return {}
+
+    def _check_room(self) -> None:
+        free = shutil.disk_usage(self._part.parent).free
+        missing = self._layout.size - sum(self._have.values())
+        if missing > free:
+            raise StateError(
+                f"{self._final}: it takes {missing >> 20} MiB, and the disk has "
+                f"{free >> 20} MiB free: make room, or write it elsewhere"
+            )
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """True for what the same command may not meet again."""
+    if isinstance(error, NotFoundInRegistry):
+        return False
+    return isinstance(error, (Cancelled, NetworkError, RegistryError))
+
+
+def _key_of(layout: TarLayout) -> str:
+    hasher = hashlib.sha256()
+    for piece in layout.pieces:
+        digest = str(piece.blob.digest) if piece.blob else ""
+        hasher.update(f"{piece.offset} {digest}\n".encode() + piece.content)
+    return hasher.hexdigest()
+
 
 LOCK_TIMEOUT = 60.0
 """Seconds to wait for another writer of one directory's index."""

@@ -1,13 +1,140 @@
-"""The only print: results on stdout, everything else on stderr."""
+"""The only print: results on stdout, everything else on stderr.
+
+The standard streams, in whatever state the command was started with them.
+
+What is said on stderr is said to people, so a reader who goes away stops nothing. What
+goes to stdout is the result, and a failure there is one.
+
+The one place that turns errors into exit codes, which the README promises.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any, Callable, Iterable, Iterator, Sequence, TextIO
 
-from . import standard_streams
+from ..errors import (
+    ArchiveError,
+    ContentMismatch,
+    InvalidDigest,
+    InvalidJSON,
+    InvalidReference,
+    NetworkError,
+    NotFound,
+    PusherError,
+    SomeFailed,
+    TransientError,
+    Unauthorized,
+    UsageError,
+)
+
+OUTPUTS = (1, 2)
+
+
+@contextlib.contextmanager
+def usable() -> Iterator[None]:
+    """Have stdout and stderr that can be written to for the ``with``.
+
+    One that was closed before we were started would give its number to the first file
+    or connection that is opened.
+    """
+    for number in OUTPUTS:
+        with contextlib.suppress(OSError):
+            _ensure_open(number)
+    with (
+        contextlib.redirect_stdout(sys.stdout or _nowhere()),
+        contextlib.redirect_stderr(_Enduring(sys.stderr or _nowhere())),
+    ):
+        yield
+
+
+def lose(stream: TextIO) -> None:
+    """Nobody takes what is written to *stream*: from now on it leads nowhere.
+
+    What is still in its buffer must not fail again when the interpreter ends.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        number = stream.fileno()
+        if number in OUTPUTS:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+
+
+class _Enduring:
+    """A stream like *stream*, which never fails."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write *text*, if anybody is there."""
+        self._attempt(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered, if anybody is there."""
+        self._attempt(self._stream.flush)
+
+    def _attempt(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except OSError:
+            lose(self._stream)
+
+
+def _ensure_open(number: int) -> None:
+    try:
+        os.fstat(number)
+    except OSError:
+        opened = os.open(os.devnull, os.O_WRONLY)
+        if opened != number:
+            os.dup2(opened, number)
+            os.close(opened)
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
+
+
+DONE = 0
+OTHER = 1
+USAGE = 2
+DENIED = 3
+NOT_FOUND = 4
+NETWORK = 5
+CONTENT = 6
+SOME_FAILED = 7
+CLOSED_PIPE = 141
+
+_CODES: tuple[tuple[type[PusherError], int], ...] = (
+    (UsageError, USAGE),
+    (InvalidReference, USAGE),
+    (Unauthorized, DENIED),
+    (NotFound, NOT_FOUND),
+    (NetworkError, NETWORK),
+    (ArchiveError, CONTENT),
+    (ContentMismatch, CONTENT),
+    (InvalidJSON, CONTENT),
+    (InvalidDigest, CONTENT),
+    (SomeFailed, SOME_FAILED),
+)
+
+
+def exit_code(error: PusherError) -> int:
+    """The exit code for *error*; a server's 5xx is its failure, not the network's."""
+    if isinstance(error, TransientError) and error.status is not None:
+        return OTHER
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return code
+    return OTHER
 
 
 def result(text: str) -> None:
@@ -34,7 +161,7 @@ def enduring() -> Iterator[None]:
         sys.stdout.flush()
     except OSError as error:
         _failures.append(error)
-        standard_streams.lose(sys.stdout)
+        lose(sys.stdout)
 
 
 def failure() -> OSError | None:

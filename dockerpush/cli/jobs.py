@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from ..archive import StoredImage
-    from .connect import Connections
+    from .endpoints import Connections
     from .push_sources import Source
-    from .tally import Tally
+    from .report import Tally
 
 
 class _Named(NamedTuple):

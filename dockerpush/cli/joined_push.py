@@ -1,4 +1,7 @@
-"""``push`` of several archives with ``-t``: joined into one index."""
+"""``push`` of several archives with ``-t``: joined into one index.
+
+What a push of one image and a push of a joined index have in common.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,47 @@ from typing import TYPE_CHECKING, Iterator
 
 from ..errors import ArchiveError, UsageError
 from ..values import replace, value
-from . import console, exits, push_common, report
+from . import console, report
+from . import console as exits
 from .choose_target import named, one_at_a_time
-from .comparison import compare
-from .connect import Connections
-from .digestfile import check_writable, write_digests
+from .endpoints import Connections
 from .options import chosen_platforms
 from .push_sources import open_source
-from .tally import Tally
+from .report import Tally, check_writable, compare, write_digests
 
 if TYPE_CHECKING:
     from ..reference import Reference
+    from ..settings.config import Settings
+    from ..transfer.choices import PushOptions
     from ..transfer.join import Part
-    from ..transfer.push_options import PushOptions
     from ..transfer.push_run import PushResult
     from .push_sources import Source
     from .session import Session
+
+
+def remember(target: Reference, connections: Connections, args: Namespace) -> None:
+    """Have later pushes know *target*; none of several is the last one pushed to."""
+    from ..state.history import PushHistory
+
+    history = PushHistory(connections.state)
+    if len(args.targets) > 1:
+        history.confirm(target, time.time())
+    else:
+        history.record(target, time.time())
+
+
+def options_of(args: Namespace, settings: Settings) -> PushOptions:
+    """How to push, as *args* and *settings* say."""
+    from ..transfer.choices import PushOptions
+
+    return PushOptions(
+        compress=settings.compress,
+        compress_level=settings.compress_level,
+        jobs=settings.jobs,
+        platforms=chosen_platforms(args.platform),
+        strict=args.strict,
+        trust_target=args.trust_target,
+    )
 
 
 @value
@@ -88,7 +116,7 @@ def _push(
     with one_at_a_time(target, connections.state.path, session, if_busy=args.if_busy):
         started = time.monotonic()
         result = _pushed(joined, target, connections, args)
-    push_common.remember(target, connections, args)
+    remember(target, connections, args)
     session.end_progress()
     seconds = time.monotonic() - started
     if args.verify:
@@ -145,7 +173,7 @@ def _named(path: str) -> Iterator[None]:
 def _options(
     one: Joined, reference: Reference, connections: Connections, args: Namespace
 ) -> PushOptions:
-    options = push_common.options_of(args, connections.settings(reference.registry))
+    options = options_of(args, connections.settings(reference.registry))
     platforms = one.part.platforms if one.part.narrowed else ()
     return replace(options, platforms=platforms)
 

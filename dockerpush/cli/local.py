@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Iterator, Sequence
 
 from ..errors import UsageError
 from ..values import value
-from . import places
+from . import location
 
 if TYPE_CHECKING:
     from ..archive import Archive
     from ..archive.stored import StoredImage
     from ..events import OnEvent
     from ..oci import Descriptor, Platform
-    from ..transfer.copy_options import CopyOptions, CopyResult
+    from ..transfer.choices import CopyOptions, CopyResult
     from ..transfer.loadable import ForDocker
     from ..transfer.source import Source
     from ..transfer.target import Target
@@ -32,7 +32,7 @@ class Into:
     *only* is the platform that is taken of an index when none is asked for.
     """
 
-    place: places.Local
+    place: location.Local
     form: str
     no_clobber: bool
     only: Platform | None = None
@@ -41,9 +41,9 @@ class Into:
         """What docker gets of it; *chosen* platforms count as the user put them."""
         from ..transfer.loadable import LINUX_AMD64, ForDocker
 
-        if self.form != places.DOCKER_ARCHIVE:
+        if self.form != location.DOCKER_ARCHIVE:
             return None
-        required = self.place.form == places.DOCKER_ARCHIVE
+        required = self.place.form == location.DOCKER_ARCHIVE
         return ForDocker(None if chosen else LINUX_AMD64, required)
 
     @contextmanager
@@ -59,14 +59,14 @@ class Into:
 
         Raises UsageError for what the form cannot hold.
         """
-        from ..transfer.output import open_output
+        from ..transfer.archive_target import open_output
 
         docker = self.for_docker(chosen=bool(options.platforms))
         if docker and docker.required and options.referrers:
             raise UsageError(
                 "a docker-archive has no place for --referrers: make it an oci-archive"
             )
-        to_stdout = self.place.path == places.STDOUT
+        to_stdout = self.place.path == location.STDOUT
         with open_output(
             sys.stdout.buffer if to_stdout else Path(self.place.path),
             self.form,
@@ -95,7 +95,7 @@ class Origin:
 
 
 def archive_origins(
-    place: places.Local, args: Namespace, session: Session, stack: ExitStack
+    place: location.Local, args: Namespace, session: Session, stack: ExitStack
 ) -> list[Origin]:
     """The image of an archive that is meant, or with ``--all-tags`` all of them.
 
@@ -132,7 +132,9 @@ def archive_origins(
     ]
 
 
-def _chosen(archive: Archive, place: places.Local, *, every: bool) -> list[StoredImage]:
+def _chosen(
+    archive: Archive, place: location.Local, *, every: bool
+) -> list[StoredImage]:
     from ..archive.select import describe, select_image
 
     if every and place.name is not None:
@@ -142,13 +144,13 @@ def _chosen(archive: Archive, place: places.Local, *, every: bool) -> list[Store
     if place.name is None and len(archive.images) > 1:
         raise UsageError(
             f"{place.path} holds {len(archive.images)} images, name one, as in "
-            f"{places.OCI_PREFIX}DIR:NAME or {places.DOCKER_ARCHIVE}:FILE:NAME: "
+            f"{location.OCI_PREFIX}DIR:NAME or {location.DOCKER_ARCHIVE}:FILE:NAME: "
             + describe(archive.images)
         )
     return [select_image(archive.images, place.name)]
 
 
-def own_tag(place: places.Local) -> str | None:
+def own_tag(place: location.Local) -> str | None:
     """The first tag of the image that *place* means; None where it says none.
 
     Raises what `archive_origins` does.
@@ -188,7 +190,7 @@ def root_of(image: WholeImage) -> Descriptor:
     return image.documents[-1].descriptor
 
 
-def _label(image: WholeImage, place: places.Local) -> str:
+def _label(image: WholeImage, place: location.Local) -> str:
     return f"{place.path}:{(*image.names, *image.tags, root_of(image).digest)[0]}"
 
 
@@ -235,7 +237,7 @@ def _names(origin: Origin, into: Into, count: int) -> tuple[str, ...]:
     if name is not None and count > 1:
         raise UsageError(f"{name!r:.200} names one image, and these are {count}")
     names = origin.names if name is None else (name,)
-    if into.form == places.OCI_DIRECTORY:
+    if into.form == location.OCI_DIRECTORY:
         return (
             names or origin.tags or (_own_name(origin, Path(into.place.path), count),)
         )
@@ -249,7 +251,7 @@ def _names(origin: Origin, into: Into, count: int) -> tuple[str, ...]:
 
 def names_in(into: Into, names: Sequence[str]) -> tuple[str, ...]:
     """Those of *names* that its form can hold; docker loads none with a digest."""
-    if into.form != places.DOCKER_ARCHIVE:
+    if into.form != location.DOCKER_ARCHIVE:
         return tuple(names)
     return tuple(filter(None, map(_loadable, names)))
 

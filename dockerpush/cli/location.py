@@ -2,17 +2,26 @@
 
 A registry is contacted only when the user named it. Docker Hub is meant by a name such
 as ``ubuntu:22.04`` or ``team/app``, never by a mistyped registry, file or directory.
+
+What the words of a command mean that are no image of a registry: files, directories.
+
+``oci:DIR[:NAME]``, ``oci-archive:FILE[:NAME]`` and ``docker-archive:FILE[:NAME]`` are
+skopeo's words; a plain path will do where it can be told from an image.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidReference, UsageError
+from ..expressions import expression
+from ..values import value
 
 if TYPE_CHECKING:
     from ..reference import Place, Reference
+
 
 REGISTRY = "docker://"
 """What may stand before an image of a registry, as skopeo writes it."""
@@ -79,3 +88,108 @@ def _kind(text: str) -> str:
 
 def _with_hint(error: InvalidReference, hint: str) -> InvalidReference:
     return InvalidReference(f"{error}; {hint}" if hint else str(error))
+
+
+STDOUT = "-"
+DOCKER_ARCHIVE = "docker-archive"
+OCI_ARCHIVE = "oci-archive"
+OCI_DIRECTORY = "oci-dir"
+FORMS = (DOCKER_ARCHIVE, OCI_ARCHIVE, OCI_DIRECTORY)
+"""As in transfer.output, which is not loaded to read a command line."""
+
+OCI_PREFIX = "oci:"
+
+_PREFIXES = {
+    OCI_PREFIX: OCI_DIRECTORY,
+    "oci-archive:": OCI_ARCHIVE,
+    "docker-archive:": DOCKER_ARCHIVE,
+}
+_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_COMPRESSED = (".gz", ".tgz", ".zst", ".xz", ".bz2")
+_NAME = expression(r"[!-~]+")
+_DRIVE = expression(r"[A-Za-z]:[\\/]")
+
+
+@value
+class Local:
+    """A file or a directory. *form* is one of FORMS where a prefix says so.
+
+    *name* is that of the image in it, None when nobody says one.
+    """
+
+    path: str
+    form: str | None = None
+    name: str | None = None
+
+
+def local(text: str) -> Local | None:
+    """The file or directory that *text* means; None when it means an image.
+
+    Raises UsageError for a prefix without a path, and for what can be no name.
+    """
+    for prefix, form in _PREFIXES.items():
+        if text.startswith(prefix):
+            path, name = _split(text[len(prefix) :])
+            if not path or not (name is None or _NAME.fullmatch(name)):
+                raise UsageError(f"{text!r:.200}: wanted {prefix}PATH[:NAME]")
+            return Local(path, form, name)
+    if text.startswith(REGISTRY):
+        return None
+    is_path = text == STDOUT or text.startswith(("/", "./", "../", "~"))
+    if is_path or text.endswith(_ENDINGS) or Path(text).exists():
+        return Local(text)
+    return None
+
+
+def directory(text: str) -> Path | None:
+    """The OCI directory that ``oci:DIR`` means; None for what is not written so.
+
+    Raises UsageError for the name of one image in it.
+    """
+    if not text.startswith(OCI_PREFIX):
+        return None
+    path, name = _split(text[len(OCI_PREFIX) :])
+    if name is not None or not path:
+        raise UsageError(f"{text!r:.200}: wanted oci:DIR, a whole directory")
+    return Path(path)
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    """Path and name; the drive of a Windows path is no name."""
+    start = 2 if _DRIVE.match(text) else 0
+    path, colon, name = text[start:].partition(":")
+    return text[:start] + path, name if colon else None
+
+
+def output_form(place: Local, *, no_clobber: bool) -> str:
+    """The form that is written to *place*, of FORMS.
+
+    Raises UsageError for what cannot be written there.
+    """
+    path = Path(place.path)
+    if place.path == STDOUT:
+        if sys.stdout.isatty():
+            raise UsageError("an archive is not for a terminal: redirect it")
+        if place.form == OCI_DIRECTORY:
+            raise UsageError("a directory cannot go to standard output")
+    form = place.form or _guessed(place)
+    if form != OCI_DIRECTORY and place.path != STDOUT:
+        if no_clobber and path.exists():
+            raise UsageError(f"{path} exists, and stays as it is")
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory: name a file for a {form}")
+        if path.suffix in _COMPRESSED:
+            raise UsageError(
+                f"{path}: archives are written plain, their layers are compressed "
+                "already: name it .tar"
+            )
+    return form
+
+
+def _guessed(place: Local) -> str:
+    path = Path(place.path)
+    if place.path != STDOUT and (path.is_dir() or place.path.endswith("/")):
+        return OCI_DIRECTORY
+    if path.name.endswith((".oci", ".oci.tar")):
+        return OCI_ARCHIVE
+    return DOCKER_ARCHIVE

@@ -13,9 +13,10 @@ from typing import Any, NoReturn, Sequence
 
 from .. import __version__
 from ..errors import PusherError
-from . import console, exits, standard_streams
-from .options import OPERANDS, add_common_options, normalised
-from .transfer_options import USED, warn_of_unused
+from . import console
+from . import console as exits
+from . import console as standard_streams
+from .options import OPERANDS, USED, add_common_options, normalised, warn_of_unused
 
 log = logging.getLogger(__name__)
 

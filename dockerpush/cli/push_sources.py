@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from ..archive.forward import ForwardArchive
     from ..state.cache import Cache
     from ..system.cancellation import Cancellation
-    from ..transfer.copy_options import PulledImage
+    from ..transfer.choices import PulledImage, PushOptions
     from ..transfer.push_image import BlobForecast
-    from ..transfer.push_options import PushOptions
     from ..transfer.push_run import PushResult
     from ..transfer.registry_target import PushTarget
     from ..transfer.verify import Verified
@@ -96,7 +95,7 @@ class CachedImage:
         options: PushOptions,
     ) -> PushResult:
         """Push it; of *options* only the number of jobs counts."""
-        from ..transfer.copy_options import CopyOptions
+        from ..transfer.choices import CopyOptions
         from ..transfer.engine import transfer
         from ..transfer.found import Wanted
         from ..transfer.push_run import PushResult

@@ -18,9 +18,8 @@ from ..oci import (
     parse_json,
 )
 from ..system.workers import Workers
-from ..transfer.narrow import narrowed
 from ..transfer.source import RegistrySource
-from ..transfer.tree import DEEPEST, index_of
+from ..transfer.tree import DEEPEST, index_of, narrowed
 from ..values import value
 from . import console
 

@@ -1,17 +1,123 @@
-"""What a push did, or would do: results on stdout, the rest on stderr."""
+"""What a push did, or would do: results on stdout, the rest on stderr.
+
+Many pieces of work of which some may fail: each is reported, the rest goes on.
+
+``--digestfile``: what was pushed, pulled or copied, for the next program.
+
+An archive compared with what a registry holds, byte by byte.
+"""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, Sequence
 
+from ..errors import Cancelled, PusherError, SomeFailed, UsageError
 from . import console
+from .endpoints import Connections
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from ..archive import StoredImage
     from ..reference import Reference
     from ..transfer.push_image import BlobForecast
     from ..transfer.push_run import PushResult
+    from ..transfer.verify import Verified
+    from .session import Session
+
+
+_SHOWN = 5
+
+
+class Tally:
+    """Counts *what* is done, as in "2 of 5 pushes failed".
+
+    Work that is alone fails with its own error. *several* says from the start that it
+    is not alone.
+    """
+
+    def __init__(self, what: str, session: Session, *, several: bool = False) -> None:
+        self._what = what
+        self._session = session
+        self._several = several
+        self._total = 0
+        self._failed: list[str] = []
+
+    def expect(self, count: int) -> None:
+        """*count* pieces of work follow."""
+        self._total = count + len(self._failed)
+        self._several = self._several or self._total > 1
+
+    @contextmanager
+    def attempt(self, name: str) -> Iterator[None]:
+        """One piece of work; its error is reported, and raised when it is alone.
+
+        Raises UsageError and Cancelled in any case: these concern the whole run.
+        """
+        try:
+            yield
+        except (Cancelled, UsageError):
+            raise
+        except PusherError as error:
+            if not self._several:
+                raise
+            self.failed(name, str(error))
+
+    def failed(self, name: str, why: str) -> None:
+        """Report that *name* failed."""
+        self._session.end_progress()
+        console.say(f"failed: {name}: {why}")
+        self._failed.append(name)
+
+    def finish(self) -> None:
+        """Raises SomeFailed when something did."""
+        if not self._failed:
+            return
+        count = len(self._failed)
+        names = ", ".join(self._failed[:_SHOWN])
+        more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
+        raise SomeFailed(f"{count} of {self._total} {self._what} failed: {names}{more}")
+
+
+def check_writable(path: str) -> None:
+    """Nothing, when a digest could be written there. Raises UsageError."""
+    try:
+        with Path(path).open("a"):
+            pass
+    except OSError as error:
+        raise UsageError(f"--digestfile {path}: {error.strerror}") from error
+
+
+def write_digests(path: str, done: Iterable[tuple[str, str]]) -> None:
+    """Write digests and what has them to *path*.
+
+    One: the bare digest, as podman writes it; several: a line for each.
+    """
+    done = list(done)
+    if len(done) == 1:
+        text = done[0][0]
+    else:
+        text = "".join(f"{digest} {name}\n" for digest, name in done)
+    try:
+        Path(path).write_text(text)
+    except OSError as error:
+        raise PusherError(f"--digestfile {path}: {error.strerror}") from error
+
+
+def compare(
+    connections: Connections, image: StoredImage, reference: Reference
+) -> Verified:
+    """What was found to be equal; raises what `verify_image` does."""
+    from ..transfer.verify import verify_image
+
+    jobs = connections.settings(reference.registry).jobs
+    named = str(reference.digest or reference.tag or "latest")
+    with connections.target(reference) as target:
+        found = verify_image(target, image, named, jobs=jobs)
+    connections.session.end_progress()
+    return found
 
 
 def pushed(

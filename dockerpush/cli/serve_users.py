@@ -6,8 +6,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ..errors import UsageError
-from . import console, exits, prompts
-from .given_credentials import read_password_line
+from . import console, prompts
+from . import console as exits
+from .endpoints import read_password_line
 
 
 def add_user_options(parser: ArgumentParser) -> None:
@@ -61,7 +62,7 @@ def changes_users(args: Namespace) -> bool:
 
 def change_users(args: Namespace) -> int:
     """Add or remove one user; the exit code."""
-    from ..server.userfile import put_user, remove_user
+    from ..server.users import put_user, remove_user
 
     path = Path(args.users)
     if args.add_user is None:

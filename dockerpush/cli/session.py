@@ -24,7 +24,7 @@ from ..progress import BarProgress, PlainProgress, QuietProgress
 from ..registry.debug import uploads_log
 from ..settings.keys import is_switched_on
 from ..system.cancellation import Cancellation
-from ..system.memory import share_arenas
+from ..system.processes import share_arenas
 from ..system.workers import ticker
 from . import console
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..sync.planner import Registry
     from ..transfer.source import Source
     from ..transfer.target import DirectoryTarget, RegistryTarget
-    from .connect import Connections
+    from .endpoints import Connections
     from .session import Session
 
     AnyTarget = Union[RegistryTarget, DirectoryTarget]

@@ -22,8 +22,13 @@ from ..events import Notice, OnEvent, ignore
 from ..oci import JSON_LIMIT, parse_json
 from ..values import replace, value
 from .credential_helpers import CredentialHelpers
-from .credential_keys import fitting, registry_name, same_registry, server_name
-from .credential_store import CredentialStore
+from .credential_store import (
+    CredentialStore,
+    fitting,
+    registry_name,
+    same_registry,
+    server_name,
+)
 from .identity import Credentials, Secret
 
 

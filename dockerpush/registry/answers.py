@@ -16,7 +16,7 @@ from ..errors import (
 from ..expressions import expression
 from .debug import one_line, show_url
 from .failures import speaks_tls
-from .origins import Place
+from .locations import Place
 from .retry import TRANSIENT_STATUSES, parse_retry_after
 from .transport import Response
 

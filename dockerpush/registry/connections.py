@@ -40,7 +40,7 @@ from .failures import (
     proxy_failure,
     tls_failure,
 )
-from .origins import Address, Resolver
+from .locations import Address, Resolver
 
 Piece = Union[bytes, bytearray, memoryview]
 """A part of a body; small enough for a slow link to take in one time-out."""

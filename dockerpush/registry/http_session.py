@@ -24,8 +24,7 @@ from .auth import Authenticator, Grant
 from .connections import Piece
 from .debug import log_request, one_line, requests_log, show_url
 from .failures import SpeaksPlainHTTP
-from .locations import resolve_location
-from .origins import Origin, Place, is_loopback, same_origin
+from .locations import Origin, Place, is_loopback, resolve_location, same_origin
 from .tokens import advice_for
 from .transport import Response, Transport, TransportSettings
 

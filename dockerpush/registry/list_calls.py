@@ -10,10 +10,8 @@ from ..oci import Descriptor, Digest, Index, optional, parse_json, require
 from .calls import query
 from .debug import show_url
 from .http_session import Call
-from .links import next_target
-from .locations import resolve_location
+from .locations import next_target, resolve_location, same_origin
 from .manifest_calls import ManifestCalls
-from .origins import same_origin
 from .transport import Response
 
 T = TypeVar("T")

@@ -6,20 +6,27 @@ OpenSSL. Of the ``certs.d`` directories the first that has this host counts, as 
 podman. Every decision is for one host: who switches verification off for a registry has
 not switched it off for the token server that the registry names. Python 3.13 would
 refuse many private CAs for what RFC 5280 asks of their form; no context of ours does.
+
+A look at a server's certificate, for ``check``; requests are made elsewhere.
 """
 
 from __future__ import annotations
 
+import http.client
 import re
 import ssl
 import sys
+import time
 from pathlib import Path
-from typing import BinaryIO, Iterable, Mapping
+from typing import Any, BinaryIO, Iterable, Mapping
 
 from ..errors import UsageError
 from ..events import Notice, OnEvent, ignore
 from ..expressions import expression
 from ..values import field, replace, value
+from .failures import cannot_connect, proxy_failure, tls_failure
+from .locations import Origin
+from .proxies import Proxy
 
 KNOWN_BUNDLES = tuple(
     Path(name)
@@ -351,3 +358,75 @@ def _why_not_certificate(content: bytes) -> str:
     if b"PRIVATE KEY-----" in content and b"CERTIFICATE-----" not in content:
         return "holds a private key, wanted a certificate"
     return "is not a certificate in PEM form (-----BEGIN CERTIFICATE-----)"
+
+
+@value
+class Certificate:
+    """What TLS came to. *issuer* and *expires* are "" when nothing was verified.
+
+    *days* are those until it expires, *protocol* is as ``TLSv1.3``.
+    """
+
+    protocol: str
+    issuer: str = ""
+    expires: str = ""
+    days: int = 0
+
+
+def certificate_of(
+    origin: Origin,
+    context: ssl.SSLContext,
+    proxy: Proxy | None,
+    *,
+    timeout: float,
+    clock: float | None = None,
+) -> Certificate:
+    """The certificate of *origin*, reached through *proxy* if there is one.
+
+    *timeout* is in seconds. Raises NetworkError, which says what to do about it.
+    """
+    connection = _connection(origin, context, proxy, timeout)
+    try:
+        connection.connect()
+        sock: Any = connection.sock
+        return _told(sock.version() or "TLS", sock.getpeercert() or {}, clock)
+    except ssl.SSLError as error:
+        raise tls_failure(origin.host_port, error) from error
+    except OSError as error:
+        if proxy is not None:
+            raise proxy_failure(str(proxy), error) from error
+        raise cannot_connect(origin.host_port, error) from error
+    finally:
+        connection.close()
+
+
+def _connection(
+    origin: Origin, context: ssl.SSLContext, proxy: Proxy | None, timeout: float
+) -> http.client.HTTPSConnection:
+    if proxy is None:
+        return http.client.HTTPSConnection(
+            origin.host, origin.port, context=context, timeout=timeout
+        )
+    host, _, port = proxy.url.rpartition("//")[2].rpartition(":")
+    tunnel = http.client.HTTPSConnection(
+        host.strip("[]"), int(port), context=context, timeout=timeout
+    )
+    authorization = proxy.authorization.reveal()
+    headers = {"Proxy-Authorization": authorization} if authorization else {}
+    tunnel.set_tunnel(origin.host, origin.port, headers)
+    return tunnel
+
+
+def _told(protocol: str, fields: Any, clock: float | None) -> Certificate:
+    if not fields:
+        return Certificate(protocol)
+    names = dict(pair for part in fields.get("issuer", ()) for pair in part)
+    issuer = names.get("commonName") or names.get("organizationName") or "unnamed"
+    expires = ssl.cert_time_to_seconds(fields["notAfter"])
+    now = time.time() if clock is None else clock
+    return Certificate(
+        protocol,
+        issuer,
+        time.strftime("%Y-%m-%d", time.gmtime(expires)),
+        int((expires - now) // 86400),
+    )

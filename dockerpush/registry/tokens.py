@@ -19,7 +19,7 @@ from ..oci import parse_json, require
 from ..values import value
 from .answers import failure
 from .debug import log_request, show_url
-from .origins import Place
+from .locations import Place
 from .transport import Response, Transport
 
 SHORTEST_LIFE = 60.0

@@ -31,8 +31,16 @@ from ..values import field, value
 from .connections import Dialer, Piece, WatchedPool, WatchedTLSPool, watch_tls
 from .debug import show_url
 from .failures import proxy_wants_password, translated
-from .origins import Address, Nearness, Origin, Place, Resolver, allowed_from, nearness
-from .origins import resolve as resolve_by_system
+from .locations import (
+    Address,
+    Nearness,
+    Origin,
+    Place,
+    Resolver,
+    allowed_from,
+    nearness,
+)
+from .locations import resolve as resolve_by_system
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse

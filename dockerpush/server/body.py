@@ -12,11 +12,12 @@ import socket
 import time
 
 from ..expressions import expression
-from .messages import Headers, Incoming
-from .protocol_errors import (
+from .messages import (
     SIZE_INVALID,
     UNSUPPORTED,
     Disconnected,
+    Headers,
+    Incoming,
     ProtocolError,
     SlowClient,
 )

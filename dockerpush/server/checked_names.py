@@ -10,7 +10,7 @@ import uuid
 from ..errors import InvalidDigest
 from ..expressions import expression
 from ..oci import Digest
-from .protocol_errors import DIGEST_INVALID, NAME_INVALID, ProtocolError, upload_unknown
+from .messages import DIGEST_INVALID, NAME_INVALID, ProtocolError, upload_unknown
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = expression(rf"{_COMPONENT}(?:/{_COMPONENT})*")

@@ -1,18 +1,411 @@
-"""The endpoints of the distribution-spec: a request in, a response out."""
+"""The endpoints of the distribution-spec: a request in, a response out.
+
+Which endpoint of the distribution-spec a request is for; pure.
+
+Lists in pages, with a Link to the next (distribution-spec, Content Discovery).
+
+The endpoints of blobs, manifests and lists.
+
+The endpoints of blob uploads.
+"""
 
 from __future__ import annotations
 
-from typing import Callable, Mapping
+import contextlib
+import enum
+import hashlib
+from typing import Any, Callable, Iterator, Mapping, Sequence
+from urllib.parse import parse_qs, quote, unquote, urlencode
 
-from ..values import replace
-from .checked_names import Repository
+from ..expressions import expression
+from ..oci import JSON_LIMIT, Digest, dump_json
+from ..values import replace, value
+from .body import read_all
+from .checked_names import Repository, SessionId, Tag, parse_digest, parse_reference
 from .embedded import Registry
-from .messages import Request, Response, error_response, json_response
-from .protocol_errors import DENIED, UNAUTHORIZED, ProtocolError
-from .pulling import BlobEndpoints, ManifestEndpoints
-from .pushing import UploadEndpoints
-from .routes import Resource, check_method, parse_route
+from .messages import (
+    DENIED,
+    DIGEST_INVALID,
+    MANIFEST_INVALID,
+    NAME_UNKNOWN,
+    SIZE_INVALID,
+    UNAUTHORIZED,
+    UNSUPPORTED,
+    ProtocolError,
+    Request,
+    Response,
+    Span,
+    error_response,
+    index_response,
+    json_response,
+    media_type_of,
+    parse_content_range,
+    parse_count,
+    parse_range,
+    upload_range,
+)
+from .read_only import index_of, stated_type
+from .storage import RawManifest
 from .users import PasswordFile
+
+
+class Resource(enum.Enum):
+    """What a path names."""
+
+    BASE = "base"
+    CATALOG = "catalog"
+    BLOB = "blob"
+    UPLOADS = "uploads"
+    UPLOAD = "upload"
+    MANIFEST = "manifest"
+    TAGS = "tags"
+    REFERRERS = "referrers"
+
+
+@value
+class Route:
+    """A resource of *repository*; *item* is a digest, reference or session, unchecked.
+
+    *repository* is None for what belongs to no repository.
+    """
+
+    resource: Resource
+    repository: Repository | None = None
+    item: str = ""
+
+
+_PATTERNS = (
+    (Resource.UPLOADS, expression(r"(.+)/blobs/uploads/?()")),
+    (Resource.UPLOAD, expression(r"(.+)/blobs/uploads/([^/]+)")),
+    (Resource.BLOB, expression(r"(.+)/blobs/([^/]+)")),
+    (Resource.MANIFEST, expression(r"(.+)/manifests/([^/]+)")),
+    (Resource.TAGS, expression(r"(.+)/tags/list()")),
+    (Resource.REFERRERS, expression(r"(.+)/referrers/([^/]+)")),
+)
+
+METHODS = {
+    Resource.BASE: ("GET", "HEAD"),
+    Resource.CATALOG: ("GET", "HEAD"),
+    Resource.BLOB: ("GET", "HEAD", "DELETE"),
+    Resource.UPLOADS: ("POST",),
+    Resource.UPLOAD: ("GET", "HEAD", "PATCH", "PUT", "DELETE"),
+    Resource.MANIFEST: ("GET", "HEAD", "PUT", "DELETE"),
+    Resource.TAGS: ("GET", "HEAD"),
+    Resource.REFERRERS: ("GET", "HEAD"),
+}
+"""The methods that an endpoint knows."""
+
+
+def split_target(target: str) -> tuple[str, dict[str, list[str]]]:
+    """The decoded path of a request target, and the values of its query.
+
+    Raises ProtocolError (400) for a query with absurdly many fields.
+    """
+    path, _, query = target.partition("?")
+    try:
+        return unquote(path), parse_qs(query, keep_blank_values=True, max_num_fields=64)
+    except ValueError as error:
+        raise ProtocolError(400, UNSUPPORTED, f"bad query: {error}") from error
+
+
+def parse_route(path: str) -> Route:
+    """The route of a decoded path. Raises ProtocolError: 404, or a bad name."""
+    if path in ("/v2", "/v2/"):
+        return Route(Resource.BASE)
+    if path == "/v2/_catalog":
+        return Route(Resource.CATALOG)
+    rest = path[len("/v2/") :] if path.startswith("/v2/") else ""
+    for resource, pattern in _PATTERNS:
+        match = pattern.fullmatch(rest)
+        if match is not None:
+            return Route(resource, Repository(match[1]), match[2])
+    raise ProtocolError(404, NAME_UNKNOWN, f"no such endpoint: {path[:160]!r}")
+
+
+def check_method(route: Route, method: str) -> None:
+    """Raises ProtocolError (405) when the endpoint does not know *method*."""
+    known = METHODS[route.resource]
+    if method not in known:
+        headers = {"Allow": ", ".join(known)}
+        message = f"{method} is not for this endpoint"
+        raise ProtocolError(405, UNSUPPORTED, message, headers=headers)
+
+
+def page_of_names(
+    request: Request, names: Sequence[str]
+) -> tuple[list[str], dict[str, str]]:
+    """The *names*, which are sorted, that ``n`` and ``last`` ask for, and headers."""
+    count, last = parse_count(request.parameter("n")), request.parameter("last")
+    rest = [name for name in names if last is None or name > last]
+    page = rest if count is None else rest[:count]
+    if not page or len(page) == len(rest):
+        return page, {}
+    return page, _link(request, {"n": str(count), "last": page[-1]})
+
+
+def page_of_referrers(
+    request: Request, entries: Sequence[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The *entries*, sorted by digest, that fit into one index, and headers.
+
+    ``artifactType`` is a filter, and ``last`` the digest where the last page ended.
+    """
+    kind, last = request.parameter("artifactType"), request.parameter("last")
+    headers = {} if kind is None else {"OCI-Filters-Applied": "artifactType"}
+    rest = [
+        entry
+        for entry in entries
+        if (kind is None or entry.get("artifactType") == kind)
+        and (last is None or entry["digest"] > last)
+    ]
+    page = rest[: _fitting(rest)]
+    if len(page) < len(rest):
+        query = {"last": page[-1]["digest"]}
+        headers |= _link(
+            request, query if kind is None else {"artifactType": kind, **query}
+        )
+    return page, headers
+
+
+def _fitting(entries: Sequence[dict[str, Any]]) -> int:
+    """How many entries, at least one, stay below the limit of a manifest."""
+    room = JSON_LIMIT - 1024
+    for number, entry in enumerate(entries):
+        room -= len(dump_json(entry)) + 1
+        if room < 0:
+            return max(number, 1)
+    return len(entries)
+
+
+def _link(request: Request, query: dict[str, str]) -> dict[str, str]:
+    """The header that points to the next page (RFC 8288)."""
+    return {"Link": f'<{quote(request.path)}?{urlencode(query)}>; rel="next"'}
+
+
+class BlobEndpoints:
+    """``/v2/<name>/blobs/<digest>``"""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def read(self, request: Request, name: Repository, item: str) -> Response:
+        """The blob or a part of it (Pulling blobs)."""
+        digest = parse_digest(item)
+        size = self._registry.blob_size(name, digest)
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Accept-Ranges": "bytes",
+            "Docker-Content-Digest": str(digest),
+        }
+        if request.method == "HEAD":
+            return Response(200, headers, b"", size)
+        whole = request.headers.first("If-Range") is not None  # we give no validators
+        span = None if whole else parse_range(request.headers.first("Range"), size)
+        start, count = span or (0, size)
+        content = self._registry.open_blob(name, digest, start, count)
+        if span is None:
+            return Response(200, headers, Span(content, count), count)
+        headers["Content-Range"] = f"bytes {start}-{start + count - 1}/{size}"
+        return Response(206, headers, Span(content, count), count)
+
+    def delete(self, request: Request, name: Repository, item: str) -> Response:
+        """Deleting Blobs."""
+        self._registry.delete_blob(name, parse_digest(item))
+        return Response.of(202, {})
+
+
+class ManifestEndpoints:
+    """``/v2/<name>/manifests/<reference>``, tags and referrers."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def read(self, request: Request, name: Repository, item: str) -> Response:
+        """The manifest, byte for byte (Pulling manifests)."""
+        manifest = self._registry.manifest(name, parse_reference(item))
+        headers = {
+            "Content-Type": manifest.media_type,
+            "Docker-Content-Digest": str(manifest.digest),
+        }
+        return Response.of(200, headers, manifest.raw)
+
+    def put(self, request: Request, name: Repository, item: str) -> Response:
+        """Pushing Manifests, under a tag, a digest, or a digest with tags."""
+        reference = parse_reference(item)
+        if reference is None:
+            raise ProtocolError(400, MANIFEST_INVALID, f"not a tag: {item[:160]!r}")
+        asked = [item] if isinstance(reference, Tag) else []
+        tags = _parse_tags(asked + request.query.get("tag", []))
+        manifest = _read_manifest(request, reference)
+        subject = self._registry.put_manifest(name, manifest, tags)
+        headers = {
+            "Location": f"/v2/{name}/manifests/{manifest.digest}",
+            "Docker-Content-Digest": str(manifest.digest),
+        }
+        if subject is not None:
+            headers["OCI-Subject"] = str(subject)
+        if tags:
+            headers["OCI-Tag"] = ", ".join(tags)
+        return Response.of(201, headers)
+
+    def delete(self, request: Request, name: Repository, item: str) -> Response:
+        """Deleting tags, Deleting Manifests."""
+        self._registry.delete_manifest(name, parse_reference(item))
+        return Response.of(202, {})
+
+    def tags(self, request: Request, name: Repository, item: str) -> Response:
+        """Listing Tags."""
+        page, headers = page_of_names(request, self._registry.tags(name))
+        return json_response({"name": name, "tags": page}, headers)
+
+    def referrers(self, request: Request, name: Repository, item: str) -> Response:
+        """Listing Referrers."""
+        entries = self._registry.referrers(name, parse_digest(item))
+        page, headers = page_of_referrers(request, entries)
+        return index_response(index_of(page), headers)
+
+    def catalog(self, request: Request) -> Response:
+        """``/v2/_catalog``, which Docker's registry had before the specification."""
+        page, headers = page_of_names(request, self._registry.repositories())
+        return json_response({"repositories": page}, headers)
+
+
+def _parse_tags(texts: list[str]) -> tuple[Tag, ...]:
+    tags = []
+    for text in texts:
+        tag = Tag.parse(text)
+        if tag is None:
+            raise ProtocolError(400, MANIFEST_INVALID, f"not a tag: {text[:160]!r}")
+        tags.append(tag)
+    return tuple(dict.fromkeys(tags))
+
+
+def _read_manifest(request: Request, reference: Tag | Digest) -> RawManifest:
+    """The body, which has the digest that *reference* is, if it is one."""
+    raw = read_all(request.body, JSON_LIMIT)
+    if raw is None:
+        message = f"a manifest may have {JSON_LIMIT} bytes"
+        raise ProtocolError(413, SIZE_INVALID, message)
+    algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
+    digest = Digest.from_hash(hashlib.new(algorithm, raw))
+    if isinstance(reference, Digest) and digest != reference:
+        message = f"wanted {reference}, the bytes received are {digest}"
+        raise ProtocolError(400, DIGEST_INVALID, message)
+    content_type = media_type_of(request.headers.first("Content-Type") or "")
+    return RawManifest(content_type or stated_type(raw), digest, raw)
+
+
+ALGORITHMS = ("sha256", "sha384", "sha512")
+
+
+class UploadEndpoints:
+    """``/v2/<name>/blobs/uploads/`` and the sessions below it."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def start(self, request: Request, name: Repository, item: str) -> Response:
+        """A session, a whole blob at once, or a mount from another repository."""
+        mount, digest = request.parameter("mount"), request.parameter("digest")
+        if mount is not None:
+            wanted = parse_digest(mount)
+            if self._registry.mount(name, wanted, request.parameter("from")):
+                return _created(name, mount)
+        elif digest is not None:
+            return self._whole(request, name, digest)
+        algorithm = request.parameter("digest-algorithm") or "sha256"
+        if algorithm not in ALGORITHMS:
+            message = f"unknown digest-algorithm: {algorithm[:40]!r}"
+            raise ProtocolError(400, DIGEST_INVALID, message)
+        session = self._registry.start_upload(name, algorithm)
+        response = _accepted(name, session, 0)
+        if self._registry.min_chunk is None:
+            return response
+        minimum = {"OCI-Chunk-Min-Length": str(self._registry.min_chunk)}
+        return Response.of(202, {**response.headers, **minimum})
+
+    def status(self, request: Request, name: Repository, item: str) -> Response:
+        """How many bytes the session holds, in its Range header."""
+        session = SessionId.parse(item)
+        size = self._registry.upload_size(name, session)
+        return Response.of(204, _progress(name, session, size))
+
+    def append(self, request: Request, name: Repository, item: str) -> Response:
+        """A chunk, with a Content-Range; or, without one, whatever comes next."""
+        session = SessionId.parse(item)
+        start = _start(request)
+        with _located(name, session):
+            size = self._registry.append(name, session, request.body, start)
+        return _accepted(name, session, size)
+
+    def finish(self, request: Request, name: Repository, item: str) -> Response:
+        """The last chunk, if any, and the digest of all of them."""
+        session = SessionId.parse(item)
+        digest = request.parameter("digest")
+        if digest is None:
+            message = "the digest parameter is missing"
+            raise ProtocolError(400, DIGEST_INVALID, message)
+        wanted, start = parse_digest(digest), _start(request)
+        with _located(name, session):
+            self._registry.finish_upload(
+                name, session, request.body, start=start, digest=wanted
+            )
+        return _created(name, digest)
+
+    def cancel(self, request: Request, name: Repository, item: str) -> Response:
+        """Cancel a blob upload."""
+        self._registry.cancel_upload(name, SessionId.parse(item))
+        return Response.of(204, {})
+
+    def _whole(self, request: Request, name: Repository, digest: str) -> Response:
+        """Single POST. What arrived of a broken one is of no use to anybody."""
+        wanted = parse_digest(digest)
+        session = self._registry.start_upload(name, wanted.algorithm)
+        try:
+            self._registry.finish_upload(
+                name, session, request.body, start=None, digest=wanted
+            )
+        finally:
+            self._registry.drop_upload(name, session)
+        return _created(name, digest)
+
+
+def _start(request: Request) -> int | None:
+    text = request.headers.first("Content-Range")
+    return parse_content_range(text, request.body.length)
+
+
+def _location(name: Repository, session: SessionId) -> str:
+    return f"/v2/{name}/blobs/uploads/{session}"
+
+
+def _progress(name: Repository, session: SessionId, size: int) -> dict[str, str]:
+    return {
+        "Location": _location(name, session),
+        "Range": upload_range(size),
+        "Docker-Upload-UUID": str(session),
+    }
+
+
+def _accepted(name: Repository, session: SessionId, size: int) -> Response:
+    return Response.of(202, _progress(name, session, size))
+
+
+def _created(name: Repository, digest: str) -> Response:
+    location = f"/v2/{name}/blobs/{digest}"
+    return Response.of(201, {"Location": location, "Docker-Content-Digest": digest})
+
+
+@contextlib.contextmanager
+def _located(name: Repository, session: SessionId) -> Iterator[None]:
+    """Give a 416 the Location to go on from."""
+    try:
+        yield
+    except ProtocolError as error:
+        if error.status == 416:
+            error.headers["Location"] = _location(name, session)
+        raise
+
 
 Endpoint = Callable[[Request, Repository, str], Response]
 

@@ -10,20 +10,19 @@ from typing import Any, Iterable, Iterator, Sequence
 from ..oci import Digest
 from ..system import files
 from .checked_names import Repository, SessionId, Tag
-from .manifest_rules import Needs, needs_of, parse_manifest, reference_of
-from .messages import Incoming, Readable
-from .paths import Layout, names_in, remove
-from .protocol_errors import (
+from .messages import (
     MANIFEST_BLOB_UNKNOWN,
     NAME_UNKNOWN,
+    Incoming,
     ProtocolError,
+    Readable,
     ServerError,
     blob_unknown,
     kept_elsewhere,
     manifest_unknown,
 )
-from .read_only import ReadOnlySource
-from .storage import RawManifest, Storage
+from .read_only import Needs, ReadOnlySource, needs_of, parse_manifest, reference_of
+from .storage import Layout, RawManifest, Storage, names_in, remove
 from .upload_files import Uploads
 
 WEEK = 7 * 24 * 3600.0

@@ -22,15 +22,16 @@ from typing import TYPE_CHECKING, BinaryIO, Callable, Iterator
 
 from ..oci import Digest
 from .checked_names import Repository, SessionId
-from .messages import Incoming, upload_range
-from .paths import Layout, names_in, remove
-from .protocol_errors import (
+from .messages import (
     BLOB_UPLOAD_INVALID,
     DIGEST_INVALID,
     Disconnected,
+    Incoming,
     ProtocolError,
+    upload_range,
     upload_unknown,
 )
+from .storage import Layout, names_in, remove
 
 if TYPE_CHECKING:
     from hashlib import _Hash

@@ -18,8 +18,7 @@ from typing import Any
 from ..errors import InvalidReference
 from ..reference import Reference
 from ..values import value
-from .directory import Record, StateDirectory
-from .records import drop, put_last, section_of
+from .directory import Record, StateDirectory, drop, put_last, section_of
 
 HISTORY_FILE = "push_history.json"
 

@@ -21,8 +21,7 @@ from typing import Any, Callable
 from ..errors import InvalidDigest, InvalidJSON, InvalidReference
 from ..oci import Descriptor, Digest
 from ..reference import Reference
-from .directory import Record, StateDirectory
-from .records import drop, put_last, section_of
+from .directory import Record, StateDirectory, drop, put_last, section_of
 
 BLOBS_FILE = "blobs.json"
 

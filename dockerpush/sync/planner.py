@@ -16,7 +16,7 @@ from ..reference import Reference
 from ..registry.looks import unless_refused
 from ..system.cancellation import Cancellation
 from ..system.workers import Workers
-from ..transfer.share import Share
+from ..transfer.engine import Share
 from ..values import replace, value
 from .lists import OnExists, SyncEntry
 

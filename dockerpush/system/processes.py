@@ -1,4 +1,7 @@
-"""Processes and pipes: reading what may stall, ending what was started."""
+"""Processes and pipes: reading what may stall, ending what was started.
+
+What the process may take of the address space, where that is limited.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     import subprocess
 
     from _typeshed import WriteableBuffer
+
 
 CAN_POLL_PIPES = os.name == "posix"
 
@@ -79,3 +83,21 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     process.kill()
+
+
+_M_ARENA_MAX = -8  # mallopt(3), of glibc alone
+
+
+def share_arenas() -> None:
+    """Under ``ulimit -v``, have all threads share one arena of malloc.
+
+    Each would take 64 MiB of the address space for its own: of 160 MiB nothing is left
+    for the stack of a third thread then.
+    """
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import resource  # POSIX
+
+        if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+            import ctypes  # 5 ms, for the few that need it
+
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

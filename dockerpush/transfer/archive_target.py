@@ -3,31 +3,72 @@
 A file is filled by several threads, and resumes where another run stopped. What cannot
 be filled so (standard output, a pipe, a device) is written from its beginning to its
 end; then a damaged blob shows only after its last byte.
+
+Where images go that leave the registries: an archive or an OCI directory.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Iterator, Protocol, Sequence, Union
 
 from ..archive.bundle import BundledImage, Piece, TarLayout, tar_layout
-from ..archive.filling import FilledTar
-from ..archive.writers import naming_output
+from ..archive.writers import FilledTar, naming_output
 from ..events import BlobFinished, BlobStarted, OnEvent, Outcome
 from ..oci import Descriptor, Digest
-from ..state.receive import OpenAt, receive
+from ..state.blobs import OpenAt, receive
 from ..system.cancellation import Cancellation
 from ..upload.content import CheckedContent, PreparedBlob
 from .loadable import ForDocker, completed
 from .manifests import Document
-from .target import Arrival
+from .target import Arrival, DirectoryTarget, Target
 from .tree import TreeReader
 
 if TYPE_CHECKING:
     from .found import Found
     from .source import Source
+
+
+DOCKER_ARCHIVE = "docker-archive"
+OCI_ARCHIVE = "oci-archive"
+OCI_DIRECTORY = "oci-dir"
+FORMATS = (DOCKER_ARCHIVE, OCI_ARCHIVE, OCI_DIRECTORY)
+
+
+@contextmanager
+def open_output(
+    output: Output,
+    form: str,
+    *,
+    docker: ForDocker | None = None,
+    no_clobber: bool = False,
+    resumable: bool = True,
+    cancellation: Cancellation,
+    on_event: OnEvent,
+) -> Iterator[Target]:
+    """A target that writes *output* in one of FORMATS; a path for a directory.
+
+    An archive is complete when the ``with`` ends well; another run resumes one that is
+    *resumable*. *docker* says how a docker-archive gets its manifest.json. Raises what
+    `ArchiveTarget` and `DirectoryTarget` do.
+    """
+    with cancellation.child() as child:
+        if form == OCI_DIRECTORY:
+            assert isinstance(output, Path), "a directory has a path"
+            yield DirectoryTarget(output, child, on_event)
+            return
+        with ArchiveTarget(
+            output,
+            docker=docker if form == DOCKER_ARCHIVE else None,
+            no_clobber=no_clobber,
+            resumable=resumable,
+            cancellation=child,
+            on_event=on_event,
+        ) as target:
+            yield target
+
 
 Output = Union[Path, BinaryIO]
 

@@ -6,7 +6,7 @@ from typing import NamedTuple, Sequence
 
 from ..oci import Descriptor, Digest
 from ..values import field, record
-from .copy_options import TakenPlatform
+from .choices import TakenPlatform
 from .manifests import Document
 from .source import Source
 from .tree import Tree

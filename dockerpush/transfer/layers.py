@@ -20,8 +20,7 @@ from ..system.cancellation import Cancellation
 from ..system.workers import Workers
 from ..upload.content import BlobReader, PreparedBlob
 from ..values import value
-from .codecs import Codec
-from .compress import compress
+from .compress import Codec, compress
 from .manifests import SentBlob
 from .plan import Method, PlannedBlob
 from .spool import Spool, SpoolError, TempSpace

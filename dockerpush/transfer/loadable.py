@@ -25,7 +25,7 @@ from ..oci import (
 from ..platforms import best_match
 from ..values import replace
 from .manifests import Document
-from .narrow import Narrowable, images_of
+from .tree import Narrowable, images_of
 
 LINUX_AMD64 = Platform("linux", "amd64")
 """The platform that docker gets of an index when nobody says more."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from typing import Callable, Iterator, Union
 
-from ..archive.missing_index import platform_of
+from ..archive.layout import platform_of
 from ..archive.stored import (
     Absent,
     Node,

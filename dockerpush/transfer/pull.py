@@ -13,16 +13,16 @@ from ..errors import ContentMismatch
 from ..events import Event, Notice, OnEvent
 from ..oci import Descriptor, Digest, Platform
 from ..reference import Reference
+from ..state.blobs import OpenAt
 from ..state.cache import Cache, Pins
-from ..state.receive import OpenAt
 from ..system.cancellation import Cancellation
-from .copy_options import CopyOptions, PulledImage
+from .choices import CopyOptions, PulledImage
 from .engine import transfer
 from .found import Found, Wanted
 from .manifests import Document
-from .narrow import narrowed
 from .source import CacheSource, CachingSource, GoneFromCache, RegistrySource, Source
 from .target import Arrival, CacheTarget, Target
+from .tree import narrowed
 
 
 class Pull(NamedTuple):

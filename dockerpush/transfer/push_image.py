@@ -10,12 +10,12 @@ from ..events import Notice
 from ..oci import Digest
 from ..reference import Reference
 from ..values import replace, value
-from .codecs import Codec, choose_codec
+from .choices import PushOptions
+from .compress import Codec, choose_codec
 from .decide import SampledDecision, raw_layer_decision
 from .known import NOTHING, Knowledge, TargetImage
 from .layers import Readable
 from .plan import Decide, Method, Plan, known_digest, plan_push
-from .push_options import PushOptions
 from .push_run import Push, PushResult, find_present, wanted_sizes
 from .registry_target import PushTarget
 

@@ -4,27 +4,79 @@ Threads: the caller's plans, looks and waits; one producer reads what must be re
 before it can be sent; a pool compresses blocks; `jobs` uploaders send. The first
 failure cancels the rest. Manifests are stored after every blob was acknowledged, tags
 last of all.
+
+From settings to the place that a push goes to.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import Future
-from typing import Callable, Mapping, NamedTuple, Sequence
+from contextlib import contextmanager
+from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
 
 from ..archive.stored import StoredManifest
-from ..events import BlobFinished, BlobPlanned, Notice, Outcome
+from ..events import BlobFinished, BlobPlanned, Notice, OnEvent, Outcome
 from ..oci import OCI_LAYER, Descriptor, Digest
+from ..reference import Reference
+from ..registry.client import RegistryClient
+from ..registry.setup import retry_policy
+from ..settings.config import Settings
+from ..state.directory import StateDirectory
+from ..state.known_blobs import KnownBlobs
+from ..state.upload_sessions import UploadSessions
+from ..system.cancellation import Cancellation
+from ..upload.blob_upload import Uploader
+from ..upload.limits import LearnedLimits, default_limits, limits_for
 from ..values import replace, value
-from .codecs import Codec
+from .choices import PushOptions
+from .compress import Codec
 from .known import Knowledge
 from .layers import LayerMaker, MadeBlob, Readable, config_blob
 from .manifests import SentBlob, documents
 from .plan import Method, Plan, PlannedBlob, known_digest
-from .pools import open_pools
-from .push_options import PushOptions
 from .registry_target import PushTarget, RegistryTarget
+from .spool import open_pools
 from .store import run_trusting, store
+
+
+@contextmanager
+def open_target(
+    client: RegistryClient,
+    reference: Reference,
+    settings: Settings,
+    *,
+    cancellation: Cancellation,
+    on_event: OnEvent,
+    state: StateDirectory | None = None,
+) -> Iterator[PushTarget]:
+    """Where a push to *reference* goes, for one push.
+
+    *state* is where upload sessions and known blobs are kept for other runs, None for
+    nowhere.
+    """
+    limits = limits_for(default_limits(reference.registry), settings.blob_chunk)
+    limits = replace(limits, pace=max(limits.pace, settings.chunk_delay))
+    with cancellation.child() as child:
+        uploader = Uploader(
+            client,
+            reference.repository,
+            LearnedLimits(limits),
+            retry_policy(settings),
+            cancellation=child,
+            on_event=on_event,
+            sessions=UploadSessions(state.path / "uploads") if state else None,
+            pause=settings.layer_delay,
+        )
+        yield PushTarget(
+            client,
+            reference.repository,
+            uploader,
+            child,
+            on_event,
+            KnownBlobs(state) if state else None,
+            reference.tag or str(reference.digest or ""),
+        )
 
 
 @value

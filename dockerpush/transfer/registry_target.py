@@ -13,8 +13,8 @@ from ..registry.client import RegistryClient, Upload
 from ..registry.looks import unless_refused
 from ..system.cancellation import Cancellation
 from ..system.workers import Workers
+from ..upload.blob_upload import Uploader
 from ..upload.content import BlobReader, PreparedBlob
-from ..upload.uploader import Uploader
 from ..values import value
 from .manifests import Document
 from .store import as_referrer, keep_referrers

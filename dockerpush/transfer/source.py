@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol, Sequence
 from ..errors import ArchiveError, ContentMismatch, InvalidDigest, NotFound
 from ..oci import Descriptor, Digest
 from ..registry.client import RegistryClient
+from ..state.blobs import Reader
 from ..state.cache import Cache, Pins
-from ..state.receive import Reader
 from .manifests import Document
 from .store import as_referrer
 from .verbatim import WholeImage

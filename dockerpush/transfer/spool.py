@@ -4,6 +4,8 @@ Rules: the producer thread admits a spool before it writes the first byte to it,
 waits while the budget is used up; an uploader releases it once the registry has
 acknowledged the blob. A spool is in memory while it is small, then in an unlinked temp
 file. Closing the TempSpace closes whatever is left, so that nothing outlives a push.
+
+The threads and the temp space of one push, all gone when it ends.
 """
 
 from __future__ import annotations
@@ -12,14 +14,18 @@ import io
 import os
 import tempfile
 import threading
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Mapping
+from typing import BinaryIO, Iterator, Mapping
 
-from ..archive.window import Window
+from ..archive.tar import Window
 from ..errors import PusherError
 from ..system.cancellation import Cancellation
 from ..system.files import SharedFile, free_space
+from ..system.workers import Workers, block_threads
+from ..values import value
+from .choices import PushOptions
 
 MEMORY_LIMIT = 256 * 1024
 """Bytes up to which a spool needs no file."""
@@ -152,3 +158,28 @@ class TempSpace:
         with self._changed:
             self._used -= self._spools.pop(spool, 0)
             self._changed.notify_all()
+
+
+@value
+class Pools:
+    """*producer* is one thread that reads, *blocks* compress, *uploads* send."""
+
+    space: TempSpace
+    blocks: Workers
+    uploads: Workers
+    producer: Workers
+
+
+@contextmanager
+def open_pools(options: PushOptions, cancellation: Cancellation) -> Iterator[Pools]:
+    """Pools for one push; leaving the ``with`` joins every thread, then frees space."""
+    directory = options.temp_directory or temp_directory(os.environ)
+    with ExitStack() as stack:
+        space = stack.enter_context(TempSpace(directory, options.temp_budget))
+
+        def workers(count: int, name: str) -> Workers:
+            return stack.enter_context(Workers(cancellation, count, name=name))
+
+        blocks = workers(block_threads(), "block")
+        uploads = workers(options.jobs, "upload")
+        yield Pools(space, blocks, uploads, workers(1, "producer"))

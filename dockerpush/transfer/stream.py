@@ -4,6 +4,12 @@ Threads: the producer reads the members as they come; each layer is compressed o
 into a spool and handed to the uploaders at once. What the layers belong to is known at
 the end, when the manifests are built from what was kept in memory; tags come last, as
 always. Nothing of the archive is ever whole on disk.
+
+What a stream takes a blob for before its manifest comes, and whether it was right.
+
+The manifests may be the last members of an archive. So a blob that comes by is judged
+by its bytes, and compressed or copied at once. Once the manifests are known, the plan
+says what a plain file would have done; where that differs, nothing may be stored.
 """
 
 from __future__ import annotations
@@ -30,24 +36,91 @@ from ..oci import OCI_LAYER, Descriptor, Digest
 from ..system.cancellation import Cancellation
 from ..upload.content import PIECE, PreparedBlob
 from ..values import replace, value
-from .codecs import Codec
-from .compress import compress
+from .choices import PushOptions
+from .compress import Codec, compress
 from .decide import raw_layer_decision
-from .guess import Passed, guess, members_of, wrong_guess
 from .known import Knowledge
 from .layers import MadeBlob, memory_blob
 from .manifests import SentBlob
-from .plan import Method, Plan, PlannedBlob, plan_push
-from .pools import Pools, open_pools
-from .push_options import PushOptions
+from .plan import Method, Plan, PlannedBlob, PlannedManifest, plan_push
 from .push_run import Arrived, PushResult, finish, send, send_config
 from .registry_target import PushTarget, RegistryTarget
-from .spool import Spool, SpoolError
+from .spool import Pools, Spool, SpoolError, open_pools
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
     from ..archive.forward import ForwardArchive
+
+
+@value
+class Passed:
+    """A blob that went by: what it was in the archive, and what became of it."""
+
+    stored: Digest | None
+    diff_id: Digest | None
+    arrived: Future[Arrived]
+
+
+def guess(compression: Compression, *, is_tar: bool, compress: bool) -> Method:
+    """What to do with a blob of which nothing but its first bytes is known.
+
+    bzip2 and xz have no media type of their own, so a layer must be packed anew.
+    """
+    if compression is Compression.NONE:
+        return Method.COMPRESS if compress and is_tar else Method.AS_IS
+    known = compression in (Compression.GZIP, Compression.ZSTD)
+    return Method.AS_IS if known else Method.COMPRESS
+
+
+def members_of(plan: Plan) -> dict[str, PlannedBlob]:
+    """The members of the archive that *plan* needs, and what becomes of each."""
+    return {
+        blob.stored.member: blob
+        for blob in plan.blobs
+        if blob.stored.member is not None
+    }
+
+
+def wrong_guess(
+    plan: Plan, passed: Mapping[str, Passed], image: StoredImage
+) -> ArchiveError | None:
+    """What to say of the first blob that did not become what *plan* wants of it."""
+    methods = {blob.key: blob.method for blob in plan.blobs}
+    for manifest in plan.manifests():
+        for key, layer in zip(manifest.layers, manifest.stored.layers):
+            went = passed.get(layer.member or "")
+            method = _wanted(manifest, methods[key])
+            if went is not None and _became(layer, went) is not method:
+                return _error(layer, method, image)
+    return None
+
+
+def _wanted(manifest: PlannedManifest, method: Method) -> Method:
+    """A manifest that stays byte for byte needs its blobs so, whatever others want."""
+    return Method.AS_IS if manifest.verbatim else method
+
+
+def _became(layer: StoredBlob, passed: Passed) -> Method:
+    same = passed.arrived.result().sent.digest == (layer.digest or passed.stored)
+    return Method.AS_IS if same else Method.COMPRESS
+
+
+def _error(layer: StoredBlob, method: Method, image: StoredImage) -> ArchiveError:
+    root = image.root or image.entry
+    digest = str(root.descriptor.digest) if root and root.descriptor else ""
+    label = (*image.names, *image.tags, digest, "")[0]
+    what = f"{label}: its blob {layer.digest or layer.member} ({layer.media_type})"
+    why = (
+        "does not begin as a tar does, so it was not compressed"
+        if method is Method.COMPRESS
+        else "must stay as it is, but was compressed before its manifest came"
+    )
+    return ArchiveError(
+        f"{what} {why}; write the archive to a file, unpacked, and push the file "
+        "instead"
+    )
+
 
 Select = Callable[[Sequence[StoredImage]], StoredImage]
 Reopen = Callable[[], "ContextManager[ForwardArchive]"]

@@ -9,9 +9,8 @@ from ..archive.bundle import BundledImage, index_of, name_of
 from ..archive.writers import add_to_index, read_index
 from ..events import BlobFinished, OnEvent, Outcome
 from ..oci import OCI_INDEX, Descriptor, Digest, Index
-from ..state.blobs import BlobDirectory, failing
+from ..state.blobs import BlobDirectory, OpenAt, failing, receive_partial
 from ..state.cache import Cache, Pins
-from ..state.receive import OpenAt, receive_partial
 from ..system.cancellation import Cancellation
 from .manifests import Document
 from .registry_target import Arrival, RegistryTarget

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import ContentMismatch
 from ..events import BytesRead, Outcome
 from ..oci import Descriptor, Digest
-from ..state.receive import PIECE
+from ..state.blobs import PIECE
 from ..system.workers import Workers
 from .manifests import Document
 from .push_image import SEND, BlobForecast

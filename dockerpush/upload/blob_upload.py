@@ -5,23 +5,46 @@ is beyond every earlier one, so an upload that does not get on ends. What was le
 about the host (`LearnedLimits`) changes a value each time, so that ends as well. The
 session is cancelled on a definite failure, and kept on one that a later run can make
 good.
+
+The one uploader: makes a repository hold a blob with the fewest bytes sent.
+
+It looks whether the blob is there, mounts it from a repository that holds it, and only
+then sends it, as `BlobUpload` does. Any number of threads may use one Uploader; each
+blob has one thread.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import Callable, ClassVar, Mapping, Union
+import logging
+from typing import Callable, ClassVar, Mapping, Sequence, Union
 
-from ..errors import Cancelled, NetworkError, PusherError, RegistryError, TransientError
-from ..events import Retrying
+from ..errors import (
+    Cancelled,
+    ContentMismatch,
+    NetworkError,
+    PusherError,
+    RegistryError,
+    TransientError,
+)
+from ..events import (
+    BlobFinished,
+    BlobStarted,
+    BytesSent,
+    OnEvent,
+    Outcome,
+    Retrying,
+    ignore,
+)
 from ..oci import Descriptor
-from ..registry.client import Upload
+from ..registry.client import RegistryClient, Upload
 from ..registry.debug import uploads_log
-from ..registry.retry import announce
+from ..registry.retry import RetryPolicy, announce
+from ..state.upload_sessions import UploadSessions
+from ..system.cancellation import Cancellation
 from ..values import replace, value
-from .content import CheckedContent
-from .faults import Fault, fault_of
-from .limits import Observed, Tail, observed_in
+from .content import CheckedContent, PreparedBlob
+from .limits import Fault, LearnedLimits, Observed, Tail, fault_of, observed_in
 from .open_session import UploadSession, UploadTarget
 
 MOST_REDIRECTS = 5
@@ -353,3 +376,105 @@ def _too_large(error: PusherError, request: Request) -> PusherError:
         "there is no smaller way: have the limit of the registry or of the proxy "
         "before it raised (nginx: client_max_body_size)"
     )
+
+
+log = logging.getLogger(__name__)
+
+
+class Uploader:
+    """Uploads blobs into *repository* of the registry that *client* talks to."""
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        repository: str,
+        limits: LearnedLimits,
+        policy: RetryPolicy,
+        *,
+        cancellation: Cancellation,
+        on_event: OnEvent = ignore,
+        sessions: UploadSessions | None = None,
+        pause: float = 0.0,
+    ) -> None:
+        """*sessions* keeps sessions for another run.
+
+        *pause* is a time in seconds to wait after each blob that was sent.
+        """
+        self._target = UploadTarget(
+            client, repository, limits, policy, cancellation, on_event, sessions
+        )
+        self._pause = pause
+
+    def upload(
+        self,
+        blob: PreparedBlob,
+        *,
+        mount_from: Sequence[str] = (),
+        known_absent: bool = False,
+    ) -> Outcome:
+        """Make the repository hold *blob*, and say how.
+
+        *mount_from* are repositories of the same registry that are known to hold it,
+        the likeliest first; *known_absent* means that the caller has just looked.
+        Raises RegistryError, NetworkError, ContentMismatch and ArchiveError, which name
+        the blob, Cancelled.
+        """
+        outcome = self._ensure(blob, mount_from, known_absent=known_absent)
+        descriptor = blob.descriptor
+        self._target.on_event(
+            BlobFinished(blob.key, descriptor.digest, descriptor.size, outcome)
+        )
+        if self._pause and outcome is Outcome.UPLOADED:
+            self._target.cancellation.wait(self._pause)
+        return outcome
+
+    def _ensure(
+        self, blob: PreparedBlob, mount_from: Sequence[str], *, known_absent: bool
+    ) -> Outcome:
+        self._target.cancellation.check()
+        client, repository = self._target.client, self._target.repository
+        if not known_absent and client.has_blob(repository, blob.descriptor):
+            return Outcome.EXISTS
+        outcome, opened = self.mount(blob.descriptor, mount_from)
+        if outcome is Outcome.UPLOADED:
+            self._send(blob, opened)
+        return outcome
+
+    def mount(
+        self, descriptor: Descriptor, sources: Sequence[str]
+    ) -> tuple[Outcome, Upload | None]:
+        """MOUNTED, or UPLOADED for what must be sent, with the session if there is one.
+
+        Only the first of *sources* is tried: what keeps a registry from mounting
+        rarely depends on the source, and each try costs a request.
+        """
+        client, repository = self._target.client, self._target.repository
+        for source in sources[:1]:
+            try:
+                opened = client.start_upload(
+                    repository, mount=descriptor.digest, source=source
+                )
+            except TransientError as error:
+                if error.status is None:
+                    raise
+                log.info("no mount from %s: %s", source, error)
+            else:
+                return Outcome.MOUNTED if opened is None else Outcome.UPLOADED, opened
+        return Outcome.UPLOADED, None
+
+    def _send(self, blob: PreparedBlob, opened: Upload | None) -> None:
+        target, descriptor = self._target, blob.descriptor
+        target.on_event(BlobStarted(blob.key, descriptor.digest, descriptor.size))
+        piece = target.client.piece_size
+        content = CheckedContent(
+            blob, target.cancellation, target.on_event, piece=piece
+        )
+        try:
+            with content, UploadSession(target, descriptor, opened) as session:
+                BlobUpload(target, descriptor, content, session).run()
+        except ContentMismatch as error:
+            if not blob.from_network:
+                raise
+            target.on_event(BytesSent(blob.key, -content.position))
+            target.on_event(Retrying(f"blob {descriptor.digest.short}", str(error), 0))
+            self._send(replace(blob, from_network=False), None)

@@ -2,14 +2,25 @@
 
 The defaults per host and the reactions are facts about registries, each of them paid
 for by somebody's bug report. No registry's name appears anywhere else.
+
+What the uploads of one run have learned about their host; threads share it.
+
+What a failed request means for the upload it belongs to; pure.
+
+The table is that of the registries we know: the same status has different meanings in
+different places, and the text decides.
 """
 
 from __future__ import annotations
 
 import enum
+import threading
+import time
 from fnmatch import fnmatchcase
+from typing import Callable
 
-from ..errors import RegistryError
+from ..errors import PusherError, RegistryError, TransientError, Unauthorized
+from ..system.cancellation import Cancellation
 from ..values import replace, value
 
 MIB = 1024 * 1024
@@ -247,3 +258,117 @@ def believable(
     if acknowledged <= reported <= acknowledged + sent:
         return reported
     return acknowledged + sent if reported == acknowledged + sent + 1 else None
+
+
+_BODY_SIZES = (Observed.TOO_LARGE, Observed.CHUNK_TOO_LARGE)
+
+
+class LearnedLimits:
+    """The limits of one host: *limits* at first, then what its answers made of them.
+
+    *clock* gives seconds that only grow.
+    """
+
+    def __init__(
+        self, limits: HostLimits, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._lock = threading.Lock()  # guards _limits and _free_at
+        self._free_at = clock()
+
+    @property
+    def current(self) -> HostLimits:
+        """The limits as they are known now."""
+        return self._limits
+
+    def advertised(self, minimum: int | None, maximum: int | None) -> None:
+        """The host said OCI-Chunk-Min-Length or OCI-Chunk-Max-Length."""
+        with self._lock:
+            self._limits = self._limits.advertised(minimum, maximum)
+
+    def observe(self, observed: Observed, size: int = 0) -> bool:
+        """Learn from *observed* of a body of *size* bytes.
+
+        True when the next try will differ from the last; that is also so when another
+        thread has learned the same before.
+        """
+        with self._lock:
+            before = self._limits
+            if observed in _BODY_SIZES and _avoids(before, size):
+                return True
+            self._limits = before.observe(observed, size)
+            return self._limits != before
+
+    def wait_for_turn(self, cancellation: Cancellation) -> None:
+        """Wait as long as the host's pace asks for. Raises Cancelled."""
+        with self._lock:
+            now = self._clock()
+            start = max(now, self._free_at)
+            self._free_at = start + self._limits.pace
+        if start > now:
+            cancellation.wait(start - now)
+
+
+def limits_for(limits: HostLimits, chunk_size: int | None) -> HostLimits:
+    """*limits* when the user asks for chunks of *chunk_size* bytes.
+
+    Whoever asks for smaller requests than usual means the one PUT as well. None, or the
+    usual size, asks for nothing.
+    """
+    if chunk_size is None or chunk_size == CHUNK:
+        return limits
+    wanted = limits.with_chunk(chunk_size)
+    if limits.monolithic_max is None or not limits.chunked:
+        return wanted
+    return replace(wanted, monolithic_max=chunk_size)
+
+
+def _avoids(limits: HostLimits, size: int) -> bool:
+    """True when a body of *size* bytes would not be sent any more."""
+    return not limits.is_monolithic(size) and limits.chunk_size < size
+
+
+class Fault(enum.Enum):
+    """What is wrong, and so what may be done about it."""
+
+    BROKEN = "it may pass by itself"
+    SESSION_LOST = "the registry does not know the upload session any more"
+    LIMIT = "the body has a size that does not pass"
+    WRONG_OFFSET = "the registry stands elsewhere than we do"
+    TOKEN = "the token has expired on the way"
+    REFUSED = "the registry does not take a blob in this way"
+    CORRUPTED = "the registry has other bytes than we sent"
+    DEFINITE = "nothing that we can do helps"
+
+
+_DEFINITE_CODES = frozenset(
+    {"NAME_UNKNOWN", "NAME_INVALID", "DENIED", "UNAUTHORIZED", "TOOMANYREQUESTS"}
+)
+_REFUSALS = frozenset({400, 404, 405, 409, 411, 415, 422, 501})
+
+
+def fault_of(error: PusherError) -> Fault:
+    """What *error*, the end of a request of an upload, means."""
+    if isinstance(error, TransientError):
+        return Fault.BROKEN
+    if not isinstance(error, RegistryError):
+        return Fault.DEFINITE
+    if isinstance(error, Unauthorized):
+        return Fault.TOKEN if error.status == 401 else Fault.DEFINITE
+    return _fault_of_answer(error)
+
+
+def _fault_of_answer(error: RegistryError) -> Fault:
+    observed = observed_in(error)
+    if observed is not None and observed is not Observed.THROTTLED:
+        return Fault.LIMIT
+    if error.code == "DIGEST_INVALID":
+        return Fault.CORRUPTED
+    if error.code in _DEFINITE_CODES:
+        return Fault.DEFINITE
+    if error.status == 416:
+        return Fault.WRONG_OFFSET
+    if error.status == 404 or error.code.startswith("BLOB_UPLOAD_"):
+        return Fault.SESSION_LOST
+    return Fault.REFUSED if error.status in _REFUSALS else Fault.DEFINITE

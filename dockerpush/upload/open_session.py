@@ -26,8 +26,7 @@ from ..registry.retry import RetryPolicy
 from ..state.upload_sessions import ClaimedUpload, UploadSessions
 from ..system.cancellation import Cancellation
 from ..values import replace, value
-from .learned import LearnedLimits
-from .limits import Observed, Status, believable
+from .limits import LearnedLimits, Observed, Status, believable
 
 
 @value

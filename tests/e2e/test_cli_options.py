@@ -19,7 +19,7 @@ from transfers import noise_layer
 
 import dockerpush.cli
 from dockerpush.cli.main import COMMANDS, build_parser
-from dockerpush.cli.transfer_options import PUSHING, USED, flag
+from dockerpush.cli.options import PUSHING, USED, flag
 from dockerpush.server import Registry, RegistryServer
 from dockerpush.settings.config import Settings
 from dockerpush.settings.keys import KEYS_BY_NAME

@@ -304,8 +304,7 @@ def test_a_tag_that_moves_meanwhile_is_copied_as_it_was_planned(
     from dockerpush.sync.lists import Defaults, parse_lines
     from dockerpush.sync.planner import Planner
     from dockerpush.system.cancellation import Cancellation
-    from dockerpush.transfer.engine import copy_image
-    from dockerpush.transfer.share import Share
+    from dockerpush.transfer.engine import Share, copy_image
     from dockerpush.transfer.source import RegistrySource
     from dockerpush.transfer.target import RegistryTarget
 

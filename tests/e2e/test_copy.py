@@ -29,15 +29,13 @@ from dockerpush.registry.retry import RetryPolicy
 from dockerpush.registry.transport import TransportSettings
 from dockerpush.server import Registry, RegistryServer
 from dockerpush.system.cancellation import Cancellation
-from dockerpush.transfer.copy_options import CopyOptions
-from dockerpush.transfer.engine import copy_image
+from dockerpush.transfer.choices import CopyOptions
+from dockerpush.transfer.engine import Share, copy_image
 from dockerpush.transfer.registry_target import PushTarget
-from dockerpush.transfer.share import Share
 from dockerpush.transfer.source import RegistrySource
 from dockerpush.transfer.target import RegistryTarget
-from dockerpush.upload.learned import LearnedLimits
-from dockerpush.upload.limits import HostLimits
-from dockerpush.upload.uploader import Uploader
+from dockerpush.upload.blob_upload import Uploader
+from dockerpush.upload.limits import HostLimits, LearnedLimits
 
 POLICY = RetryPolicy(attempts=2, base=0.01)
 MIB = 1024 * 1024

@@ -26,10 +26,9 @@ from dockerpush.events import BlobFinished, BytesSent, Notice, Retrying
 from dockerpush.oci import OCI_INDEX, OCI_MANIFEST, Descriptor, Digest, Platform
 from dockerpush.reference import Reference
 from dockerpush.server import Registry, RegistryServer
-from dockerpush.state.cache import Cache, Pins, damaged
-from dockerpush.state.prune import prune
+from dockerpush.state.cache import Cache, Pins, damaged, prune
 from dockerpush.system.cancellation import Cancellation
-from dockerpush.transfer.copy_options import CopyOptions, PulledImage
+from dockerpush.transfer.choices import CopyOptions, PulledImage
 from dockerpush.transfer.pull import Pull, cached_image, pull_images
 from dockerpush.transfer.source import CacheSource, RegistrySource
 from dockerpush.values import replace

@@ -45,7 +45,7 @@ OTHER = Image.of(NUMBERS, tags=("team/app:1",), architecture="arm64")
 
 WITHOUT_COMPRESSORS = """
 import sys, zlib
-from dockerpush.transfer import codecs
+from dockerpush.transfer import compress as codecs
 def refuse(*words, **more): raise SystemExit("something was compressed")
 codecs.GzipCodec.pack = codecs.ZstdCodec.pack = zlib.compress = refuse
 from dockerpush.cli.main import main

@@ -12,7 +12,7 @@ from images import small_archive
 from suites import crossed
 
 from dockerpush.errors import ContentMismatch
-from dockerpush.registry.links import next_target
+from dockerpush.registry.locations import next_target
 from dockerpush.server import Registry, RegistryServer
 
 NEXT = "/v2/team/app/tags/list?n=2&last=b"
@@ -113,7 +113,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         link = template[0].format(url=url, path=request.path)
         return rest[:2], {"Link": link}
 
-    monkeypatch.setattr("dockerpush.server.pulling.page_of_names", page)
+    monkeypatch.setattr("dockerpush.server.dispatch.page_of_names", page)
     with RegistryServer(Registry(tmp_path / "registry")) as server:
         archive = small_archive(tmp_path / "image.tar")
         for tag in TAGS:

@@ -29,8 +29,8 @@ from conformance import (
 from dockerpush.oci import Digest
 from dockerpush.server import upload_files as sessions
 from dockerpush.server.checked_names import Repository
-from dockerpush.server.paths import Layout, names_in
-from dockerpush.server.protocol_errors import Disconnected, ProtocolError
+from dockerpush.server.messages import Disconnected, ProtocolError
+from dockerpush.server.storage import Layout, names_in
 from dockerpush.server.upload_files import Session, Uploads
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Iterator, Mapping
 
-from dockerpush.server.userfile import put_user
+from dockerpush.server.users import put_user
 
 CONFIG = """\
 version: 0.1

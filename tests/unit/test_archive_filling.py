@@ -12,9 +12,9 @@ from typing import Iterator
 
 import pytest
 
-from dockerpush.archive import filling
+from dockerpush.archive import writers
 from dockerpush.archive.bundle import BundledImage, tar_layout
-from dockerpush.archive.filling import FilledTar
+from dockerpush.archive.writers import FilledTar
 from dockerpush.errors import (
     Cancelled,
     ContentMismatch,
@@ -120,7 +120,7 @@ def test_the_next_run_goes_on_after_an_interruption(error, path):
 
 def test_the_next_run_goes_on_after_a_kill(path, monkeypatch):
     """Nothing is written when a process is killed: what was noted before has to do."""
-    monkeypatch.setattr(filling, "NOTE_EVERY", 0.0)
+    monkeypatch.setattr(writers, "NOTE_EVERY", 0.0)
     interrupted(path, Cancelled("stop"))
     part = path.with_name(".out.tar.part")
     before = part.read_bytes()
@@ -258,7 +258,7 @@ class TestOthers:
         def no_locks(lock: Path, timeout: float = 0.0) -> Iterator[bool]:
             raise OSError(errno.ENOLCK, "No locks available")
 
-        monkeypatch.setattr(filling, "claimed", contextmanager(no_locks))
+        monkeypatch.setattr(writers, "claimed", contextmanager(no_locks))
         interrupted(path, Cancelled("stop"))
         assert names(path.parent) == []
         assert fill_all(path) == [0] * 5
@@ -295,7 +295,7 @@ class TestRoom:
             sizes.append(part.stat().st_size)
             return Free(LAYOUT.size)
 
-        monkeypatch.setattr(filling.shutil, "disk_usage", usage)
+        monkeypatch.setattr(writers.shutil, "disk_usage", usage)
         fill_all(path)
         assert sizes == [0]
 
@@ -313,7 +313,7 @@ class Free:
 
 
 def have_room(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(filling.shutil, "disk_usage", lambda directory: Free(count))
+    monkeypatch.setattr(writers.shutil, "disk_usage", lambda directory: Free(count))
 
 
 def too_large(tar: FilledTar) -> None:

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dockerpush.archive import headers
-from dockerpush.archive.headers import TarStream
-from dockerpush.archive.member_names import normalised
+from dockerpush.archive.headers import TarStream, normalised
 from dockerpush.archive.stored import Kind, Member
 from dockerpush.errors import ArchiveError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dockerpush.archive.member_names import canonical, normalised, quoted, resolved
+from dockerpush.archive.headers import canonical, normalised, quoted, resolved
 from dockerpush.archive.stored import Kind, Member
 from dockerpush.errors import ArchiveError
 

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from dockerpush.archive.window import Window
+from dockerpush.archive.tar import Window
 from dockerpush.errors import ArchiveError
 from dockerpush.system.files import SharedFile
 

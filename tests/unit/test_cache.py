@@ -22,8 +22,7 @@ from dockerpush.oci import (
     Index,
     Manifest,
 )
-from dockerpush.state.cache import Cache, damaged
-from dockerpush.state.prune import prune
+from dockerpush.state.cache import Cache, damaged, prune
 from dockerpush.system.cancellation import Cancellation
 
 DAY = 24 * 3600.0

@@ -24,11 +24,12 @@ from dockerpush.archive.zstd import PackageZstd, ProgramZstd, StandardZstd, Zstd
 from dockerpush.errors import ArchiveError, Cancelled, PusherError, UsageError
 from dockerpush.system.cancellation import Cancellation
 from dockerpush.system.workers import Workers
-from dockerpush.transfer.codecs import GzipCodec, ZstdCodec
 from dockerpush.transfer.compress import (
     SPARE,
     Codec,
     Compressed,
+    GzipCodec,
+    ZstdCodec,
     choose_codec,
     compress,
 )

@@ -46,8 +46,7 @@ from dockerpush.system.cancellation import Cancellation
 from dockerpush.system.rate import RateLimiter
 from dockerpush.upload import content as prepared
 from dockerpush.upload.content import CheckedContent, PreparedBlob
-from dockerpush.upload.learned import LearnedLimits, limits_for
-from dockerpush.upload.limits import HostLimits
+from dockerpush.upload.limits import HostLimits, LearnedLimits, limits_for
 from dockerpush.values import replace
 
 

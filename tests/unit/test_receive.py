@@ -12,8 +12,7 @@ import pytest
 from dockerpush.errors import Cancelled, ContentMismatch, NetworkError
 from dockerpush.events import BlobFinished, BytesSent, Event, Outcome, Retrying
 from dockerpush.oci import OCI_LAYER, Descriptor
-from dockerpush.state.blobs import BlobDirectory
-from dockerpush.state.receive import Place, receive, receive_partial
+from dockerpush.state.blobs import BlobDirectory, Place, receive, receive_partial
 from dockerpush.system.cancellation import Cancellation
 
 CONTENT = random.Random(1).randbytes(700_000)

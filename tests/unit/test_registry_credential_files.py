@@ -19,8 +19,12 @@ from dockerpush.credentials.credential_files import (
     Found,
 )
 from dockerpush.credentials.credential_helpers import CredentialHelpers
-from dockerpush.credentials.credential_keys import fitting, registry_name, server_name
-from dockerpush.credentials.credential_store import CredentialStore
+from dockerpush.credentials.credential_store import (
+    CredentialStore,
+    fitting,
+    registry_name,
+    server_name,
+)
 from dockerpush.credentials.identity import Credentials, Secret
 from dockerpush.errors import UsageError
 from dockerpush.events import Event, Notice

@@ -13,9 +13,9 @@ from dockerpush.registry.locations import (
     chunk_length,
     reported_offset,
     resolve_location,
+    same_origin,
     with_digest,
 )
-from dockerpush.registry.origins import same_origin
 
 HERE = "https://r.example.com:8443/v2/a/b/blobs/uploads/?mount=x"
 BLOB = Digest.of(b"")

@@ -11,7 +11,7 @@ from peers import answer, peer, read_head
 
 from dockerpush.errors import NetworkError
 from dockerpush.registry.client import RegistryClient
-from dockerpush.registry.origins import (
+from dockerpush.registry.locations import (
     Address,
     Nearness,
     Origin,

@@ -14,7 +14,7 @@ from registries import make_certificates
 
 from dockerpush.errors import ArchiveError, Cancelled, NetworkError, TransientError
 from dockerpush.registry.failures import SpeaksPlainHTTP
-from dockerpush.registry.origins import Address
+from dockerpush.registry.locations import Address
 from dockerpush.registry.transport import PIECE, Transport, TransportSettings
 from dockerpush.system.cancellation import Cancellation
 

@@ -16,16 +16,19 @@ from hypothesis import strategies as st
 from registries import run, write_htpasswd, write_users
 
 from dockerpush.server import Registry, RegistryServer, ServerError
-from dockerpush.server.htpasswd import bcrypt_check, read_htpasswd
-from dockerpush.server.protocol_errors import UserFileError, UserNotFound
-from dockerpush.server.userfile import (
+from dockerpush.server.messages import UserFileError, UserNotFound
+from dockerpush.server.users import (
     MOST_MEMORY,
+    PasswordFile,
+    bcrypt_check,
+    parse_basic,
+    parse_lines,
     put_user,
+    read_htpasswd,
     read_users,
     remove_user,
     scrypt_check,
 )
-from dockerpush.server.users import PasswordFile, parse_basic, parse_lines
 
 PASSWORDS = ["secret", "p:a s$s%", "pässwörd", "x" * 100, "-"]
 BCRYPT = "$2y$05$" + "x" * 53

@@ -21,8 +21,7 @@ from dockerpush.server.body import (
     open_body,
     read_all,
 )
-from dockerpush.server.messages import Headers
-from dockerpush.server.protocol_errors import Disconnected, ProtocolError, SlowClient
+from dockerpush.server.messages import Disconnected, Headers, ProtocolError, SlowClient
 
 
 def stream(content: bytes) -> io.BufferedReader:

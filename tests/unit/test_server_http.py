@@ -27,12 +27,8 @@ from conformance import (
 )
 from registries import make_certificates
 
-from dockerpush.server import (
-    Registry,
-    RegistryServer,
-    ServerError,
-    handler,
-)
+from dockerpush.server import Registry, RegistryServer, ServerError
+from dockerpush.server import serving as handler
 from dockerpush.server import (
     serving as listening,
 )

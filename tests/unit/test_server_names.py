@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from dockerpush.errors import PusherError
 from dockerpush.oci import Digest
 from dockerpush.server.checked_names import Repository, SessionId, Tag, parse_reference
+from dockerpush.server.dispatch import Resource, Route, parse_route, split_target
 from dockerpush.server.messages import (
+    ProtocolError,
     media_type_of,
     parse_content_range,
     parse_range,
     upload_range,
 )
-from dockerpush.server.paths import Layout
-from dockerpush.server.protocol_errors import ProtocolError
-from dockerpush.server.routes import Resource, Route, parse_route, split_target
+from dockerpush.server.storage import Layout
 
 TAGS = st.text(string.ascii_letters + string.digits + "_.-", min_size=1, max_size=128)
 

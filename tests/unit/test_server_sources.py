@@ -20,7 +20,7 @@ from conformance import (
 
 from dockerpush.oci import OCI_INDEX, OCI_MANIFEST, Digest
 from dockerpush.server import RawManifest, ReadOnlySource, SourceBlob
-from dockerpush.server.protocol_errors import ProtocolError
+from dockerpush.server.messages import ProtocolError
 
 
 class Archive:

@@ -40,7 +40,7 @@ def test_flags_and_variables_follow_the_name() -> None:
 
 
 def test_the_defaults_are_those_of_a_push() -> None:
-    from dockerpush.transfer.push_options import JOBS
+    from dockerpush.transfer.choices import JOBS
     from dockerpush.upload.limits import CHUNK
 
     settings = resolve({}, {}, NOTHING)

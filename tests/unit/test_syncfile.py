@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from dockerpush.errors import InvalidJSON, UsageError
 from dockerpush.oci import Platform
 from dockerpush.reference import Place, Reference
-from dockerpush.sync.list_document import is_document, parse_document
-from dockerpush.sync.list_json import located
+from dockerpush.sync.list_document import is_document, located, parse_document
 from dockerpush.sync.lists import (
     Defaults,
     OnExists,
@@ -22,9 +21,9 @@ from dockerpush.sync.lists import (
     SyncListError,
     TagRules,
     parse_lines,
+    parse_range,
     version_key,
 )
-from dockerpush.sync.semver import parse_range
 
 TO = Defaults(Place("m.test", "mirror"))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockerpush.cli.infer import Inference, Known, Login, infer_target
+from dockerpush.cli.choose_target import Inference, Known, Login, infer_target
 from dockerpush.errors import InvalidReference, PusherError, UsageError
 from dockerpush.reference import Reference
 from dockerpush.state.history import Destination

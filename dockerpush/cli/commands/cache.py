@@ -10,7 +10,8 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ...errors import ContentMismatch, StateError, UsageError
-from .. import console, exits
+from .. import console
+from .. import console as exits
 
 if TYPE_CHECKING:
     from ...state.cache import Cache, CachedImage
@@ -121,7 +122,7 @@ def _verify(cache: Cache, args: Namespace, session: Session) -> None:
 
 def _prune(cache: Cache, state: StateDirectory, args: Namespace) -> None:
     from ...settings.quantities import parse_size
-    from ...state.prune import prune
+    from ...state.cache import prune
     from ...state.upload_sessions import UploadSessions
 
     since = None if args.keep_since is None else time.time() - _age(args.keep_since)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from ...errors import Cancelled, PusherError
 from ...values import field, record
-from .. import console, exits
+from .. import console
+from .. import console as exits
 from ..choose_target import named, registry_of
-from ..connect import Connections, add_connection_options
-from ..given_credentials import add_credential_options
+from ..endpoints import Connections, add_connection_options, add_credential_options
 
 if TYPE_CHECKING:
     from ...reference import Reference
     from ...registry.client import RegistryClient
-    from ...registry.origins import Origin
+    from ...registry.locations import Origin
     from ...registry.proxies import Proxy
     from ..session import Session
 
@@ -121,7 +121,7 @@ class _Check:
     def __init__(self, target: str, connections: Connections) -> None:
         """Raises InvalidReference."""
         from ...registry.http_session import api_host
-        from ...registry.origins import Place
+        from ...registry.locations import Place
 
         self._connections = connections
         self.reference: Reference | None = None
@@ -165,7 +165,7 @@ class _Check:
     def name(self) -> dict[str, Any]:
         """What the name resolves to."""
         from ...registry.failures import cannot_resolve
-        from ...registry.origins import resolve
+        from ...registry.locations import resolve
 
         if self._proxy is not None:
             return {"detail": "left to the proxy", "addresses": []}
@@ -180,8 +180,8 @@ class _Check:
     def tls(self) -> dict[str, Any]:
         """Who says that the server is what it claims to be, and until when."""
         from ...registry.failures import SpeaksPlainHTTP
-        from ...registry.origins import is_loopback
-        from ...registry.probe import certificate_of
+        from ...registry.locations import is_loopback
+        from ...registry.tls import certificate_of
 
         if self._origin.scheme == "http":
             return {"detail": "none: plain HTTP was asked for", "issuer": None}

@@ -10,7 +10,8 @@ from argparse import SUPPRESS, Action, ArgumentParser, Namespace, _SubParsersAct
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator
 
 from ...values import value
-from .. import console, exits
+from .. import console
+from .. import console as exits
 
 if TYPE_CHECKING:
     from ..session import Session

@@ -6,9 +6,10 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import console, exits
-from ..connect import Connections, add_connection_options, add_transfer_options
-from ..transfer_options import USED
+from .. import console
+from .. import console as exits
+from ..endpoints import Connections, add_connection_options, add_transfer_options
+from ..options import USED
 
 if TYPE_CHECKING:
     from ...settings.config import Settings

@@ -9,23 +9,32 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 from ...errors import Cancelled, PusherError, SomeFailed, UsageError
 from ...values import value
-from .. import console, exits, location, places
+from .. import console, location
+from .. import console as exits
+from .. import location as places
 from ..choose_target import one_at_a_time, with_tag
-from ..connect import Connections
-from ..digestfile import check_writable, write_digests
 from ..endpoints import (
+    Connections,
     add_side_options,
     source_connections,
     target_arguments,
     warn_of_unused_sides,
 )
 from ..local import Into, Origin, archive_origins, copy_to_file, own_tag, tags_of
-from ..options import add_trust_option, chosen_platforms
-from ..transfer_options import RECEIVING, SENDING, USED, warn_of_json, warn_of_unused
+from ..options import (
+    RECEIVING,
+    SENDING,
+    USED,
+    add_trust_option,
+    chosen_platforms,
+    warn_of_json,
+    warn_of_unused,
+)
+from ..report import check_writable, write_digests
 
 if TYPE_CHECKING:
     from ...reference import Reference
-    from ...transfer.copy_options import CopyOptions, CopyResult
+    from ...transfer.choices import CopyOptions, CopyResult
     from ..session import Session
 
 
@@ -128,7 +137,7 @@ def _warn_of_unused(args: Namespace, *, source: bool, target: bool) -> None:
 
 def copy_options(args: Namespace, jobs: int) -> CopyOptions:
     """How to copy, as *args* say. Raises UsageError."""
-    from ...transfer.copy_options import CopyOptions
+    from ...transfer.choices import CopyOptions
 
     return CopyOptions(chosen_platforms(args.platform), args.referrers, jobs)
 

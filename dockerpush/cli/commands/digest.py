@@ -6,9 +6,9 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ...errors import NotFound
-from .. import console, exits, location
-from ..connect import add_connection_options
-from ..given_credentials import add_credential_options
+from .. import console, location
+from .. import console as exits
+from ..endpoints import add_connection_options, add_credential_options
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -28,7 +28,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Ask the registry, without fetching the manifest. Raises NotFound."""
-    from ..connect import Connections
+    from ..endpoints import Connections
 
     reference = location.source(args.reference)
     named = str(reference.digest or reference.tag or "latest")

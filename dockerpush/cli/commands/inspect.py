@@ -6,9 +6,9 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any, Iterator
 
 from ...errors import UsageError
-from .. import console, exits
-from ..connect import add_connection_options
-from ..given_credentials import add_credential_options
+from .. import console
+from .. import console as exits
+from ..endpoints import add_connection_options, add_credential_options
 from ..options import chosen_platforms
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def run(args: Namespace, session: Session) -> int:
 
 def _run_remote(reference: Reference, args: Namespace, session: Session) -> int:
     from .. import remote_image
-    from ..connect import Connections
+    from ..endpoints import Connections
 
     with Connections(args, session, writes=False) as connections:
         client = connections.client(reference.registry)

@@ -8,9 +8,14 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ...errors import NotFound, UsageError
-from .. import console, exits, location, prompts
-from ..connect import Connections, add_connection_options
-from ..given_credentials import add_credential_options, given_pair
+from .. import console, location, prompts
+from .. import console as exits
+from ..endpoints import (
+    Connections,
+    add_connection_options,
+    add_credential_options,
+    given_pair,
+)
 
 if TYPE_CHECKING:
     from ...credentials.identity import Credentials
@@ -82,7 +87,7 @@ def named_registry(args: Namespace) -> str:
 
     Raises InvalidReference.
     """
-    from ...credentials.credential_keys import registry_name
+    from ...credentials.credential_store import registry_name
     from ...reference import split_scheme
 
     if split_scheme(args.registry)[0] == "http":

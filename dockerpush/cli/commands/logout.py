@@ -6,8 +6,9 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ...errors import UsageError
-from .. import console, exits
-from ..connect import Connections
+from .. import console
+from .. import console as exits
+from ..endpoints import Connections
 from .login import add_registry_argument, named_registry
 
 if TYPE_CHECKING:

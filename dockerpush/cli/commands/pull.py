@@ -9,21 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Sequence
 
 from ...errors import StateError, UsageError
-from .. import console, exits, location, places
-from ..connect import Connections, add_connection_options, add_transfer_options
-from ..digestfile import check_writable, write_digests
-from ..given_credentials import add_credential_options
-from ..options import OPERANDS, chosen_platforms
-from ..tally import Tally
-from ..transfer_options import USED, warn_of_json
+from .. import console, location
+from .. import console as exits
+from .. import location as places
+from ..endpoints import (
+    Connections,
+    add_connection_options,
+    add_credential_options,
+    add_transfer_options,
+)
+from ..options import OPERANDS, USED, chosen_platforms, warn_of_json
+from ..report import Tally, check_writable, write_digests
 
 if TYPE_CHECKING:
     from ...reference import Reference
-    from ...transfer.copy_options import PulledImage
+    from ...transfer.choices import PulledImage
     from ..local import Into
     from ..session import Session
 
-from ..pull_to_cache import pulled, receiving_options, registry_source, usable_cache
+from ..cached import pulled, receiving_options, registry_source, usable_cache
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -213,7 +217,7 @@ def _without_cache(
     args: Namespace,
 ) -> list[PulledImage]:
     """Straight into the output, as ``copy`` does it."""
-    from ...transfer.copy_options import PulledImage
+    from ...transfer.choices import PulledImage
     from ..local import Origin, copy_to_file
 
     origins = [

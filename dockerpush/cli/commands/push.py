@@ -10,23 +10,26 @@ from typing import TYPE_CHECKING, Sequence
 
 from ...archive.select import select_image
 from ...errors import Unauthorized
-from .. import console, exits, prompts, report
+from .. import console, prompts, report
+from .. import console as exits
 from ..choose_target import add_target_options, one_at_a_time
-from ..connect import Connections, add_connection_options, add_transfer_options
-from ..digestfile import check_writable, write_digests
-from ..given_credentials import add_credential_options
+from ..endpoints import (
+    Connections,
+    add_connection_options,
+    add_credential_options,
+    add_transfer_options,
+)
 from ..jobs import Job, all_jobs, check_usage
-from ..options import OPERANDS, add_trust_option
+from ..options import OPERANDS, USED, add_trust_option
 from ..push_sources import ForwardSource
-from ..tally import Tally
-from ..transfer_options import USED
+from ..report import Tally, check_writable, write_digests
 
 if TYPE_CHECKING:
     from ...reference import Reference
     from ...transfer.push_run import PushResult
     from ..session import Session
 
-from ..push_common import options_of, remember
+from ..joined_push import options_of, remember
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -220,7 +223,7 @@ def _copied(
 
     In one repository only the tag is new; in one registry blobs are mounted.
     """
-    from ...transfer.copy_options import CopyOptions
+    from ...transfer.choices import CopyOptions
     from ...transfer.engine import copy_image
     from ...transfer.push_run import PushResult
     from ...transfer.source import RegistrySource

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
 
 from ...errors import UsageError
-from .. import console, exits, prompts
+from .. import console, prompts
+from .. import console as exits
 from ..options import OPERANDS
 
 if TYPE_CHECKING:

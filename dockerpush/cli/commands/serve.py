@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Sequence
 
 from ...errors import UsageError
-from .. import console, exits
+from .. import console
+from .. import console as exits
 from ..options import OPERANDS
 from ..serve_users import add_user_options, change_users, changes_users
 

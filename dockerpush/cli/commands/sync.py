@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from ...errors import PusherError, SomeFailed, UsageError
 from ...values import replace
-from .. import console, exits, location, places
-from ..connect import Connections
+from .. import console, location
+from .. import console as exits
+from .. import location as places
 from ..endpoints import (
+    Connections,
     add_side_options,
     source_connections,
     target_arguments,
     warn_of_unused_sides,
 )
-from ..options import OPERANDS, chosen_platforms
-from ..transfer_options import RECEIVING, USED, warn_of_unused
+from ..options import OPERANDS, RECEIVING, USED, chosen_platforms, warn_of_unused
 from .copy import add_selection
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class _Run:
         session: Session,
         stack: ExitStack,
     ) -> None:
-        from ...transfer.share import Share
+        from ...transfer.engine import Share
         from ..sync_endpoints import DirectoryTargets, RegistrySide
 
         self._entries = entries
@@ -264,7 +265,7 @@ class _Run:
     def _copy(self, item: SyncItem) -> SyncItem:
         """A worker thread's work."""
         from ...sync.planner import Action
-        from ...transfer.copy_options import CopyOptions
+        from ...transfer.choices import CopyOptions
         from ...transfer.engine import copy_image
 
         with self._to.target(item.target) as target:

@@ -8,9 +8,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ...errors import UsageError
-from .. import console, exits, location
-from ..connect import add_connection_options
-from ..given_credentials import add_credential_options
+from .. import console, location
+from .. import console as exits
+from ..endpoints import add_connection_options, add_credential_options
 
 if TYPE_CHECKING:
     from ...reference import Reference
@@ -48,7 +48,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """List the tags in the registry's order, and fetch no more pages than needed."""
-    from ..connect import Connections
+    from ..endpoints import Connections
 
     reference = _repository(args.repository)
     page = min(args.limit or PAGE, PAGE) if not args.include else PAGE

@@ -5,15 +5,20 @@ from __future__ import annotations
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from .. import console, exits, location
-from ..connect import Connections, add_connection_options, add_transfer_options
-from ..given_credentials import add_credential_options
-from ..transfer_options import USED
+from .. import console, location
+from .. import console as exits
+from ..endpoints import (
+    Connections,
+    add_connection_options,
+    add_credential_options,
+    add_transfer_options,
+)
+from ..options import USED
 
 if TYPE_CHECKING:
     from ..session import Session
 
-from ..comparison import compare
+from ..report import compare
 
 
 def configure(parser: ArgumentParser) -> None:
