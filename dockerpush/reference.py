@@ -57,9 +57,9 @@ class Reference:
 
     def __post_init__(self) -> None:
         _check_registry(self.registry)
-        _check_repository(self.repository)
+        check_repository(self.repository)
         if self.tag is not None:
-            _check_tag(self.tag)
+            check_tag(self.tag)
 
     @classmethod
     def parse(cls, text: str) -> Reference:
@@ -126,7 +126,7 @@ class Place:
     def __post_init__(self) -> None:
         _check_registry(self.registry)
         if self.prefix:
-            _check_repository(self.prefix)
+            check_repository(self.prefix)
 
     @classmethod
     def parse(cls, text: str) -> Place:
@@ -138,7 +138,7 @@ class Place:
             _check_scheme(text)
             registry, slash, prefix = text.rstrip("/").partition("/")
             if slash:
-                _check_repository(prefix)
+                check_repository(prefix)
             return cls(_modern(registry), prefix)
         except InvalidReference as error:
             raise InvalidReference(
@@ -343,7 +343,8 @@ def _check_port(port: str) -> None:
         )
 
 
-def _check_repository(repository: str) -> None:
+def check_repository(repository: str) -> None:
+    """Raises InvalidReference unless *repository* is the name of one."""
     if not repository or repository == _OFFICIAL:
         raise InvalidReference("the repository is missing")
     if len(repository) > REPOSITORY_LIMIT:
@@ -369,7 +370,8 @@ def _check_component(component: str, repository: str) -> None:
         )
 
 
-def _check_tag(tag: str) -> None:
+def check_tag(tag: str) -> None:
+    """Raises InvalidReference unless *tag* is one."""
     if not tag:
         raise InvalidReference("the tag after ':' is missing")
     if len(tag) > TAG_LIMIT:

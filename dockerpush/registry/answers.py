@@ -1,9 +1,14 @@
-"""Answers that were not asked for, as errors that carry the registry's words."""
+"""Answers of a registry: as they come, as a blob's bytes, and as an error's words."""
 
 from __future__ import annotations
 
+import http.client
 import json
-from typing import Any
+import logging
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Callable
+
+import urllib3.exceptions
 
 from ..errors import (
     NetworkError,
@@ -13,13 +18,25 @@ from ..errors import (
     TransientError,
     Unauthorized,
 )
+from ..events import OnEvent
 from ..expressions import expression
+from ..oci import JSON_LIMIT
+from ..system.cancellation import Cancellation
+from ..system.rate import RateLimiter
 from .debug import one_line, show_url
-from .failures import speaks_tls
+from .failures import speaks_tls, translated
 from .locations import Place
-from .retry import TRANSIENT_STATUSES, parse_retry_after
-from .transport import Response
+from .retry import TRANSIENT_STATUSES, RetryPolicy, announce, parse_retry_after
 
+if TYPE_CHECKING:
+    from urllib3.response import BaseHTTPResponse
+
+log = logging.getLogger(__name__)
+
+PIECE = 256 * 1024
+"""Bytes that a piece of a body should have: a link of 20 KB/s takes one in 13 s."""
+LEFTOVER = 64 * 1024
+"""Bytes of an answer worth reading to keep its connection."""
 ERROR_LIMIT = 64 * 1024
 """Bytes of an error's body that are read."""
 
@@ -30,6 +47,248 @@ _WANTS_TLS = (
 _INVISIBLE = expression(r"(?is)<(script|style|head)\b.*?(</\1>|\Z)|<!--.*?(-->|\Z)")
 _TAG = expression(r"<[^<>]*>")
 _TITLE = expression(r"(?is)<title[^>]*>(.*?)</title>")
+
+
+class Response:
+    """An answer: status and headers now, the body as it is read."""
+
+    def __init__(
+        self,
+        raw: BaseHTTPResponse,
+        method: str,
+        url: str,
+        cancellation: Cancellation,
+        rate: RateLimiter | None = None,
+    ) -> None:
+        self._raw = raw
+        self._cancellation = cancellation
+        self._rate = rate
+        self._read = 0
+        self._ended = False
+        self.method = method
+        self.url = url
+        self.status = raw.status
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def header(self, name: str) -> str | None:
+        """The header *name*, None when it is not there."""
+        value = self._raw.headers.get(name)
+        return value if value is None else str(value)
+
+    def header_lines(self, name: str) -> list[str]:
+        """Every line of the header *name*, not joined."""
+        return [str(line) for line in self._raw.headers.getlist(name)]
+
+    @property
+    def size(self) -> int | None:
+        """Content-Length in bytes, None when there is no usable one."""
+        text = (self.header("Content-Length") or "").strip()
+        return int(text) if text.isascii() and text.isdigit() else None
+
+    def read(self, limit: int) -> bytes:
+        """At most *limit* bytes of the rest of the body."""
+        pieces: list[bytes] = []
+        while limit > 0 and (piece := self._next(min(limit, PIECE))):
+            pieces.append(piece)
+            limit -= len(piece)
+        return b"".join(pieces)
+
+    def read_json(self, what: str, limit: int = JSON_LIMIT) -> bytes:
+        """The whole body. Raises NetworkError when it is above *limit* bytes."""
+        too_large = NetworkError(
+            f"{show_url(self.url)}: {what} is larger than {limit} bytes; refused"
+        )
+        if (self.size or 0) > limit:
+            raise too_large
+        content = self.read(limit + 1)
+        if len(content) > limit:
+            raise too_large
+        return content
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill *buffer* as far as the next bytes go; 0 at the end of the body."""
+        piece = self._next(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def _next(self, count: int) -> bytes:
+        self._cancellation.check()
+        label = f"{self.method} {show_url(self.url)}"
+        if self._rate is not None:
+            count = min(count, self._rate.grant)
+        try:
+            piece = self._raw.read(count)
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as e:
+            self._cancellation.check()
+            raise translated(label, Place.parse(self.url).origin.host_port, e) from e
+        self._read += len(piece)
+        if piece:
+            if self._rate is not None:  # no socket waits meanwhile
+                self._rate.take_all(len(piece), self._cancellation)
+            return piece
+        self._cancellation.check()
+        self._ended = True
+        bodiless = self.method == "HEAD" or self.status in (204, 304)
+        missing = 0 if bodiless else (self.size or 0) - self._read
+        if missing > 0:
+            raise translated(label, "", http.client.IncompleteRead(b"", missing))
+        return b""
+
+    def close(self) -> None:
+        """Give the connection back, or close it when too much is left to read."""
+        if not self._ended and (self.size or 0) <= LEFTOVER:
+            self._drain()
+        if not self._ended:
+            self._raw.close()
+        self._raw.release_conn()
+
+    def _drain(self) -> None:
+        try:
+            self.read(LEFTOVER)
+            self._next(1)
+        except PusherError as error:
+            log.debug("the rest of an answer is lost: %s", error)
+
+
+class BlobReader:
+    """The bytes of a blob as they come; *size* is that of the whole, if it is known."""
+
+    def __init__(self, response: Response, size: int | None, *, skip: int = 0) -> None:
+        self._response = response
+        self._skip = skip
+        self.size = size
+
+    @classmethod
+    def at(cls, response: Response, offset: int) -> BlobReader:
+        """From the answer to a request for all bytes from *offset* on.
+
+        A server that does not know ranges sends everything, of which the beginning is
+        then passed over. Raises TransientError for another range than was asked for.
+        """
+        if response.status == 416 and offset:
+            response.close()
+            return cls(response, offset)
+        if response.status != 206:
+            return cls(response, response.size, skip=offset)
+        told = (response.header("Content-Range") or "").strip()
+        start, _, total = told.partition(" ")[2].partition("/")
+        if start.partition("-")[0] != str(offset):
+            response.close()
+            raise TransientError(
+                f"GET {show_url(response.url)}: asked for byte {offset}, got {told!r}"
+            )
+        return cls(response, int(total) if total.isdigit() else None)
+
+    def __enter__(self) -> BlobReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill *buffer* as far as the next bytes go; 0 at the end.
+
+        Raises TransientError when the connection breaks, Cancelled.
+        """
+        while self._skip:
+            scratch = memoryview(bytearray(min(PIECE, self._skip)))
+            count = self._response.readinto(scratch)
+            if not count:
+                return 0
+            self._skip -= count
+        return self._response.readinto(buffer)
+
+    def read(self, size: int = PIECE) -> bytes:
+        """At most *size* bytes, b"" at the end."""
+        buffer = bytearray(size)
+        return bytes(buffer[: self.readinto(memoryview(buffer))])
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._response.close()
+
+
+class Download:
+    """The bytes of a blob from *offset* on; a break goes on where it stopped.
+
+    Whoever reads checks the digest. Raises TransientError when *policy*'s attempts are
+    used up without a byte in between, Cancelled, and what *open_at* raises.
+    """
+
+    def __init__(
+        self,
+        open_at: Callable[[int], BlobReader],
+        policy: RetryPolicy,
+        cancellation: Cancellation,
+        *,
+        on_event: OnEvent,
+        what: str,
+        offset: int = 0,
+    ) -> None:
+        self._open_at = open_at
+        self._policy = policy
+        self._cancellation = cancellation
+        self._on_event = on_event
+        self._what = what
+        self._position = offset
+        self._failures = 0
+        self._reader: BlobReader | None = None
+
+    def __enter__(self) -> Download:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill *buffer* as far as the next bytes go; 0 at the end."""
+        while True:
+            try:
+                if self._reader is None:
+                    self._reader = self._open_at(self._position)
+                count = self._reader.readinto(buffer)
+            except TransientError as error:
+                self._wait_after(error)
+                continue
+            self._position += count
+            if count:
+                self._failures = 0
+            return count
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _wait_after(self, error: TransientError) -> None:
+        self.close()
+        self._failures += 1
+        delay = self._policy.delay(self._failures, error.retry_after)
+        if delay is None:
+            raise error
+        announce(error, delay, self._what, self._on_event)
+        self._cancellation.wait(delay)
 
 
 def failure(response: Response, advice: str = "") -> PusherError:

@@ -8,21 +8,70 @@ its digest. Any number of threads may use one client.
 
 from __future__ import annotations
 
+import itertools
 from types import TracebackType
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, TypeVar
+from urllib.parse import urlencode
 
-from ..oci import Digest
-from .blob_calls import BlobCalls, BlobReader
-from .calls import PULL, PUSH
-from .downloads import Download
-from .http_session import Call
-from .list_calls import ListCalls
-from .locations import Upload
-from .upload_calls import UploadCalls
+from ..credentials.identity import CredentialSource, anonymous
+from ..errors import (
+    ContentMismatch,
+    NotFoundInRegistry,
+    RegistryError,
+    TransientError,
+)
+from ..events import OnEvent, ignore
+from ..oci import Descriptor, Digest
+from ..reference import check_repository, check_tag
+from ..system.cancellation import Cancellation
+from .answers import PIECE, BlobReader, Download, Response
+from .auth import Challenge
+from .connections import Piece
+from .debug import one_line, show_url, uploads_log
+from .http_session import SAME_METHOD, Call, Session
+from .looks import unless_refused
+from .manifest_answers import (
+    ACCEPT,
+    check_digest,
+    described,
+    digest_for,
+    digest_in,
+    doubt_in,
+    is_link_race,
+    named_by,
+)
+from .pages import Page, parse_referrers, parse_tags, read_pages, referrers_tag
+from .retry import RetryPolicy, retrying
+from .transport import TransportSettings
+from .uploads import (
+    Upload,
+    acknowledged,
+    opened_upload,
+    reported_offset,
+    updated_upload,
+    with_digest,
+)
 
-__all__ = ["PULL", "PUSH", "BlobReader", "RegistryClient", "Upload"]
+T = TypeVar("T")
+
+PULL = "pull"
+PUSH = "pull,push"
+"""What a client may do; tokens are asked for accordingly."""
+OCTETS = {"Content-Type": "application/octet-stream"}
 
 
-class RegistryClient(BlobCalls, UploadCalls, ListCalls):
+class StoredManifest(NamedTuple):
+    """A manifest that a registry has taken.
+
+    *subject* is what it says to have listed it as a referrer of (OCI-Subject), None
+    when it says nothing.
+    """
+
+    digest: Digest
+    subject: Digest | None
+
+
+class RegistryClient:
     """The registry *registry* (``host[:port]``, as in a reference).
 
     *actions* is PUSH for a registry that is written to, so that one token does for
@@ -30,6 +79,27 @@ class RegistryClient(BlobCalls, UploadCalls, ListCalls):
     NotFoundInRegistry) for a definite answer, NetworkError, TransientError when the
     policy's attempts are used up, and Cancelled.
     """
+
+    def __init__(
+        self,
+        registry: str,
+        settings: TransportSettings,
+        cancellation: Cancellation,
+        *,
+        credentials: CredentialSource = anonymous,
+        policy: RetryPolicy | None = None,
+        on_event: OnEvent = ignore,
+        actions: str = PUSH,
+    ) -> None:
+        self.registry = registry
+        self._cancellation = cancellation
+        self._rate = settings.rate
+        self._policy = policy or RetryPolicy()
+        self._on_event = on_event
+        self._actions = actions
+        self._session = Session(
+            registry, settings, cancellation, credentials=credentials, on_event=on_event
+        )
 
     def __enter__(self) -> RegistryClient:
         return self
@@ -42,6 +112,27 @@ class RegistryClient(BlobCalls, UploadCalls, ListCalls):
     ) -> None:
         self.close()
 
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._session.close()
+
+    @property
+    def base(self) -> str:
+        """Scheme, host and port in use; plain HTTP may turn out with the first call."""
+        return self._session.base
+
+    @property
+    def challenge(self) -> Challenge | None:
+        """How this registry wants to be told who we are; None: it did not ask yet."""
+        return self._session.auth.challenge
+
+    @property
+    def piece_size(self) -> int:
+        """Bytes that a piece of a body should have at most, so that it flows evenly."""
+        return PIECE if self._rate is None else min(PIECE, self._rate.grant)
+
+    # Determining support
+
     def api_version(self) -> str:
         """What the registry calls its API, "" when it does not say; else as `ping`."""
         call = Call("GET", "/v2/", (200,))
@@ -51,6 +142,41 @@ class RegistryClient(BlobCalls, UploadCalls, ListCalls):
     def ping(self) -> None:
         """Return when the registry speaks this protocol and takes our credentials."""
         self._done(Call("GET", "/v2/", (200,)), f"asking {self.registry}")
+
+    # Blobs that are there
+
+    def blob_size(self, repository: str, digest: Digest) -> int | None:
+        """Bytes of the blob *digest* in *repository*; None when it is not there."""
+        call = self._call("HEAD", repository, f"blobs/{digest}")
+        try:
+            with self._sent(call, f"looking for blob {digest.short}") as response:
+                size = response.size
+            if size is None:  # a registry that answers HEAD without Content-Length
+                with self.open_blob(repository, digest) as reader:
+                    size = reader.size
+        except NotFoundInRegistry:
+            return None
+        return size
+
+    def has_blob(self, repository: str, blob: Descriptor) -> bool:
+        """True when *repository* holds *blob*, all of it, as far as can be told.
+
+        A look that only saves work: one that is refused tells nothing.
+        """
+        size = unless_refused(lambda: self.blob_size(repository, blob.digest))
+        return size == blob.size
+
+    def open_blob(self, repository: str, digest: Digest, offset: int = 0) -> BlobReader:
+        """The bytes of the blob from *offset* on, not verified; the caller closes it.
+
+        Reading them raises TransientError when the connection breaks.
+        """
+        wanted = {"Range": f"bytes={offset}-"} if offset else {}
+        call = self._call(
+            "GET", repository, f"blobs/{digest}", (200, 206, 416), headers=wanted
+        )
+        response = self._sent(call, f"reading blob {digest.short}")
+        return BlobReader.at(response, offset)
 
     def download(self, repository: str, digest: Digest, offset: int = 0) -> Download:
         """As `open_blob`, but a broken connection goes on where it stopped."""
@@ -62,3 +188,391 @@ class RegistryClient(BlobCalls, UploadCalls, ListCalls):
             what=f"blob {digest.short}",
             offset=offset,
         )
+
+    def read_blob(self, repository: str, descriptor: Descriptor) -> bytes:
+        """The whole of a small blob, verified.
+
+        Raises ContentMismatch when it is not what *descriptor* says.
+        """
+        digest = descriptor.digest
+
+        def read() -> bytes:
+            content = bytearray()
+            with self.open_blob(repository, digest) as reader:
+                while len(content) <= descriptor.size and (piece := reader.read()):
+                    content += piece
+            return bytes(content)
+
+        content = self._retrying(read, f"reading blob {digest.short}")
+        if Digest.of(content) != digest:
+            raise ContentMismatch(f"blob {digest}: the registry sent something else")
+        return content
+
+    def delete_blob(self, repository: str, digest: Digest) -> None:
+        """Delete the blob *digest* (distribution-spec, Deleting Blobs)."""
+        self._delete(repository, f"blobs/{digest}", f"deleting blob {digest.short}")
+
+    # Manifests and tags
+
+    def read_manifest(
+        self, repository: str, reference: str, accept: Iterable[str] = ACCEPT
+    ) -> tuple[Descriptor, bytes]:
+        """What *reference*, a tag or digest, names: its descriptor, its exact bytes.
+
+        Raises ContentMismatch when the bytes do not have the digest that was asked for
+        or stated, InvalidJSON when they are no manifest of one of the types *accept*.
+        """
+        call = self._manifest_call("GET", repository, reference, accept)
+
+        def read() -> tuple[Descriptor, bytes]:
+            with self._session.send(call) as response:
+                raw = response.read_json("a manifest")
+                return described(response, reference, raw), raw
+
+        return self._retrying(read, f"reading {repository}:{reference}")
+
+    def manifest_descriptor(
+        self, repository: str, reference: str, accept: Iterable[str] = ACCEPT
+    ) -> Descriptor | None:
+        """The descriptor of what *reference* names; None when there is nothing."""
+        what = f"looking for {repository}:{reference}"
+        try:
+            found = self._retrying(
+                lambda: self._head_manifest(repository, reference, accept), what
+            )
+            if found is None:  # the answer to HEAD does not say what it is
+                found = self.read_manifest(repository, reference, accept)[0]
+        except NotFoundInRegistry:
+            return None
+        return found
+
+    def _head_manifest(
+        self, repository: str, reference: str, accept: Iterable[str] = ACCEPT
+    ) -> Descriptor | None:
+        call = self._manifest_call("HEAD", repository, reference, accept, (200, 405))
+        with self._session.send(call) as response:
+            return named_by(response, reference)
+
+    def put_manifest(
+        self, repository: str, reference: str, raw: bytes, media_type: str
+    ) -> Digest:
+        """Store *raw* under *reference*, a tag or its digest; as `store_manifest`."""
+        return self.store_manifest(repository, reference, raw, media_type).digest
+
+    def store_manifest(
+        self, repository: str, reference: str, raw: bytes, media_type: str
+    ) -> StoredManifest:
+        """Store *raw* under *reference*, a tag or its digest.
+
+        When an answer is lost, it is looked up whether the manifest has arrived before
+        it is sent again, and likewise after a 2xx that tells neither 201 nor a digest:
+        such is the login page of a proxy. Raises RegistryError when it has not arrived,
+        ContentMismatch when the registry names another digest.
+        """
+        digest = digest_for(checked_reference(reference), raw)
+        call = self._write(
+            *("PUT", repository, f"manifests/{reference}", (200, 201, 202, 204)),
+            headers={"Content-Type": media_type},
+            content=raw,
+            size=len(raw),
+        )
+        attempts = itertools.count()
+
+        def put() -> tuple[RegistryError | None, Digest | None]:
+            if next(attempts) and self._holds(repository, reference, digest):
+                return None, None
+            try:
+                with self._session.send(call) as response:
+                    check_digest(response, digest)
+                    return doubt_in(response), digest_in(response, "OCI-Subject")
+            except RegistryError as error:
+                if not is_link_race(error):
+                    raise
+                raise TransientError(str(error), status=error.status) from error
+
+        doubt, subject = self._retrying(put, f"storing {repository}:{reference}")
+        if doubt is not None:
+            found = self.manifest_descriptor(repository, reference)
+            if found is None or found.digest != digest:
+                raise doubt
+        return StoredManifest(digest, subject)
+
+    def _holds(self, repository: str, reference: str, digest: Digest) -> bool:
+        try:
+            found = self._head_manifest(repository, reference)
+        except TransientError:
+            raise
+        except (RegistryError, ContentMismatch):
+            return False
+        return found is not None and found.digest == digest
+
+    def delete_manifest(self, repository: str, reference: str) -> None:
+        """Delete the tag or, with a digest, the manifest *reference*."""
+        tail = f"manifests/{checked_reference(reference)}"
+        self._delete(repository, tail, f"deleting {repository}:{reference}")
+
+    # Lists
+
+    def tags(
+        self, repository: str, *, last: str = "", page_size: int = 1000
+    ) -> Iterator[str]:
+        """The tags of *repository* in the registry's order, those after *last*.
+
+        Raises InvalidJSON for an answer that is no list of tags, ContentMismatch when
+        the registry does not say clearly which page comes next.
+        """
+        tail = "tags/list" + query(n=str(page_size), last=last)
+        for page in self._pages(repository, tail, parse_tags):
+            yield from page
+
+    def referrers(
+        self, repository: str, digest: Digest, artifact_type: str | None = None
+    ) -> tuple[Descriptor, ...]:
+        """The manifests that have *digest* as their subject (Listing Referrers).
+
+        A registry that does not know the endpoint is asked for the tag
+        ``sha256-<hex>`` instead. Raises what `tags` does.
+        """
+        tail = f"referrers/{digest}" + query(artifactType=artifact_type or "")
+        pages = self._pages(repository, tail, parse_referrers)
+        try:
+            found = list(next(pages, []))
+        except NotFoundInRegistry:
+            raw = self.tagged_referrers(repository, digest)
+            found = parse_referrers(raw) if raw else []
+        for page in pages:
+            found += page
+        return tuple(one for one in found if artifact_type in (None, one.artifact_type))
+
+    def lists_referrers(self, repository: str, digest: Digest) -> bool:
+        """True when the registry knows the endpoint that lists those of *digest*.
+
+        Raises what `tags` does.
+        """
+        try:
+            next(self._pages(repository, f"referrers/{digest}", parse_referrers))
+        except NotFoundInRegistry:
+            return False
+        return True
+
+    def tagged_referrers(self, repository: str, digest: Digest) -> bytes | None:
+        """The index under `referrers_tag` of *digest*, None when there is none."""
+        try:
+            return self.read_manifest(repository, referrers_tag(digest))[1]
+        except NotFoundInRegistry:
+            return None
+
+    def _pages(
+        self, repository: str, tail: str, parse: Callable[[bytes], list[T]]
+    ) -> Iterator[list[T]]:
+        def read(where: str) -> Page:
+            call = self._call("GET", repository, where)
+
+            def page() -> Page:
+                with self._session.send(call) as response:
+                    return Page.of(response)
+
+            return self._retrying(page, f"listing {repository}")
+
+        return read_pages(repository, tail, read, parse)
+
+    # Uploads
+
+    def start_upload(
+        self,
+        repository: str,
+        *,
+        mount: Digest | None = None,
+        source: str | None = None,
+    ) -> Upload | None:
+        """An open session, or None when the blob *mount* was mounted from *source*.
+
+        A registry that refuses a mount, in whatever way, is asked for a session with
+        another request and a token for *repository* alone.
+        """
+        if mount is not None:
+            try:
+                return self._start(repository, mount, source)
+            except RegistryError as error:
+                uploads_log.debug("no mount of %s: %s", mount.short, error)
+        return self._start(repository, None, None)
+
+    def _start(
+        self, repository: str, mount: Digest | None, source: str | None
+    ) -> Upload | None:
+        tail, scopes = "blobs/uploads/", [scope(repository, PUSH)]
+        if mount is not None:
+            if source:
+                check_repository(source)
+                scopes.append(scope(source, PULL))
+            tail += query(mount=mount, **{"from": source or ""})
+        accept = (202,) if mount is None else (201, 202)
+        call = self._call("POST", repository, tail, accept, scopes=tuple(scopes))
+        with self._sent(call, f"starting an upload to {repository}") as response:
+            if response.status == 201:
+                return None
+            upload = opened_upload(repository, response)
+        _log(upload, "opened in %s", repository)
+        return upload
+
+    def send_chunk(
+        self, repository: str, upload: Upload, body: Iterable[Piece], size: int
+    ) -> Upload:
+        """The session after *body*, *size* bytes, was added at its offset.
+
+        One attempt. The new offset is what the registry acknowledged: unchanged when it
+        wants the same bytes sent to another location.
+        """
+        sent = f"{upload.offset}-{upload.offset + size - 1}"
+        call = self._write(
+            *("PATCH", repository, upload.location, (200, 201, 202, 204, *SAME_METHOD)),
+            headers={**OCTETS, "Content-Range": sent},
+            stream=body,
+            size=size,
+        )
+        with self._session.send(call) as response:
+            told = response.header("Range")
+            _log(upload, "sent bytes %s: %d, %s", sent, response.status, _range(told))
+            if response.status in SAME_METHOD:
+                return updated_upload(upload, response, upload.offset)
+            offset = acknowledged(told, upload.offset, size)
+            return updated_upload(upload, response, offset)
+
+    def upload_status(self, repository: str, upload: Upload) -> Upload:
+        """The session as the registry says it stands, which need not be true.
+
+        Raises NotFoundInRegistry when it is gone.
+        """
+        call = self._write("GET", repository, upload.location, (200, 202, 204))
+        with self._sent(call, "asking where the upload stands") as response:
+            told = response.header("Range")
+            _log(upload, "asked where it stands: %s", _range(told))
+            offset = reported_offset(told)
+            return updated_upload(
+                upload, response, upload.offset if offset is None else offset
+            )
+
+    def finish_upload(
+        self,
+        repository: str,
+        upload: Upload,
+        digest: Digest,
+        *,
+        body: Iterable[Piece] | None = None,
+        size: int = 0,
+    ) -> None:
+        """Close the session: from here on *repository* holds the blob *digest*.
+
+        *body* are its last *size* bytes. One attempt. Raises ContentMismatch when the
+        registry names another digest.
+        """
+        headers = dict(OCTETS)
+        if body is not None and upload.offset:
+            end = upload.offset + size - 1
+            headers["Content-Range"] = f"{upload.offset}-{end}"
+        where = with_digest(upload.location, digest)
+        call = self._write(
+            *("PUT", repository, where, (200, 201, 204)),
+            headers=headers,
+            stream=body,
+            size=size,
+        )
+        with self._session.send(call) as response:
+            _log(upload, "closed at byte %d: %s", upload.offset + size, digest)
+            check_digest(response, digest)
+
+    def cancel_upload(self, repository: str, upload: Upload) -> None:
+        """Have the registry forget the session. One attempt."""
+        accept = (200, 202, 204, 404)
+        call = self._write("DELETE", repository, upload.location, accept)
+        with self._session.send(call) as response:
+            _log(upload, "cancelled, status %d", response.status)
+
+    # How a call is made and sent
+
+    def _call(
+        self,
+        method: str,
+        repository: str,
+        where: str,
+        accept: tuple[int, ...] = (200,),
+        *,
+        scopes: tuple[str, ...] = (),
+        **more: Any,
+    ) -> Call:
+        """A call about *repository*; *where* is a URL, or what follows its path."""
+        check_repository(repository)
+        url = where if "://" in where else f"/v2/{repository}/{where}"
+        scopes = scopes or (scope(repository, self._actions),)
+        return Call(method, url, accept, repository, scopes, **more)
+
+    def _write(
+        self,
+        method: str,
+        repository: str,
+        where: str,
+        accept: tuple[int, ...],
+        **more: Any,
+    ) -> Call:
+        wanted = (scope(repository, PUSH),)
+        return self._call(method, repository, where, accept, scopes=wanted, **more)
+
+    def _manifest_call(
+        self,
+        method: str,
+        repository: str,
+        reference: str,
+        types: Iterable[str],
+        accept: tuple[int, ...] = (200,),
+    ) -> Call:
+        where = f"manifests/{checked_reference(reference)}"
+        headers = {"Accept": ", ".join(types)}
+        return self._call(method, repository, where, accept, headers=headers)
+
+    def _delete(self, repository: str, where: str, what: str) -> None:
+        wanted = (scope(repository, "delete"),)
+        accept = (200, 202, 204)
+        self._done(self._call("DELETE", repository, where, accept, scopes=wanted), what)
+
+    def _retrying(self, call: Callable[[], T], what: str) -> T:
+        return retrying(
+            call, self._policy, self._cancellation, on_event=self._on_event, what=what
+        )
+
+    def _sent(self, call: Call, what: str) -> Response:
+        return self._retrying(lambda: self._session.send(call), what)
+
+    def _done(self, call: Call, what: str) -> None:
+        self._sent(call, what).close()
+
+
+def scope(repository: str, actions: str) -> str:
+    """What a token is asked for (distribution, docs/spec/auth/scope.md)."""
+    return f"repository:{repository}:{actions}"
+
+
+def checked_reference(reference: str) -> str:
+    """*reference*, a tag or a digest, fit for a URL.
+
+    Raises InvalidReference or InvalidDigest.
+    """
+    if ":" in reference:
+        return Digest(reference)
+    check_tag(reference)
+    return reference
+
+
+def query(**parameters: str) -> str:
+    """``?name=value&...`` of those that have a value, or ""."""
+    given = {name: value for name, value in parameters.items() if value}
+    return "?" + urlencode(given) if given else ""
+
+
+def _log(upload: Upload, text: str, *values: object) -> None:
+    """One line for OCI_DEBUG_UPLOAD: what happened to which session."""
+    uploads_log.debug(f"upload session %s: {text}", show_url(upload.location), *values)
+
+
+def _range(header: str | None) -> str:
+    """The registry's own words, which need not be a range."""
+    return "no Range" if header is None else f"Range {one_line(header, 60)}"

@@ -10,13 +10,13 @@ import http.client
 import re
 import socket
 import ssl
+from typing import Iterator, Mapping
 
 import urllib3.exceptions
 
 from ..errors import NetworkError, TransientError
 from .debug import one_line
 from .proxies import refusal
-from .tls_errors import explain
 
 
 class SpeaksPlainHTTP(NetworkError):
@@ -141,3 +141,140 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in errno.errorcode:
         return one_line(error.strerror or str(error), 160).lower()
     return one_line(str(error) or type(error).__name__, 160)
+
+
+_UNKNOWN_CA = (
+    "the certificate is signed by a CA that this machine does not know: pass the CA "
+    "with --cacert FILE, or keep it as ~/.config/containers/certs.d/{host}/ca.crt; if "
+    "the CA is known here, the server does not send its intermediate certificate"
+)
+_SELF_SIGNED = (
+    "the certificate, or the CA at the end of its chain, is self-signed and not known "
+    "to this machine: if it is the right one, pass it with --cacert FILE, or keep it "
+    "as ~/.config/containers/certs.d/{host}/ca.crt"
+)
+_OTHER_NAME = (
+    "the certificate is for another name: use a name that it holds, or have one "
+    "issued that holds this name as subjectAltName (a common name does not count)"
+)
+_WEAK = (
+    "the certificate or its CA uses a key or a signature that is too weak for this "
+    "system: have it issued again (RSA 2048 or EC, SHA-256)"
+)
+_BROKEN_CA = (
+    "a certificate of the chain may not be used as one: its CA must be marked as CA, "
+    "and it must be issued for servers; have it issued again"
+)
+
+# numbers of X509_verify_cert, see openssl-verification-options(1)
+_VERIFY: Mapping[int, str] = {
+    9: "the certificate, or one above it, is not valid yet: set the clock of this "
+    "machine if it is late, else wait or have the certificate issued again",
+    10: "the certificate, or one above it, has expired: renew it on the server, or set "
+    "the clock of this machine if that is wrong",
+    2: _UNKNOWN_CA,
+    18: _SELF_SIGNED,
+    19: _SELF_SIGNED,
+    20: _UNKNOWN_CA,
+    21: _UNKNOWN_CA,
+    23: "the certificate has been revoked: have a new one issued",
+    24: _BROKEN_CA,
+    26: _BROKEN_CA,
+    62: _OTHER_NAME,
+    64: _OTHER_NAME,
+    66: _WEAK,
+    67: _WEAK,
+    68: _WEAK,
+    79: _BROKEN_CA,
+}
+
+_PLAIN = (
+    "no TLS is spoken on this port: if it is plain HTTP, use --plain-http or "
+    "http://{host}/..."
+)
+_OLD_TLS = (
+    "the server offers only versions of TLS that are refused as broken: have TLS 1.2 "
+    "or 1.3 switched on there"
+)
+_WANTS_CERTIFICATE = (
+    "the server refuses us without a client certificate: pass one with --cert FILE and "
+    "--key FILE, or keep it as ~/.config/containers/certs.d/{host}/client.cert and .key"
+)
+_REFUSES_CERTIFICATE = (
+    "the server does not accept our client certificate: check that --cert is one that "
+    "its CA issued and that it has not expired"
+)
+_REASONS: Mapping[str, str] = {
+    "WRONG_VERSION_NUMBER": _PLAIN,
+    "UNKNOWN_PROTOCOL": _PLAIN,
+    "HTTP_REQUEST": _PLAIN,
+    "PACKET_LENGTH_TOO_LONG": _PLAIN,
+    "RECORD_LAYER_FAILURE": _PLAIN,
+    "UNSUPPORTED_PROTOCOL": _OLD_TLS,
+    "TLSV1_ALERT_PROTOCOL_VERSION": _OLD_TLS,
+    "NO_PROTOCOLS_AVAILABLE": _OLD_TLS,
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": _WANTS_CERTIFICATE,
+    "SSLV3_ALERT_NO_CERTIFICATE": _WANTS_CERTIFICATE,
+    "TLSV1_ALERT_UNKNOWN_CA": _REFUSES_CERTIFICATE,
+    "SSLV3_ALERT_BAD_CERTIFICATE": _REFUSES_CERTIFICATE,
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": _REFUSES_CERTIFICATE,
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": _REFUSES_CERTIFICATE,
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": _REFUSES_CERTIFICATE,
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": _REFUSES_CERTIFICATE,
+    "TLSV1_ALERT_ACCESS_DENIED": _REFUSES_CERTIFICATE,
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "the server broke the TLS handshake off: it may "
+    "want a client certificate (--cert FILE --key FILE), or have no cipher in common "
+    "with this system",
+    "TLSV1_UNRECOGNIZED_NAME": "the server has no certificate for this name: check "
+    "the name, or the server's configuration",
+    "DH_KEY_TOO_SMALL": _WEAK,
+    "EE_KEY_TOO_SMALL": _WEAK,
+    "CA_MD_TOO_WEAK": _WEAK,
+    "CA_KEY_TOO_SMALL": _WEAK,
+}
+_CLOSED = (
+    "the connection was closed during the TLS handshake: check that the port is the "
+    "registry's, and that no firewall or proxy stands in between"
+)
+
+
+def explain(error: BaseException, host: str) -> str:
+    """One line for a failed TLS connection to *host* (``host[:port]``): why, what next.
+
+    Looks for the cause through whatever has been wrapped around it.
+    """
+    for cause in causes(error):
+        text = _sentence(cause)
+        if text:
+            return f"{host}: " + text.format(host=host)
+    return f"{host}: TLS failed: {' '.join(str(error).split())[:200]}"
+
+
+def _sentence(error: BaseException) -> str | None:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        said = " ".join((error.verify_message or str(error)).split())
+        known = _VERIFY.get(error.verify_code)
+        return known or f"the certificate is not accepted: {_literal(said)}"
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return _CLOSED
+    if isinstance(error, ssl.SSLError):
+        return _REASONS.get((error.reason or "").replace(" ", "_").upper())
+    return _CLOSED if isinstance(error, ConnectionError) else None
+
+
+def _literal(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """*error* and everything it was made from, each once, the outermost first."""
+    waiting, seen = [error], set()
+    while waiting:
+        current = waiting.pop(0)
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        inside = (*current.args, getattr(current, "reason", None))
+        inside += (current.__cause__, current.__context__)
+        waiting += [item for item in inside if isinstance(item, BaseException)]

@@ -19,14 +19,13 @@ from ..events import Notice, OnEvent
 from ..expressions import expression
 from ..system.cancellation import Cancellation
 from ..values import field, value
-from .answers import failure
-from .auth import Authenticator, Grant
+from .answers import Response, failure
+from .auth import Authenticator, Grant, advice_for
 from .connections import Piece
 from .debug import log_request, one_line, requests_log, show_url
 from .failures import SpeaksPlainHTTP
 from .locations import Origin, Place, is_loopback, resolve_location, same_origin
-from .tokens import advice_for
-from .transport import Response, Transport, TransportSettings
+from .transport import Transport, TransportSettings
 
 log = logging.getLogger(__name__)
 
@@ -129,40 +128,47 @@ class Session:
         grant = self._grant(call, url)
         response = self._once(call, url, grant)
         url = response.url
-        if response.status != 401 or not self._is_home(url):
+        if response.status != 401 or not self._is_registry_origin(url):
             return response
-        if not self._another_try(call, response, grant) or call.stream is not None:
+        if (
+            not self._should_retry_auth(call, response, grant)
+            or call.stream is not None
+        ):
             return response
         response.close()
         return self._once(call, url, self._grant(call, url))
 
     def _grant(self, call: Call, url: str) -> Grant | None:
-        if not self._is_home(url):
+        if not self._is_registry_origin(url):
             return None
         needed = max(BODY_NEEDS, call.size / SLOW_LINK) if call.has_body else 0.0
         return self.auth.authorization(call.repository, call.scopes, needed)
 
-    def _is_home(self, url: str) -> bool:
+    def _is_registry_origin(self, url: str) -> bool:
         return same_origin(url, self.base + "/")
 
-    def _another_try(self, call: Call, response: Response, grant: Grant | None) -> bool:
+    def _should_retry_auth(
+        self, call: Call, response: Response, grant: Grant | None
+    ) -> bool:
         """Learn from a 401; True when there is an authorization that may do."""
         if grant is not None:
             return self.auth.refuse(grant)
-        lines = response.header_lines("WWW-Authenticate")
-        learned = self.auth.learn(lines, response.url) or self._learn_at_root()
-        return learned and self.auth.can_answer(call.repository)
+        known = self._store_challenge(response) or self._ask_root()
+        return known and self.auth.can_answer(call.repository)
 
-    def _learn_at_root(self) -> bool:
+    def _store_challenge(self, response: Response) -> bool:
+        lines = response.header_lines("WWW-Authenticate")
+        return self.auth.store_challenge(lines, response.url)
+
+    def _ask_root(self) -> bool:
         """Ask ``/v2/`` for the challenge that the real answer left out (gcr.io)."""
         url = self.base + "/v2/"
         with self._once(Call("GET", url, (200, 401)), url, None) as response:
-            lines = response.header_lines("WWW-Authenticate")
-            return response.status == 401 and self.auth.learn(lines, response.url)
+            return response.status == 401 and self._store_challenge(response)
 
     def _once(self, call: Call, url: str, grant: Grant | None) -> Response:
         headers = dict(call.headers)
-        if self._is_home(url):
+        if self._is_registry_origin(url):
             headers.update(self._settings.headers)
         if grant is not None:
             headers["Authorization"] = grant.header.reveal()
@@ -232,7 +238,7 @@ class Session:
 
     def _advice(self, call: Call, response: Response) -> str:
         """What to do about a refusal, where that depends on who we are."""
-        home = self._is_home(response.url)
+        home = self._is_registry_origin(response.url)
         if not home or response.status not in (401, 403, 404):
             return ""
         if response.status == 404 and not call.url.startswith("/"):

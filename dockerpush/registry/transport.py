@@ -12,11 +12,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ipaddress
-import logging
 import ssl
 import threading
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping, Union
+from types import MappingProxyType
+from typing import Callable, Iterable, Iterator, Mapping, Union
 from urllib.parse import unquote
 
 import urllib3
@@ -24,33 +23,23 @@ import urllib3.exceptions
 from urllib3.util import Timeout, make_headers, parse_url
 
 from ..errors import NetworkError, PusherError
-from ..oci import JSON_LIMIT
 from ..system.cancellation import Cancellation
 from ..system.rate import RateLimiter
 from ..values import field, value
+from .answers import Response
 from .connections import Dialer, Piece, WatchedPool, WatchedTLSPool, watch_tls
 from .debug import show_url
 from .failures import proxy_wants_password, translated
 from .locations import (
     Address,
-    Nearness,
+    AddressScope,
     Origin,
     Place,
     Resolver,
+    address_scope,
     allowed_from,
-    nearness,
 )
 from .locations import resolve as resolve_by_system
-
-if TYPE_CHECKING:
-    from urllib3.response import BaseHTTPResponse
-
-log = logging.getLogger(__name__)
-
-PIECE = 256 * 1024
-"""Bytes that a piece of a body should have: a link of 20 KB/s takes one in 13 s."""
-LEFTOVER = 64 * 1024
-"""Bytes of an answer worth reading to keep its connection."""
 
 _TLSPool = Union[WatchedPool, WatchedTLSPool]
 
@@ -98,9 +87,9 @@ class Transport:
         self._settings = settings
         self._cancellation = cancellation
         self._home = Place.parse(f"https://{home}/").origin
-        self._lock = threading.Lock()  # guards _pools and _nearness
+        self._lock = threading.Lock()  # guards _pools and _address_scope
         self._pools: dict[tuple[Origin, str | None], _TLSPool] = {}
-        self._nearness: frozenset[Nearness] | None = None
+        self._address_scope: frozenset[AddressScope] | None = None
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -227,8 +216,8 @@ class Transport:
         return origin.host != self._home.host
 
     def _admit_foreign(self, host: str, address: Address) -> None:
-        near = nearness(address.ip)
-        if near is not Nearness.PUBLIC and near not in self._allowed():
+        near = address_scope(address.ip)
+        if near is not AddressScope.PUBLIC and near not in self._allowed():
             raise NetworkError(
                 f"{self._home.host_port} leads to {host}, which is a {near.value} "
                 "address; refused, since the registry itself is elsewhere"
@@ -240,18 +229,18 @@ class Transport:
             ipaddress.ip_address(host)
             self._admit_foreign(host, Address(0, (host,)))
 
-    def _allowed(self) -> frozenset[Nearness]:
+    def _allowed(self) -> frozenset[AddressScope]:
         with self._lock:
-            known = self._nearness
+            known = self._address_scope
         if known is None:
             try:
                 known = allowed_from(
                     self._settings.resolve(self._home.host, self._home.port)
                 )
             except OSError:  # reached through a proxy that resolves for us
-                known = frozenset({Nearness.PUBLIC})
+                known = frozenset({AddressScope.PUBLIC})
             with self._lock:
-                self._nearness = known
+                self._address_scope = known
         return known
 
 
@@ -273,114 +262,3 @@ def _paced(
 def _without_user(proxy: str) -> str:
     scheme, separator, rest = proxy.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
-
-
-class Response:
-    """An answer: status and headers now, the body as it is read."""
-
-    def __init__(
-        self,
-        raw: BaseHTTPResponse,
-        method: str,
-        url: str,
-        cancellation: Cancellation,
-        rate: RateLimiter | None = None,
-    ) -> None:
-        self._raw = raw
-        self._cancellation = cancellation
-        self._rate = rate
-        self._read = 0
-        self._ended = False
-        self.method = method
-        self.url = url
-        self.status = raw.status
-
-    def __enter__(self) -> Response:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def header(self, name: str) -> str | None:
-        """The header *name*, None when it is not there."""
-        value = self._raw.headers.get(name)
-        return value if value is None else str(value)
-
-    def header_lines(self, name: str) -> list[str]:
-        """Every line of the header *name*, not joined."""
-        return [str(line) for line in self._raw.headers.getlist(name)]
-
-    @property
-    def size(self) -> int | None:
-        """Content-Length in bytes, None when there is no usable one."""
-        text = (self.header("Content-Length") or "").strip()
-        return int(text) if text.isascii() and text.isdigit() else None
-
-    def read(self, limit: int) -> bytes:
-        """At most *limit* bytes of the rest of the body."""
-        pieces: list[bytes] = []
-        while limit > 0 and (piece := self._next(min(limit, PIECE))):
-            pieces.append(piece)
-            limit -= len(piece)
-        return b"".join(pieces)
-
-    def read_json(self, what: str, limit: int = JSON_LIMIT) -> bytes:
-        """The whole body. Raises NetworkError when it is above *limit* bytes."""
-        too_large = NetworkError(
-            f"{show_url(self.url)}: {what} is larger than {limit} bytes; refused"
-        )
-        if (self.size or 0) > limit:
-            raise too_large
-        content = self.read(limit + 1)
-        if len(content) > limit:
-            raise too_large
-        return content
-
-    def readinto(self, buffer: memoryview) -> int:
-        """Fill *buffer* as far as the next bytes go; 0 at the end of the body."""
-        piece = self._next(len(buffer))
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def _next(self, count: int) -> bytes:
-        self._cancellation.check()
-        label = f"{self.method} {show_url(self.url)}"
-        if self._rate is not None:
-            count = min(count, self._rate.grant)
-        try:
-            piece = self._raw.read(count)
-        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as e:
-            self._cancellation.check()
-            raise translated(label, Place.parse(self.url).origin.host_port, e) from e
-        self._read += len(piece)
-        if piece:
-            if self._rate is not None:  # no socket waits meanwhile
-                self._rate.take_all(len(piece), self._cancellation)
-            return piece
-        self._cancellation.check()
-        self._ended = True
-        bodiless = self.method == "HEAD" or self.status in (204, 304)
-        missing = 0 if bodiless else (self.size or 0) - self._read
-        if missing > 0:
-            raise translated(label, "", http.client.IncompleteRead(b"", missing))
-        return b""
-
-    def close(self) -> None:
-        """Give the connection back, or close it when too much is left to read."""
-        if not self._ended and (self.size or 0) <= LEFTOVER:
-            self._drain()
-        if not self._ended:
-            self._raw.close()
-        self._raw.release_conn()
-
-    def _drain(self) -> None:
-        try:
-            self.read(LEFTOVER)
-            self._next(1)
-        except PusherError as error:
-            log.debug("the rest of an answer is lost: %s", error)

@@ -9,8 +9,9 @@ from ..errors import Cancelled, PusherError
 from ..events import OnEvent, Outcome
 from ..oci import Descriptor, Digest
 from ..reference import Reference
-from ..registry.client import RegistryClient, Upload
+from ..registry.client import RegistryClient
 from ..registry.looks import unless_refused
+from ..registry.uploads import Upload
 from ..system.cancellation import Cancellation
 from ..system.workers import Workers
 from ..upload.blob_upload import Uploader

@@ -26,8 +26,8 @@ from ..oci import (
     require,
 )
 from ..registry.client import RegistryClient
-from ..registry.list_calls import parse_referrers, referrers_tag
 from ..registry.looks import unless_refused
+from ..registry.pages import parse_referrers, referrers_tag
 from .manifests import Document
 
 T = TypeVar("T", covariant=True)

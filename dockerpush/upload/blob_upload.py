@@ -37,9 +37,10 @@ from ..events import (
     ignore,
 )
 from ..oci import Descriptor
-from ..registry.client import RegistryClient, Upload
+from ..registry.client import RegistryClient
 from ..registry.debug import uploads_log
 from ..registry.retry import RetryPolicy, announce
+from ..registry.uploads import Upload
 from ..state.upload_sessions import UploadSessions
 from ..system.cancellation import Cancellation
 from ..values import replace, value
@@ -51,7 +52,7 @@ MOST_REDIRECTS = 5
 """Times that one chunk may be sent elsewhere, as by 307."""
 
 
-class Way(enum.Enum):
+class RequestKind(enum.Enum):
     """The kinds of request that an upload is made of."""
 
     OPEN = "POST that opens the upload"
@@ -64,7 +65,7 @@ class Way(enum.Enum):
 class Request:
     """A request and the bytes of the blob that it carries, from *start* to *end*."""
 
-    way: Way
+    kind: RequestKind
     start: int = 0
     end: int = 0
 
@@ -91,7 +92,7 @@ class BlobUpload:
         self._content = content
         self._session = session
         self._limits = target.limits.current
-        self._request = Request(Way.OPEN)
+        self._request = Request(RequestKind.OPEN)
         self._failures = 0
         self._furthest = 0
         self._lost: set[Request] = set()
@@ -133,14 +134,16 @@ class BlobUpload:
         if not whole and session.adopt():
             self._learn()
         if session.upload is None:
-            return Request(Way.OPEN)
+            return Request(RequestKind.OPEN)
         if whole:
-            return Request(Way.WHOLE, 0, size)
+            return Request(RequestKind.WHOLE, 0, size)
         if session.offset == size:
-            return Request(Way.CLOSE, size, size)
+            return Request(RequestKind.CLOSE, size, size)
         end = session.offset + self._limits.next_chunk(session.offset, size)
         tail = end == size and self._limits.tail is Tail.PUT
-        return Request(Way.CLOSE if tail else Way.CHUNK, session.offset, end)
+        return Request(
+            RequestKind.CLOSE if tail else RequestKind.CHUNK, session.offset, end
+        )
 
     def _learn(self) -> None:
         """Take over what is known of the host now, for this blob."""
@@ -166,12 +169,12 @@ class BlobUpload:
         """Do *request*; True when the registry has the blob."""
         target, session = self._target, self._session
         target.cancellation.check()
-        if request.way is Way.OPEN:
+        if request.kind is RequestKind.OPEN:
             session.open()
             return False
         self._content.start_at(request.start)
         target.limits.wait_for_turn(target.cancellation)
-        if request.way is Way.CHUNK:
+        if request.kind is RequestKind.CHUNK:
             self._send_chunk(request)
             return False
         self._finish(request)
@@ -229,14 +232,14 @@ class BlobUpload:
         if fault in (Fault.BROKEN, Fault.SESSION_LOST) and self._is_there():
             return True
         uploads_log.info("%s: %s: %s", self._digest, fault.value, error)
-        if self._request.way is Way.OPEN:
+        if self._request.kind is RequestKind.OPEN:
             raise error  # the client has tried often enough
         self._RECOVERIES[fault](self, error)
         return False
 
     def _is_there(self) -> bool:
         """True when only the answer was lost, not the request that closed the blob."""
-        if self._request.way not in (Way.WHOLE, Way.CLOSE):
+        if self._request.kind not in (RequestKind.WHOLE, RequestKind.CLOSE):
             return False
         if self._content.position < self._size:
             return False
@@ -251,7 +254,7 @@ class BlobUpload:
         if isinstance(error, TransientError):
             self._learn_from_break(error)
         self._count(error)
-        if request.way is Way.WHOLE or not session.ask(request.end):
+        if request.kind is RequestKind.WHOLE or not session.ask(request.end):
             session.drop()
 
     def _learn_from_break(self, error: TransientError) -> None:
@@ -287,22 +290,22 @@ class BlobUpload:
 
     def _after_wrong_offset(self, error: TransientError | RegistryError) -> None:
         request, session = self._request, self._session
-        if request.way is Way.WHOLE:
+        if request.kind is RequestKind.WHOLE:
             self._after_lost_session(error)
             return
         self._count(error)
         if not session.ask(request.end):
             session.cancel()
         elif session.offset == request.start:
-            self._doubt_offset()
+            self._correct_offset()
 
-    def _doubt_offset(self) -> None:
+    def _correct_offset(self) -> None:
         """The registry refused the offset that it tells, or tells none."""
         request, session = self._request, self._session
         if request == self._unanswered:
             self._unanswered = None
             session.offset = request.end
-        elif not session.step_back():
+        elif not session.retry_one_byte_earlier():
             session.cancel()
 
     def _after_expired_token(self, error: TransientError | RegistryError) -> None:
@@ -317,9 +320,12 @@ class BlobUpload:
     def _switch(self) -> bool:
         """Go on in chunks instead of whole, or the other way; False if impossible."""
         request, limits = self._request, self._target.limits
-        if request.way is Way.WHOLE:
+        if request.kind is RequestKind.WHOLE:
             observed = Observed.MONOLITHIC_REFUSED
-        elif request.way is Way.CHUNK and request.start <= self._limits.chunk_size:
+        elif (
+            request.kind is RequestKind.CHUNK
+            and request.start <= self._limits.chunk_size
+        ):
             observed = Observed.CHUNKS_REFUSED
         else:
             return False
@@ -348,7 +354,7 @@ class BlobUpload:
         delay = target.policy.delay(self._failures, asked)
         if delay is None:
             raise error
-        what = f"blob {self._digest.short}: {self._request.way.value}"
+        what = f"blob {self._digest.short}: {self._request.kind.value}"
         if isinstance(error, TransientError):
             announce(error, delay, what, target.on_event)
         else:
@@ -372,7 +378,7 @@ Recovery = Callable[[BlobUpload, Union[TransientError, RegistryError]], None]
 
 def _too_large(error: PusherError, request: Request) -> PusherError:
     return PusherError(
-        f"{error}; a {request.way.value} of {request.size} bytes does not pass, and "
+        f"{error}; a {request.kind.value} of {request.size} bytes does not pass, and "
         "there is no smaller way: have the limit of the registry or of the proxy "
         "before it raised (nginx: client_max_body_size)"
     )

@@ -20,9 +20,10 @@ from ..errors import (
 )
 from ..events import OnEvent
 from ..oci import Descriptor
-from ..registry.client import RegistryClient, Upload
+from ..registry.client import RegistryClient
 from ..registry.debug import uploads_log
 from ..registry.retry import RetryPolicy
+from ..registry.uploads import Upload
 from ..state.upload_sessions import ClaimedUpload, UploadSessions
 from ..system.cancellation import Cancellation
 from ..values import replace, value
@@ -177,7 +178,7 @@ class UploadSession:
         self.offset = offset
         return True
 
-    def step_back(self) -> bool:
+    def retry_one_byte_earlier(self) -> bool:
         """The offset that the registry told was refused: take it for a count of bytes.
 
         False when that was tried before, or cannot be.

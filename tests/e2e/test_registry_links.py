@@ -12,7 +12,7 @@ from images import small_archive
 from suites import crossed
 
 from dockerpush.errors import ContentMismatch
-from dockerpush.registry.locations import next_target
+from dockerpush.registry.pages import next_target
 from dockerpush.server import Registry, RegistryServer
 
 NEXT = "/v2/team/app/tags/list?n=2&last=b"

@@ -11,8 +11,9 @@ from registries import DockerRegistry, start_docker_registry
 from dockerpush.credentials.identity import Credentials, Secret
 from dockerpush.errors import NetworkError, NotFoundInRegistry, Unauthorized
 from dockerpush.oci import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, Manifest
+from dockerpush.registry.answers import PIECE
 from dockerpush.registry.client import RegistryClient
-from dockerpush.registry.transport import PIECE, TransportSettings
+from dockerpush.registry.transport import TransportSettings
 from dockerpush.system.cancellation import Cancellation
 
 NAME = "team/app"

@@ -30,9 +30,10 @@ from dockerpush.oci import (
     Index,
     Manifest,
 )
-from dockerpush.registry.client import PULL, RegistryClient, Upload
+from dockerpush.registry.client import PULL, RegistryClient
 from dockerpush.registry.retry import RetryPolicy
 from dockerpush.registry.transport import TransportSettings
+from dockerpush.registry.uploads import Upload
 from dockerpush.system.cancellation import Cancellation
 
 HOST = "https://r.example.com"
@@ -726,7 +727,7 @@ def test_an_empty_last_page_may_lead_back(scripted, client):
 
 
 def test_a_list_without_end_is_an_error(scripted, client, monkeypatch):
-    monkeypatch.setattr("dockerpush.registry.list_calls.MOST_PAGES", 2)
+    monkeypatch.setattr("dockerpush.registry.pages.MOST_PAGES", 2)
     for here, following in (("n=1000", "last=a"), ("last=a", "last=b")):
         link = {"Link": f"<{TAGS}?{following}>; rel=next"}
         scripted.add("GET", f"{TAGS}?{here}", json={"tags": [here[-1]]}, headers=link)

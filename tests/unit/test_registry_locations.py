@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 
 from dockerpush.errors import NetworkError
 from dockerpush.oci import Digest
-from dockerpush.registry.locations import (
+from dockerpush.registry.locations import resolve_location, same_origin
+from dockerpush.registry.uploads import (
     acknowledged,
     chunk_length,
     reported_offset,
-    resolve_location,
-    same_origin,
     with_digest,
 )
 

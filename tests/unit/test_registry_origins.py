@@ -13,12 +13,12 @@ from dockerpush.errors import NetworkError
 from dockerpush.registry.client import RegistryClient
 from dockerpush.registry.locations import (
     Address,
-    Nearness,
+    AddressScope,
     Origin,
     Place,
+    address_scope,
     allowed_from,
     is_loopback,
-    nearness,
 )
 from dockerpush.registry.retry import RetryPolicy
 from dockerpush.registry.transport import TransportSettings
@@ -28,40 +28,40 @@ from dockerpush.system.cancellation import Cancellation
 @pytest.mark.parametrize(
     ("address", "near"),
     [
-        ("93.184.216.34", Nearness.PUBLIC),
-        ("2606:2800:220:1::1", Nearness.PUBLIC),
-        ("127.0.0.1", Nearness.LOOPBACK),
-        ("127.8.8.8", Nearness.LOOPBACK),
-        ("0.0.0.0", Nearness.LOOPBACK),
-        ("::1", Nearness.LOOPBACK),
-        ("::", Nearness.LOOPBACK),
-        ("::ffff:127.0.0.1", Nearness.LOOPBACK),
-        ("169.254.169.254", Nearness.LINK_LOCAL),
-        ("::ffff:169.254.169.254", Nearness.LINK_LOCAL),
-        ("64:ff9b::a9fe:a9fe", Nearness.LINK_LOCAL),
-        ("2002:7f00:1::", Nearness.LOOPBACK),
-        ("fe80::1%eth0", Nearness.LINK_LOCAL),
-        ("10.1.2.3", Nearness.PRIVATE),
-        ("172.16.0.1", Nearness.PRIVATE),
-        ("192.168.1.1", Nearness.PRIVATE),
-        ("100.64.0.1", Nearness.PRIVATE),
-        ("fd00::1", Nearness.PRIVATE),
-        ("fd00:ec2::254", Nearness.PRIVATE),
+        ("93.184.216.34", AddressScope.PUBLIC),
+        ("2606:2800:220:1::1", AddressScope.PUBLIC),
+        ("127.0.0.1", AddressScope.LOOPBACK),
+        ("127.8.8.8", AddressScope.LOOPBACK),
+        ("0.0.0.0", AddressScope.LOOPBACK),
+        ("::1", AddressScope.LOOPBACK),
+        ("::", AddressScope.LOOPBACK),
+        ("::ffff:127.0.0.1", AddressScope.LOOPBACK),
+        ("169.254.169.254", AddressScope.LINK_LOCAL),
+        ("::ffff:169.254.169.254", AddressScope.LINK_LOCAL),
+        ("64:ff9b::a9fe:a9fe", AddressScope.LINK_LOCAL),
+        ("2002:7f00:1::", AddressScope.LOOPBACK),
+        ("fe80::1%eth0", AddressScope.LINK_LOCAL),
+        ("10.1.2.3", AddressScope.PRIVATE),
+        ("172.16.0.1", AddressScope.PRIVATE),
+        ("192.168.1.1", AddressScope.PRIVATE),
+        ("100.64.0.1", AddressScope.PRIVATE),
+        ("fd00::1", AddressScope.PRIVATE),
+        ("fd00:ec2::254", AddressScope.PRIVATE),
     ],
 )
 def test_addresses_are_near_or_far(address, near):
-    assert nearness(address) is near
+    assert address_scope(address) is near
 
 
 def test_a_registry_may_lead_to_where_it_is_itself():
-    def allowed(ip: str) -> frozenset[Nearness]:
+    def allowed(ip: str) -> frozenset[AddressScope]:
         return allowed_from([Address(socket.AF_INET, (ip, 443))])
 
-    assert allowed("93.184.216.34") == {Nearness.PUBLIC}
-    assert allowed("10.0.0.1") == {Nearness.PUBLIC, Nearness.PRIVATE}
-    assert Nearness.LINK_LOCAL not in allowed("127.0.0.1")
-    assert Nearness.LOOPBACK not in allowed("10.0.0.1")
-    assert Nearness.PRIVATE in allowed("127.0.0.1")
+    assert allowed("93.184.216.34") == {AddressScope.PUBLIC}
+    assert allowed("10.0.0.1") == {AddressScope.PUBLIC, AddressScope.PRIVATE}
+    assert AddressScope.LINK_LOCAL not in allowed("127.0.0.1")
+    assert AddressScope.LOOPBACK not in allowed("10.0.0.1")
+    assert AddressScope.PRIVATE in allowed("127.0.0.1")
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ import pytest
 
 from dockerpush.errors import PusherError, UsageError
 from dockerpush.events import Event, Notice
+from dockerpush.registry.failures import explain
 from dockerpush.registry.tls import Trust, TrustPlaces, TrustSettings, context_for
-from dockerpush.registry.tls_errors import explain
 
 SAN = "subjectAltName=DNS:localhost,IP:127.0.0.1"
 

@@ -13,9 +13,10 @@ from peers import answer, peer, read_body, read_head, reset, wait_for_end
 from registries import make_certificates
 
 from dockerpush.errors import ArchiveError, Cancelled, NetworkError, TransientError
+from dockerpush.registry.answers import PIECE
 from dockerpush.registry.failures import SpeaksPlainHTTP
 from dockerpush.registry.locations import Address
-from dockerpush.registry.transport import PIECE, Transport, TransportSettings
+from dockerpush.registry.transport import Transport, TransportSettings
 from dockerpush.system.cancellation import Cancellation
 
 QUICK = 0.5

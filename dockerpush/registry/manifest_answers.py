@@ -1,0 +1,145 @@
+"""What a registry says about a manifest, checked against its bytes."""
+
+from __future__ import annotations
+
+from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, RegistryError
+from ..oci import (
+    DOCKER_INDEX,
+    DOCKER_MANIFEST,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    OCI_ARTIFACT,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    Digest,
+    optional,
+    parse_json,
+    require,
+)
+from .answers import Response
+from .debug import one_line, show_url
+
+ACCEPT = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST, OCI_ARTIFACT)
+"""Every type of manifest that we can read, the most telling first."""
+_TELLS_NOTHING = ("", "application/json", "application/octet-stream", "text/plain")
+_INSIDE = frozenset(("config", "layers"))  # what only an image manifest has
+
+
+def doubt_in(response: Response) -> RegistryError | None:
+    """What to say if a manifest is not there after *response*; None for a clear one."""
+    if response.status == 201 or stated_digest(response) is not None:
+        return None
+    return RegistryError(
+        response.method,
+        show_url(response.url),
+        response.status,
+        detail="but the manifest is not there; does something before the registry, "
+        "such as a login page, answer in its place?",
+    )
+
+
+def is_link_race(error: RegistryError) -> bool:
+    """True when another client was just linking the same blob into the repository.
+
+    distribution writes that link in place, finds it empty meanwhile, and then calls
+    the blob unknown and, first, its digest invalid (registry/storage/linkedblobstore.go
+    at v2.8). Of the manifest's own digest nothing was said: its bytes are right.
+    """
+    is_digest = error.status == 400 and error.code == "DIGEST_INVALID"
+    return is_digest and "blob unknown" in error.detail.lower()
+
+
+def named_by(response: Response, reference: str) -> Descriptor | None:
+    """The manifest that the answer to a HEAD of *reference* describes; None for none.
+
+    Raises ContentMismatch when *reference* is another digest.
+    """
+    digest, size = stated_digest(response), response.size
+    media_type = (response.header("Content-Type") or "").partition(";")[0]
+    if response.status == 405 or digest is None or not size or not media_type:
+        return None
+    if ":" in reference and digest != reference:
+        raise ContentMismatch(
+            f"{show_url(response.url)}: the registry names {digest} instead"
+        )
+    return Descriptor(media_type.strip(), digest, size)
+
+
+def stated_digest(response: Response) -> Digest | None:
+    """Docker-Content-Digest of *response*; None when there is none that we know."""
+    return digest_in(response, "Docker-Content-Digest")
+
+
+def digest_in(response: Response, header: str) -> Digest | None:
+    """The digest in *header* of *response*; None when there is none that we know."""
+    try:
+        return Digest((response.header(header) or "").strip())
+    except InvalidDigest:
+        return None
+
+
+def check_digest(response: Response, digest: Digest) -> None:
+    """Raises ContentMismatch when *response* names another digest than *digest*."""
+    stated = stated_digest(response)
+    if stated is not None and stated.algorithm == digest.algorithm and stated != digest:
+        raise ContentMismatch(
+            f"{response.method} {show_url(response.url)}: the registry has {stated} "
+            f"instead of {digest}"
+        )
+
+
+def described(response: Response, reference: str, raw: bytes) -> Descriptor:
+    """The descriptor of *raw*, a manifest that came for *reference*.
+
+    Raises ContentMismatch when the digest is not that of the reference or the header,
+    InvalidJSON when the document is not what its media type says (CVE-2021-41190).
+    """
+    where = show_url(response.url)
+    stated = stated_digest(response)
+    wanted = Digest(reference) if ":" in reference else stated
+    digest = _digest_like(wanted, raw)
+    for expected in (wanted, stated):
+        if expected is not None and _digest_like(expected, raw) != expected:
+            raise ContentMismatch(
+                f"{where}: the manifest has the digest {_digest_like(expected, raw)} "
+                f"instead of {expected}"
+            )
+    header = (response.header("Content-Type") or "").partition(";")[0].strip().lower()
+    return Descriptor(_media_type(raw, header, where), digest, len(raw))
+
+
+def _digest_like(example: Digest | None, raw: bytes) -> Digest:
+    if example is None:
+        return Digest.of(raw)
+    hasher = example.hasher()
+    hasher.update(raw)
+    return Digest.from_hash(hasher)
+
+
+def digest_for(reference: str, raw: bytes) -> Digest:
+    """The digest of *raw*. Raises ContentMismatch when *reference* is another one."""
+    digest = _digest_like(Digest(reference) if ":" in reference else None, raw)
+    if ":" in reference and digest != reference:
+        raise ContentMismatch(f"the manifest has the digest {digest}, not {reference}")
+    return digest
+
+
+def _media_type(raw: bytes, header: str, where: str) -> str:
+    """What *raw* is, when the header, the document and its fields agree."""
+    record = require(parse_json(raw, where), dict, where)
+    said = optional(record, "mediaType", str, where)
+    known = "" if header in _TELLS_NOTHING else header
+    if said and known and said != known:
+        raise InvalidJSON(
+            f"{where}: sent as {known!r}, but calls itself {one_line(said, 80)!r}"
+        )
+    is_index = "manifests" in record or (said or known) in INDEX_TYPES
+    media_type = said or known or (OCI_INDEX if is_index else OCI_MANIFEST)
+    fitting = INDEX_TYPES if is_index else (*MANIFEST_TYPES, OCI_ARTIFACT)
+    if media_type not in fitting or (is_index and not _INSIDE.isdisjoint(record)):
+        raise InvalidJSON(
+            f"{where}: not a manifest that can be read: {one_line(media_type, 80)!r} "
+            f"with {'manifests' if is_index else 'no manifests'} in it"
+        )
+    return media_type

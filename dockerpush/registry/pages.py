@@ -1,0 +1,195 @@
+"""Lists that come in pages: what is on a page, and which page comes next; pure.
+
+A list that is taken for whole although it is a part does harm in silence. So a Link
+header (RFC 8288) is understood in full or refused: there is no "no next page" for want
+of understanding.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Callable, Iterable, Iterator, NamedTuple, TypeVar
+
+from ..errors import ContentMismatch, InvalidJSON, NetworkError
+from ..expressions import expression
+from ..oci import Descriptor, Digest, Index, optional, parse_json, require
+from .answers import Response
+from .debug import one_line, show_url
+from .locations import resolve_location, same_origin
+
+T = TypeVar("T")
+
+MOST_PAGES = 10_000
+"""Pages of one list that are read; more of them have no end."""
+
+_TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+# </v2/team/app/tags/list?last=b,c>; and without brackets, as quay.io once sent it:
+# /v2/team/app/tags/list?last=b; rel="next" (heroku/docker-registry-client#11)
+_TARGET = expression(r"<([^<>]+)>|([^\s<>,;\"]+)")
+# ; rel="next"  ; rel=next  ; title="a, b; c"  ; and a ; that nothing follows
+_PARAMETER = expression(
+    r"\s*;\s*(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]+)\s*"
+    r"(?:=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s,;\"]*)))?)?",
+    re.DOTALL,
+)
+_ESCAPED = expression(r"\\(.)", re.DOTALL)
+_BETWEEN = expression(r"[\s,]*")
+_SPACE = expression(r"\s*")
+
+
+class _Link(NamedTuple):
+    """One link; *relations* is None when the header does not say what it leads to."""
+
+    target: str
+    relations: tuple[str, ...] | None
+
+
+def next_target(lines: Iterable[str]) -> str | None:
+    """What the *lines* of a Link header give as the next page; None without one.
+
+    A link in angle brackets without a ``rel`` counts as the next page, as skopeo and
+    crane take it, unless another link says that it is. Raises ContentMismatch when it
+    cannot be told which page comes next.
+    """
+    links = [link for line in lines for link in _links(line)]
+    found = {link.target for link in links if "next" in (link.relations or ())}
+    found = found or {link.target for link in links if link.relations is None}
+    if len(found) > 1:
+        raise ContentMismatch(f"several next pages: {one_line(' '.join(found), 160)!r}")
+    return next(iter(found), None)
+
+
+def _links(line: str) -> Iterator[_Link]:
+    position = _after(_BETWEEN, line, 0)
+    while position < len(line):
+        target = _TARGET.match(line, position)
+        if target is None:
+            raise _unreadable(line)
+        parameters, position = _parameters(line, target.end())
+        if position < len(line) and line[position] != ",":
+            raise _unreadable(line)
+        relations = parameters.get("rel")
+        if relations is None and target[1] is None:
+            raise _unreadable(line)
+        words = None
+        if relations is not None:  # 'next' in single quotes is meant as next
+            words = tuple(relations.lower().replace("'", "").split())
+        yield _Link((target[1] or target[2]).strip(), words)
+        position = _after(_BETWEEN, line, position)
+
+
+def _parameters(line: str, position: int) -> tuple[dict[str, str], int]:
+    """Names, lower case, and values from *position* on, and where they end.
+
+    The first of two equal names counts (RFC 8288, 3.3).
+    """
+    found: dict[str, str] = {}
+    while match := _PARAMETER.match(line, position):
+        name, quoted, bare = match.groups()
+        if name is not None:
+            text = bare or "" if quoted is None else _ESCAPED.sub(r"\1", quoted)
+            found.setdefault(name.lower(), text)
+        position = match.end()
+    return found, _after(_SPACE, line, position)
+
+
+def _after(pattern: re.Pattern[str], line: str, position: int) -> int:
+    match = pattern.match(line, position)
+    return match.end() if match else position
+
+
+def _unreadable(line: str) -> ContentMismatch:
+    shown = one_line(line, 160)
+    return ContentMismatch(f"a Link header that cannot be read: {shown!r}")
+
+
+class Page(NamedTuple):
+    """One page: the *url* that it came from, and that of the *following* one."""
+
+    content: bytes
+    url: str
+    following: str | None
+
+    @classmethod
+    def of(cls, response: Response) -> Page:
+        """The page that *response* brings. Raises what `next_page` does."""
+        content = response.read_json("a list")
+        return cls(content, response.url, next_page(response))
+
+
+def read_pages(
+    repository: str,
+    first: str,
+    read: Callable[[str], Page],
+    parse: Callable[[bytes], list[T]],
+) -> Iterator[list[T]]:
+    """What *parse* finds on the page *first* and on those that its links lead to.
+
+    Raises ContentMismatch for pages that never end. A page without anything on it may
+    lead back: what there is was read.
+    """
+    where, seen = first, set[str]()
+    for _ in range(MOST_PAGES):
+        page = read(where)
+        entries, digest = parse(page.content), str(Digest.of(page.content))
+        repeated = bool(entries) and digest in seen
+        seen |= {page.url, where, digest}
+        if repeated or (entries and page.following in seen):
+            break
+        yield entries
+        if page.following is None or page.following in seen:
+            return
+        where = page.following
+    raise _endless(repository)
+
+
+def next_page(response: Response) -> str | None:
+    """The URL that the Link header of *response* gives for the next page, or None.
+
+    Raises NetworkError when it leads away from the registry, ContentMismatch when it
+    cannot be understood.
+    """
+    where = show_url(response.url)
+    try:
+        target = next_target(response.header_lines("Link"))
+    except ContentMismatch as error:
+        raise ContentMismatch(
+            f"{where}: the registry sent {error}, so the rest of the list is unknown; "
+            "report it to the registry's operator"
+        ) from error
+    if target is None:
+        return None
+    url = resolve_location(target, response.url)
+    if not same_origin(url, response.url):
+        raise NetworkError(f"{where}: the next page is elsewhere")
+    return url
+
+
+def _endless(repository: str) -> ContentMismatch:
+    return ContentMismatch(
+        f"listing {repository}: the registry gives the same page again and again, so "
+        "the rest of the list is unknown; report it to the registry's operator"
+    )
+
+
+def referrers_tag(subject: Digest) -> str:
+    """The tag of the list that clients keep (distribution-spec, Referrers Tag Schema).
+
+    ``sha256-<hex>``: neither part is longer than the specification allows.
+    """
+    return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
+
+
+def parse_tags(content: bytes) -> list[str]:
+    """The tags in one page. Raises InvalidJSON, also for what cannot be a tag."""
+    record = require(parse_json(content, "tags"), dict, "tags")
+    tags = optional(record, "tags", list, "tags") or []
+    for tag in tags:
+        if not isinstance(tag, str) or not _TAG.fullmatch(tag):
+            raise InvalidJSON(f"tags: not a tag: {str(tag)[:80]!r}")
+    return list(tags)
+
+
+def parse_referrers(content: bytes) -> list[Descriptor]:
+    """The manifests in one page. Raises InvalidJSON or InvalidDigest."""
+    return list(Index.from_bytes(content).manifests)
