@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import archives
@@ -17,6 +16,7 @@ import pytest
 from archives import Image
 from faultproxy import Effect, Fault, FaultProxy
 from images import docker_archive, small_archive, tar_of
+from waiting import wait_for
 
 from dockerpush.archive import open_archive
 from dockerpush.server import Registry, RegistryServer
@@ -283,6 +283,12 @@ def test_a_broken_download_goes_on_in_the_next_run(docker_registry, run_cli, tmp
     assert 206 in statuses
 
 
+def kept(state: Path) -> int:
+    """Bytes of what the cache has in part."""
+    partials = (state / "cache" / "partial").glob("sha256-*")
+    return sum(path.stat().st_size for path in partials)
+
+
 def test_a_pull_killed_again_and_again_ends_complete_having_fetched_about_once(
     docker_registry, run_cli, tmp_path
 ):
@@ -290,11 +296,11 @@ def test_a_pull_killed_again_and_again_ends_complete_having_fetched_about_once(
     slow = Fault(Effect.THROTTLE, path="blob", times=99, rate=1_500_000)
     with FaultProxy(docker_registry.host, [slow]) as proxy:
         through = reference.replace(docker_registry.host, proxy.host)
-        for seconds, number in ((0.9, signal.SIGKILL), (1.2, signal.SIGTERM)):
+        for count, number in ((500_000, signal.SIGKILL), (900_000, signal.SIGTERM)):
             child = run_cli.start(
                 "pull", "--plain-http", through, stderr=subprocess.DEVNULL
             )
-            time.sleep(seconds)
+            wait_for(lambda: kept(run_cli.state) >= count)  # noqa: B023
             child.send_signal(number)
             assert child.wait(30) == -number
         done = pull(run_cli, "--plain-http", through, "--json")

@@ -17,6 +17,7 @@ from faultproxy import Effect, Fault, FaultProxy, Schedule
 from images import MIB, docker_archive, tar_of
 from registries import free_port, read_back
 from suites import first
+from waiting import wait_for
 
 from dockerpush.server import Registry, RegistryServer
 
@@ -240,13 +241,6 @@ def test_a_registry_that_is_restarted_in_the_middle(archive, tmp_path, run_cli):
         assert schedule.sent < 1.25 * size
         stored = read_back(second.host, "kill/server", "1")
         assert stored.layers == stored.diff_ids
-
-
-def wait_for(happened: Any, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def layers_of(host: str, repository: str) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from conformance import (
     serving,
     uploads,
 )
+from waiting import wait_for
 
 from dockerpush.oci import Digest
 from dockerpush.server import upload_files as sessions
@@ -245,10 +246,7 @@ def test_a_broken_connection_leaves_what_was_received(tmp_path: Path, how):
 
 def wait_for_size(directory: Path, location: str, size: int) -> None:
     path = directory / "repositories/a/_uploads" / location.rpartition("/")[2]
-    deadline = time.monotonic() + 5
-    while path.stat().st_size < size:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: path.stat().st_size >= size)
 
 
 def test_what_arrived_of_a_broken_single_post_is_dropped(tmp_path: Path):

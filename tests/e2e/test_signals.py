@@ -23,6 +23,7 @@ from faultproxy import ALWAYS, PLACES, Effect, Fault, FaultProxy
 from images import MIB, large_archive, small_archive
 from registries import read_back
 from suites import first
+from waiting import wait_for
 
 from dockerpush.server import Registry, RegistryServer
 
@@ -56,7 +57,7 @@ def interrupted(
 ) -> str:
     """Signal *child* once it *waits*; what it said, after looking at how it ended."""
     with killed_at_last(child):
-        wait_for(child, waits)
+        wait_for(waits, child)
         started = time.monotonic()
         child.send_signal(number)
         _, said = child.communicate(timeout=10)
@@ -67,14 +68,6 @@ def interrupted(
     assert text.count("error:") == 1, text
     assert "Traceback" not in text
     return text
-
-
-def wait_for(child: subprocess.Popen[bytes], happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not happened():
-        assert child.poll() is None, child.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @contextlib.contextmanager
@@ -284,7 +277,7 @@ def test_a_second_signal_ends_at_once(
         env=with_customized_python(tmp_path, HANGING_END),
     )
     with killed_at_last(child):
-        wait_for(child, schedule.held.is_set)
+        wait_for(schedule.held.is_set, child)
         child.send_signal(number)
         time.sleep(0.5)
         assert child.poll() is None

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
 import pytest
 from conftest import Command
@@ -17,6 +17,7 @@ from faultproxy import Effect, Fault, FaultProxy
 from images import MIB, digest_of, docker_archive, large_archive, small_archive, tar_of
 from registries import read_back
 from suites import first
+from waiting import wait_for
 
 from dockerpush.server import Registry, RegistryServer
 
@@ -273,13 +274,6 @@ def test_what_one_has_finished_is_used_by_the_other(server, tmp_path, run_cli):
     assert done.returncode == 0, done.stderr
     assert done.json["blobs"] == {"mounted": 1, "uploaded": 2}
     check_image(server.host, "used/second")
-
-
-def wait_for(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @contextlib.contextmanager
