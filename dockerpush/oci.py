@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Mapping
 
 from .errors import InvalidDigest, InvalidJSON
 from .expressions import expression
-from .values import replace, value
+from .values import field, replace, value
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -45,6 +45,16 @@ RAW_LAYER_TYPES = (OCI_LAYER, DOCKER_LAYER)
 
 _DIGEST_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _DIGEST = expression(r"(sha256|sha384|sha512):([0-9a-f]+)")
+_DOCUMENT_KEYS = (
+    *("schemaVersion", "mediaType", "artifactType", "annotations"),
+    *("config", "layers", "manifests", "subject"),
+)
+_PLATFORM_KEYS = ("os", "architecture", "variant", "os.version", "os.features")
+# linux/arm/v7, windows/amd64:10.0.17763, windows(10.0.17763)/amd64
+_PLATFORM = expression(
+    r"(?P<os>[^/:()]+)(?:\((?P<behind>[^/:()]+)\))?/(?P<architecture>[^/:()]+)"
+    r"(?:/(?P<variant>[^/:()]+))?(?::(?P<last>[^/:()]+))?"
+)
 
 
 class Digest(str):
@@ -102,41 +112,70 @@ class Digest(str):
 
 @value
 class Platform:
-    """Where an image runs (image-spec, image-index.md)."""
+    """Where an image runs (image-spec, image-index.md).
+
+    *original* is the JSON object that it was read from, where that says more.
+    """
 
     os: str
     architecture: str
     variant: str | None = None
     os_version: str | None = None
+    os_features: tuple[str, ...] = ()
+    original: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         parts = (self.os, self.architecture, self.variant)
-        return "/".join(part for part in parts if part)
+        name = "/".join(part for part in parts if part)
+        return f"{name}:{self.os_version}" if self.os_version else name
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """``os/architecture[/variant]``. Raises InvalidJSON, which quotes *text*."""
-        parts = text.split("/")
-        if len(parts) not in (2, 3) or not all(parts):
-            raise InvalidJSON(f"not a platform (wanted os/arch[/variant]): {text!r}")
-        return cls(parts[0], parts[1], parts[2] if len(parts) == 3 else None)
+        """``os/architecture[/variant][:os.version]``, as crane and docker write it.
+
+        The version may stand behind the system, as containerd writes it:
+        ``windows(10.0.17763)/amd64``. Raises InvalidJSON, which quotes *text*.
+        """
+        match = _PLATFORM.fullmatch(text)
+        if match is None or (match["behind"] and match["last"]):
+            raise InvalidJSON(
+                f"not a platform (wanted os/arch[/variant][:os.version]): {text!r}"
+            )
+        version = match["behind"] or match["last"]
+        return cls(match["os"], match["architecture"], match["variant"], version)
 
     @classmethod
     def from_json(cls, value: Any) -> Platform:
-        """From an index entry's ``platform``, or from an image config."""
-        record = require(value, dict, "platform")
-        return cls(
+        """From an index entry's ``platform``."""
+        record = _said(require(value, dict, "platform"))
+        features = record.get("os.features")
+        made = cls(
             optional(record, "os", str, "platform") or "unknown",
             optional(record, "architecture", str, "platform") or "unknown",
             optional(record, "variant", str, "platform"),
             optional(record, "os.version", str, "platform"),
+            tuple(map(str, features)) if isinstance(features, list) else (),
         )
+        return made if made._known() == record else replace(made, original=record)
 
-    def to_json(self) -> dict[str, str]:
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Platform:
+        """What an image config says of it (image-spec, config.md)."""
+        return cls.from_json({k: config[k] for k in _PLATFORM_KEYS if k in config})
+
+    def to_json(self) -> dict[str, Any]:
         """The object that goes under ``platform``."""
-        record = {"architecture": self.architecture, "os": self.os}
+        if self.original is None:
+            return self._known()
+        before = Platform.from_json(self.original)
+        return _rewritten(self.original, before._known(), self._known())
+
+    def _known(self) -> dict[str, Any]:
+        record: dict[str, Any] = {"architecture": self.architecture, "os": self.os}
         if self.os_version:
             record["os.version"] = self.os_version
+        if self.os_features:
+            record["os.features"] = list(self.os_features)
         if self.variant:
             record["variant"] = self.variant
         return record
@@ -146,7 +185,8 @@ class Platform:
 class Descriptor:
     """What a blob or manifest is: its type, its digest, its size in bytes.
 
-    (image-spec, descriptor.md)
+    (image-spec, descriptor.md) *original* is the JSON object that it was read from,
+    where that says more.
     """
 
     media_type: str
@@ -156,18 +196,19 @@ class Descriptor:
     platform: Platform | None = None
     urls: tuple[str, ...] = ()
     artifact_type: str | None = None
+    original: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_json(cls, value: Any, where: str = "descriptor") -> Descriptor:
         """Raises InvalidJSON or InvalidDigest, which name *where* it stands."""
-        record = require(value, dict, where)
+        record = _said(require(value, dict, where))
         size = required(record, "size", int, where)
         if isinstance(size, bool) or size < 0:
             raise InvalidJSON(f"{where}.size: wanted a size in bytes, got {size!r}")
         annotations = optional(record, "annotations", dict, where)
         urls = optional(record, "urls", list, where) or []
         platform = record.get("platform")
-        return cls(
+        made = cls(
             optional(record, "mediaType", str, where) or "",
             Digest(required(record, "digest", str, where)),
             size,
@@ -176,9 +217,22 @@ class Descriptor:
             tuple(str(url) for url in urls),
             optional(record, "artifactType", str, where),
         )
+        return made if made._known() == record else replace(made, original=record)
 
     def to_json(self) -> dict[str, Any]:
-        """The object as it stands in a manifest or index."""
+        """The object as it stands in a manifest or index.
+
+        Of other bytes than were read, it holds no copy (``data``).
+        """
+        if self.original is None:
+            return self._known()
+        before = Descriptor.from_json(self.original)
+        record = _rewritten(self.original, before._known(), self._known())
+        if self.digest != before.digest:
+            record.pop("data", None)
+        return record
+
+    def _known(self) -> dict[str, Any]:
         record: dict[str, Any] = {
             "mediaType": self.media_type,
             "digest": str(self.digest),
@@ -210,6 +264,7 @@ class Manifest:
     subject: Descriptor | None = None
     artifact_type: str | None = None
     annotations: Mapping[str, str] | None = None
+    original: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_bytes(cls, raw: bytes, media_type: str = "") -> Manifest:
@@ -247,6 +302,7 @@ class Index:
     subject: Descriptor | None = None
     artifact_type: str | None = None
     annotations: Mapping[str, str] | None = None
+    original: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_bytes(cls, raw: bytes, media_type: str = "") -> Index:
@@ -284,16 +340,15 @@ def descriptors(
     )
 
 
-def _about(
-    record: Mapping[str, Any], where: str
-) -> tuple[Descriptor | None, str | None, Mapping[str, str] | None]:
-    """Subject, artifact type and annotations of a manifest or an index."""
+def _about(record: Mapping[str, Any], where: str) -> tuple[Any, ...]:
+    """The last fields of a manifest and of an index, what is not understood last."""
     subject = record.get("subject")
     annotations = optional(record, "annotations", dict, where)
     return (
         Descriptor.from_json(subject, f"{where}.subject") if subject else None,
         optional(record, "artifactType", str, where),
         {str(k): str(v) for k, v in annotations.items()} if annotations else None,
+        {k: v for k, v in record.items() if k not in _DOCUMENT_KEYS} or None,
     )
 
 
@@ -306,7 +361,24 @@ def _document(value: Manifest | Index, content: Mapping[str, Any]) -> bytes:
         record["subject"] = value.subject.to_json()
     if value.annotations:
         record["annotations"] = dict(value.annotations)
-    return dump_json(record)
+    return dump_json({**record, **(value.original or {})})
+
+
+def _said(record: Mapping[str, Any]) -> dict[str, Any]:
+    """*record* without what is null, which is how Go writes what is not there."""
+    return {key: value for key, value in record.items() if value is not None}
+
+
+def _rewritten(
+    original: Mapping[str, Any], before: Mapping[str, Any], now: Mapping[str, Any]
+) -> dict[str, Any]:
+    """*original*, of which *before* was understood, with what is different *now*."""
+    changed = {key: now[key] for key in now if before.get(key) != now[key]}
+    return {
+        key: value
+        for key, value in {**original, **changed}.items()
+        if key in now or key not in before
+    }
 
 
 @value
@@ -323,7 +395,7 @@ class ImageConfig:
         rootfs = require(record.get("rootfs"), dict, "config.rootfs")
         diff_ids = optional(rootfs, "diff_ids", list, "config.rootfs") or []
         return cls(
-            Platform.from_json(record),
+            Platform.from_config(record),
             tuple(Digest(require(item, str, "config.diff_ids")) for item in diff_ids),
         )
 

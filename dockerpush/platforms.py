@@ -64,8 +64,12 @@ def _accepted(wanted: Platform) -> list[Platform]:
 
 
 def _is_same(wanted: Platform, have: Platform) -> bool:
-    version = wanted.os_version
-    return (
-        (wanted.os, wanted.architecture, wanted.variant)
-        == (have.os, have.architecture, have.variant)
-    ) and (not version or (have.os_version or "").startswith(version))
+    names = (wanted.os, wanted.architecture, wanted.variant)
+    return names == (have.os, have.architecture, have.variant) and _begins(
+        have.os_version or "", wanted.os_version or ""
+    )
+
+
+def _begins(version: str, with_what: str) -> bool:
+    """True when *version* is *with_what*, or one of its revisions."""
+    return not with_what or f"{version}.".startswith(f"{with_what}.")

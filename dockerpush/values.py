@@ -30,17 +30,24 @@ _NOTHING: Any = object()  # stands for a default that there is not
 class _Field:
     """What `field` says of one field."""
 
-    def __init__(self, default: Any, factory: Any, *, is_shown: bool) -> None:
+    def __init__(
+        self, default: Any, factory: Any, *, is_shown: bool, is_compared: bool
+    ) -> None:
         self.default = default
         self.factory = factory
         self.is_shown = is_shown
+        self.is_compared = is_compared
 
 
 def field(
-    *, default: Any = _NOTHING, default_factory: Any = _NOTHING, repr: bool = True
+    *,
+    default: Any = _NOTHING,
+    default_factory: Any = _NOTHING,
+    repr: bool = True,
+    compare: bool = True,
 ) -> Any:
-    """A field whose default is made anew each time, or that no ``repr()`` shows."""
-    return _Field(default, default_factory, is_shown=repr)
+    """A field whose default is made each time, or that ``repr()`` or ``==`` ignores."""
+    return _Field(default, default_factory, is_shown=repr, is_compared=compare)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -88,6 +95,7 @@ class _Fields:
         )
         self._are_names = frozenset(self.names).issuperset
         self.shown = list(self.names)
+        self.compared = list(self.names)
         self.factories: dict[str, Callable[[], Any]] = {}
         self.defaults: dict[str, Any] = {}
         for name in self.names:
@@ -102,6 +110,8 @@ class _Fields:
         if isinstance(default, _Field):
             if not default.is_shown:
                 self.shown.remove(name)
+            if not default.is_compared:
+                self.compared.remove(name)
             if default.factory is not _NOTHING:
                 self.factories[name] = default.factory
             default = default.default
@@ -112,10 +122,11 @@ class _Fields:
             setattr(cls, name, staticmethod(default) if is_method else default)
 
     def getter(self) -> Callable[[Any], tuple[Any, ...]]:
-        """What gives the values of the fields of an instance."""
-        if len(self.names) > 1:
-            return attrgetter(*self.names)
-        return lambda instance: tuple(getattr(instance, name) for name in self.names)
+        """What gives the values by which an instance is compared."""
+        names = self.compared
+        if len(names) > 1:
+            return attrgetter(*names)
+        return lambda instance: tuple(getattr(instance, name) for name in names)
 
     def check_named(self, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Raise a TypeError unless *named* arguments may follow *args*."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dockerpush import oci
 from dockerpush.errors import InvalidDigest, InvalidJSON, PusherError
 from dockerpush.oci import Descriptor, Digest, ImageConfig, Index, Manifest, Platform
+from dockerpush.values import replace
 
 HEX = "0123456789abcdef" * 4
 DIGEST = Digest(f"sha256:{HEX}")
@@ -83,6 +84,8 @@ def test_what_is_no_digest_is_refused_in_one_line(text):
     [
         ("linux/amd64", ("linux", "amd64", None)),
         ("linux/arm/v7", ("linux", "arm", "v7")),
+        ("windows/amd64:10.0.17763.1234", ("windows", "amd64", None)),
+        ("linux/arm/v7:5.10", ("linux", "arm", "v7")),
     ],
 )
 def test_a_platform_is_parsed_and_written(text, parts):
@@ -92,7 +95,19 @@ def test_a_platform_is_parsed_and_written(text, parts):
     assert Platform.from_json(platform.to_json()) == platform
 
 
-@pytest.mark.parametrize("text", ["", "linux", "linux/", "/amd64", "a/b/c/d", "a//c"])
+def test_the_version_may_stand_behind_the_system():
+    found = Platform.parse("windows(10.0.17763)/amd64")
+    assert found == Platform.parse("windows/amd64:10.0.17763")
+    assert found.os_version == "10.0.17763"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "linux", "linux/", "/amd64", "a/b/c/d", "a//c"),
+        *("a/b:", "a:1/b", "a()/b", "a(1)/b:1", "a(1/b", "a/b:1:2"),
+    ],
+)
 def test_what_is_no_platform_is_refused(text):
     with pytest.raises(InvalidJSON, match=r"wanted os/arch\[/variant\]"):
         Platform.parse(text)
@@ -102,6 +117,45 @@ def test_a_platform_keeps_the_version_of_its_system():
     record = {"os": "windows", "architecture": "amd64", "os.version": "10.0.1"}
     assert Platform.from_json(record).os_version == "10.0.1"
     assert Platform.from_json(record).to_json() == record
+
+
+def test_features_tell_platforms_apart():
+    plain = {"os": "windows", "architecture": "amd64"}
+    featured = {**plain, "os.features": ["win32k"]}
+    assert Platform.from_json(featured) != Platform.from_json(plain)
+    assert Platform.from_json(featured).to_json() == featured
+
+
+JSON = st.recursive(
+    st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+UNKNOWN = st.dictionaries(st.text(max_size=12).map("org.example.{}".format), JSON)
+
+
+@given(UNKNOWN, UNKNOWN, UNKNOWN)
+def test_rewriting_keeps_what_is_not_understood(beside, in_platform, in_document):
+    platform = {"architecture": "amd64", **in_platform}
+    entry = {**FULL_DESCRIPTOR, "data": "aGVsbG8=", **beside, "platform": platform}
+    record = {"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": [entry]}
+    index = Index.from_bytes(as_json({**record, **in_document}))
+    assert json.loads(index.to_bytes()) == {**record, **in_document}
+    (child,) = index.manifests
+    assert child.to_json() == entry
+    moved = replace(child, digest=Digest("sha256:" + "1" * 64), size=3, annotations={})
+    wanted = {**entry, "digest": "sha256:" + "1" * 64, "size": 3}
+    del wanted["data"], wanted["annotations"]
+    assert moved.to_json() == wanted
+
+
+def test_null_is_what_is_not_there():
+    nothing = {key: None for key in ("urls", "annotations", "platform", "data")}
+    plain = {"mediaType": "a/b", "digest": str(DIGEST), "size": 1}
+    assert Descriptor.from_json({**plain, **nothing}).to_json() == plain
 
 
 def test_a_platform_that_says_nothing_is_unknown():

@@ -61,3 +61,10 @@ def test_a_version_of_the_system_matches_by_its_beginning():
     wanted = Platform("windows", "amd64", os_version="10.0.20348")
     assert best_match(wanted, have) == 1
     assert best_match(Platform("windows", "amd64"), have) == 0
+
+
+def test_a_version_is_not_the_beginning_of_a_number():
+    have = [Platform("windows", "amd64", os_version="10.0.177630")]
+    assert (
+        best_match(Platform("windows", "amd64", os_version="10.0.17763"), have) is None
+    )
