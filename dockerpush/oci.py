@@ -104,6 +104,17 @@ class Digest(str):
         """A fresh hash object of this digest's algorithm."""
         return hashlib.new(self.algorithm)
 
+    @property
+    def is_canonical(self) -> bool:
+        """True for a sha256, which every registry knows."""
+        return self.algorithm == "sha256"
+
+    def fits(self, content: bytes) -> bool:
+        """True when this is the digest of *content*."""
+        hasher = self.hasher()
+        hasher.update(content)
+        return self == Digest.from_hash(hasher)
+
     def contradicts(self, other: Digest | None) -> bool:
         """True when *other* is of the same algorithm, but of other bytes."""
         same = other is not None and self.algorithm == other.algorithm

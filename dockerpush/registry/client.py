@@ -204,7 +204,7 @@ class RegistryClient:
             return bytes(content)
 
         content = self._retrying(read, f"reading blob {digest.short}")
-        if Digest.of(content) != digest:
+        if not digest.fits(content):
             raise ContentMismatch(f"blob {digest}: the registry sent something else")
         return content
 

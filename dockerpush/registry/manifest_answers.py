@@ -82,7 +82,7 @@ def digest_in(response: Response, header: str) -> Digest | None:
 def check_digest(response: Response, digest: Digest) -> None:
     """Raises ContentMismatch when *response* names another digest than *digest*."""
     stated = stated_digest(response)
-    if stated is not None and stated.algorithm == digest.algorithm and stated != digest:
+    if stated is not None and stated.contradicts(digest):
         raise ContentMismatch(
             f"{response.method} {show_url(response.url)}: the registry has {stated} "
             f"instead of {digest}"
@@ -100,7 +100,7 @@ def described(response: Response, reference: str, raw: bytes) -> Descriptor:
     wanted = Digest(reference) if ":" in reference else stated
     digest = _digest_like(wanted, raw)
     for expected in (wanted, stated):
-        if expected is not None and _digest_like(expected, raw) != expected:
+        if expected is not None and not expected.fits(raw):
             raise ContentMismatch(
                 f"{where}: the manifest has the digest {_digest_like(expected, raw)} "
                 f"instead of {expected}"

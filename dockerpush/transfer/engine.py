@@ -22,6 +22,7 @@ from ..events import BlobFinished, BlobPlanned, Notice, Outcome
 from ..oci import INDEX_TYPES, Descriptor, Digest, Platform
 from ..system.cancellation import Cancellation
 from ..system.workers import STEP, Workers
+from ..values import replace
 from .choices import CopyOptions, CopyResult, TakenPlatform
 from .found import Found, Wanted
 from .manifests import Document
@@ -178,7 +179,8 @@ class _Transfer:
             whole = source.document(wanted.reference)
             root, taken = self._chosen(source, whole)
             found = Found(wanted, whole, root, Tree(), taken)
-            if not self._is_named(found):
+            found.stored = self._stored_before(found)
+            if found.stored is None:
                 walker = Walker(source, self._is_held, partial(self._fetch, source))
                 found.tree = walker.tree(root)
                 if self._options.referrers:
@@ -210,14 +212,13 @@ class _Transfer:
             return part, taken_of(source, whole, part.descriptor, self._only)
         return whole, None
 
-    def _is_named(self, found: Found) -> bool:
-        """True when the target has this very image under all its names."""
-        digest = found.root.descriptor.digest
-        return (
-            self._trusting
-            and bool(found.names)
-            and all(self._target.digest_of(name) == digest for name in found.names)
-        )
+    def _stored_before(self, found: Found) -> Descriptor | None:
+        """What the target has of this very image, when it has all its names."""
+        named = [self._target.digest_of(n) for n in found.names if self._trusting]
+        fitting = [one for one in named if one and one.fits(found.root.raw)]
+        if not fitting or len(fitting) < len(named):
+            return None
+        return replace(found.root.descriptor, digest=fitting[0])
 
     def _is_held(self, document: Descriptor) -> bool:
         """True when the target has this manifest, and so everything that it needs."""
@@ -303,7 +304,9 @@ class _Transfer:
         """
         tree = found.tree
         with self._permit(found.wanted.source):
-            store(self._target, tree.documents, found.names, referrers=tree.referrers)
+            found.stored = store(
+                self._target, tree.documents, found.names, referrers=tree.referrers
+            )
 
     def _permit(self, source: Source) -> ContextManager[None]:
         return self._share.permit(
@@ -315,7 +318,7 @@ def _result(found: Found, arrived: Mapping[Digest, Arrival]) -> CopyResult:
     tree = found.tree
     arrivals = [arrived[digest] for digest in tree.blobs if digest in arrived]
     return CopyResult(
-        found.root.descriptor,
+        found.stored or found.root.descriptor,
         len(tree.documents) + len(tree.referrers),
         len(tree.referrers),
         Counter(one.outcome for one in arrivals),

@@ -31,6 +31,7 @@ class Found:
 
     *root* is what is moved of *whole*: all of it, or what is left for some platforms.
     *listed* are the referrers of each manifest of the image, where they are wanted.
+    *stored* is what the target has of it, once it has.
     """
 
     wanted: Wanted
@@ -38,6 +39,7 @@ class Found:
     root: Document
     tree: Tree
     taken: TakenPlatform | None = None
+    stored: Descriptor | None = None
     listed: dict[Digest, Sequence[Descriptor]] = field(default_factory=dict)
 
     @property

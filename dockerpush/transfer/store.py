@@ -28,6 +28,7 @@ from ..oci import (
 from ..registry.client import RegistryClient
 from ..registry.looks import unless_refused
 from ..registry.pages import parse_referrers, referrers_tag
+from ..values import replace
 from .manifests import Document
 
 T = TypeVar("T", covariant=True)
@@ -54,6 +55,9 @@ class DocumentTarget(Protocol):
     def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
         """Have the target list these referrers of *subject*, which it holds."""
 
+    def digest_of(self, reference: str) -> Digest | None:
+        """What *reference* names there, None when the target does not tell."""
+
 
 def store(
     target: DocumentTarget,
@@ -63,7 +67,7 @@ def store(
     referrers: Sequence[Document] = (),
     built: bool = False,
 ) -> Descriptor:
-    """Store *documents*, the last one under each of *names*; its descriptor.
+    """Store *documents*, the last one under each of *names*; its descriptor there.
 
     Without names it is stored under its digest. *referrers*, which refer to one of
     them, are stored before it has a name. A lone manifest that was *built* here becomes
@@ -88,7 +92,31 @@ def store(
     for name in others:
         storing.put(root, name)
     storing.list_referrers()
-    return root.descriptor
+    return _as_known_to(target, root, names)
+
+
+def _refused_algorithm(digest: Digest, error: RegistryError) -> PusherError:
+    return PusherError(
+        f"the registry keeps no manifest under a {digest.algorithm} digest, and an "
+        f"index names {digest.short} by one; choose one --platform ({error})"
+    )
+
+
+def _as_known_to(
+    target: DocumentTarget, root: Document, names: Sequence[str]
+) -> Descriptor:
+    """The descriptor of *root* under the digest by which *target* gives it.
+
+    Registries keep what a tag names under its sha256, whatever digest the source has
+    for it (github.com/distribution/distribution issue 4420).
+    """
+    descriptor = root.descriptor
+    if descriptor.digest.is_canonical or not names:
+        return descriptor
+    known = target.digest_of(names[0])
+    if known is None or not known.fits(root.raw):
+        return descriptor
+    return replace(descriptor, digest=known)
 
 
 class _Storing:
@@ -100,7 +128,12 @@ class _Storing:
 
     def put(self, document: Document, reference: str) -> None:
         target, descriptor = self._target, document.descriptor
-        is_listed = target.put_document(document, reference)
+        try:
+            is_listed = target.put_document(document, reference)
+        except RegistryError as error:
+            if error.code != "DIGEST_INVALID" or descriptor.digest.is_canonical:
+                raise
+            raise _refused_algorithm(descriptor.digest, error) from error
         tag = None if reference == descriptor.digest else reference
         target.on_event(ManifestStored(target.repository, descriptor.digest, tag))
         found = None if is_listed else as_referrer(document)

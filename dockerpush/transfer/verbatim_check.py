@@ -42,8 +42,8 @@ def verify_copy(
     Cancelled.
     """
     client, repository = target.client, target.repository
-    found, _ = client.read_manifest(repository, reference)
-    if found.digest != root.descriptor.digest:
+    found, raw = client.read_manifest(repository, reference)
+    if raw != root.raw:
         raise ContentMismatch(
             f"{repository}:{reference} is {found.digest} in the registry, the source "
             f"has {root.descriptor.digest}; push it again"
