@@ -1,9 +1,10 @@
 """The embedded registry: the OCI distribution-spec 1.1 on the standard library."""
 
 from .embedded import Registry
+from .handler import Served
 from .messages import ServerError
 from .read_only import ReadOnlySource, SourceBlob
-from .serving import RegistryServer, Served
+from .serving import RegistryServer
 from .storage import RawManifest
 
 __all__ = [

@@ -32,7 +32,8 @@ BUFFER = 64 * 1024
 """Bytes that are read ahead; larger reads go past the buffer."""
 
 _LENGTH = expression(r"[0-9]{1,18}")
-_CHUNK_SIZE = expression(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
+_CHUNK_SIZE = expression(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
+_TRAILER = expression(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n")
 _LINE_LIMIT = 4096
 
 
@@ -132,7 +133,7 @@ class ChunkedBody:
         if not count:
             raise Disconnected("the body ends within a chunk")
         self._chunk -= count
-        if not self._chunk and self._line() not in (b"\r\n", b"\n"):
+        if not self._chunk and self._line() != b"\r\n":
             raise _malformed("a chunk is longer than it says")
         return count
 
@@ -148,8 +149,11 @@ class ChunkedBody:
 
     def _skip_trailers(self) -> None:
         for _ in range(16):
-            if self._line() in (b"\r\n", b"\n"):
+            line = self._line()
+            if line == b"\r\n":
                 return
+            if _TRAILER.fullmatch(line) is None:
+                raise _malformed(f"not a trailer: {line[:40]!r}")
         raise _malformed("too many trailers")
 
     def _line(self) -> bytes:

@@ -143,7 +143,9 @@ class Headers:
     def values(self, name: str) -> list[str]:
         """Every value of the field *name*."""
         wanted = name.lower()
-        return [value.strip() for key, value in self.pairs if key.lower() == wanted]
+        return [
+            value.strip(" \t") for key, value in self.pairs if key.lower() == wanted
+        ]
 
     def first(self, name: str) -> str | None:
         """The first value of the field *name*; None when it is absent."""
@@ -153,13 +155,17 @@ class Headers:
 
 @value
 class Request:
-    """What a client asks; *path* is decoded, *query* holds every value of a key."""
+    """What a client asks; *path* is decoded, *query* holds every value of a key.
+
+    *address* is where it comes from.
+    """
 
     method: str
     path: str
     query: Mapping[str, list[str]]
     headers: Headers
     body: Incoming
+    address: str = ""
 
     def parameter(self, name: str) -> str | None:
         """The first value of a query parameter; None when it is absent."""
@@ -177,12 +183,16 @@ class Span:
 
 @value
 class Response:
-    """What goes back. *size* is bytes of content, also where none is sent (HEAD)."""
+    """What goes back. *size* is bytes of content, also where none is sent (HEAD).
+
+    *why* is for the access log.
+    """
 
     status: int
     headers: Mapping[str, str]
     content: bytes | Span
     size: int
+    why: str = ""
 
     @classmethod
     def of(
@@ -206,7 +216,8 @@ def index_response(value: object, headers: Mapping[str, str]) -> Response:
 def error_response(error: ProtocolError) -> Response:
     """*error* as the specification wants it."""
     headers = {"Content-Type": "application/json", **error.headers}
-    return Response.of(error.status, headers, error.body())
+    body = error.body()
+    return Response(error.status, headers, body, len(body), error.message)
 
 
 def media_type_of(content_type: str) -> str:

@@ -101,3 +101,17 @@ def share_arenas() -> None:
             import ctypes  # 5 ms, for the few that need it
 
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def raise_file_limit() -> int | None:
+    """Let this process open as many files as it may; how many, None for any number."""
+    try:
+        import resource  # POSIX
+    except ImportError:
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # macOS: less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft

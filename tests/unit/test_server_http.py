@@ -7,6 +7,7 @@ import errno
 import json
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -27,11 +28,12 @@ from conformance import (
 )
 from registries import make_certificates
 
-from dockerpush.server import Registry, RegistryServer, ServerError
-from dockerpush.server import serving as handler
+from dockerpush.server import Registry, RegistryServer, ServerError, handler
 from dockerpush.server import (
     serving as listening,
 )
+from dockerpush.server.serving import connection_limit
+from dockerpush.server.slots import Slot, choose_victim, client_of
 from dockerpush.server.upload_files import Session
 
 
@@ -82,6 +84,70 @@ def test_a_bad_request_is_refused_in_the_specified_form(served, request_, status
     assert b"Connection: close" in head
     assert json.loads(body)["errors"][0]["code"].isupper()
     assert served[1]("GET", "/v2/").status == 200
+
+
+BASE = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n"
+UPLOAD = b"PUT /v2/a/manifests/x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+SMUGGLED = b"GET /v2/_catalog HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        BASE + b"no colon\r\n\r\n",
+        BASE + b": no name\r\n\r\n",
+        BASE + b"Name : space before the colon\r\n\r\n",
+        BASE + b"Na\x00me: b\r\n\r\n",
+        BASE + b"Name: folded\r\n here\r\n\r\n",
+        BASE + b"Name: folded\r\n\there\r\n\r\n",
+        b"GET /v2/ HTTP/1.1\r\n Host: x\r\n\r\n",
+        BASE + b"Name: bare\rCR\r\n\r\n",
+        BASE + b"Name: bare\r\r\n\r\n",
+        BASE + b"Name: NUL\x00\r\n\r\n",
+        BASE + b"Name: bell\x07\r\n\r\n",
+        BASE + b"Name: \x7f\r\n\r\n",
+        BASE + b"Name: b\n\r\n",
+        BASE + b"Name: b\r\n\n",
+        BASE + b"Content-Length: \x0b0\r\n\r\n",
+        BASE + b"Content-Length: 0\x0c\r\n\r\n",
+        BASE + b"Content-Length: \xa00\r\n\r\n",
+        BASE + b"Content-Length: 0\x85\r\n\r\n",
+        BASE + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+        BASE + b"Transfer-Encoding: chunked\x1f\r\n\r\n0\r\n\r\n",
+        BASE + b"Host: y\r\n\r\n",
+        b"GET /v2/\x00 HTTP/1.1\r\n\r\n",
+        b"GET  /v2/ HTTP/1.1\r\n\r\n",
+        b"GET\t/v2/ HTTP/1.1\r\n\r\n",
+        b"GET /v2/ HTTP/1.1 \r\n\r\n",
+        b"GET /v2/\r\n\r\n",
+        b"GET /v2/ HTTP/1.1\n\n",
+        b"PUT /v2/ HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        UPLOAD + b"1\nx\r\n0\r\n\r\n",
+        UPLOAD + b"1\r\nx\n0\r\n\r\n",
+        UPLOAD + b"1;a\x00b\r\nx\r\n0\r\n\r\n",
+        UPLOAD + b"1;a\rb\r\nx\r\n0\r\n\r\n",
+        UPLOAD + b"1\x0b\r\nx\r\n0\r\n\r\n",
+        UPLOAD + b"0\r\nno trailer\r\n\r\n",
+        UPLOAD + b"0\r\nA: b\x00\r\n\r\n",
+        UPLOAD + b"0\r\nA: b\n\r\n",
+    ],
+)
+def test_what_two_readers_could_read_differently_is_refused(served, request_):
+    """400, and nothing that follows on the connection is taken for a request."""
+    served[1].push_image("a", "v1")
+    raw = raw_exchange(served[0].host, request_ + SMUGGLED)
+    assert status_of(raw) == 400
+    assert b"Connection: close" in raw
+    assert raw.count(b"HTTP/1.1 ") == 1 and b"repositories" not in raw
+
+
+@pytest.mark.parametrize(
+    "field",
+    [b"A:b", b"A:", b"A: \t b \t", b"A: b\tc", b"A: \xff", b"!#$%&'*+.^_`|~: x"],
+)
+def test_a_field_that_is_unusual_and_right_is_read(served, field):
+    raw = raw_exchange(served[0].host, BASE + field + b"\r\nConnection: close\r\n\r\n")
+    assert status_of(raw) == 200
 
 
 @pytest.mark.parametrize(
@@ -251,22 +317,156 @@ def test_a_reader_that_stalls_is_let_go(impatient):
         assert len(read_to_end(sock)) < len(content)
 
 
+@contextlib.contextmanager
+def connections(server, count: int, sent: bytes = b"", **options):
+    """*count* sockets that sent a request, or the beginning of one."""
+    name, _, port = server.host.rpartition(":")
+    with contextlib.ExitStack() as stack:
+        socks = []
+        for _ in range(count):
+            sock = stack.enter_context(
+                socket.create_connection((name, int(port)), 5, **options)
+            )
+            sock.sendall(sent)
+            socks.append(sock)
+            time.sleep(0.02)
+        yield socks
+
+
+BUSY = b"PUT /v2/a/manifests/x HTTP/1.1\r\nContent-Length: 9\r\n\r\n"
+ASK = b"GET /v2/ HTTP/1.1\r\n\r\n"
+
+
+def is_open(sock: socket.socket) -> bool:
+    sock.setblocking(False)
+    try:
+        return sock.recv(1000) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+
+
 def test_a_client_too_many_is_told_to_come_back(tmp_path, monkeypatch):
+    """When each of the others is served just now."""
     monkeypatch.setattr(listening, "CONNECTIONS", 3)
-    with serving(tmp_path) as (server, client):
-        name, _, port = server.host.rpartition(":")
-        client("GET", "/v2/")
-        with contextlib.ExitStack() as stack:
-            for _ in range(2):
-                sock = socket.create_connection((name, int(port)), 5)
-                stack.enter_context(sock).sendall(b"GET /v2/ HTTP/1.1\r\n\r\n")
-                assert status_of(sock.recv(1000)) == 200
+    with serving(tmp_path) as (server, _):
+        with connections(server, 3, BUSY):
             raw = raw_exchange(server.host)
             assert status_of(raw) == 503
             assert b"Retry-After: 1" in raw
         deadline = time.monotonic() + 5
         while status_of(raw_exchange(server.host, b"GET / HTTP/1.0\r\n\r\n")) != 404:
             assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /v2/ HT", ASK])
+def test_the_oldest_idle_connection_makes_room(tmp_path, monkeypatch, sent):
+    """Silent, with half a head, or between two requests; who is served stays."""
+    monkeypatch.setattr(listening, "CONNECTIONS", 4)
+    with serving(tmp_path) as (server, client), contextlib.ExitStack() as stack:
+        (busy,) = stack.enter_context(connections(server, 1, BUSY))
+        idle = stack.enter_context(connections(server, 3, sent))
+        assert client("GET", "/v2/").status == 200
+        assert is_open(busy)
+        assert all(is_open(sock) for sock in idle[1:])
+        read_to_end(idle[0])
+
+
+def test_one_address_cannot_lock_another_one_out(tmp_path, monkeypatch):
+    """Not even by requests that are served for ever."""
+    monkeypatch.setattr(listening, "CONNECTIONS", 4)
+    with serving(tmp_path) as (server, client), contextlib.ExitStack() as stack:
+        source = ("127.0.0.2", 0)
+        try:
+            stack.enter_context(connections(server, 4, BUSY, source_address=source))
+        except OSError:
+            pytest.skip("this system has one loopback address")
+        for _ in range(2):
+            with open_client(server.host) as other:
+                assert other("GET", "/v2/").status == 200
+        assert client("GET", "/v2/").status == 200
+
+
+def test_who_has_a_share_takes_nothing_from_others():
+    def slot(client: str, at: float, *, idle: bool) -> Slot:
+        made = Slot(socket.socket(), client)
+        made.connection.close()
+        made.since, made.idle_since = at, at if idle else None
+        return made
+
+    mine = [slot("a", at, idle=False) for at in (1, 2)]
+    theirs = [slot("b", at, idle=True) for at in (3, 4)]
+    assert choose_victim([*mine, *theirs], "a", 4) is None
+    assert choose_victim([*mine, *theirs], "b", 4) is theirs[0]
+    assert choose_victim([*mine, *theirs], "c", 4) is theirs[0]
+    assert choose_victim(mine, "a", 2) is None
+    assert choose_victim(mine, "b", 2) is mine[1]
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_an_address_of_ipv6_stands_for_its_network(address, client):
+    assert client_of(address) == client
+
+
+def test_the_files_that_the_system_gives_limit_the_connections():
+    assert [connection_limit(files) for files in (None, 10**6, 1024, 64)] == [
+        *(1024, 1024, 320, 8)
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_server_may_open_as_many_files_as_the_system_allows():
+    code = (
+        "import resource\n"
+        "from dockerpush.system.processes import raise_file_limit\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, min(hard, 4096)))\n"
+        "print(raise_file_limit() > 64)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.strip() == b"True"
+
+
+def test_a_slow_reader_is_served_to_its_end(tmp_path):
+    """Who takes 200 KB in each time limit is as slow as 3 KB/s, and not silent."""
+    content = random_bytes(8_000_000)
+    with serving(tmp_path, client_timeout=2) as (server, client):
+        digest = client.push_blob("a", content)
+        name, _, port = server.host.rpartition(":")
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect((name, int(port)))
+            sock.sendall(f"GET /v2/a/blobs/{digest} HTTP/1.1\r\n\r\n".encode())
+            until, received = time.monotonic() + 4, b""
+            while time.monotonic() < until:
+                received += sock.recv(5000)
+                time.sleep(0.05)
+            assert (received + read_to_end(sock)).endswith(content)
+
+
+def test_a_reader_that_takes_a_byte_now_and_then_is_let_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(handler, "MINIMUM_RATE", 1_000_000)
+    content = random_bytes(30_000_000)
+    with serving(tmp_path, client_timeout=0.3) as (server, client):
+        digest = client.push_blob("a", content)
+        with connections(
+            server, 1, f"GET /v2/a/blobs/{digest} HTTP/1.1\r\n\r\n".encode()
+        ) as (sock,):
+            received = 0
+            with contextlib.suppress(ConnectionError):
+                while piece := sock.recv(20_000):
+                    received += len(piece)
+                    time.sleep(0.05)
+            assert received < len(content)
 
 
 def test_twenty_clients_are_served_at_once(served):
@@ -503,6 +703,18 @@ def test_who_speaks_http_to_https_is_told_so(secure):
     raw = raw_exchange(secure[0].host, b"GET /v2/ HTTP/1.1\r\n\r\n")
     assert status_of(raw) == 400
     assert b"HTTP request to an HTTPS server" in raw
+
+
+def test_a_handshake_ends_with_the_server(tmp_path, certificates):
+    """However long clients may take for it."""
+    tls = (certificates / "server.pem", certificates / "server.key")
+    server = RegistryServer(Registry(tmp_path / "r"), tls=tls, client_timeout=30)
+    with contextlib.ExitStack() as stack:
+        with server:
+            stack.enter_context(connections(server, 2))
+            stack.enter_context(connections(server, 2, b"\x16\x03\x01"))
+            started = time.monotonic()
+        assert time.monotonic() - started < 5
 
 
 def test_a_handshake_that_stalls_holds_nobody_up(secure):
