@@ -33,8 +33,15 @@ from .settings.config import Config, Settings, resolve
 from .state.cache import Cache
 from .state.directory import StateDirectory
 from .system.cancellation import Cancellation
-from .transfer.archive_target import DOCKER_ARCHIVE, FORMATS, open_output
-from .transfer.choices import CopyOptions, CopyResult, PulledImage, PushOptions
+from .transfer.archive_target import open_output
+from .transfer.choices import (
+    DOCKER_ARCHIVE,
+    FORMS,
+    CopyOptions,
+    CopyResult,
+    PulledImage,
+    PushOptions,
+)
 from .transfer.engine import copy_image
 from .transfer.loadable import LINUX_AMD64, ForDocker
 from .transfer.pull import Pull, notices_of, pull_images
@@ -132,8 +139,8 @@ def pull(
     keep for other pulls, None for a temporary one. Raises what `push` does, UsageError
     for what a ``docker-archive`` cannot hold, and NotFound for a platform.
     """
-    if form not in (None, *FORMATS):
-        raise UsageError(f"no such form: {form!r:.80}, wanted {', '.join(FORMATS)}")
+    if form not in (None, *FORMS):
+        raise UsageError(f"no such form: {form!r:.80}, wanted {', '.join(FORMS)}")
     if platforms and all_platforms:
         raise UsageError("platforms and all_platforms exclude each other")
     reference, path = _parsed(source), Path(output)

@@ -20,7 +20,6 @@ import hashlib
 import os
 import sys
 import time
-from argparse import ArgumentParser, Namespace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Sequence
@@ -166,71 +165,65 @@ def _same_name(
 PAUSE = 3.0
 """Seconds before a push goes on to a repository that was confirmed before."""
 
-BEAT = 20.0
+HEARTBEAT_INTERVAL = 20.0
 """Seconds between two signs of life that the owner of a target's lock gives."""
 
-SILENCE = 120.0
+HEARTBEAT_TIMEOUT = 120.0
 """Seconds without one after which a lock is not waited for: a machine that died may
 leave it behind on a network file system."""
 
 _STEP = 0.2  # seconds between two looks at a lock
-_SWITCHES = (
-    "all_tags",
-    "dry_run",
-    "json",
-    "password_stdin",
-    "quiet",
-    "strict",
-    "trust_target",
-)
-_VALUES = ("runtime", "name", "username", "password_file", "digestfile", "config")
 
 
-def add_target_options(parser: ArgumentParser) -> None:
-    """How far to trust an inferred target, and what to do when it is in use."""
-    parser.add_argument("--yes", action="store_true", help="accept an inferred target")
-    parser.add_argument(
-        "--if-busy",
-        choices=("wait", "leave"),
-        default="wait",
-        help="when another run pushes to the same target: wait for it, or leave with "
-        "exit code 1 (default: wait)",
-    )
+@value
+class Consent:
+    """How a target that nobody named is agreed to.
+
+    *given* says that the command line agrees. *command* gives the command that names a
+    target, for a message.
+    """
+
+    given: bool
+    command: Callable[[Reference], str]
 
 
-def infer(name: str, args: Namespace, connections: Connections) -> Reference:
+def infer(
+    name: str, registry: str | None, consent: Consent, connections: Connections
+) -> Reference:
     """Where the image called *name* goes; agreed to by somebody, now or before.
 
-    Raises UsageError when there is no way to tell, or nobody to agree.
+    *registry* is ``HOST[/PREFIX]``, None where the command line names none. Raises
+    UsageError when there is no way to tell, or nobody to agree.
     """
     from ..state.history import PushHistory
 
     history = PushHistory(connections.state)
     known = Known(history.destinations(), history.logins(), history.is_confirmed)
-    inferred = infer_target(name, known, registry=args.registry)
-    if args.yes or args.dry_run:
-        return _announced(inferred, args)
+    inferred = infer_target(name, known, registry=registry)
+    quiet = connections.session.display.quiet
+    if consent.given:
+        return _announced(inferred, quiet=quiet)
     if not prompts.is_interactive():
-        return _announced(_confirmed(inferred, args), args)
+        return _announced(_confirmed(inferred, consent), quiet=quiet)
     if inferred.confirmed:
         return _after_a_pause(inferred)
     console.say(f"{name} may go to {inferred.reference}: {inferred.why}")
     return _asked(inferred.reference)
 
 
-def _announced(inferred: Inference, args: Namespace) -> Reference:
-    if not args.quiet:
+def _announced(inferred: Inference, *, quiet: bool) -> Reference:
+    if not quiet:
         console.say(f"pushing to {inferred.reference} ({inferred.why})")
     return inferred.reference
 
 
-def _confirmed(inferred: Inference, args: Namespace) -> Inference:
+def _confirmed(inferred: Inference, consent: Consent) -> Inference:
     if inferred.confirmed:
         return inferred
     target = inferred.reference
     raise UsageError(
         f"nobody has confirmed a push to {target.name} yet ({inferred.why}): run "
-        f"{command_for(target, args)} once, or add --yes"
+        f"{consent.command(target)} once, or add --yes"
     )
 
 
@@ -275,7 +268,7 @@ def _answered(answer: str, registry: str) -> Reference:
     return parse_target(f"{registry}/{answer}")
 
 
-def parse_named(text: str) -> tuple[Reference, bool]:
+def parse_target_option(text: str) -> tuple[Reference, bool]:
     """What ``-t`` gives, *text*, and whether ``http://`` stands before it.
 
     Raises InvalidReference.
@@ -292,13 +285,13 @@ def repository(text: str, connections: Connections) -> Reference:
 
     Raises InvalidReference.
     """
-    reference, plain = parse_named(text)
+    reference, plain = parse_target_option(text)
     if plain:
         connections.use_plain_http(reference.registry)
     return reference
 
 
-def named(text: str, connections: Connections) -> Reference:
+def target_of(text: str, connections: Connections) -> Reference:
     """The target that ``-t`` gives, as `repository` does, ``latest`` by default."""
     return with_tag(repository(text, connections))
 
@@ -323,27 +316,7 @@ def with_tag(reference: Reference, tag: str | None = "latest") -> Reference:
     return reference if named else reference.with_tag(tag)
 
 
-def command_for(target: Reference, args: Namespace) -> str:
-    """This push with an explicit *target*, as a shell takes it; without secrets."""
-    import shlex  # hardly any run shows a command
-
-    from ..settings.keys import KEYS, PROXY
-
-    words = [*_program(), "push", args.source, "-t", str(target)]
-    for name in _SWITCHES:
-        words += [f"--{name}".replace("_", "-")] * bool(getattr(args, name))
-    words += [word for text in args.platform for word in ("--platform", text)]
-    for name in _VALUES:
-        if getattr(args, name, None) is not None:
-            words += [f"--{name}".replace("_", "-"), getattr(args, name)]
-    for key in KEYS:
-        value = getattr(args, key.name, None)
-        if key.flag and value is not None and key.kind is not PROXY:
-            words.append(key.flag if value == "true" else f"{key.flag}={value}")
-    return shlex.join(words)
-
-
-def _program() -> list[str]:
+def program() -> list[str]:
     """How we were called: the script, or Python with ``-m``."""
     if Path(sys.argv[0]).stem == "dockerpush":
         return [sys.argv[0]]
@@ -351,7 +324,7 @@ def _program() -> list[str]:
 
 
 @contextlib.contextmanager
-def one_at_a_time(
+def target_lock(
     target: Reference, state: Path, session: Session, *, if_busy: str
 ) -> Iterator[None]:
     """Hold the lock of *target* for the ``with``, when the state can be written.
@@ -375,7 +348,7 @@ def one_at_a_time(
             stack.close()
             free = _wait_for(path, stack, session)
         if free:
-            stack.enter_context(ticker(BEAT, partial(_give_sign, path)))
+            stack.enter_context(ticker(HEARTBEAT_INTERVAL, partial(_give_sign, path)))
         else:
             console.say(f"the other run gives no sign of life: pushing to {target}")
         yield
@@ -403,7 +376,7 @@ def _wait_for(path: Path, stack: contextlib.ExitStack, session: Session) -> bool
         session.cancellation.check()
         if _last_sign(path) != sign:
             sign, since = _last_sign(path), time.monotonic()
-        if time.monotonic() - since > SILENCE:
+        if time.monotonic() - since > HEARTBEAT_TIMEOUT:
             return False
         time.sleep(_STEP)
     return True

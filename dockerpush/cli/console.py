@@ -30,12 +30,29 @@ from ..errors import (
     Unauthorized,
     UsageError,
 )
+from ..values import value
 
 OUTPUTS = (1, 2)
 
 
+@value
+class Display:
+    """How results and progress are shown.
+
+    *quiet* leaves results, warnings and errors; *json* has results as JSON. *progress*
+    is ``auto``, ``tty``, ``plain`` or ``none``, with *interval* seconds between lines.
+    """
+
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+    json: bool = False
+    progress: str = "auto"
+    interval: float = 30.0
+
+
 @contextlib.contextmanager
-def usable() -> Iterator[None]:
+def usable_streams() -> Iterator[None]:
     """Have stdout and stderr that can be written to for the ``with``.
 
     One that was closed before we were started would give its number to the first file
@@ -46,12 +63,12 @@ def usable() -> Iterator[None]:
             _ensure_open(number)
     with (
         contextlib.redirect_stdout(sys.stdout or _nowhere()),
-        contextlib.redirect_stderr(_Enduring(sys.stderr or _nowhere())),
+        contextlib.redirect_stderr(SafeStream(sys.stderr or _nowhere())),
     ):
         yield
 
 
-def lose(stream: TextIO) -> None:
+def to_devnull(stream: TextIO) -> None:
     """Nobody takes what is written to *stream*: from now on it leads nowhere.
 
     What is still in its buffer must not fail again when the interpreter ends.
@@ -64,7 +81,7 @@ def lose(stream: TextIO) -> None:
             os.close(nowhere)
 
 
-class _Enduring:
+class SafeStream:
     """A stream like *stream*, which never fails."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -86,7 +103,7 @@ class _Enduring:
         try:
             work()
         except OSError:
-            lose(self._stream)
+            to_devnull(self._stream)
 
 
 def _ensure_open(number: int) -> None:
@@ -142,16 +159,16 @@ def result(text: str) -> None:
     print(printable(text))
 
 
-def json_result(value: Any) -> None:
-    """*value* as one line of JSON on stdout, ASCII whatever the terminal speaks."""
-    print(json.dumps(value), flush=True)
+def json_result(record: Any) -> None:
+    """*record* as one line of JSON on stdout, ASCII whatever the terminal speaks."""
+    print(json.dumps(record), flush=True)
 
 
 _failures: list[OSError] = []
 
 
 @contextlib.contextmanager
-def enduring() -> Iterator[None]:
+def surviving_closed_stdout() -> Iterator[None]:
     """Results of work that goes on when nobody takes them any more.
 
     Whoever ends the command asks `failure` afterwards.
@@ -161,7 +178,7 @@ def enduring() -> Iterator[None]:
         sys.stdout.flush()
     except OSError as error:
         _failures.append(error)
-        lose(sys.stdout)
+        to_devnull(sys.stdout)
 
 
 def failure() -> OSError | None:

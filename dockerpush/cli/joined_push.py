@@ -6,53 +6,36 @@ What a push of one image and a push of a joined index have in common.
 from __future__ import annotations
 
 import time
-from argparse import Namespace
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Iterator
 
 from ..errors import ArchiveError, UsageError
 from ..values import replace, value
 from . import console, report
-from . import console as exits
-from .choose_target import named, one_at_a_time
-from .endpoints import Connections
-from .options import chosen_platforms
-from .push_sources import open_source
+from .choose_target import target_lock, target_of
+from .image_sources import open_source
 from .report import Tally, check_writable, compare, write_digests
 
 if TYPE_CHECKING:
     from ..reference import Reference
-    from ..settings.config import Settings
     from ..transfer.choices import PushOptions
     from ..transfer.join import Part
     from ..transfer.push_run import PushResult
-    from .push_sources import Source
+    from .endpoints import Connections
+    from .image_sources import Source
+    from .push_jobs import PushRequest
     from .session import Session
 
 
-def remember(target: Reference, connections: Connections, args: Namespace) -> None:
+def remember(target: Reference, request: PushRequest, connections: Connections) -> None:
     """Have later pushes know *target*; none of several is the last one pushed to."""
     from ..state.history import PushHistory
 
     history = PushHistory(connections.state)
-    if len(args.targets) > 1:
+    if len(request.targets) > 1:
         history.confirm(target, time.time())
     else:
         history.record(target, time.time())
-
-
-def options_of(args: Namespace, settings: Settings) -> PushOptions:
-    """How to push, as *args* and *settings* say."""
-    from ..transfer.choices import PushOptions
-
-    return PushOptions(
-        compress=settings.compress,
-        compress_level=settings.compress_level,
-        jobs=settings.jobs,
-        platforms=chosen_platforms(args.platform),
-        strict=args.strict,
-        trust_target=args.trust_target,
-    )
 
 
 @value
@@ -64,44 +47,44 @@ class Joined:
     part: Part
 
 
-def run(args: Namespace, session: Session) -> int:
-    """Push ``args.source`` and ``args.more`` as one index; the exit code."""
+def run(request: PushRequest, connections: Connections) -> int:
+    """Push the operands of *request* as one index; the exit code."""
+    session = connections.session
     with ExitStack() as stack:
-        connections = stack.enter_context(Connections(args, session))
-        targets = list(dict.fromkeys(named(t, connections) for t in args.targets))
+        targets = [target_of(text, connections) for text in request.targets]
+        targets = list(dict.fromkeys(targets))
         for target in targets:
             if target.tag is None:
                 raise UsageError(f"-t {target}: what is joined needs a tag")
-        joined = _opened([args.source, *args.more], args, session, stack)
-        if args.digestfile:
-            check_writable(args.digestfile)
+        joined = _opened(request, session, stack)
+        if request.digestfile:
+            check_writable(request.digestfile)
         tally = Tally("pushes", session)
         tally.expect(len(targets))
         done = []
         for target in targets:
             with tally.attempt(str(target)):
-                if args.dry_run:
-                    _look(joined, target, connections, args)
+                if request.dry_run:
+                    _dry_run(joined, target, connections, request)
                 else:
-                    done.append((target, _push(joined, target, connections, args)))
-    if args.digestfile and done:
-        write_digests(args.digestfile, report.digests_of(done))
+                    done.append((target, _push(joined, target, connections, request)))
+    if request.digestfile and done:
+        write_digests(request.digestfile, report.digests_of(done))
     tally.finish()
-    return exits.DONE
+    return console.DONE
 
 
-def _opened(
-    paths: list[str], args: Namespace, session: Session, stack: ExitStack
-) -> list[Joined]:
-    """The archives at *paths*, all looked into, and what of each is joined."""
+def _opened(request: PushRequest, session: Session, stack: ExitStack) -> list[Joined]:
+    """The archives of *request*, all looked into, and what of each is joined."""
     from ..archive import select_image
     from ..transfer.join import parts_of
 
     sources = [
-        stack.enter_context(open_source(path, session.cancellation)) for path in paths
+        stack.enter_context(open_source(path, session.cancellation))
+        for path in request.operands
     ]
-    images = [select_image(source.images, args.name) for source in sources]
-    found = zip(paths, sources, parts_of(images, chosen_platforms(args.platform)))
+    images = [select_image(source.images, request.name) for source in sources]
+    found = zip(request.operands, sources, parts_of(images, request.platforms))
     return [Joined(path, source, part) for path, source, part in found if part]
 
 
@@ -109,53 +92,55 @@ def _push(
     joined: list[Joined],
     target: Reference,
     connections: Connections,
-    args: Namespace,
+    request: PushRequest,
 ) -> PushResult:
     """Push to one target, and report it."""
     session = connections.session
-    with one_at_a_time(target, connections.state.path, session, if_busy=args.if_busy):
+    with target_lock(target, connections.state.path, session, if_busy=request.if_busy):
         started = time.monotonic()
-        result = _pushed(joined, target, connections, args)
-    remember(target, connections, args)
+        result = _pushed(joined, target, connections, request)
+    remember(target, request, connections)
     session.end_progress()
     seconds = time.monotonic() - started
-    if args.verify:
-        _verify(joined, target, connections, args)
-    report.pushed(target, result, seconds, args)
+    if request.verify:
+        _verify(joined, target, connections, request)
+    report.pushed(target, result, seconds, session.display)
     return result
 
 
-def _look(
+def _dry_run(
     joined: list[Joined],
     reference: Reference,
     connections: Connections,
-    args: Namespace,
+    request: PushRequest,
 ) -> None:
     """What the push would do, archive by archive."""
     for one in joined:
-        if not (args.json or args.format):
+        if not connections.session.display.json:
             console.result(f"{one.path}: {', '.join(map(str, one.part.platforms))}")
-        options = _options(one, reference, connections, args)
+        options = _options(one, reference, connections, request)
         with connections.target(reference) as target, _named(one.path):
             tags = [str(reference.tag)]
-            blobs = one.source.look(target, one.part.image, tags=tags, options=options)
+            blobs = one.source.dry_run(
+                target, one.part.image, tags=tags, options=options
+            )
         connections.session.end_progress()
-        report.forecast(reference, blobs, args, one.path)
+        report.forecast(reference, blobs, connections.session.display, one.path)
 
 
 def _verify(
     joined: list[Joined],
     reference: Reference,
     connections: Connections,
-    args: Namespace,
+    request: PushRequest,
 ) -> None:
     from ..transfer.plan import narrowed
 
     for one in joined:
-        options = _options(one, reference, connections, args)
+        options = _options(one, reference, connections, request)
         image = narrowed(one.part.image, options.platforms)
         size = console.size_text(compare(connections, image, reference).size)
-        if not args.quiet:
+        if not connections.session.display.quiet:
             console.say(f"verified {reference}, {one.path}: {size} read back")
 
 
@@ -171,9 +156,9 @@ def _named(path: str) -> Iterator[None]:
 
 
 def _options(
-    one: Joined, reference: Reference, connections: Connections, args: Namespace
+    one: Joined, reference: Reference, connections: Connections, request: PushRequest
 ) -> PushOptions:
-    options = options_of(args, connections.settings(reference.registry))
+    options = request.options(connections.settings(reference.registry))
     platforms = one.part.platforms if one.part.narrowed else ()
     return replace(options, platforms=platforms)
 
@@ -182,13 +167,13 @@ def _pushed(
     joined: list[Joined],
     reference: Reference,
     connections: Connections,
-    args: Namespace,
+    request: PushRequest,
 ) -> PushResult:
     from ..transfer.join import store_joined
 
     results = []
     for one in joined:
-        options = _options(one, reference, connections, args)
+        options = _options(one, reference, connections, request)
         with connections.target(reference) as target, _named(one.path):
             pushed = one.source.push(target, one.part.image, tags=(), options=options)
             results.append((one.part, pushed))

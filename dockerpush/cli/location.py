@@ -11,12 +11,12 @@ skopeo's words; a plain path will do where it can be told from an image.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidReference, UsageError
 from ..expressions import expression
+from ..transfer.choices import DOCKER_ARCHIVE, OCI_ARCHIVE, OCI_DIRECTORY
 from ..values import value
 
 if TYPE_CHECKING:
@@ -77,6 +77,14 @@ def place(text: str) -> Place:
     return found
 
 
+def short_path(name: Reference) -> str:
+    """The repository of *name* as people write it: ``library/nginx`` is ``nginx``."""
+    from ..reference import DOCKER_HUB
+
+    official = name.registry == DOCKER_HUB and name.repository.startswith("library/")
+    return name.repository[len("library/") :] if official else name.repository
+
+
 def without_scheme(text: str) -> str:
     """*text* without ``docker://``."""
     return text[len(REGISTRY) * text.startswith(REGISTRY) :]
@@ -91,11 +99,6 @@ def _with_hint(error: InvalidReference, hint: str) -> InvalidReference:
 
 
 STDOUT = "-"
-DOCKER_ARCHIVE = "docker-archive"
-OCI_ARCHIVE = "oci-archive"
-OCI_DIRECTORY = "oci-dir"
-FORMS = (DOCKER_ARCHIVE, OCI_ARCHIVE, OCI_DIRECTORY)
-"""As in transfer.output, which is not loaded to read a command line."""
 
 OCI_PREFIX = "oci:"
 
@@ -105,14 +108,13 @@ _PREFIXES = {
     "docker-archive:": DOCKER_ARCHIVE,
 }
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_COMPRESSED = (".gz", ".tgz", ".zst", ".xz", ".bz2")
 _NAME = expression(r"[!-~]+")
 _DRIVE = expression(r"[A-Za-z]:[\\/]")
 
 
 @value
 class Local:
-    """A file or a directory. *form* is one of FORMS where a prefix says so.
+    """A file or a directory. *form* is one of `FORMS` where a prefix says so.
 
     *name* is that of the image in it, None when nobody says one.
     """
@@ -159,37 +161,3 @@ def _split(text: str) -> tuple[str, str | None]:
     start = 2 if _DRIVE.match(text) else 0
     path, colon, name = text[start:].partition(":")
     return text[:start] + path, name if colon else None
-
-
-def output_form(place: Local, *, no_clobber: bool) -> str:
-    """The form that is written to *place*, of FORMS.
-
-    Raises UsageError for what cannot be written there.
-    """
-    path = Path(place.path)
-    if place.path == STDOUT:
-        if sys.stdout.isatty():
-            raise UsageError("an archive is not for a terminal: redirect it")
-        if place.form == OCI_DIRECTORY:
-            raise UsageError("a directory cannot go to standard output")
-    form = place.form or _guessed(place)
-    if form != OCI_DIRECTORY and place.path != STDOUT:
-        if no_clobber and path.exists():
-            raise UsageError(f"{path} exists, and stays as it is")
-        if path.is_dir():
-            raise UsageError(f"{path} is a directory: name a file for a {form}")
-        if path.suffix in _COMPRESSED:
-            raise UsageError(
-                f"{path}: archives are written plain, their layers are compressed "
-                "already: name it .tar"
-            )
-    return form
-
-
-def _guessed(place: Local) -> str:
-    path = Path(place.path)
-    if place.path != STDOUT and (path.is_dir() or place.path.endswith("/")):
-        return OCI_DIRECTORY
-    if path.name.endswith((".oci", ".oci.tar")):
-        return OCI_ARCHIVE
-    return DOCKER_ARCHIVE

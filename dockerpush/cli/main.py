@@ -14,9 +14,7 @@ from typing import Any, NoReturn, Sequence
 from .. import __version__
 from ..errors import PusherError
 from . import console
-from . import console as exits
-from . import console as standard_streams
-from .options import OPERANDS, USED, add_common_options, normalised, warn_of_unused
+from .options import OPERANDS, add_common_options, display, normalised, warn_of_unused
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ class Parser(ArgumentParser):
         """Print usage and *message*, and exit with 2."""
         self.print_usage(sys.stderr)
         console.error_line(f"{message}; see '{self.prog} --help'")
-        raise SystemExit(exits.USAGE)
+        raise SystemExit(console.USAGE)
 
 
 def build_parser(
@@ -103,7 +101,7 @@ def _parsed(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that *argv* (``sys.argv`` by default) asks for; the exit code."""
-    with standard_streams.usable():
+    with console.usable_streams():
         return _main(normalised(sys.argv[1:] if argv is None else argv))
 
 
@@ -114,7 +112,7 @@ def _main(argv: Sequence[str]) -> int:
     args = _parsed(parser, argv)
     if args.command is None:
         parser.print_help(sys.stderr)
-        return exits.USAGE
+        return console.USAGE
     _report_bugs(show_traceback=args.debug)
     try:
         code = _run(args)
@@ -123,8 +121,8 @@ def _main(argv: Sequence[str]) -> int:
         if failure is not None:
             raise failure
     except BrokenPipeError:
-        standard_streams.lose(sys.stdout)
-        return exits.CLOSED_PIPE
+        console.to_devnull(sys.stdout)
+        return console.CLOSED_PIPE
     except RuntimeError as error:
         if str(error) != "can't start new thread":
             raise
@@ -133,20 +131,20 @@ def _main(argv: Sequence[str]) -> int:
             "no more threads can be started; allow more memory or processes (ulimit "
             "-v, ulimit -u), or use fewer --jobs"
         )
-        return exits.OTHER
+        return console.OTHER
     except (OSError, MemoryError) as error:
         log.debug("the system refused", exc_info=True)
         console.error_line(_refusal(error))
-        standard_streams.lose(sys.stdout)
-        return exits.OTHER
+        console.to_devnull(sys.stdout)
+        return console.OTHER
     return code
 
 
 def _run(args: Namespace) -> int:
     from .session import Session
 
-    with Session(args) as session:
-        warn_of_unused(args.command, USED.get(args.command, ()), args)
+    with Session(display(args)) as session:
+        warn_of_unused(args.command, args)
         gc.enable()
         try:
             return int(_module(args.command).run(args, session))
@@ -155,7 +153,7 @@ def _run(args: Namespace) -> int:
             if session.signal is not None:
                 session.die_by_signal()
             console.error_line(str(error))
-            return exits.exit_code(error)
+            return console.exit_code(error)
         except (OSError, MemoryError):
             session.end_progress()
             if session.signal is not None:

@@ -1,20 +1,28 @@
-"""Options that several commands share, and how their values are read.
-
-Which command uses which options about moving bytes, and warnings for the others.
+"""Options that several commands share, and what their values come to.
 
 A command shows the options that it uses. It still takes the others, which every such
 command once showed, so that old command lines go on to work; but it warns of them.
+
+Credentials and TLS options without a prefix, and credentials of the environment, are
+the destination's alone: they never go to a source. Everything else counts for both.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Collection, Iterator, Mapping, Sequence
 
-from ..errors import UsageError
+from ..errors import PusherError, UsageError
+from ..settings.keys import KEYS, PROXY, PUSHING, RECEIVING, SENDING, Key, flag
 from . import console
+from .console import Display
+from .endpoints import Endpoint
 
 if TYPE_CHECKING:
+    from ..credentials.identity import Credentials
     from ..oci import Platform
 
 
@@ -104,6 +112,23 @@ def add_trust_option(parser: ArgumentParser) -> None:
     )
 
 
+def add_selection(parser: ArgumentParser) -> None:
+    """What of an image is copied."""
+    parser.add_argument(
+        "--platform",
+        action="append",
+        default=[],
+        metavar="OS/ARCH",
+        help="only this platform of a multi-platform image, which changes its digest "
+        "(may be repeated; default: all, with attestations)",
+    )
+    parser.add_argument(
+        "--referrers",
+        action="store_true",
+        help="also what refers to the image: signatures, SBOMs",
+    )
+
+
 def seconds(text: str) -> float:
     """A positive number of seconds: for ``type=``."""
     try:
@@ -130,10 +155,6 @@ def chosen_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
         raise UsageError(f"--platform: {error}") from error
 
 
-RECEIVING = ("jobs", "limit_rate")
-SENDING = ("blob_chunk", *RECEIVING)
-PUSHING = (*SENDING, "compress", "compress_level")
-
 USED: Mapping[str, Collection[str]] = {
     "push": PUSHING,
     "copy": PUSHING,
@@ -145,20 +166,112 @@ USED: Mapping[str, Collection[str]] = {
 """Command → the settings that it uses, in at least one of its forms."""
 
 
-def warn_of_unused(what: str, used: Collection[str], args: Namespace) -> None:
-    """Take out of *args* the transfer options that *what* does not use, and say so.
-
-    What the environment and the configuration say is for all commands: no warning.
-    """
-    for name in given(PUSHING, args):
-        if name not in used:
+def warn_of_unused(command: str, args: Namespace) -> None:
+    """Take out of *args* the transfer options that *command* never uses, and say so."""
+    used = USED.get(command, ())
+    for name in PUSHING:
+        if name not in used and getattr(args, name, None) is not None:
             setattr(args, name, None)
-            console.warn(f"{what} does not use {flag(name)}; leave it out")
+            console.warn(f"{command} does not use {flag(name)}; leave it out")
 
 
-def warn_of_json(what: str, args: Namespace) -> None:
+def display(args: Namespace) -> Display:
+    """How *args* want results and progress shown."""
+    as_json = getattr(args, "json", False) or getattr(args, "format", None) == "json"
+    return Display(
+        args.quiet,
+        args.verbose,
+        args.debug,
+        as_json,
+        args.progress,
+        args.progress_interval,
+    )
+
+
+def endpoint(args: Namespace, *, credentials: bool = True) -> Endpoint:
+    """The only side of a command, with the *credentials* of this run or without.
+
+    Raises UsageError, PusherError.
+    """
+    values = dict(vars(args))
+    if not credentials:
+        del values["username"]
+    return _endpoint(values, os.environ)
+
+
+def target_endpoint(args: Namespace) -> Endpoint:
+    """The destination: by its own options, else by those without a prefix.
+
+    Raises UsageError, PusherError.
+    """
+    own = _of_side("dest", args)
+    given = {name: value for name, value in own.items() if value not in (None, False)}
+    if given.keys() & _SECRETS.keys():
+        given = {**{name: own[name] for name in _SECRETS}, **given}
+    return _endpoint({**vars(args), **given}, os.environ)
+
+
+def source_endpoint(args: Namespace) -> Endpoint:
+    """The source: by its own options alone, whatever is said of the destination.
+
+    Raises UsageError, PusherError.
+    """
+    if args.src_password_stdin and (args.dest_password_stdin or args.password_stdin):
+        raise UsageError(
+            "standard input holds one password: give the other by --src-password-file"
+        )
+    return _endpoint({**vars(args), **_of_side("src", args)}, {})
+
+
+def local_endpoint(args: Namespace) -> Endpoint:
+    """A side that is no registry: only what is set for both sides counts."""
+    values = {**vars(args), **dict.fromkeys(_TRUST)}
+    del values["username"]
+    return _endpoint(values, {})
+
+
+def _of_side(side: str, args: Namespace) -> dict[str, Any]:
+    names = (*_SECRETS, *_TRUST)
+    return {name: getattr(args, f"{side}_{name}") for name in names}
+
+
+def _endpoint(values: Mapping[str, Any], environ: Mapping[str, str]) -> Endpoint:
+    anonymous = bool(values.get("no_creds"))
+    config = values.get("config")
+    return Endpoint(
+        _flags(values),
+        Path(config) if config else None,
+        _credentials(values, environ) if "username" in values else None,
+        anonymous,
+    )
+
+
+def _flags(values: Mapping[str, Any]) -> dict[str, Any]:
+    found = ((key.name, values.get(key.name)) for key in KEYS)
+    return {name: value for name, value in found if value is not None}
+
+
+def repeated(args: Namespace, names: Collection[str]) -> Iterator[str]:
+    """What of the command line is said again in a command that is shown: no secrets.
+
+    Those of *names*, and every setting.
+    """
+    for name in names:
+        given = getattr(args, name)
+        if given is True:
+            yield flag(name)
+        for text in given if isinstance(given, list) else [given]:
+            if isinstance(text, str):
+                yield from (flag(name), text)
+    for key in KEYS:
+        value = getattr(args, key.name, None)
+        if key.flag and value is not None and key.kind is not PROXY:
+            yield key.flag if value == "true" else f"{key.flag}={value}"
+
+
+def warn_of_json(what: str, display: Display) -> None:
     """Say that an archive on standard output leaves no room for a JSON object."""
-    if args.json or args.format == "json":
+    if display.json:
         console.warn(
             f"{what} does not use --json when the archive goes to standard output; "
             "--digestfile FILE tells the digest"
@@ -170,6 +283,242 @@ def given(names: Collection[str], args: Namespace) -> Iterator[str]:
     return (name for name in names if getattr(args, name, None) not in (None, False))
 
 
-def flag(name: str) -> str:
-    """The option that sets *name*."""
-    return f"--{name}".replace("_", "-")
+_VARIABLES = (
+    ("DOCKERPUSH_USERNAME", "DOCKERPUSH_PASSWORD"),
+    ("DOCKER_USERNAME", "DOCKER_PASSWORD"),
+)
+
+
+def add_credential_options(
+    parser: ArgumentParser, *, passwords_only: bool = False
+) -> None:
+    """The ways to say who one is; hidden what is none with *passwords_only*."""
+    group = parser.add_argument_group(
+        "credentials", "without these: what login, docker and podman have stored"
+    )
+    group.add_argument("-u", "--username", metavar="NAME")
+    group.add_argument(
+        "-p",
+        "--password",
+        metavar="PASSWORD",
+        help="others can see it in the process list: prefer --password-stdin",
+    )
+    group.add_argument(
+        "--password-stdin",
+        "--pass-stdin",
+        action="store_true",
+        help="read the password from standard input",
+    )
+    group.add_argument("--password-file", metavar="FILE", help="read it from FILE")
+    group.add_argument("--creds", metavar="NAME:PASSWORD", help="both in one")
+    token, none = "a bearer token", "use no credentials at all"
+    if passwords_only:
+        token = none = SUPPRESS
+    group.add_argument("--registry-token", metavar="TOKEN", help=token)
+    group.add_argument("--no-creds", action="store_true", help=none)
+
+
+def _credentials(
+    values: Mapping[str, Any], environ: Mapping[str, str]
+) -> Credentials | None:
+    """What the options say, else the environment; None when neither does.
+
+    Raises UsageError for half of a pair.
+    """
+    from ..credentials.identity import Credentials, Secret
+
+    if values["registry_token"]:
+        token = Secret(values["registry_token"])
+        return Credentials(registry_token=token, source="--registry-token")
+    username, password, source = _given_pair(values, environ)
+    if username is None and password is None:
+        return None
+    if not username or not password:
+        raise UsageError(
+            "credentials need both parts: --username with --password-stdin"
+        )
+    return Credentials(username, Secret(password), source=source)
+
+
+def given_pair(args: Namespace) -> tuple[str | None, str | None, str]:
+    """What `_given_pair` finds in *args* and the environment. Raises UsageError."""
+    return _given_pair(vars(args), os.environ)
+
+
+def _given_pair(
+    values: Mapping[str, Any], environ: Mapping[str, str]
+) -> tuple[str | None, str | None, str]:
+    """Username, password and where they are from; from the options, None for a part
+    that is missing, else from the environment, where only both count."""
+    username, password = _from_options(values)
+    source = "--username"
+    if username is None and password is None:
+        for source, secret in _VARIABLES:
+            if environ.get(source) and environ.get(secret):
+                username, password = environ[source], environ[secret]
+                break
+    for text in (username, password):
+        _check_text(text or "", source)
+    return username, password, source
+
+
+def _check_text(text: str, source: str) -> None:
+    """Raises UsageError for bytes that the system could only pass on as they were."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the username or the password is not UTF-8 (from {source})"
+        ) from error
+
+
+def _from_options(values: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    username, password = values["username"], values["password"]
+    if values["creds"] is not None:
+        username, colon, password = values["creds"].partition(":")
+        password = password if colon else None
+    if values["password_stdin"]:
+        password = read_password_line()
+    if values["password_file"] is not None:
+        password = _read_file(values["password_file"])
+    if values["password"] is not None and not values["quiet"]:
+        console.say(
+            "note: a password on the command line can be seen in the process list; "
+            "--password-stdin avoids that"
+        )
+    return username, password
+
+
+def read_password_line() -> str:
+    """The password on standard input, without the end of its line.
+
+    Raises UsageError when there is none.
+    """
+    raw = sys.stdin.buffer.read(64 * 1024)
+    try:
+        password = raw.decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise UsageError("--password-stdin: what came is not UTF-8") from error
+    if not password:
+        raise UsageError("--password-stdin: standard input is empty")
+    return password
+
+
+def _read_file(name: str) -> str:
+    try:
+        with open(name, encoding="utf-8") as file:  # noqa: PTH123
+            return file.read(64 * 1024).rstrip("\r\n")
+    except OSError as error:
+        raise PusherError(f"--password-file {name}: {error.strerror}") from error
+    except ValueError as error:
+        raise PusherError(f"--password-file {name}: it is not UTF-8") from error
+
+
+_ALIASES = {
+    "jobs": ("-j", "--parallel", "--concurrency"),
+    "cacert": ("--ca-file",),
+    "cert": ("--cert-file",),
+    "key": ("--key-file",),
+    "authfile": ("--registry-config", "--compat-auth-file"),
+    "retry_times": ("--retry",),
+}
+_SWITCHES = ("plain_http",)
+
+
+def add_connection_options(parser: ArgumentParser) -> None:
+    """How to reach a registry: one option for each setting that is about that."""
+    group = parser.add_argument_group("connection")
+    for key in KEYS:
+        if key.flag and key.name not in PUSHING:
+            _add_setting(group, key)
+    group.add_argument(
+        "--no-tls-verify",
+        "--insecure",
+        dest="tls_verify",
+        action="store_const",
+        const="false",
+        help="the same as --tls-verify=false",
+    )
+    group.add_argument(
+        "--config", metavar="FILE", help="configuration instead of the state's own"
+    )
+
+
+def add_transfer_options(parser: ArgumentParser, used: Collection[str]) -> None:
+    """How to move bytes: the *used* settings, and hidden what else is still taken."""
+    group = parser.add_argument_group("transfer")
+    for key in KEYS:
+        if key.name in PUSHING:
+            _add_setting(group, key, hidden=key.name not in used)
+
+
+def _add_setting(group: Any, key: Key, *, hidden: bool = False) -> None:
+    names = [*_ALIASES.get(key.name, ()), flag(key.name)]
+    names.sort(key=lambda name: name.startswith("--"))
+    default = key.shown(key.default)
+    text = key.help + f" (default: {default})" * bool(default)
+    more: dict[str, Any] = {"help": SUPPRESS if hidden else text}
+    if key.name in _SWITCHES:
+        more.update(action="store_const", const="true")
+    else:
+        more["metavar"] = key.name.upper().replace("_", "-")
+    group.add_argument(*names, dest=key.name, default=None, **more)
+
+
+SIDES = {"src": "source", "dest": "destination"}
+
+_TRUST = ("plain_http", "tls_verify", "cacert", "cert", "key", "cert_dir", "authfile")
+_SECRETS = {
+    "username": {"metavar": "NAME"},
+    "password": {"metavar": "PASSWORD", "help": "prefer the ways that hide it"},
+    "password_stdin": {"action": "store_true"},
+    "password_file": {"metavar": "FILE"},
+    "creds": {"metavar": "NAME:PASSWORD"},
+    "registry_token": {"metavar": "TOKEN"},
+    "no_creds": {"action": "store_true"},
+}
+
+
+def add_side_options(parser: ArgumentParser, used: Collection[str]) -> None:
+    """Everything about connections: for both sides, and for each of them."""
+    add_transfer_options(parser, used)
+    add_credential_options(parser)
+    add_connection_options(parser)
+    for side, name in SIDES.items():
+        group = parser.add_argument_group(
+            f"for the {name} alone", "as the options without the prefix"
+        )
+        for secret, more in _SECRETS.items():
+            group.add_argument(flag(f"{side}_{secret}"), **more)  # type: ignore[arg-type]
+        for key in _TRUST:
+            _add_trust(group, side, key)
+        group.add_argument(
+            f"--{side}-no-tls-verify",
+            dest=f"{side}_tls_verify",
+            action="store_const",
+            const="false",
+        )
+
+
+def _add_trust(group: Any, side: str, key: str) -> None:
+    name = flag(f"{side}_{key}")
+    if key == "plain_http":
+        group.add_argument(name, action="store_const", const="true")
+    else:
+        group.add_argument(name, metavar=key.upper().replace("_", "-"))
+
+
+def warn_of_unused_sides(args: Namespace, *, source: bool, target: bool) -> None:
+    """Warn of options for a side that is no registry: *source*, *target* are local."""
+    names = (*_SECRETS, *_TRUST)
+    for side, is_local in (("src", source), ("dest", target)):
+        for name in given([f"{side}_{name}" for name in names] * is_local, args):
+            console.warn(
+                f"the {SIDES[side]} is local and does not use {flag(name)}; "
+                "leave it out"
+            )
+    for name in given(names if target else (), args):
+        advice = "leave it out" if source else f"for the source: {flag(f'src_{name}')}"
+        console.warn(
+            f"the destination is local and does not use {flag(name)}; {advice}"
+        )

@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator, Sequence
 
 from ..errors import Cancelled, PusherError, SomeFailed, UsageError
 from . import console
-from .endpoints import Connections
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     from ..archive import StoredImage
     from ..reference import Reference
     from ..transfer.push_image import BlobForecast
     from ..transfer.push_run import PushResult
     from ..transfer.verify import Verified
+    from .console import Display
+    from .endpoints import Connections
     from .session import Session
 
 
@@ -73,12 +72,16 @@ class Tally:
 
     def finish(self) -> None:
         """Raises SomeFailed when something did."""
-        if not self._failed:
-            return
-        count = len(self._failed)
-        names = ", ".join(self._failed[:_SHOWN])
-        more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
-        raise SomeFailed(f"{count} of {self._total} {self._what} failed: {names}{more}")
+        if self._failed:
+            raise some_failed(self._failed, self._total, self._what)
+
+
+def some_failed(failed: Sequence[str], total: int, what: str) -> SomeFailed:
+    """The error that *failed* are of *total*, as in "2 of 5 pushes failed"."""
+    count = len(failed)
+    names = ", ".join(failed[:_SHOWN])
+    more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
+    return SomeFailed(f"{count} of {total} {what} failed: {names}{more}")
 
 
 def check_writable(path: str) -> None:
@@ -121,17 +124,17 @@ def compare(
 
 
 def pushed(
-    reference: Reference, result: PushResult, seconds: float, args: Namespace
+    reference: Reference, result: PushResult, seconds: float, display: Display
 ) -> None:
     """The result on stdout, and what was done on stderr."""
     digest = result.descriptor.digest
     name = f"{reference.registry}/{reference.repository}"
-    with console.enduring():
-        if args.json or args.format:
+    with console.surviving_closed_stdout():
+        if display.json:
             console.json_result(_record(reference, result, seconds))
         else:
             console.result(f"{name}@{digest}")
-    if not args.quiet:
+    if not display.quiet:
         blobs = ", ".join(
             f"{number} {outcome.value}" for outcome, number in result.blobs.items()
         )
@@ -167,12 +170,12 @@ def digests_of(
 def forecast(
     reference: Reference,
     blobs: Sequence[BlobForecast],
-    args: Namespace,
+    display: Display,
     source: str | None = None,
 ) -> None:
     """What a push to *reference* would do; *source* tells one archive from others."""
     record = _dry_record(reference, blobs)
-    if args.json or args.format:
+    if display.json:
         console.json_result({"source": source, **record} if source else record)
     else:
         _print_plan(record)

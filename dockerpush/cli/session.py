@@ -2,8 +2,8 @@
 
 The first SIGINT or SIGTERM cancels: sockets are shut, threads join, temp files go, and
 the process then ends by that signal, as a shell expects. Whatever still hangs after
-GRACE seconds (a name look-up cannot be interrupted) is left behind. A second signal
-ends at once.
+GRACE seconds (a name look-up cannot be interrupted) ends with the process. A second
+signal ends at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 import time
-from argparse import Namespace
 from contextlib import ExitStack
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Union
@@ -27,6 +26,7 @@ from ..system.cancellation import Cancellation
 from ..system.processes import share_arenas
 from ..system.workers import ticker
 from . import console
+from .console import Display
 
 if TYPE_CHECKING:
     from ..settings.config import Settings
@@ -46,8 +46,8 @@ INTERRUPTED = "interrupted; run the same command again to go on where it stopped
 class Session:
     """One run of the command, as a context manager."""
 
-    def __init__(self, args: Namespace) -> None:
-        self.args = args
+    def __init__(self, display: Display) -> None:
+        self.display = display
         self.cancellation = Cancellation()
         self.signal: signal.Signals | None = None
         self._progress: Progress | None = None
@@ -56,7 +56,7 @@ class Session:
 
     def __enter__(self) -> Session:
         share_arenas()
-        _configure_logging(self.args)
+        _configure_logging(self.display)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self._interrupt)
@@ -74,7 +74,7 @@ class Session:
     def on_event(self, event: Event) -> None:
         """The listener that draws progress; it starts with the first event."""
         if self._progress is None:
-            self._progress = _progress_for(self.args)
+            self._progress = _progress_for(self.display)
             self._cleanup.enter_context(ticker(1.0, self._progress.tick))
             self._cleanup.callback(self._progress.close)
         self._progress(event)
@@ -122,28 +122,26 @@ class Session:
         self.cancellation.cancel(INTERRUPTED)
 
 
-def _progress_for(args: Namespace) -> Progress:
-    if args.quiet:
+def _progress_for(display: Display) -> Progress:
+    if display.quiet or display.progress == "none":
         return QuietProgress(sys.stderr)
-    if args.progress == "none":
-        return QuietProgress(sys.stderr)
-    if args.progress == "tty" or (args.progress == "auto" and _is_terminal()):
+    if display.progress == "tty" or (display.progress == "auto" and _is_terminal()):
         return BarProgress(sys.stderr)
-    return PlainProgress(sys.stderr, interval=args.progress_interval)
+    return PlainProgress(sys.stderr, interval=display.interval)
 
 
 def _is_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _configure_logging(args: Namespace) -> None:
+def _configure_logging(display: Display) -> None:
     """INFO with -v, DEBUG with --debug or OCI_DEBUG; secrets are redacted below.
 
     OCI_DEBUG_UPLOAD is DEBUG for what happens to upload sessions, beside any of these.
     """
-    debug = args.debug or is_switched_on(os.environ.get("OCI_DEBUG"))
+    debug = display.debug or is_switched_on(os.environ.get("OCI_DEBUG"))
     uploads = is_switched_on(os.environ.get("OCI_DEBUG_UPLOAD"))
-    level = logging.DEBUG if debug else logging.INFO if args.verbose else NOTHING
+    level = logging.DEBUG if debug else logging.INFO if display.verbose else NOTHING
     package = logging.getLogger("dockerpush")
     if level == NOTHING and not uploads:
         package.addHandler(logging.NullHandler())

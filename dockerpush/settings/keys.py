@@ -120,8 +120,13 @@ TIMEOUT = Kind(parse_timeout, _QUANTITY, format_duration)
 PROXY = Kind(str, show=lambda value: _CREDENTIALS.sub(r"\1***@", value))
 
 
+def flag(name: str) -> str:
+    """The option that sets *name*."""
+    return f"--{name}".replace("_", "-")
+
+
 def _key(name: str, kind: Kind, help: str, *, default: Any = None) -> Key:
-    return Key(name, kind, default, help, "--" + name.replace("_", "-"))
+    return Key(name, kind, default, help, flag(name))
 
 
 KEYS: tuple[Key, ...] = (
@@ -164,6 +169,11 @@ KEYS: tuple[Key, ...] = (
 )
 
 KEYS_BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
+
+RECEIVING = ("jobs", "limit_rate")
+SENDING = ("blob_chunk", *RECEIVING)
+PUSHING = (*SENDING, "compress", "compress_level")
+"""The settings that are about moving bytes; what receives or copies uses some."""
 
 
 def markdown_table() -> str:

@@ -21,6 +21,7 @@ from ..oci import Descriptor, Digest
 from ..state.blobs import OpenAt, receive
 from ..system.cancellation import Cancellation
 from ..upload.content import CheckedContent, PreparedBlob
+from .choices import DOCKER_ARCHIVE, OCI_DIRECTORY
 from .loadable import ForDocker, completed
 from .manifests import Document
 from .target import Arrival, DirectoryTarget, Target
@@ -29,12 +30,6 @@ from .tree import TreeReader
 if TYPE_CHECKING:
     from .found import Found
     from .source import Source
-
-
-DOCKER_ARCHIVE = "docker-archive"
-OCI_ARCHIVE = "oci-archive"
-OCI_DIRECTORY = "oci-dir"
-FORMATS = (DOCKER_ARCHIVE, OCI_ARCHIVE, OCI_DIRECTORY)
 
 
 @contextmanager
@@ -48,7 +43,7 @@ def open_output(
     cancellation: Cancellation,
     on_event: OnEvent,
 ) -> Iterator[Target]:
-    """A target that writes *output* in one of FORMATS; a path for a directory.
+    """A target that writes *output* in one of `FORMS`; a path for a directory.
 
     An archive is complete when the ``with`` ends well; another run resumes one that is
     *resumable*. *docker* says how a docker-archive gets its manifest.json. Raises what

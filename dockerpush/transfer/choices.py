@@ -15,6 +15,12 @@ from ..values import field, value
 
 JOBS = 3
 
+DOCKER_ARCHIVE = "docker-archive"
+OCI_ARCHIVE = "oci-archive"
+OCI_DIRECTORY = "oci-dir"
+FORMS = (DOCKER_ARCHIVE, OCI_ARCHIVE, OCI_DIRECTORY)
+"""In what images can be written to files."""
+
 
 @value
 class PushOptions:

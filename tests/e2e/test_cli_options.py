@@ -19,10 +19,10 @@ from transfers import noise_layer
 
 import dockerpush.cli
 from dockerpush.cli.main import COMMANDS, build_parser
-from dockerpush.cli.options import PUSHING, USED, flag
+from dockerpush.cli.options import USED
 from dockerpush.server import Registry, RegistryServer
 from dockerpush.settings.config import Settings
-from dockerpush.settings.keys import KEYS_BY_NAME
+from dockerpush.settings.keys import KEYS_BY_NAME, PUSHING, flag
 
 VALUES = {
     "blob_chunk": "5MiB",

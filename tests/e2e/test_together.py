@@ -207,7 +207,7 @@ class TestSessions:
 
 IMPATIENT = """\
 import dockerpush.cli.choose_target as module
-module.BEAT, module.SILENCE = 0.2, 2.0
+module.HEARTBEAT_INTERVAL, module.HEARTBEAT_TIMEOUT = 0.2, 2.0
 """
 
 

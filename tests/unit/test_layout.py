@@ -166,6 +166,17 @@ def test_what_is_shared_by_commands_uses_none_of_them():
             assert not used, f"{name} imports {used}"
 
 
+READERS_OF_ARGUMENTS = {"cli.main", "cli.options"}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=relative)
+def test_only_commands_and_the_parser_see_parsed_arguments(path):
+    """Everything below gets values, each side of a copy an `Endpoint` of its own."""
+    name = dotted(path)
+    if name not in READERS_OF_ARGUMENTS and not name.startswith("cli.commands."):
+        assert "Namespace" not in names(path)
+
+
 def test_no_two_modules_share_a_name():
     """But for commands, which are called as people call them."""
     names = [
@@ -300,7 +311,7 @@ import fcntl
 import urllib3.util
 from ..registry import client
 def long(a, b, c, d, e):
-    print(threading.Thread, os.pread)
+    print(threading.Thread, os.pread, argparse.Namespace)
 """
     monkeypatch.setitem(TREES, path, ast.parse(code))
     for check in (
@@ -308,6 +319,7 @@ def long(a, b, c, d, e):
         test_every_dependency_has_one_home,
         test_only_workers_and_the_server_make_threads,
         test_only_the_command_line_prints,
+        test_only_commands_and_the_parser_see_parsed_arguments,
         test_what_only_posix_has_is_in_one_module,
         test_functions_are_short_and_take_few_positional_parameters,
     ):

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from ...errors import ContentMismatch, StateError, UsageError
 from .. import console
-from .. import console as exits
 
 if TYPE_CHECKING:
     from ...state.cache import Cache, CachedImage
@@ -61,7 +60,7 @@ def run(args: Namespace, session: Session) -> int:
         _verify(cache, args, session)
     else:
         _prune(cache, state, args)
-    return exits.DONE
+    return console.DONE
 
 
 def _list(cache: Cache, args: Namespace) -> None:

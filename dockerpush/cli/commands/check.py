@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Callable
 from ...errors import Cancelled, PusherError
 from ...values import field, record
 from .. import console
-from .. import console as exits
-from ..choose_target import named, registry_of
-from ..endpoints import Connections, add_connection_options, add_credential_options
+from ..choose_target import registry_of, target_of
+from ..endpoints import Connections
+from ..options import add_connection_options, add_credential_options, endpoint
 
 if TYPE_CHECKING:
     from ...reference import Reference
@@ -43,7 +43,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Take every step; the exit code is that of the first failure."""
-    with Connections(args, session) as connections:
+    with Connections(endpoint(args), session) as connections:
         check = _Check(args.target, connections)
         report = Report()
         _take_steps(report, check)
@@ -54,7 +54,7 @@ def run(args: Namespace, session: Session) -> int:
         console.table([("STEP", "RESULT", "WHAT"), *report.rows()])
     if report.failure is not None:
         raise report.failure
-    return exits.DONE
+    return console.DONE
 
 
 @record
@@ -75,7 +75,7 @@ class Report:
             self.skip(name)
             return
         try:
-            told = take()
+            facts = take()
         except Cancelled:
             raise
         except PusherError as error:
@@ -83,7 +83,7 @@ class Report:
             text = " ".join(str(error).split())
             self.steps.append({"step": name, "result": FAILED, "detail": text})
         else:
-            self.steps.append({"step": name, "result": OK, **told})
+            self.steps.append({"step": name, "result": OK, **facts})
 
     def skip(self, name: str, why: str = "") -> None:
         """Note a step that is not tried."""
@@ -126,7 +126,7 @@ class _Check:
         self._connections = connections
         self.reference: Reference | None = None
         if "/" in target.rpartition("://")[2]:
-            self.reference = named(target, connections)
+            self.reference = target_of(target, connections)
             self._registry = self.reference.registry
         else:
             self._registry = registry_of(target, connections)

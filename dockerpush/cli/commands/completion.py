@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Callable, Iterable, Iterator
 
 from ...values import value
 from .. import console
-from .. import console as exits
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -50,7 +49,7 @@ def run(args: Namespace, session: Session) -> int:
 
     for line in _SHELLS[args.shell](list(commands(build_parser()))).splitlines():
         console.result(line)
-    return exits.DONE
+    return console.DONE
 
 
 def commands(parser: ArgumentParser) -> Iterator[Command]:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import console
-from .. import console as exits
-from ..endpoints import Connections, add_connection_options, add_transfer_options
-from ..options import USED
+from ..endpoints import Connections
+from ..options import USED, add_connection_options, add_transfer_options, endpoint
 
 if TYPE_CHECKING:
     from ...settings.config import Settings
@@ -34,16 +33,16 @@ def run(args: Namespace, session: Session) -> int:
     from ...reference import Place
 
     registry = Place.parse(args.registry).registry if args.registry else None
-    with Connections(args, session) as connections:
+    with Connections(endpoint(args), session) as connections:
         settings = connections.settings(registry)
         if args.json:
             console.json_result(_record(settings, registry, connections))
-            return exits.DONE
+            return console.DONE
         console.table([("SETTING", "VALUE", "FROM"), *settings.rows()])
         if not args.quiet:
             console.say(f"configuration file: {_state_of(connections.config.path)}")
             console.say(f"state directory: {_state_of(connections.state.path)}")
-    return exits.DONE
+    return console.DONE
 
 
 def _record(

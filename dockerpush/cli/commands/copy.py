@@ -7,32 +7,37 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Sequence
 
-from ...errors import Cancelled, PusherError, SomeFailed, UsageError
+from ...errors import UsageError
+from ...settings.keys import RECEIVING, SENDING
 from ...values import value
 from .. import console, location
-from .. import console as exits
-from .. import location as places
-from ..choose_target import one_at_a_time, with_tag
-from ..endpoints import (
-    Connections,
-    add_side_options,
-    source_connections,
-    target_arguments,
-    warn_of_unused_sides,
+from ..choose_target import target_lock, with_tag
+from ..endpoints import Connections, Endpoint
+from ..image_files import (
+    ImageOrigin,
+    ImageOutput,
+    archive_origins,
+    copy_to_file,
+    output_form,
+    own_tag,
+    tags_of,
 )
-from ..local import Into, Origin, archive_origins, copy_to_file, own_tag, tags_of
 from ..options import (
-    RECEIVING,
-    SENDING,
     USED,
+    add_selection,
+    add_side_options,
     add_trust_option,
     chosen_platforms,
+    local_endpoint,
+    source_endpoint,
+    target_endpoint,
     warn_of_json,
-    warn_of_unused,
+    warn_of_unused_sides,
 )
-from ..report import check_writable, write_digests
+from ..report import Tally, check_writable, write_digests
 
 if TYPE_CHECKING:
+    from ...oci import Platform
     from ...reference import Reference
     from ...transfer.choices import CopyOptions, CopyResult
     from ..session import Session
@@ -74,94 +79,134 @@ def configure(parser: ArgumentParser) -> None:
     add_side_options(parser, USED["copy"])
 
 
-def add_selection(parser: ArgumentParser) -> None:
-    """What of an image is copied."""
-    parser.add_argument(
-        "--platform",
-        action="append",
-        default=[],
-        metavar="OS/ARCH",
-        help="only this platform of a multi-platform image, which changes its digest "
-        "(may be repeated; default: all, with attestations)",
-    )
-    parser.add_argument(
-        "--referrers",
-        action="store_true",
-        help="also what refers to the image: signatures, SBOMs",
-    )
+@value
+class CopyRequest:
+    """What one ``copy`` is asked for; *source* and *target* are words of a user."""
+
+    source: str
+    target: str
+    platforms: tuple[Platform, ...] = ()
+    referrers: bool = False
+    all_tags: bool = False
+    no_clobber: bool = False
+    digestfile: str | None = None
+
+    def options(self, jobs: int) -> CopyOptions:
+        """How to copy, with *jobs* blobs at a time."""
+        from ...transfer.choices import CopyOptions
+
+        return CopyOptions(self.platforms, self.referrers, jobs)
 
 
 def run(args: Namespace, session: Session) -> int:
     """Copy what *args* name; the exit code."""
-    source, target = places.local(args.source), places.local(args.target)
-    chosen_platforms(args.platform)  # tells of mistakes before anybody is asked
+    source, target = location.local(args.source), location.local(args.target)
+    request = CopyRequest(
+        args.source,
+        args.target,
+        chosen_platforms(args.platform),
+        args.referrers,
+        args.all_tags,
+        args.no_clobber,
+        args.digestfile,
+    )
     one_by_one = args.referrers or (args.all_tags and args.no_clobber)
     warn_of_unused_sides(args, source=bool(source), target=bool(target))
     if source and not target and not one_by_one:
-        return _push(source, args, session)
+        there = target_endpoint(args)
+        return _push(source, request, there, args.trust_target, session)
     if args.trust_target:
         raise UsageError(
             "--trust-target is for an archive whose layers are compressed on the way "
             "into a registry; this copy compresses nothing: leave the option out"
         )
-    _warn_of_unused(args, source=bool(source), target=bool(target))
-    if args.digestfile:
-        check_writable(args.digestfile)
+    what, used = _uses(source=bool(source), target=bool(target))
+    return _copy(
+        request,
+        source,
+        target,
+        (local_endpoint if source else source_endpoint)(args),
+        (local_endpoint if target else target_endpoint)(args).using(what, used),
+        session,
+    )
+
+
+def _copy(
+    request: CopyRequest,
+    source: location.Local | None,
+    target: location.Local | None,
+    from_there: Endpoint,
+    to_there: Endpoint,
+    session: Session,
+) -> int:
+    if request.digestfile:
+        check_writable(request.digestfile)
     into = None
     if target:
-        form = places.output_form(target, no_clobber=args.no_clobber)
-        if target.path == places.STDOUT:
-            warn_of_json("copy", args)
-        into = Into(target, form, args.no_clobber)
+        form = output_form(target, no_clobber=request.no_clobber)
+        if target.path == location.STDOUT:
+            warn_of_json("copy", session.display)
+        into = ImageOutput(target, form, request.no_clobber)
     with ExitStack() as stack:
-        copying = _Copying(args, session, stack)
+        sources = stack.enter_context(Connections(from_there, session, writes=False))
+        copying = _Copying(request, sources, session)
         if source:
-            origins = archive_origins(source, args, session, stack)
+            origins = archive_origins(
+                source,
+                session,
+                stack,
+                every=request.all_tags,
+                referrers=request.referrers,
+            )
         else:
             origins = copying.registry_origins()
         if into:
-            return copying.to_file(origins, into)
-        return copying.to_registry(origins)
+            return copying.to_file(origins, into, is_local=bool(source))
+        return copying.to_registry(
+            origins, stack.enter_context(Connections(to_there, session))
+        )
 
 
-def _warn_of_unused(args: Namespace, *, source: bool, target: bool) -> None:
-    """For a copy of layers as they are; *source* and *target* are local."""
+def _uses(*, source: bool, target: bool) -> tuple[str, Sequence[str]]:
+    """A copy of layers as they are, and its settings; *source*, *target* are local."""
     if source and target:
-        warn_of_unused("copy from an archive into a file", ("jobs",), args)
-    elif target:
-        warn_of_unused("copy into a file", RECEIVING, args)
-    else:
-        what = "copy of layers as they are" if source else "copy from a registry"
-        warn_of_unused(what, SENDING, args)
+        return "copy from an archive into a file", ("jobs",)
+    if target:
+        return "copy into a file", RECEIVING
+    what = "copy of layers as they are" if source else "copy from a registry"
+    return what, SENDING
 
 
-def copy_options(args: Namespace, jobs: int) -> CopyOptions:
-    """How to copy, as *args* say. Raises UsageError."""
-    from ...transfer.choices import CopyOptions
-
-    return CopyOptions(chosen_platforms(args.platform), args.referrers, jobs)
-
-
-def _push(place: places.Local, args: Namespace, session: Session) -> int:
+def _push(
+    place: location.Local,
+    request: CopyRequest,
+    there: Endpoint,
+    trust_target: bool,  # noqa: FBT001 -- as the option has it
+    session: Session,
+) -> int:
     """An archive as the source: the same as ``push``."""
-    from . import push as commands_push
+    from ..push_jobs import PushRequest, check_usage
+    from .push import push
 
-    target = _target(args.target)
-    if not args.all_tags:
+    target = _target(request.target)
+    if not request.all_tags:
         target = with_tag(target, own_tag(place) or "latest")
-    if args.no_clobber:
-        with Connections(target_arguments(args), session) as targets:
+    if request.no_clobber:
+        with Connections(there, session) as targets:
             if _is_taken(target, targets):
-                _report_skipped(args.source, str(target), args)
-                return exits.DONE
-    parser = ArgumentParser()
-    commands_push.configure(parser)
-    given = vars(target_arguments(args))
-    pushed = {**vars(parser.parse_args(["--", place.path])), **given}
-    pushed.update(source=place.path, targets=[str(target)])
-    if place.name is not None:
-        pushed["name"] = place.name
-    return commands_push.run(Namespace(**pushed), session)
+                _report_skipped(request.source, str(target), session)
+                return console.DONE
+    pushed = PushRequest(
+        (place.path,),
+        (str(target),),
+        name=place.name,
+        all_tags=request.all_tags,
+        platforms=request.platforms,
+        trust_target=trust_target,
+        digestfile=request.digestfile,
+    )
+    check_usage(pushed)
+    return push(pushed, there, session)
 
 
 @value
@@ -200,28 +245,26 @@ class Copied:
 
 
 class _Copying:
-    """One run of the command; what it opens is open as long as *stack* is."""
+    """One run of the command."""
 
-    def __init__(self, args: Namespace, session: Session, stack: ExitStack) -> None:
-        self._args = args
+    def __init__(
+        self, request: CopyRequest, sources: Connections, session: Session
+    ) -> None:
+        self._request = request
+        self._sources = sources
         self._session = session
-        self._stack = stack
-        self._sources: Connections | None = None
         self._started = time.monotonic()
 
-    def registry_origins(self) -> list[Origin]:
+    def registry_origins(self) -> list[ImageOrigin]:
         """The image of a registry, or every tag of a repository. Raises UsageError."""
         from ...transfer.source import RegistrySource
 
         wanted = location.source(
-            self._args.source,
+            self._request.source,
             if_file="copy takes a path, oci:DIR or docker-archive:FILE",
         )
-        self._sources = self._stack.enter_context(
-            source_connections(self._args, self._session)
-        )
         client = self._sources.client(wanted.registry)
-        if not self._args.all_tags:
+        if not self._request.all_tags:
             found = [with_tag(wanted)]
         elif wanted.tag or wanted.digest:
             raise UsageError("--all-tags takes repositories: no tag, no digest")
@@ -230,73 +273,64 @@ class _Copying:
             found = [wanted.with_tag(tag) for tag in tags]
         source = RegistrySource(client, wanted.repository)
         return [
-            Origin(source, str(one.digest or one.tag), str(one), (str(one),))
+            ImageOrigin(source, str(one.digest or one.tag), str(one), (str(one),))
             for one in found
         ]
 
-    def to_file(self, origins: Sequence[Origin], into: Into) -> int:
-        """Copy all of them into one file or directory; the exit code."""
-        sources = self._sources or source_connections(self._args, self._session)
-        options = copy_options(self._args, sources.settings().jobs)
+    def to_file(
+        self, origins: Sequence[ImageOrigin], into: ImageOutput, *, is_local: bool
+    ) -> int:
+        """Copy all of them into one file or directory; the exit code.
+
+        *is_local* says that they come from one.
+        """
+        options = self._request.options(self._sources.settings().jobs)
         done = []
         for origin, result in copy_to_file(origins, into, options, self._session):
-            target = self._args.target
+            target = self._request.target
             if result is None:
-                _report_skipped(origin.label, f"{target} {origin.label}", self._args)
+                skipped = f"{target} {origin.label}"
+                _report_skipped(origin.label, skipped, self._session)
                 continue
-            name = origin.label
-            if self._sources:
-                name = _name(origin.label)
+            name = origin.label if is_local else _name(origin.label)
             done.append(self._copied(origin, target, name, None, result))
         self._session.end_progress()
         for copied in done:
-            self._report(copied, to_stdout=into.place.path == places.STDOUT)
+            self._report(copied, to_stdout=into.place.path == location.STDOUT)
         self._write_digests(done)
-        return exits.DONE
+        return console.DONE
 
-    def to_registry(self, origins: Sequence[Origin]) -> int:
+    def to_registry(self, origins: Sequence[ImageOrigin], targets: Connections) -> int:
         """Copy each to its place in the registry; the exit code."""
-        targets = self._stack.enter_context(
-            Connections(target_arguments(self._args), self._session)
-        )
-        wanted = _target(self._args.target)
-        if self._args.all_tags and (wanted.tag or wanted.digest):
+        wanted = _target(self._request.target)
+        if self._request.all_tags and (wanted.tag or wanted.digest):
             raise UsageError("--all-tags takes repositories: no tag, no digest")
         done: list[Copied] = []
-        failed: list[Reference] = []
         pairs = [(one, target) for one in origins for target in _targets(one, wanted)]
-        if not self._args.all_tags:
+        if not self._request.all_tags:
             pairs = pairs[:1]
         _check_apart(pairs)
+        tally = Tally("copies", self._session)
+        tally.expect(len(pairs))
         for origin, target in pairs:
-            try:
-                if self._args.no_clobber and _is_taken(target, targets):
-                    _report_skipped(origin.label, str(target), self._args)
+            with tally.attempt(str(target)):
+                if self._request.no_clobber and _is_taken(target, targets):
+                    _report_skipped(origin.label, str(target), self._session)
                 else:
                     done.append(self._copy(origin, target, targets))
-            except Cancelled:
-                raise
-            except PusherError as error:
-                if len(pairs) == 1:
-                    raise
-                self._session.end_progress()
-                console.say(f"failed: {target}: {error}")
-                failed.append(target)
         self._write_digests(done)
-        if failed:
-            raise SomeFailed(
-                f"{len(failed)} of {len(pairs)} copies failed: "
-                + ", ".join(map(str, failed[:5]))
-            )
-        return exits.DONE
+        tally.finish()
+        return console.DONE
 
-    def _copy(self, origin: Origin, target: Reference, targets: Connections) -> Copied:
+    def _copy(
+        self, origin: ImageOrigin, target: Reference, targets: Connections
+    ) -> Copied:
         from ...transfer.engine import copy_image
         from ...transfer.target import RegistryTarget
 
         self._started = time.monotonic()
         with (
-            one_at_a_time(target, targets.state.path, self._session, if_busy="wait"),
+            target_lock(target, targets.state.path, self._session, if_busy="wait"),
             targets.target(target) as place,
         ):
             result = copy_image(
@@ -304,9 +338,7 @@ class _Copying:
                 RegistryTarget(place),
                 origin.reference,
                 tags=[str(name) for name in (target.digest, target.tag) if name],
-                options=copy_options(
-                    self._args, targets.settings(target.registry).jobs
-                ),
+                options=self._request.options(targets.settings(target.registry).jobs),
             )
         self._session.end_progress()
         copied = self._copied(origin, str(target), target.name, target.tag, result)
@@ -315,7 +347,7 @@ class _Copying:
 
     def _copied(
         self,
-        origin: Origin,
+        origin: ImageOrigin,
         target: str,
         name: str,
         tag: str | None,
@@ -326,22 +358,23 @@ class _Copying:
 
     def _report(self, copied: Copied, *, to_stdout: bool = False) -> None:
         """*to_stdout*: the archive went there, so nothing else does."""
+        display = self._session.display
         if not to_stdout:
-            with console.enduring():
-                if self._args.json or self._args.format:
+            with console.surviving_closed_stdout():
+                if display.json:
                     console.json_result(copied.record())
                 else:
                     console.result(copied.ref)
-        if not self._args.quiet:
+        if not display.quiet:
             console.say(
                 f"copied {copied.source} to {copied.target}: "
                 f"{_summary(copied.result)} in {copied.seconds:.1f} s"
             )
 
     def _write_digests(self, done: Sequence[Copied]) -> None:
-        if self._args.digestfile:
+        if self._request.digestfile:
             write_digests(
-                self._args.digestfile,
+                self._request.digestfile,
                 ((str(one.result.descriptor.digest), one.target) for one in done),
             )
 
@@ -361,7 +394,7 @@ def _target(text: str) -> Reference:
     )
 
 
-def _targets(origin: Origin, wanted: Reference) -> list[Reference]:
+def _targets(origin: ImageOrigin, wanted: Reference) -> list[Reference]:
     """Where *origin* goes: without a tag of its own, *wanted* gets the source's."""
     from ...reference import Reference
 
@@ -374,9 +407,9 @@ def _targets(origin: Origin, wanted: Reference) -> list[Reference]:
     return [wanted.with_digest(digests[0]) if digests else wanted.with_tag("latest")]
 
 
-def _check_apart(pairs: Sequence[tuple[Origin, Reference]]) -> None:
+def _check_apart(pairs: Sequence[tuple[ImageOrigin, Reference]]) -> None:
     """Raises UsageError when two images would go to one place."""
-    first: dict[Reference, Origin] = {}
+    first: dict[Reference, ImageOrigin] = {}
     for origin, target in pairs:
         other = first.setdefault(target, origin)
         if other is not origin:
@@ -403,8 +436,8 @@ def _summary(result: CopyResult) -> str:
     return f"{blobs or 'no blobs'}; {console.size_text(result.sent)}"
 
 
-def _report_skipped(source: str, target: str, args: Namespace) -> None:
-    if args.json or args.format:
+def _report_skipped(source: str, target: str, session: Session) -> None:
+    if session.display.json:
         console.json_result({"source": source, "target": target, "skipped": True})
-    if not args.quiet:
+    if not session.display.quiet:
         console.say(f"left as it is: {target} exists")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ...errors import NotFound
 from .. import console, location
-from .. import console as exits
-from ..endpoints import add_connection_options, add_credential_options
+from ..endpoints import Connections
+from ..options import add_connection_options, add_credential_options, endpoint
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -28,11 +28,9 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Ask the registry, without fetching the manifest. Raises NotFound."""
-    from ..endpoints import Connections
-
     reference = location.source(args.reference)
     named = str(reference.digest or reference.tag or "latest")
-    with Connections(args, session, writes=False) as connections:
+    with Connections(endpoint(args), session, writes=False) as connections:
         client = connections.client(reference.registry)
         found = client.manifest_descriptor(reference.repository, named)
     if found is None:
@@ -41,7 +39,7 @@ def run(args: Namespace, session: Session) -> int:
             f"{reference.name}'"
         )
     full = f"{reference.name}@{found.digest}"
-    if args.json or args.format:
+    if session.display.json:
         console.json_result(
             {
                 "ref": full,
@@ -52,4 +50,4 @@ def run(args: Namespace, session: Session) -> int:
         )
     else:
         console.result(full if args.full_ref else found.digest)
-    return exits.DONE
+    return console.DONE

@@ -1,4 +1,7 @@
-"""``inspect SOURCE``: what an archive holds, or an image of a registry."""
+"""``inspect SOURCE``: what an archive holds, or an image of a registry.
+
+No layer of a registry is downloaded.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,14 @@ from typing import TYPE_CHECKING, Any, Iterator
 
 from ...errors import UsageError
 from .. import console
-from .. import console as exits
-from ..endpoints import add_connection_options, add_credential_options
-from ..options import chosen_platforms
+from ..endpoints import Connections
+from ..image_sources import image_name, open_source
+from ..options import (
+    add_connection_options,
+    add_credential_options,
+    chosen_platforms,
+    endpoint,
+)
 
 if TYPE_CHECKING:
     from ...archive.stored import StoredBlob, StoredImage, StoredManifest
@@ -55,8 +63,6 @@ def _add_registry_options(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Show the images of an archive, or one of a registry."""
-    from ..cached import image_name
-
     chosen_platforms([args.platform] if args.platform else [])
     reference = image_name(args.source)
     if reference is not None:
@@ -71,39 +77,36 @@ def run(args: Namespace, session: Session) -> int:
 
 def _run_remote(reference: Reference, args: Namespace, session: Session) -> int:
     from .. import remote_image
-    from ..endpoints import Connections
 
-    with Connections(args, session, writes=False) as connections:
+    with Connections(endpoint(args), session, writes=False) as connections:
         client = connections.client(reference.registry)
         jobs = connections.settings(reference.registry).jobs
         reader = remote_image.RemoteReader(client, reference)
         document = reader.chosen(args.platform)
         if args.raw:
             remote_image.show_raw(document.raw)
-            return exits.DONE
+            return console.DONE
         if args.image_config:
             remote_image.show_raw(reader.config(document))
-            return exits.DONE
+            return console.DONE
         images = reader.images(document, session.cancellation, jobs=jobs)
     record = remote_image.record_of(reference, document, images)
-    if args.json or args.format:
+    if session.display.json:
         console.json_result(record)
     else:
         remote_image.show(record)
-    return exits.DONE
+    return console.DONE
 
 
 def _run_archive(args: Namespace, session: Session) -> int:
-    from ..push_sources import open_source
-
     with open_source(args.source, session.cancellation) as source:
         records = [record for image in source.images for record in _records(image)]
-    if args.json or args.format:
+    if session.display.json:
         console.json_result({"images": records})
-        return exits.DONE
+        return console.DONE
     for record in records:
         _print(record)
-    return exits.DONE
+    return console.DONE
 
 
 def _records(image: StoredImage) -> Iterator[dict[str, Any]]:

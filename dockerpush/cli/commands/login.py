@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ...errors import NotFound, UsageError
-from .. import console, location, prompts
-from .. import console as exits
-from ..endpoints import (
-    Connections,
+from .. import console, prompts
+from ..choose_target import registry_of
+from ..endpoints import Connections
+from ..options import (
     add_connection_options,
     add_credential_options,
+    endpoint,
     given_pair,
 )
 
@@ -55,20 +55,21 @@ def add_registry_argument(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Log in, or say who is logged in; the exit code."""
-    registry = named_registry(args)
     if args.get_login:
-        return _say_login(registry, args, session)
+        return _show_login(args, session)
     if args.no_creds or args.registry_token:
         raise UsageError("login keeps a username and a password: give these")
-    credentials = ask_credentials(registry, args)
-    with Connections(args, session, credentials) as connections:
+    with Connections(endpoint(args, credentials=False), session) as connections:
+        registry = registry_of(args.registry, connections)
+        credentials = ask_credentials(registry, args)
+        connections.use(credentials)
         if not args.skip_check:
             _check(registry, connections)
         where = _keep(registry, credentials, connections)
     if not args.quiet:
         console.say(f"logged in to {registry} as {credentials.username}")
         console.say(f"note: the password is kept as plain text in {where}")
-    return exits.DONE
+    return console.DONE
 
 
 def _check(registry: str, connections: Connections) -> None:
@@ -82,19 +83,6 @@ def _check(registry: str, connections: Connections) -> None:
         )
 
 
-def named_registry(args: Namespace) -> str:
-    """The ``host[:port]`` that is meant; ``http://`` before it means plain HTTP.
-
-    Raises InvalidReference.
-    """
-    from ...credentials.credential_store import registry_name
-    from ...reference import split_scheme
-
-    if split_scheme(args.registry)[0] == "http":
-        args.plain_http = "true"
-    return location.place(registry_name(args.registry)).registry
-
-
 def ask_credentials(registry: str, args: Namespace) -> Credentials:
     """From options and environment; what is missing is asked for on a terminal.
 
@@ -102,7 +90,7 @@ def ask_credentials(registry: str, args: Namespace) -> Credentials:
     """
     from ...credentials.identity import Credentials, Secret
 
-    username, password, source = given_pair(args, os.environ)
+    username, password, source = given_pair(args)
     _check_username(username or "")
     if username and password:
         return Credentials(username, Secret(password), source=source)
@@ -131,8 +119,9 @@ def _check_username(username: str) -> None:
         raise UsageError(f"a username cannot hold a colon (RFC 7617): {username!r}")
 
 
-def _say_login(registry: str, args: Namespace, session: Session) -> int:
-    with Connections(args, session) as connections:
+def _show_login(args: Namespace, session: Session) -> int:
+    with Connections(endpoint(args), session) as connections:
+        registry = registry_of(args.registry, connections)
         found = connections.credentials(registry)(registry, "")
     session.end_progress()
     if found is None or not found.username:
@@ -140,7 +129,7 @@ def _say_login(registry: str, args: Namespace, session: Session) -> int:
     console.result(found.username)
     if args.verbose:
         console.say(f"from {found.source}")
-    return exits.DONE
+    return console.DONE
 
 
 def _keep(registry: str, credentials: Credentials, connections: Connections) -> str:

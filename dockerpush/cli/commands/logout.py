@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from ...errors import UsageError
 from .. import console
-from .. import console as exits
+from ..choose_target import registry_of
 from ..endpoints import Connections
-from .login import add_registry_argument, named_registry
+from ..options import endpoint
+from .login import add_registry_argument
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -31,8 +32,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Forget one registry or all; not being logged in is no failure."""
-    registry = named_registry(args)
-    with Connections(args, session, None) as connections:
+    with Connections(endpoint(args), session) as connections:
+        registry = registry_of(args.registry, connections)
         if args.all:
             names = _forget_all(args, connections)
         else:
@@ -44,7 +45,7 @@ def run(args: Namespace, session: Session) -> int:
         console.say(f"logged out of {name}")
     if not (names or args.quiet):
         console.say(f"note: not logged in{'' if args.all else f' to {registry}'}")
-    return exits.DONE
+    return console.DONE
 
 
 def _forget_all(args: Namespace, connections: Connections) -> tuple[str, ...]:

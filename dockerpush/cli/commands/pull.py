@@ -9,25 +9,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Sequence
 
 from ...errors import StateError, UsageError
+from ...transfer.choices import DOCKER_ARCHIVE, FORMS
+from ...values import value
 from .. import console, location
-from .. import console as exits
-from .. import location as places
-from ..endpoints import (
-    Connections,
+from ..choose_target import with_tag
+from ..endpoints import Connections
+from ..image_files import (
+    ImageOrigin,
+    ImageOutput,
+    copy_to_file,
+    names_in,
+    output_form,
+)
+from ..image_sources import pulled, receiving_options, registry_source, usable_cache
+from ..options import (
+    OPERANDS,
+    USED,
     add_connection_options,
     add_credential_options,
     add_transfer_options,
+    chosen_platforms,
+    endpoint,
+    warn_of_json,
 )
-from ..options import OPERANDS, USED, chosen_platforms, warn_of_json
 from ..report import Tally, check_writable, write_digests
 
 if TYPE_CHECKING:
+    from ...oci import Platform
     from ...reference import Reference
     from ...transfer.choices import PulledImage
-    from ..local import Into
+    from ..console import Display
     from ..session import Session
-
-from ..cached import pulled, receiving_options, registry_source, usable_cache
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -45,7 +57,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=(*places.FORMS, "json"),
+        choices=(*FORMS, "json"),
         help="of the output (default: oci-dir for a directory, oci-archive for .oci "
         "and .oci.tar, else docker-archive)",
     )
@@ -71,122 +83,123 @@ def configure(parser: ArgumentParser) -> None:
     add_connection_options(parser)
 
 
+@value
+class PullRequest:
+    """What one ``pull`` is asked for; without an *output* only the cache is filled."""
+
+    references: tuple[Reference, ...]
+    platforms: tuple[Platform, ...] = ()
+    output: ImageOutput | None = None
+    digestfile: str | None = None
+
+    @property
+    def to_stdout(self) -> bool:
+        """True when the archive goes to standard output."""
+        return self.output is not None and self.output.place.path == location.STDOUT
+
+
 def run(args: Namespace, session: Session) -> int:
     """Pull what *args* name; the exit code."""
-    wanted = [_complete(_reference(text)) for text in args.references]
-    references = list(dict.fromkeys(wanted))
-    form = _form(args)
-    chosen_platforms(args.platform)
-    if args.digestfile:
-        check_writable(args.digestfile)
-    with Connections(args, session, writes=False) as connections:
-        if form is None:
-            images = _into_cache(references, connections, args)
+    wanted = [with_tag(_reference(text)) for text in args.references]
+    request = PullRequest(
+        tuple(dict.fromkeys(wanted)),
+        chosen_platforms(args.platform),
+        _output(args, session.display),
+        args.digestfile,
+    )
+    if request.digestfile:
+        check_writable(request.digestfile)
+    with Connections(endpoint(args), session, writes=False) as connections:
+        if request.output is None:
+            images = _into_cache(request, connections)
         else:
-            images = _into_file(references, form, connections, args)
-    if args.digestfile:
+            images = _into_file(request, request.output, connections)
+    if request.digestfile:
         digests = ((str(one.chosen.digest), str(one.reference)) for one in images)
-        write_digests(args.digestfile, digests)
-    return exits.DONE
+        write_digests(request.digestfile, digests)
+    return console.DONE
 
 
 def _reference(text: str) -> Reference:
     return location.source(text, if_file=f"to write a file: -o {text}")
 
 
-def _complete(reference: Reference) -> Reference:
-    named = reference.tag or reference.digest
-    return reference if named else reference.with_tag("latest")
+def _output(args: Namespace, display: Display) -> ImageOutput | None:
+    """Where to write to; None when there is none. Raises UsageError.
 
+    A docker-archive gets one platform if nobody says more.
+    """
+    from ...transfer.loadable import LINUX_AMD64
 
-def _form(args: Namespace) -> str | None:
-    """The form of the output; None when there is none. Raises UsageError."""
-    form = _said_form(args)
+    wanted = args.format if args.format in FORMS else None
     if args.output is None:
-        if form:
-            raise UsageError(f"--format {form} needs -o FILE")
+        if wanted:
+            raise UsageError(f"--format {wanted} needs -o FILE")
         if args.no_clobber:
             console.warn("pull does not use --no-clobber without -o; leave it out")
         return None
-    if args.output == places.STDOUT:
-        warn_of_json("pull", args)
-    if args.no_clobber and args.output != places.STDOUT and Path(args.output).exists():
+    place = location.Local(args.output, wanted)
+    if args.output == location.STDOUT:
+        warn_of_json("pull", display)
+    elif args.no_clobber and Path(args.output).exists():
         raise UsageError(f"{args.output} exists, and stays as it is")
-    return places.output_form(
-        places.Local(args.output, form), no_clobber=args.no_clobber
-    )
+    form = output_form(place, no_clobber=args.no_clobber)
+    one = form == DOCKER_ARCHIVE and not args.platform
+    return ImageOutput(place, form, args.no_clobber, LINUX_AMD64 if one else None)
 
 
-def _said_form(args: Namespace) -> str | None:
-    return args.format if args.format in places.FORMS else None
-
-
-def _into(form: str, args: Namespace) -> Into:
-    """The output of *form*; a docker-archive gets one platform if nobody says more."""
-    from ...transfer.loadable import LINUX_AMD64
-    from ..local import Into
-
-    one = form == places.DOCKER_ARCHIVE and not args.platform
-    place = places.Local(args.output, _said_form(args))
-    return Into(place, form, args.no_clobber, LINUX_AMD64 if one else None)
-
-
-def _into_cache(
-    references: Sequence[Reference], connections: Connections, args: Namespace
-) -> list[PulledImage]:
+def _into_cache(request: PullRequest, connections: Connections) -> list[PulledImage]:
     """Pull all of them, whatever becomes of one. Raises SomeFailed."""
     images = []
     tally = Tally("pulls", connections.session)
-    tally.expect(len(references))
+    tally.expect(len(request.references))
     with usable_cache(connections, needed=True) as cache, cache.pins() as pins:
-        for reference in references:
+        for reference in request.references:
             with tally.attempt(str(reference)):
                 started = time.monotonic()
-                image = pulled(reference, connections, cache, pins=pins, args=args)
-                _report(image, time.monotonic() - started, args)
+                image = pulled(
+                    reference,
+                    connections,
+                    cache,
+                    pins=pins,
+                    platforms=request.platforms,
+                )
+                _report(image, time.monotonic() - started, request, connections.session)
                 images.append(image)
     tally.finish()
     return images
 
 
 def _into_file(
-    references: Sequence[Reference],
-    form: str,
-    connections: Connections,
-    args: Namespace,
+    request: PullRequest, into: ImageOutput, connections: Connections
 ) -> list[PulledImage]:
     """Pull all of them through the cache, and without it where it cannot be used."""
     from ...events import Notice
 
     session, started = connections.session, time.monotonic()
-    into = _into(form, args)
     try:
-        images = _through_cache(references, into, connections, args)
+        images = _through_cache(request, into, connections)
     except StateError as error:
         session.on_event(Notice(f"{error}; going on without the cache"))
-        images = _without_cache(references, into, connections, args)
+        images = _without_cache(request, into, connections)
     seconds = time.monotonic() - started
-    _warn(images, args, session)
+    _warn(images, request, session)
     session.end_progress()
     for image in images:
-        _report(image, seconds, args)
-    if not args.quiet:
-        console.say(f"wrote {args.output} ({form})")
+        _report(image, seconds, request, session)
+    if not session.display.quiet:
+        console.say(f"wrote {into.place.path} ({into.form})")
     return images
 
 
 def _through_cache(
-    references: Sequence[Reference],
-    into: Into,
-    connections: Connections,
-    args: Namespace,
+    request: PullRequest, into: ImageOutput, connections: Connections
 ) -> list[PulledImage]:
     """Into the cache and the output in one pass. Raises StateError."""
     from ...transfer.pull import Pull, notices_of, pull_images
-    from ..local import names_in
 
     session = connections.session
-    options = receiving_options(references, connections, args)
+    options = receiving_options(request.references[0], connections, request.platforms)
     listener = notices_of(session.on_event)
     with ExitStack() as stack:
         cache = stack.enter_context(usable_cache(connections, needed=True))
@@ -196,7 +209,7 @@ def _through_cache(
                 Pull(
                     registry_source(one, connections), one, names_in(into, (str(one),))
                 )
-                for one in references
+                for one in request.references
             ],
             cache,
             pins,
@@ -211,25 +224,21 @@ def _through_cache(
 
 
 def _without_cache(
-    references: Sequence[Reference],
-    into: Into,
-    connections: Connections,
-    args: Namespace,
+    request: PullRequest, into: ImageOutput, connections: Connections
 ) -> list[PulledImage]:
     """Straight into the output, as ``copy`` does it."""
     from ...transfer.choices import PulledImage
-    from ..local import Origin, copy_to_file
 
     origins = [
-        Origin(
+        ImageOrigin(
             registry_source(one, connections),
             str(one.digest or one.tag),
             str(one),
             (str(one),),
         )
-        for one in references
+        for one in request.references
     ]
-    options = receiving_options(references, connections, args)
+    options = receiving_options(request.references[0], connections, request.platforms)
     results = copy_to_file(origins, into, options, connections.session)
     return [
         PulledImage(
@@ -240,32 +249,36 @@ def _without_cache(
             result.sent,
             result.taken,
         )
-        for reference, (_, result) in zip(references, results)
+        for reference, (_, result) in zip(request.references, results)
         if result is not None
     ]
 
 
-def _warn(images: Sequence[PulledImage], args: Namespace, session: Session) -> None:
+def _warn(
+    images: Sequence[PulledImage], request: PullRequest, session: Session
+) -> None:
     """Say which of *images* have more platforms than the output holds."""
-    place = "standard output" if args.output == places.STDOUT else args.output
+    assert request.output is not None, "only an output leaves platforms out"
+    place = "standard output" if request.to_stdout else request.output.place.path
     for image in images:
         if image.taken:
             of = f" of {image.reference}" if len(images) > 1 else ""
             session.on_event(image.taken.notice(place, "--platform all", of))
 
 
-def _report(image: PulledImage, seconds: float, args: Namespace) -> None:
+def _report(
+    image: PulledImage, seconds: float, request: PullRequest, session: Session
+) -> None:
     reference = image.reference
     name = f"{reference.registry}/{reference.repository}"
-    to_stdout = args.output == places.STDOUT
-    with console.enduring():
-        if to_stdout:
+    with console.surviving_closed_stdout():
+        if request.to_stdout:
             pass
-        elif args.json or args.format == "json":
+        elif session.display.json:
             console.json_result(_record(image, seconds))
         else:
             console.result(f"{name}@{image.chosen.digest}")
-    if not args.quiet:
+    if not session.display.quiet:
         console.say(
             f"pulled {reference}: {image.blobs} blobs, "
             f"{console.size_text(image.received)} received in {seconds:.1f} s"

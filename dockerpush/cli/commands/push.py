@@ -9,27 +9,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
 
 from ...archive.select import select_image
-from ...errors import Unauthorized
+from ...errors import Unauthorized, UsageError
 from .. import console, prompts, report
-from .. import console as exits
-from ..choose_target import add_target_options, one_at_a_time
-from ..endpoints import (
-    Connections,
+from ..choose_target import target_lock
+from ..endpoints import Connections, Endpoint
+from ..image_sources import STDIN, ForwardSource
+from ..joined_push import remember
+from ..options import (
+    OPERANDS,
+    USED,
     add_connection_options,
     add_credential_options,
     add_transfer_options,
+    add_trust_option,
+    chosen_platforms,
+    endpoint,
+    repeated,
 )
-from ..jobs import Job, all_jobs, check_usage
-from ..options import OPERANDS, USED, add_trust_option
-from ..push_sources import ForwardSource
+from ..push_jobs import Job, PushRequest, all_jobs, check_usage
 from ..report import Tally, check_writable, write_digests
 
 if TYPE_CHECKING:
     from ...reference import Reference
     from ...transfer.push_run import PushResult
     from ..session import Session
-
-from ..joined_push import options_of, remember
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -48,7 +51,14 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.set_defaults(**{OPERANDS: "more"})
     _add_selection(parser)
-    add_target_options(parser)
+    parser.add_argument("--yes", action="store_true", help="accept an inferred target")
+    parser.add_argument(
+        "--if-busy",
+        choices=("wait", "leave"),
+        default="wait",
+        help="when another run pushes to the same target: wait for it, or leave with "
+        "exit code 1 (default: wait)",
+    )
     add_transfer_options(parser, USED["push"])
     add_trust_option(parser)
     _add_result(parser)
@@ -121,63 +131,99 @@ def _add_result(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Push what *args* name; the exit code."""
-    check_usage(args)
-    if args.more and args.targets and not args.all_tags:
-        from .. import joined_push
+    request = PushRequest(
+        (args.source, *args.more),
+        tuple(args.targets),
+        args.registry,
+        args.runtime,
+        args.name,
+        args.all_tags,
+        chosen_platforms(args.platform),
+        args.strict,
+        args.trust_target,
+        args.dry_run,
+        args.verify,
+        agreed=args.yes or args.dry_run,
+        if_busy=args.if_busy,
+        digestfile=args.digestfile,
+        words=tuple(repeated(args, _REPEATED)),
+    )
+    check_usage(request)
+    if args.password_stdin and STDIN in request.operands:
+        raise UsageError(
+            "--password-stdin and the source - both want standard input: use "
+            "--password-file, or DOCKERPUSH_USERNAME and DOCKERPUSH_PASSWORD"
+        )
+    return push(request, endpoint(args), session)
 
-        return joined_push.run(args, session)
+
+_REPEATED = (
+    *("all_tags", "dry_run", "json", "password_stdin", "quiet", "strict"),
+    *("trust_target", "platform", "runtime", "name", "username", "password_file"),
+    *("digestfile", "config"),
+)
+"""What a command that names the target says again; secrets are not among it."""
+
+
+def push(request: PushRequest, target: Endpoint, session: Session) -> int:
+    """Push what *request* says to *target*; the exit code."""
+    several = len(request.operands) > 1
     with ExitStack() as stack:
-        connections = stack.enter_context(Connections(args, session))
-        tally = Tally("pushes", session, several=bool(args.more))
-        jobs = all_jobs(args, connections, stack, tally)
-        if args.digestfile:
-            check_writable(args.digestfile)
-        if args.dry_run:
-            return _dry_run(jobs, connections, args, tally)
-        return _push_all(jobs, connections, args, tally)
+        connections = stack.enter_context(Connections(target, session))
+        if several and request.targets and not request.all_tags:
+            from .. import joined_push
+
+            return joined_push.run(request, connections)
+        tally = Tally("pushes", session, several=several)
+        jobs = all_jobs(request, connections, stack, tally)
+        if request.digestfile:
+            check_writable(request.digestfile)
+        if request.dry_run:
+            return _dry_run(jobs, connections, request, tally)
+        return _push_all(jobs, connections, request, tally)
 
 
 Done = tuple[Job, "PushResult"]
 
 
 def _push_all(
-    jobs: Sequence[Job], connections: Connections, args: Namespace, tally: Tally
+    jobs: Sequence[Job], connections: Connections, request: PushRequest, tally: Tally
 ) -> int:
     done: list[Done] = []
     tally.expect(len(jobs))
     for job in jobs:
         with tally.attempt(str(job.target)):
-            done.append((job, _push_one(job, done, connections, args)))
-    if args.digestfile and done:
+            done.append((job, _push_one(job, done, connections, request)))
+    if request.digestfile and done:
         write_digests(
-            args.digestfile, report.digests_of((j.target, r) for j, r in done)
+            request.digestfile, report.digests_of((j.target, r) for j, r in done)
         )
     tally.finish()
-    return exits.DONE
+    return console.DONE
 
 
 def _push_one(
-    job: Job, done: Sequence[Done], connections: Connections, args: Namespace
+    job: Job, done: Sequence[Done], connections: Connections, request: PushRequest
 ) -> PushResult:
     session, state = connections.session, connections.state
-    with one_at_a_time(job.target, state.path, session, if_busy=args.if_busy):
+    with target_lock(job.target, state.path, session, if_busy=request.if_busy):
         started = time.monotonic()
-        result = _sent(job, done, connections, args)
-    remember(job.target, connections, args)
+        result = _sent(job, done, connections, request)
+    remember(job.target, request, connections)
     seconds = time.monotonic() - started
     session.end_progress()
-    if args.verify:
-        _verify(job, connections, args)
-    report.pushed(job.target, result, seconds, args)
+    if request.verify:
+        _verify(job, connections, request)
+    report.pushed(job.target, result, seconds, session.display)
     return result
 
 
 def _sent(
-    job: Job, done: Sequence[Done], connections: Connections, args: Namespace
+    job: Job, done: Sequence[Done], connections: Connections, request: PushRequest
 ) -> PushResult:
     """Push; a registry that wants to know who we are has a person asked, once."""
     try:
-        return _transfer(job, done, connections, args)
+        return _transfer(job, done, connections, request)
     except Unauthorized as error:
         if error.status != 401 or not _may_ask(job, connections):
             raise
@@ -188,7 +234,7 @@ def _sent(
         console.say(str(error))
         connections.use(typed_credentials(registry))
         console.say(f"for this push alone: dockerpush login {registry} keeps them")
-    return _transfer(job, done, connections, args)
+    return _transfer(job, done, connections, request)
 
 
 def _may_ask(job: Job, connections: Connections) -> bool:
@@ -198,7 +244,7 @@ def _may_ask(job: Job, connections: Connections) -> bool:
 
 
 def _transfer(
-    job: Job, done: Sequence[Done], connections: Connections, args: Namespace
+    job: Job, done: Sequence[Done], connections: Connections, request: PushRequest
 ) -> PushResult:
     """Push the image, or copy it from where this run has pushed it already."""
     source, target = job.source, job.target
@@ -208,12 +254,12 @@ def _transfer(
         ):
             return _copied(earlier.target, result, target, connections)
     tags = [_tag(target)]
-    options = options_of(args, connections.settings(target.registry))
+    options = request.options(connections.settings(target.registry))
     with connections.target(target) as place:
         if job.image is not None:
             return source.push(place, job.image, tags=tags, options=options)
         assert isinstance(source, ForwardSource), "the others are looked into"
-        return source.push_unseen(place, args.name, tags=tags, options=options)
+        return source.push_unseen(place, request.name, tags=tags, options=options)
 
 
 def _copied(
@@ -245,14 +291,14 @@ def _copied(
     )
 
 
-def _verify(job: Job, connections: Connections, args: Namespace) -> None:
+def _verify(job: Job, connections: Connections, request: PushRequest) -> None:
     """Read back what was pushed; a compressed file is looked into once more."""
-    image = job.image or select_image(job.source.images, args.name)
-    options = options_of(args, connections.settings(job.target.registry))
+    image = job.image or select_image(job.source.images, request.name)
+    options = request.options(connections.settings(job.target.registry))
     with connections.target(job.target) as place:
         found = job.source.verify(place, image, _tag(job.target), options)
     connections.session.end_progress()
-    if not args.quiet:
+    if not connections.session.display.quiet:
         console.say(f"verified {job.target}: {console.size_text(found.size)} read back")
 
 
@@ -261,17 +307,17 @@ def _tag(reference: Reference) -> str:
 
 
 def _dry_run(
-    jobs: Sequence[Job], connections: Connections, args: Namespace, tally: Tally
+    jobs: Sequence[Job], connections: Connections, request: PushRequest, tally: Tally
 ) -> int:
     tally.expect(len(jobs))
     for job in jobs:
         with tally.attempt(str(job.target)):
             assert job.image is not None, "a dry run looks into the archive"
-            options = options_of(args, connections.settings(job.target.registry))
+            options = request.options(connections.settings(job.target.registry))
             tags = [_tag(job.target)]
             with connections.target(job.target) as place:
-                blobs = job.source.look(place, job.image, tags=tags, options=options)
+                blobs = job.source.dry_run(place, job.image, tags=tags, options=options)
             connections.session.end_progress()
-            report.forecast(job.target, blobs, args)
+            report.forecast(job.target, blobs, connections.session.display)
     tally.finish()
-    return exits.DONE
+    return console.DONE

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Sequence
 
 from ...errors import UsageError
 from .. import console, prompts
-from .. import console as exits
 from ..options import OPERANDS
 
 if TYPE_CHECKING:
@@ -64,14 +63,14 @@ def run(args: Namespace, session: Session) -> int:
     names = args.images or _choose(runtime, session)
     if args.output == STDOUT:
         _save(runtime, names, None, args, session)
-        return exits.DONE
+        return console.DONE
     plan = _plan(names, args)
     for path in plan:
         _may_write(path, args)
     for path, together in plan.items():
         _save(runtime, together, path, args, session)
         console.result(str(path))
-    return exits.DONE
+    return console.DONE
 
 
 def _choose(runtime: Runtime, session: Session) -> list[str]:

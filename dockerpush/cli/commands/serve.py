@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Sequence
 
 from ...errors import UsageError
-from .. import console
-from .. import console as exits
-from ..options import OPERANDS
-from ..serve_users import add_user_options, change_users, changes_users
+from .. import console, prompts
+from ..options import OPERANDS, read_password_line
 
 if TYPE_CHECKING:
     from ...archive import Archive
@@ -48,7 +46,7 @@ def configure(parser: ArgumentParser) -> None:
         action="store_true",
         help="take manifests whose layers or platforms are not there (yet)",
     )
-    add_user_options(parser)
+    _add_user_options(parser)
     parser.add_argument("--tls-cert", metavar="FILE", help="PEM certificate, for HTTPS")
     parser.add_argument("--tls-key", metavar="FILE", help="PEM key of the certificate")
 
@@ -59,8 +57,8 @@ def run(args: Namespace, session: Session) -> int:
     from ...server import Registry, RegistryServer
     from ...state.directory import StateDirectory
 
-    if changes_users(args):
-        return change_users(args)
+    if _changes_users(args):
+        return _change_users(args)
     if (args.tls_cert is None) != (args.tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together")
     state = StateDirectory.locate(os.environ, session.on_event)
@@ -84,7 +82,7 @@ def run(args: Namespace, session: Session) -> int:
             console.result(server.url)
             sys.stdout.flush()
             session.wait_for_signal()
-    return exits.DONE
+    return console.DONE
 
 
 def _tls(args: Namespace) -> tuple[Path, Path] | None:
@@ -115,7 +113,7 @@ def _sources(archives: Sequence[Archive], session: Session) -> list[ReadOnlySour
     names: dict[tuple[str, str], _Served] = {}
     sources = [_source(archive, session, names) for archive in archives]
     for (repository, tag), served in names.items():
-        if session.args.quiet:
+        if session.display.quiet:
             break
         console.say(f"serving {repository}:{tag} {served.root}")
     return sources
@@ -127,7 +125,7 @@ def _source(
     """*archive* as it is; layers stay as they are packed. *names* gets its names."""
     from ...server import RawManifest, ReadOnlySource, SourceBlob
     from ...transfer.verbatim import whole_archive
-    from ..jobs import short_path
+    from ..location import short_path
 
     repositories: dict[str, dict[str, Digest]] = {}
     manifests, blobs = {}, {}
@@ -189,3 +187,88 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise ArgumentTypeError(f"not a port from 0 to 65535: {text!r}")
     return int(text)
+
+
+def _add_user_options(parser: ArgumentParser) -> None:
+    """Add the options of who may use the registry."""
+    group = parser.add_argument_group(
+        "users", "without a file of users everybody may pull, push and delete"
+    )
+    files = group.add_mutually_exclusive_group()
+    files.add_argument(
+        "--users", metavar="FILE", help="only for the users in FILE, see --add-user"
+    )
+    files.add_argument(
+        "--htpasswd",
+        "--auth-basic",
+        metavar="FILE",
+        help="only for the users in FILE, which htpasswd -B wrote (needs the package "
+        "bcrypt)",
+    )
+    changes = group.add_mutually_exclusive_group()
+    changes.add_argument(
+        "--add-user",
+        metavar="NAME",
+        help="put NAME into --users FILE, with the password that is asked for, and end",
+    )
+    changes.add_argument(
+        "--remove-user", metavar="NAME", help="take NAME out of --users FILE, and end"
+    )
+    group.add_argument(
+        "--password-stdin",
+        action="store_true",
+        help="with --add-user: read the password from standard input",
+    )
+
+
+def _changes_users(args: Namespace) -> bool:
+    """True when a file of users is to be written, and nothing served.
+
+    Raises UsageError for options that do not go together.
+    """
+    changing = args.add_user is not None or args.remove_user is not None
+    if args.password_stdin and args.add_user is None:
+        raise UsageError("--password-stdin goes with --add-user NAME only")
+    if changing and not args.users:
+        raise UsageError("--add-user and --remove-user need --users FILE")
+    if changing and args.archives:
+        raise UsageError(
+            "--add-user and --remove-user serve nothing: leave ARCHIVE out"
+        )
+    return changing
+
+
+def _change_users(args: Namespace) -> int:
+    """Add or remove one user; the exit code."""
+    from ...server.users import put_user, remove_user
+
+    path = Path(args.users)
+    if args.add_user is None:
+        remove_user(path, args.remove_user)
+        done = f"removed user {args.remove_user!r} from {path}"
+    else:
+        known = put_user(path, args.add_user, _password(args))
+        verb = "changed the password of" if known else "added"
+        done = f"{verb} user {args.add_user!r} in {path}"
+    if not args.quiet:
+        console.say(f"{done}; a registry that runs reads the file when it starts again")
+    return console.DONE
+
+
+def _password(args: Namespace) -> bytes:
+    """Read once from standard input, or twice from the terminal. Raises UsageError."""
+    if args.password_stdin:
+        return read_password_line().encode()
+    if not prompts.is_interactive():
+        raise UsageError(
+            "there is no terminal to ask for the password at: give --password-stdin"
+        )
+    password = prompts.ask_password(f"Password of {args.add_user}")
+    if not password:
+        raise UsageError("the password is empty; nothing was written")
+    if prompts.ask_password("The same again") != password:
+        raise UsageError("the two passwords differ; nothing was written")
+    try:
+        return password.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("the password is not UTF-8; nothing was written") from error

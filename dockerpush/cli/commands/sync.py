@@ -8,30 +8,37 @@ import threading
 import time
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
 
-from ...errors import PusherError, SomeFailed, UsageError
-from ...values import replace
+from ...errors import PusherError, UsageError
+from ...settings.keys import RECEIVING
+from ...values import replace, value
 from .. import console, location
-from .. import console as exits
-from .. import location as places
-from ..endpoints import (
-    Connections,
+from ..endpoints import Connections, Endpoint
+from ..options import (
+    OPERANDS,
+    USED,
+    add_selection,
     add_side_options,
-    source_connections,
-    target_arguments,
+    chosen_platforms,
+    local_endpoint,
+    source_endpoint,
+    target_endpoint,
     warn_of_unused_sides,
 )
-from ..options import OPERANDS, RECEIVING, USED, chosen_platforms, warn_of_unused
-from .copy import add_selection
+from ..report import some_failed
 
 if TYPE_CHECKING:
+    from ...oci import Digest
+    from ...reference import Reference
+    from ...sync.carried_directory import DirectorySource, DirectoryTargets
     from ...sync.lists import Defaults, SyncEntry, SyncList
-    from ...sync.planner import SyncItem
+    from ...sync.planner import Registry, SyncItem
+    from ...transfer.source import Source
+    from ...transfer.target import RegistryTarget
     from ..session import Session
-    from ..sync_endpoints import DirectorySource
 
 STDIN = "-"
 MOST_LOOKS = 32
@@ -86,59 +93,91 @@ def configure(parser: ArgumentParser) -> None:
     add_side_options(parser, USED["sync"])
 
 
+@value
+class SyncRequest:
+    """What one ``sync`` is asked for: *file* is a list, or *whole* an OCI directory.
+
+    *origin* is the directory that images come from, *into* the one they go to, None
+    where that is registries. *place* is the word for the target.
+    """
+
+    file: str
+    whole: bool
+    origin: Path | None
+    into: Path | None
+    place: str
+    defaults: Defaults
+    dry_run: bool
+
+
 def run(args: Namespace, session: Session) -> int:
     """Do what the list says; the exit code."""
+    from ...sync.carried_directory import DirectorySource
     from ...sync.lists import Shard
 
     shard = Shard.parse(args.shard)
-    _warn_of_unused(args)
+    request = _request(args)
+    there, here = _endpoints(request, args)
     started = time.monotonic()
     with ExitStack() as stack:
-        origin = _open_origin(args, session, stack)
-        wanted = _read_list(args, origin)
+        origin = None
+        if request.origin:
+            origin = DirectorySource(request.origin, session.cancellation, stack)
+        wanted = _read_list(request, origin)
         entries = [entry for entry in wanted.entries if shard.takes(entry)]
-        run = _Run(wanted, entries, origin, args, session, stack)
+        sources = stack.enter_context(Connections(there, session, writes=False))
+        targets = stack.enter_context(Connections(here, session))
+        run = _Run(wanted, entries, request, origin, sources=sources, targets=targets)
         items = run.plan()
-        if not args.dry_run:
+        if not request.dry_run:
             items = run.copy(items)
     session.end_progress()
-    _report(items, time.monotonic() - started, args)
+    _report(items, time.monotonic() - started, request, session)
     return _code(items)
 
 
-def _warn_of_unused(args: Namespace) -> None:
-    source = bool(args.source or places.directory(args.file))
-    target = places.directory(args.place or "") is not None
-    warn_of_unused_sides(args, source=source, target=target)
-    if target:
-        used = ("jobs",) if source else RECEIVING
-        what = "sync between directories" if source else "sync into a directory"
-        warn_of_unused(what, used, args)
-
-
-def _open_origin(
-    args: Namespace, session: Session, stack: ExitStack
-) -> DirectorySource | None:
-    """The directory that all images come from, if there is one. Raises UsageError."""
-    from ..sync_endpoints import DirectorySource
-
-    listed = places.directory(args.file)
-    path = listed
+def _request(args: Namespace) -> SyncRequest:
+    """What *args* say. Raises UsageError."""
+    listed = location.directory(args.file)
+    origin = listed
     if args.source:
         if listed:
             raise UsageError(f"{args.file} or --from {args.source}: one of them")
-        path = places.directory(args.source) or Path(args.source)
-    return DirectorySource(path, session, stack) if path else None
+        origin = location.directory(args.source) or Path(args.source)
+    into = location.directory(args.place or "")
+    return SyncRequest(
+        args.file,
+        bool(listed),
+        origin,
+        into,
+        args.place or "",
+        _defaults(args, into),
+        args.dry_run,
+    )
 
 
-def _read_list(args: Namespace, origin: DirectorySource | None) -> SyncList:
+def _endpoints(request: SyncRequest, args: Namespace) -> tuple[Endpoint, Endpoint]:
+    """Source and destination. Raises UsageError, PusherError."""
+    source, target = request.origin is not None, request.into is not None
+    warn_of_unused_sides(args, source=source, target=target)
+    sources = (local_endpoint if source else source_endpoint)(args)
+    targets = (local_endpoint if target else target_endpoint)(args)
+    if target:
+        what = "sync between directories" if source else "sync into a directory"
+        sources = sources.using(what, ("jobs",) if source else RECEIVING)
+    return sources, targets
+
+
+def _read_list(request: SyncRequest, origin: DirectorySource | None) -> SyncList:
     """The whole list, checked; every mistake is told with its line."""
     from ...sync.list_document import is_document, parse_document
     from ...sync.lists import SyncListError, parse_lines
 
-    whole = None if args.source else origin
-    name, text = _content(args.file) if whole is None else _names(args.file, whole)
-    defaults = _defaults(args)
+    whole = origin if request.whole else None
+    name, text = (
+        _content(request.file) if whole is None else _names(request.file, whole)
+    )
+    defaults = request.defaults
     try:
         if whole is None and is_document(text, name):
             return parse_document(text, name, defaults, os.environ)
@@ -178,10 +217,9 @@ def _content(file: str) -> tuple[str, str]:
         raise UsageError(f"{name}: not a text in UTF-8: {error.reason}") from error
 
 
-def _defaults(args: Namespace) -> Defaults:
+def _defaults(args: Namespace, into: Path | None) -> Defaults:
     from ...sync.lists import Defaults, OnExists
 
-    into = places.directory(args.place or "")
     return Defaults(
         location.place(args.place) if args.place and not into else None,
         args.scoped,
@@ -192,6 +230,50 @@ def _defaults(args: Namespace) -> Defaults:
     )
 
 
+class RegistrySide:
+    """Registries; each client is made before there are threads."""
+
+    def __init__(self, connections: Connections, registries: set[str]) -> None:
+        self._connections = connections
+        self._clients = {name: connections.client(name) for name in sorted(registries)}
+        self._lock = threading.Lock()  # guards _connections
+
+    @property
+    def registries(self) -> Mapping[str, Registry]:
+        """The clients."""
+        return self._clients
+
+    @property
+    def budget(self) -> Mapping[str, int]:
+        """The setting ``jobs`` of each."""
+        return {name: self._connections.settings(name).jobs for name in self._clients}
+
+    def source(self, reference: Reference) -> Source:
+        """The repository of *reference*."""
+        from ...transfer.source import RegistrySource
+
+        client = self._clients[reference.registry]
+        return RegistrySource(client, reference.repository)
+
+    @contextmanager
+    def target(self, reference: Reference) -> Iterator[RegistryTarget]:
+        """The repository of *reference*, for one image."""
+        from ...transfer.target import RegistryTarget
+
+        with ExitStack() as stack:
+            with self._lock:
+                place = stack.enter_context(self._connections.target(reference))
+            yield RegistryTarget(place)
+
+    def names(self, reference: Reference, digest: Digest | None) -> list[str]:
+        """Under which names an image is stored that is called *reference*.
+
+        *digest* is what it has: not that of its name when a directory holds a part.
+        """
+        digest = (digest or reference.digest) if reference.digest else None
+        return [str(name) for name in (digest, reference.tag) if name]
+
+
 class _Run:
     """Both sides of one run, opened before there are threads."""
 
@@ -199,42 +281,40 @@ class _Run:
         self,
         wanted: SyncList,
         entries: Sequence[SyncEntry],
+        request: SyncRequest,
         origin: DirectorySource | None,
-        args: Namespace,
-        session: Session,
-        stack: ExitStack,
+        *,
+        sources: Connections,
+        targets: Connections,
     ) -> None:
         from ...transfer.engine import Share
-        from ..sync_endpoints import DirectoryTargets, RegistrySide
 
         self._entries = entries
-        self._session = session
-        self._quiet = args.quiet
+        self._request = request
+        self._session = sources.session
+        for connections in (sources, targets):
+            _apply(wanted.hosts, connections)
         from_registries = {entry.source.registry for entry in entries}
-        to_registries = {entry.target.registry for entry in entries}
-        into = places.directory(args.place or "")
-        self._into = args.place if into else None
         self._from: RegistrySide | DirectorySource
-        self._to: RegistrySide | DirectoryTargets
-        if origin is not None:
-            self._from = origin
-        else:
-            sources = stack.enter_context(source_connections(args, session))
-            _apply(wanted.hosts, sources)
-            self._from = RegistrySide(sources, from_registries)
-        if into is not None:
-            self._to = DirectoryTargets(into, to_registries, session)
-        else:
-            targets = Connections(target_arguments(args), session)
-            _apply(wanted.hosts, stack.enter_context(targets))
-            self._to = RegistrySide(targets, to_registries)
+        self._from = origin or RegistrySide(sources, from_registries)
+        self._to = self._target_side(targets)
         budget = {**self._from.budget, **self._to.budget}
         self._jobs = wanted.parallel or max(budget.values(), default=0)
-        if not self._jobs:
-            self._jobs = source_connections(args, session).settings().jobs
+        self._jobs = self._jobs or sources.settings().jobs
         self._looks = max(1, min(MOST_LOOKS, sum(budget.values())))
         self._share = Share(budget)
         self._lock = threading.Lock()  # guards stderr
+
+    def _target_side(self, targets: Connections) -> RegistrySide | DirectoryTargets:
+        from ...sync.carried_directory import DirectoryTargets
+
+        registries = {entry.target.registry for entry in self._entries}
+        if self._request.into is None:
+            return RegistrySide(targets, registries)
+        session = self._session
+        return DirectoryTargets(
+            self._request.into, registries, session.cancellation, session.on_event
+        )
 
     def plan(self) -> list[SyncItem]:
         """What is to be done."""
@@ -290,9 +370,9 @@ class _Run:
         with self._lock:
             if item.action is Action.FAILED:
                 console.say(f"failed: {item.target}: {item.why}")
-            elif item.action is Action.COPY and not self._quiet:
+            elif item.action is Action.COPY and not self._session.display.quiet:
                 size = console.size_text(item.sent)
-                target = self._into or item.target
+                target = self._request.place if self._request.into else item.target
                 console.say(f"copied {item.source} to {target}: {size}")
 
 
@@ -303,9 +383,11 @@ def _apply(hosts: Mapping[str, Mapping[str, object]], connections: Connections) 
     connections.config = replace(connections.config, registries={**known, **merged})
 
 
-def _report(items: Sequence[SyncItem], seconds: float, args: Namespace) -> None:
+def _report(
+    items: Sequence[SyncItem], seconds: float, request: SyncRequest, session: Session
+) -> None:
     counts = Counter(item.action.value for item in items)
-    if args.json or args.format:
+    if session.display.json:
         console.json_result(
             {
                 "images": [_record(item) for item in items],
@@ -313,21 +395,21 @@ def _report(items: Sequence[SyncItem], seconds: float, args: Namespace) -> None:
                 **{name: counts[name] for name in ("missing", "failed")},
                 "bytes": sum(item.sent for item in items),
                 "seconds": round(seconds, 3),
-                "dryRun": args.dry_run,
+                "dryRun": request.dry_run,
             }
         )
         return
     rows = [(i.action.value, str(i.source), str(i.target), i.why) for i in items]
-    if not args.dry_run:
+    if not request.dry_run:
         rows = [row for row in rows if row[0] in ("missing", "failed")]
     if rows:
         console.table([("ACTION", "SOURCE", "TARGET", "WHY"), *rows])
     sent = console.size_text(sum(item.sent for item in items))
-    words = ("to copy", "unchanged") if args.dry_run else ("copied", "unchanged")
+    words = ("to copy", "unchanged") if request.dry_run else ("copied", "unchanged")
     console.result(
         f"{counts['copy']} {words[0]}, {counts['skip']} {words[1]}, "
         f"{counts['missing']} missing, {counts['failed']} failed"
-        + ("" if args.dry_run else f"; {sent} in {seconds:.1f} s")
+        + ("" if request.dry_run else f"; {sent} in {seconds:.1f} s")
     )
 
 
@@ -348,6 +430,5 @@ def _code(items: Sequence[SyncItem]) -> int:
 
     bad = [i for i in items if i.action in (Action.MISSING, Action.FAILED)]
     if bad:
-        names = ", ".join(str(item.target) for item in bad[:5])
-        raise SomeFailed(f"{len(bad)} of {len(items)} images failed: {names}")
-    return exits.DONE
+        raise some_failed([str(item.target) for item in bad], len(items), "images")
+    return console.DONE

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ...errors import UsageError
 from .. import console, location
-from .. import console as exits
-from ..endpoints import add_connection_options, add_credential_options
+from ..endpoints import Connections
+from ..options import add_connection_options, add_credential_options, endpoint
 
 if TYPE_CHECKING:
     from ...reference import Reference
@@ -48,20 +48,18 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """List the tags in the registry's order, and fetch no more pages than needed."""
-    from ..endpoints import Connections
-
     reference = _repository(args.repository)
     page = min(args.limit or PAGE, PAGE) if not args.include else PAGE
-    with Connections(args, session, writes=False) as connections:
+    with Connections(endpoint(args), session, writes=False) as connections:
         client = connections.client(reference.registry)
         tags = client.tags(reference.repository, last=args.last, page_size=page)
         found = islice(_matching(tags, args), args.limit)
-        if args.json or args.format:
+        if session.display.json:
             console.json_result({"repository": reference.name, "tags": list(found)})
-            return exits.DONE
+            return console.DONE
         for tag in found:
             console.result(tag)
-    return exits.DONE
+    return console.DONE
 
 
 def _repository(text: str) -> Reference:

@@ -6,19 +6,18 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from .. import console, location
-from .. import console as exits
-from ..endpoints import (
-    Connections,
+from ..endpoints import Connections
+from ..options import (
+    USED,
     add_connection_options,
     add_credential_options,
     add_transfer_options,
+    endpoint,
 )
-from ..options import USED
+from ..report import compare
 
 if TYPE_CHECKING:
     from ..session import Session
-
-from ..report import compare
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -36,14 +35,14 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace, session: Session) -> int:
     """Download everything that the archive's image needs, and compare."""
     from ...archive import select_image
-    from ..push_sources import open_source
+    from ..image_sources import open_source
 
     reference = location.source(args.reference)
     with open_source(args.source, session.cancellation) as source:
         image = select_image(source.images, args.name)
-        with Connections(args, session, writes=False) as connections:
+        with Connections(endpoint(args), session, writes=False) as connections:
             found = compare(connections, image, reference)
-    if args.json or args.format:
+    if session.display.json:
         console.json_result(
             {
                 "target": str(reference),
@@ -58,4 +57,4 @@ def run(args: Namespace, session: Session) -> int:
             f"verified {reference}: {found.digest}, {found.blobs} layers, "
             f"{console.size_text(found.size)} read back"
         )
-    return exits.DONE
+    return console.DONE

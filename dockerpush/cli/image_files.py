@@ -1,14 +1,18 @@
-"""``copy`` from and to archives and OCI directories, as they lie there."""
+"""Images in files: archives and OCI directories that are copied from and written."""
 
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Sequence
 
 from ..errors import UsageError
+from ..transfer.choices import (
+    DOCKER_ARCHIVE,
+    OCI_ARCHIVE,
+    OCI_DIRECTORY,
+)
 from ..values import value
 from . import location
 
@@ -25,8 +29,11 @@ if TYPE_CHECKING:
     from .session import Session
 
 
+_COMPRESSED = (".gz", ".tgz", ".zst", ".xz", ".bz2")
+
+
 @value
-class Into:
+class ImageOutput:
     """A file or directory to be written to, in one of the FORMS.
 
     *only* is the platform that is taken of an index when none is asked for.
@@ -41,9 +48,9 @@ class Into:
         """What docker gets of it; *chosen* platforms count as the user put them."""
         from ..transfer.loadable import LINUX_AMD64, ForDocker
 
-        if self.form != location.DOCKER_ARCHIVE:
+        if self.form != DOCKER_ARCHIVE:
             return None
-        required = self.place.form == location.DOCKER_ARCHIVE
+        required = self.place.form == DOCKER_ARCHIVE
         return ForDocker(None if chosen else LINUX_AMD64, required)
 
     @contextmanager
@@ -80,7 +87,7 @@ class Into:
 
 
 @value
-class Origin:
+class ImageOrigin:
     """An image to be copied: what *reference* names in *source*.
 
     *label* is what it is called in reports. *names* are the full references that it
@@ -94,10 +101,49 @@ class Origin:
     tags: tuple[str, ...] = ()
 
 
+def output_form(place: location.Local, *, no_clobber: bool) -> str:
+    """The form that is written to *place*, of `FORMS`.
+
+    Raises UsageError for what cannot be written there.
+    """
+    path = Path(place.path)
+    if place.path == location.STDOUT:
+        if sys.stdout.isatty():
+            raise UsageError("an archive is not for a terminal: redirect it")
+        if place.form == OCI_DIRECTORY:
+            raise UsageError("a directory cannot go to standard output")
+    form = place.form or _guessed(place)
+    if form != OCI_DIRECTORY and place.path != location.STDOUT:
+        if no_clobber and path.exists():
+            raise UsageError(f"{path} exists, and stays as it is")
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory: name a file for a {form}")
+        if path.suffix in _COMPRESSED:
+            raise UsageError(
+                f"{path}: archives are written plain, their layers are compressed "
+                "already: name it .tar"
+            )
+    return form
+
+
+def _guessed(place: location.Local) -> str:
+    path = Path(place.path)
+    if place.path != location.STDOUT and (path.is_dir() or place.path.endswith("/")):
+        return OCI_DIRECTORY
+    if path.name.endswith((".oci", ".oci.tar")):
+        return OCI_ARCHIVE
+    return DOCKER_ARCHIVE
+
+
 def archive_origins(
-    place: location.Local, args: Namespace, session: Session, stack: ExitStack
-) -> list[Origin]:
-    """The image of an archive that is meant, or with ``--all-tags`` all of them.
+    place: location.Local,
+    session: Session,
+    stack: ExitStack,
+    *,
+    every: bool,
+    referrers: bool,
+) -> list[ImageOrigin]:
+    """The image of an archive that is meant, or *every* one, with *referrers* or not.
 
     Raises UsageError, NotFound, ArchiveError.
     """
@@ -113,19 +159,19 @@ def archive_origins(
             "so: unpack it first"
         )
     archive = stack.enter_context(open_archive(place.path))
-    images = _chosen(archive, place, every=args.all_tags)
+    images = _chosen(archive, place, every=every)
     chosen = [whole_image(archive, one, session.cancellation) for one in images]
     for notice in [notice for one in chosen for notice in one.notices]:
         session.on_event(Notice(notice))
     everything = chosen
-    if args.referrers:
+    if referrers:
         everything = [
             whole_image(archive, one, session.cancellation)
             for one in (*archive.images, *archive.referrers())
         ]
     source = ArchiveSource(everything, str(archive.path))
     return [
-        Origin(
+        ImageOrigin(
             source, str(root_of(one).digest), _label(one, place), one.names, one.tags
         )
         for one in chosen
@@ -144,7 +190,7 @@ def _chosen(
     if place.name is None and len(archive.images) > 1:
         raise UsageError(
             f"{place.path} holds {len(archive.images)} images, name one, as in "
-            f"{location.OCI_PREFIX}DIR:NAME or {location.DOCKER_ARCHIVE}:FILE:NAME: "
+            f"{location.OCI_PREFIX}DIR:NAME or {DOCKER_ARCHIVE}:FILE:NAME: "
             + describe(archive.images)
         )
     return [select_image(archive.images, place.name)]
@@ -195,8 +241,11 @@ def _label(image: WholeImage, place: location.Local) -> str:
 
 
 def copy_to_file(
-    origins: Sequence[Origin], into: Into, options: CopyOptions, session: Session
-) -> list[tuple[Origin, CopyResult | None]]:
+    origins: Sequence[ImageOrigin],
+    into: ImageOutput,
+    options: CopyOptions,
+    session: Session,
+) -> list[tuple[ImageOrigin, CopyResult | None]]:
     """Write *origins*, and tell of each what is there then; None if it was before."""
     from ..transfer.engine import transfer
     from ..transfer.found import Wanted
@@ -218,9 +267,11 @@ def copy_to_file(
     return [(one, None if one in skipped else next(results)) for one, _ in named]
 
 
-def _check_apart(named: Sequence[tuple[Origin, tuple[str, ...]]], into: Into) -> None:
+def _check_apart(
+    named: Sequence[tuple[ImageOrigin, tuple[str, ...]]], into: ImageOutput
+) -> None:
     """Raises UsageError when two images would have one name."""
-    first: dict[str, Origin] = {}
+    first: dict[str, ImageOrigin] = {}
     for origin, names in named:
         for name in names:
             other = first.setdefault(name, origin)
@@ -231,13 +282,13 @@ def _check_apart(named: Sequence[tuple[Origin, tuple[str, ...]]], into: Into) ->
                 )
 
 
-def _names(origin: Origin, into: Into, count: int) -> tuple[str, ...]:
+def _names(origin: ImageOrigin, into: ImageOutput, count: int) -> tuple[str, ...]:
     """What *origin* is called where it goes to."""
     name = into.place.name
     if name is not None and count > 1:
         raise UsageError(f"{name!r:.200} names one image, and these are {count}")
     names = origin.names if name is None else (name,)
-    if into.form == location.OCI_DIRECTORY:
+    if into.form == OCI_DIRECTORY:
         return (
             names or origin.tags or (_own_name(origin, Path(into.place.path), count),)
         )
@@ -249,13 +300,13 @@ def _names(origin: Origin, into: Into, count: int) -> tuple[str, ...]:
     return loadable
 
 
-def names_in(into: Into, names: Sequence[str]) -> tuple[str, ...]:
+def names_in(into: ImageOutput, names: Sequence[str]) -> tuple[str, ...]:
     """Those of *names* that its form can hold; docker loads none with a digest."""
-    if into.form != location.DOCKER_ARCHIVE:
+    if into.form != DOCKER_ARCHIVE:
         return tuple(names)
     return tuple(filter(None, map(_loadable, names)))
 
 
-def _own_name(origin: Origin, path: Path, count: int) -> str:
+def _own_name(origin: ImageOrigin, path: Path, count: int) -> str:
     """For an image without a name: that of the directory, unless there are several."""
     return path.resolve().name if count == 1 else origin.reference.replace(":", "-")

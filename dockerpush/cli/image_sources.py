@@ -1,24 +1,34 @@
-"""What can be pushed: archives that can be read at will, and those read once."""
+"""What images are read from: archives, runtimes, the cache, and registries.
+
+An archive can be read at will, or once. An image by its reference is read from the
+cache, into which it is pulled first when it is missing.
+"""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import tempfile
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Sequence, Union
 
-from ..errors import PusherError, UsageError
+from ..errors import InvalidReference, PusherError, StateError, UsageError
+from . import console, location
 
 if TYPE_CHECKING:
     from ..archive import Archive, StoredImage
     from ..archive.forward import ForwardArchive
-    from ..state.cache import Cache
+    from ..oci import Platform
+    from ..reference import Reference
+    from ..state.cache import Cache, Pins
     from ..system.cancellation import Cancellation
-    from ..transfer.choices import PulledImage, PushOptions
+    from ..transfer.choices import CopyOptions, PulledImage, PushOptions
     from ..transfer.push_image import BlobForecast
     from ..transfer.push_run import PushResult
     from ..transfer.registry_target import PushTarget
+    from ..transfer.source import RegistrySource
     from ..transfer.verify import Verified
+    from .endpoints import Connections
 
 STDIN = "-"
 
@@ -49,7 +59,7 @@ class PlainSource:
 
         return push_image(target, self._archive, image, tags=tags, options=options)
 
-    def look(
+    def dry_run(
         self,
         target: PushTarget,
         image: StoredImage,
@@ -109,7 +119,7 @@ class CachedImage:
             target.repository, tuple(tags), done.descriptor, done.blobs, done.sent
         )
 
-    def look(
+    def dry_run(
         self,
         target: PushTarget,
         image: StoredImage,
@@ -219,7 +229,7 @@ class ForwardSource:
                 again=self._open if self._is_lasting() else None,
             )
 
-    def look(
+    def dry_run(
         self,
         target: PushTarget,
         image: StoredImage,
@@ -315,3 +325,118 @@ def open_source(
         return
     with open_archive(path) as archive:
         yield PlainSource(archive)
+
+
+@contextmanager
+def usable_cache(connections: Connections, *, needed: bool) -> Iterator[Cache]:
+    """The cache; unless it is *needed*, one for this run where it cannot be written."""
+    from ..events import Notice
+    from ..state.cache import Cache
+
+    cache = Cache(connections.state.path / "cache")
+    try:
+        with cache.guarded():
+            pass
+    except StateError as error:
+        if needed:
+            raise
+        connections.session.on_event(Notice(f"{error}; going on without it"))
+        with tempfile.TemporaryDirectory(prefix="dockerpush-") as directory:
+            yield Cache(Path(directory) / "cache")
+        return
+    yield cache
+
+
+def pulled(
+    reference: Reference,
+    connections: Connections,
+    cache: Cache,
+    *,
+    pins: Pins,
+    platforms: tuple[Platform, ...],
+) -> PulledImage:
+    """*reference*, which *cache* holds then, for *platforms*."""
+    from ..transfer.pull import Pull, pull_images
+
+    session = connections.session
+    with session.cancellation.child() as cancellation:
+        image = pull_images(
+            [Pull(registry_source(reference, connections), reference)],
+            cache,
+            pins,
+            options=receiving_options(reference, connections, platforms),
+            cancellation=cancellation,
+            on_event=session.on_event,
+        )[0]
+    session.end_progress()
+    return image
+
+
+def registry_source(reference: Reference, connections: Connections) -> RegistrySource:
+    """The repository of *reference*, to be read."""
+    from ..transfer.source import RegistrySource
+
+    client = connections.client(reference.registry)
+    return RegistrySource(client, reference.repository)
+
+
+def receiving_options(
+    reference: Reference, connections: Connections, platforms: tuple[Platform, ...]
+) -> CopyOptions:
+    """How to read from the registry of *reference*: *platforms*, and the settings."""
+    from ..transfer.choices import CopyOptions
+
+    jobs = connections.settings(reference.registry).jobs
+    return CopyOptions(platforms, jobs=jobs)
+
+
+def image_name(text: str) -> Reference | None:
+    """The image that *text* names; None when it is, or looks like, a file.
+
+    Without a registry, a tag or a digest it is taken for the name of a file.
+    """
+    from ..reference import DOCKER_HUB, Reference
+
+    name = location.without_scheme(text)
+    if name == text and is_file(text):
+        return None
+    try:
+        Reference.parse(name)
+    except InvalidReference:
+        return None
+    reference = location.source(text)
+    if reference.tag or reference.digest:
+        return reference
+    is_clear = name != text or reference.registry != DOCKER_HUB
+    return reference.with_tag("latest") if is_clear else None
+
+
+def is_file(text: str) -> bool:
+    """True when *text* names a file or directory, or has the form of a file's name."""
+    from ..reference import looks_like_file
+
+    return text == STDIN or looks_like_file(text) or Path(text).exists()
+
+
+@contextmanager
+def open_cached(
+    reference: Reference, platforms: tuple[Platform, ...], connections: Connections
+) -> Iterator[Source]:
+    """The image of the cache that *reference* names, pulled when it is missing.
+
+    Raises what `pulled` does.
+    """
+    from ..transfer.pull import cached_image
+
+    with ExitStack() as stack:
+        cache = stack.enter_context(usable_cache(connections, needed=False))
+        pins = stack.enter_context(cache.pins())
+        image = cached_image(cache, pins, reference, platforms)
+        if image is None:
+            image = pulled(
+                reference, connections, cache, pins=pins, platforms=platforms
+            )
+            if not connections.session.display.quiet:
+                size = console.size_text(image.received)
+                console.say(f"pulled {reference}: {size} received")
+        yield CachedImage(cache, image)

@@ -1,26 +1,97 @@
-"""Which image goes where: the whole list of a run's pushes, before a byte is sent."""
+"""What one ``push`` is asked for, and the whole list of what goes where.
+
+The list is made before a byte is sent.
+"""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Iterable, Iterator, NamedTuple, Sequence
 
 from ..archive.select import describe, identity, label, select_image
 from ..errors import InvalidReference, UsageError
-from ..reference import DOCKER_HUB, Place, Reference
+from ..reference import Place, Reference
+from ..settings.keys import SENDING
+from ..values import value
 from . import console, location
-from .cached import is_file, open_pushed
-from .choose_target import infer, named, repository
-from .options import chosen_platforms
-from .push_sources import STDIN, ForwardSource
+from .choose_target import (
+    Consent,
+    infer,
+    parse_target_option,
+    program,
+    repository,
+    target_of,
+)
+from .image_sources import (
+    STDIN,
+    ForwardSource,
+    image_name,
+    is_file,
+    open_cached,
+    open_source,
+)
+from .location import short_path
 
 if TYPE_CHECKING:
-    from argparse import Namespace
     from contextlib import ExitStack
 
     from ..archive import StoredImage
+    from ..oci import Platform
+    from ..settings.config import Settings
+    from ..transfer.choices import PushOptions
     from .endpoints import Connections
-    from .push_sources import Source
+    from .image_sources import Source
     from .report import Tally
+
+
+@value
+class PushRequest:
+    """What one ``push`` is asked for; *operands* are what it reads, words of a user.
+
+    *targets* and *registry* say where it goes; without them a guess does, when it is
+    *agreed*. *words* are the options to be repeated with an explicit target.
+    *digestfile* gets the digests.
+    """
+
+    operands: tuple[str, ...]
+    targets: tuple[str, ...] = ()
+    registry: str | None = None
+    runtime: str | None = None
+    name: str | None = None
+    all_tags: bool = False
+    platforms: tuple[Platform, ...] = ()
+    strict: bool = False
+    trust_target: bool = False
+    dry_run: bool = False
+    verify: bool = False
+    agreed: bool = False
+    if_busy: str = "wait"
+    digestfile: str | None = None
+    words: tuple[str, ...] = ()
+
+    def options(self, settings: Settings) -> PushOptions:
+        """How to push to a registry with *settings*."""
+        from ..transfer.choices import PushOptions
+
+        return PushOptions(
+            compress=settings.compress,
+            compress_level=settings.compress_level,
+            jobs=settings.jobs,
+            platforms=self.platforms,
+            strict=self.strict,
+            trust_target=self.trust_target,
+        )
+
+    def consent(self, operand: str) -> Consent:
+        """How a guessed target of *operand* is agreed to."""
+
+        def command(target: Reference) -> str:
+            import shlex  # hardly any run shows a command
+
+            words = (*program(), "push", operand, "-t", str(target), *self.words)
+            return shlex.join(words)
+
+        return Consent(self.agreed, command)
 
 
 class _Named(NamedTuple):
@@ -45,23 +116,23 @@ class Job(NamedTuple):
     target: Reference
 
 
-def check_usage(args: Namespace) -> None:
+def check_usage(request: PushRequest) -> None:
     """Raises UsageError for what cannot go together, before anything is opened."""
-    operands = [args.source, *args.more]
+    operands = request.operands
     if not all(operands):
         raise UsageError("an archive without a name was given: is a variable empty?")
-    if args.more and (STDIN in operands or args.runtime is not None):
+    if len(operands) > 1 and (STDIN in operands or request.runtime is not None):
         raise UsageError("several sources have to be archives: no -, no --runtime")
-    if not (args.registry and _all_images(operands)):
-        for operand in args.more:
+    if not (request.registry and _all_images(operands)):
+        for operand in operands[1:]:
             _check_archive(operand)
-    if args.verify and (STDIN in operands or args.runtime is not None):
+    if request.verify and (STDIN in operands or request.runtime is not None):
         raise UsageError("--verify compares with the archive: a pipe is gone by then")
-    if args.targets and args.registry:
+    if request.targets and request.registry:
         console.warn("push does not use --registry beside -t; leave it out")
-    if args.all_tags and args.name:
+    if request.all_tags and request.name:
         raise UsageError("--all-tags takes every image, so --name has no place")
-    if args.all_tags and not (args.registry or args.targets):
+    if request.all_tags and not (request.registry or request.targets):
         raise UsageError("--all-tags needs --registry HOST[/PREFIX] or -t REPOSITORY")
 
 
@@ -82,56 +153,95 @@ def _check_archive(operand: str) -> None:
 
 
 def all_jobs(
-    args: Namespace, connections: Connections, stack: ExitStack, tally: Tally
+    request: PushRequest, connections: Connections, stack: ExitStack, tally: Tally
 ) -> list[Job]:
     """Which image goes where; every operand is looked at before anything is sent."""
     jobs: list[Job] = []
-    for operand in [args.source, *args.more]:
+    for operand in request.operands:
         with tally.attempt(operand):
-            source = stack.enter_context(open_pushed(operand, args, connections))
-            jobs += _jobs(operand, source, args, connections, tally)
+            source = stack.enter_context(_open_pushed(operand, request, connections))
+            jobs += _jobs(operand, source, request, connections, tally)
     return _apart(jobs)
+
+
+@contextmanager
+def _open_pushed(
+    operand: str, request: PushRequest, connections: Connections
+) -> Iterator[Source]:
+    """What is to be pushed: an archive, or an image by its reference.
+
+    A file or directory of that name always comes first. Raises NotFound, ArchiveError,
+    and what `open_cached` raises.
+    """
+    runtime = request.runtime
+    reference = None if runtime is not None else image_name(operand)
+    if reference is None:
+        cancellation = connections.session.cancellation
+        with open_source(operand, cancellation, runtime=runtime) as source:
+            yield source
+        return
+    what = "push of an image by its reference"
+    connections.endpoint = connections.endpoint.using(what, SENDING)
+    there = connections.endpoint
+    if not _is_at_target(reference, request):
+        there = there.without_credentials()
+    with (
+        connections.reading(there) as reading,
+        open_cached(reference, request.platforms, reading) as source,
+    ):
+        yield source
+
+
+def _is_at_target(reference: Reference, request: PushRequest) -> bool:
+    """True when the source's registry is one that is pushed to."""
+    if request.targets:
+        targets = [parse_target_option(text)[0] for text in request.targets]
+        return any(target.registry == reference.registry for target in targets)
+    return bool(request.registry) and (
+        location.place(request.registry or "").registry == reference.registry
+    )
 
 
 def _jobs(
     operand: str,
     source: Source,
-    args: Namespace,
+    request: PushRequest,
     connections: Connections,
     tally: Tally,
 ) -> list[Job]:
-    if args.all_tags:
-        return _jobs_of_all(operand, source, args, connections, tally)
-    targets = [named(text, connections) for text in args.targets]
-    if targets and _is_read_once(source, args):
+    if request.all_tags:
+        return _jobs_of_all(operand, source, request, connections, tally)
+    targets = [target_of(text, connections) for text in request.targets]
+    if targets and _is_read_once(source, request):
         return [Job(operand, source, None, "", target) for target in targets]
-    if args.runtime is not None and not (args.dry_run or args.name):
-        target = infer(operand, args, connections)
+    if request.runtime is not None and not (request.dry_run or request.name):
+        target = infer(operand, request.registry, request.consent(operand), connections)
         return [Job(operand, source, None, operand, target)]
-    image = select_image(source.images, args.name, chosen_platforms(args.platform))
+    image = select_image(source.images, request.name, request.platforms)
     if not targets:
         if not image.names:
             raise UsageError(
                 f"{operand} names no image: name the target with -t "
                 "REGISTRY/REPOSITORY:TAG"
             )
-        targets = [infer(image.names[0], args, connections)]
+        consent = request.consent(operand)
+        targets = [infer(image.names[0], request.registry, consent, connections)]
     return [Job(operand, source, image, label(image), target) for target in targets]
 
 
 def _jobs_of_all(
     operand: str,
     source: Source,
-    args: Namespace,
+    request: PushRequest,
     connections: Connections,
     tally: Tally,
 ) -> list[Job]:
     """One for each name of each image; an image that gets none counts as failed."""
     images = source.images
-    if not args.targets:
-        found = _below(location.place(args.registry), images)
+    if not request.targets:
+        found = _below(location.place(request.registry or ""), images)
     else:
-        repositories = [repository(text, connections) for text in args.targets]
+        repositories = [repository(text, connections) for text in request.targets]
         found = [one for place in repositories for one in _inside(place, images)]
     for image in _left_out(images, found):
         tally.failed(
@@ -142,12 +252,12 @@ def _jobs_of_all(
     return [Job(operand, source, *one) for one in found]
 
 
-def _is_read_once(source: Source, args: Namespace) -> bool:
+def _is_read_once(source: Source, request: PushRequest) -> bool:
     """True when nothing has to be known of the archive before it is pushed."""
-    if not isinstance(source, ForwardSource) or args.dry_run:
+    if not isinstance(source, ForwardSource) or request.dry_run:
         return False
-    is_pipe = source.is_stream and args.runtime is None
-    return is_pipe or not args.name
+    is_pipe = source.is_stream and request.runtime is None
+    return is_pipe or not request.name
 
 
 def _below(place: Place, images: Iterable[StoredImage]) -> list[_Named]:
@@ -205,12 +315,6 @@ def _apart(jobs: Iterable[Job]) -> list[Job]:
                 "--name sha256:..."
             )
     return list(first.values())
-
-
-def short_path(name: Reference) -> str:
-    """The repository of *name* as people write it: ``library/nginx`` is ``nginx``."""
-    official = name.registry == DOCKER_HUB and name.repository.startswith("library/")
-    return name.repository[len("library/") :] if official else name.repository
 
 
 def _parsed(image: StoredImage) -> Iterator[tuple[str, Reference]]:

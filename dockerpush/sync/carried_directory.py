@@ -1,8 +1,7 @@
-"""The two sides of a sync: registries, or one OCI directory that is carried by hand."""
+"""An OCI directory that is carried by hand, as the source or the target of a sync."""
 
 from __future__ import annotations
 
-import threading
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterable, Iterator, Mapping, Union
@@ -17,59 +16,14 @@ from ..errors import (
 from ..reference import Reference
 
 if TYPE_CHECKING:
+    from ..events import OnEvent
     from ..oci import Descriptor, Digest
-    from ..sync.planner import Registry
+    from ..system.cancellation import Cancellation
     from ..transfer.source import Source
-    from ..transfer.target import DirectoryTarget, RegistryTarget
-    from .endpoints import Connections
-    from .session import Session
+    from ..transfer.target import DirectoryTarget
+    from .planner import Registry
 
-    AnyTarget = Union[RegistryTarget, DirectoryTarget]
     Found = Union[Descriptor, PusherError]
-
-
-class RegistrySide:
-    """Registries; each client is made before there are threads."""
-
-    def __init__(self, connections: Connections, registries: set[str]) -> None:
-        self._connections = connections
-        self._clients = {name: connections.client(name) for name in sorted(registries)}
-        self._lock = threading.Lock()  # guards _connections
-
-    @property
-    def registries(self) -> Mapping[str, Registry]:
-        """The clients."""
-        return self._clients
-
-    @property
-    def budget(self) -> Mapping[str, int]:
-        """The setting ``jobs`` of each."""
-        return {name: self._connections.settings(name).jobs for name in self._clients}
-
-    def source(self, reference: Reference) -> Source:
-        """The repository of *reference*."""
-        from ..transfer.source import RegistrySource
-
-        client = self._clients[reference.registry]
-        return RegistrySource(client, reference.repository)
-
-    @contextmanager
-    def target(self, reference: Reference) -> Iterator[AnyTarget]:
-        """The repository of *reference*, for one image."""
-        from ..transfer.target import RegistryTarget
-
-        with ExitStack() as stack:
-            with self._lock:
-                place = stack.enter_context(self._connections.target(reference))
-            yield RegistryTarget(place)
-
-    def names(self, reference: Reference, digest: Digest | None) -> list[str]:
-        """Under which names an image is stored that is called *reference*.
-
-        *digest* is what it has: not that of its name when a directory holds a part.
-        """
-        digest = (digest or reference.digest) if reference.digest else None
-        return [str(name) for name in (digest, reference.tag) if name]
 
 
 class DirectorySource:
@@ -79,7 +33,9 @@ class DirectorySource:
     the names of those without a full one.
     """
 
-    def __init__(self, path: Path, session: Session, stack: ExitStack) -> None:
+    def __init__(
+        self, path: Path, cancellation: Cancellation, stack: ExitStack
+    ) -> None:
         """Raises NotFound, ArchiveError for what is no OCI directory."""
         from ..archive import open_archive
         from ..transfer.source import ArchiveSource
@@ -92,7 +48,7 @@ class DirectorySource:
         for image in archive.images:
             found: Found
             try:
-                whole = whole_image(archive, image, session.cancellation, strict=True)
+                whole = whole_image(archive, image, cancellation, strict=True)
                 sound.append(whole)
                 found = whole.documents[-1].descriptor
             except (ArchiveError, InvalidJSON) as error:
@@ -100,7 +56,7 @@ class DirectorySource:
             self.images.update((name, found) for name in _parsed(image.names))
             self.nameless += image.tags
         for image in archive.referrers():
-            sound.append(whole_image(archive, image, session.cancellation))
+            sound.append(whole_image(archive, image, cancellation))
         self._source = ArchiveSource(sound, str(path))
         self.registries: Mapping[str, Registry] = _ByRegistry(str(path), self.images)
 
@@ -174,24 +130,31 @@ class DirectoryTargets:
 
     budget: Mapping[str, int] = {}
 
-    def __init__(self, path: Path, registries: set[str], session: Session) -> None:
+    def __init__(
+        self,
+        path: Path,
+        registries: set[str],
+        cancellation: Cancellation,
+        on_event: OnEvent,
+    ) -> None:
         """Raises ArchiveError for a directory with something else in it."""
         from ..transfer.target import DirectoryTarget
 
         self._path = path
-        self._session = session
-        target = DirectoryTarget(path, session.cancellation, session.on_event)
+        self._cancellation = cancellation
+        self._on_event = on_event
+        target = DirectoryTarget(path, cancellation, on_event)
         self.registries: Mapping[str, Registry] = {
             name: _Held(target, name) for name in registries
         }
 
     @contextmanager
-    def target(self, reference: Reference) -> Iterator[AnyTarget]:
+    def target(self, reference: Reference) -> Iterator[DirectoryTarget]:
         """The directory, for one image."""
         from ..transfer.target import DirectoryTarget
 
-        with self._session.cancellation.child() as cancellation:
-            yield DirectoryTarget(self._path, cancellation, self._session.on_event)
+        with self._cancellation.child() as cancellation:
+            yield DirectoryTarget(self._path, cancellation, self._on_event)
 
     def names(self, reference: Reference, digest: Digest | None) -> list[str]:
         """Under which names an image is stored that is called *reference*."""
