@@ -23,6 +23,7 @@ from ..values import replace, value
 from .body import read_all
 from .checked_names import Repository, SessionId, Tag, parse_digest, parse_reference
 from .embedded import Registry
+from .logins import PasswordFile
 from .messages import (
     DENIED,
     DIGEST_INVALID,
@@ -46,7 +47,6 @@ from .messages import (
 )
 from .read_only import index_of, stated_type
 from .storage import RawManifest
-from .users import PasswordFile
 
 
 class Resource(enum.Enum):
@@ -444,10 +444,20 @@ class Api:
             response = error_response(error)
         return replace(response, headers={**_EVERY_RESPONSE, **response.headers})
 
+    def close(self) -> None:
+        """End what requests wait for: the server stops."""
+        if self._users is not None:
+            self._users.close()
+
+    def settle(self, seconds: float) -> bool:
+        """Wait for what cannot be ended; false when it takes longer than that."""
+        return self._users is None or self._users.settle(seconds)
+
     def check_user(self, request: Request) -> None:
         """Raises ProtocolError (401) unless the request may be served at all."""
         header = request.headers.first("Authorization")
-        if self._users is not None and not self._users.accepts(header):
+        users = self._users
+        if users is not None and not users.accepts(header, request.address):
             message = "authentication required"
             headers = {"WWW-Authenticate": 'Basic realm="dockerpush", charset="UTF-8"'}
             raise ProtocolError(401, UNAUTHORIZED, message, headers=headers)

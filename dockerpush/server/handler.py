@@ -31,6 +31,7 @@ from .body import (
     open_body,
 )
 from .dispatch import Api, split_target
+from .logins import parse_basic
 from .messages import (
     UNKNOWN,
     UNSUPPORTED,
@@ -45,7 +46,6 @@ from .messages import (
 )
 from .request_head import Head, read_head
 from .slots import Slot
-from .users import parse_basic
 
 log = logging.getLogger(__name__)
 

@@ -23,9 +23,10 @@ from .access_log import Access
 from .dispatch import Api
 from .embedded import Registry
 from .handler import Handler, Served, Watch
+from .logins import PasswordFile
 from .messages import ServerError, UserFileError
 from .slots import Slot, Slots
-from .users import PasswordFile, read_htpasswd, read_users
+from .users import read_htpasswd, read_users
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ CLIENT_TIMEOUT = 60.0
 
 CONNECTIONS = 1024
 """Connections at one time, where the system gives enough file descriptors."""
+
+SETTLE_SECONDS = 1.5
+"""How long a check of a password may take when the server stops."""
 
 FILES_PER_CONNECTION = 3
 """A socket, a blob or an upload session, and a file that is being written."""
@@ -159,7 +163,8 @@ class RegistryServer:
     Port 0 takes a free one. *htpasswd* (bcrypt) or *users* (our own, see `userfile`) is
     a file of users and passwords; only with neither is everybody welcome. *on_request*
     is told of every answer, from any thread, right before it is sent, and *on_access*
-    when it was sent.
+    when it was sent. Once stopped, *settled* is false when a check of a password still
+    runs: it cannot be interrupted, and some libraries abort a process that ends then.
     Raises ServerError when a file cannot be used.
     """
 
@@ -182,6 +187,7 @@ class RegistryServer:
         self._context = None if tls is None else _tls_context(*tls)
         self._watch = Watch(on_request or _ignore, on_access or _ignore)
         self._client_timeout = client_timeout
+        self.settled = True
         self._listener: Listener | None = None
         self._thread: threading.Thread | None = None
 
@@ -243,11 +249,13 @@ class RegistryServer:
         if self._listener is None or self._thread is None:
             return
         self._listener.shutdown()
+        self._api.close()
         self._listener.slots.close()
         self._listener.server_close()
         self._thread.join()
         self._listener = self._thread = None
         self._registry.close()
+        self.settled = self._api.settle(SETTLE_SECONDS)
 
 
 def _password_file(htpasswd: Path | None, users: Path | None) -> PasswordFile | None:

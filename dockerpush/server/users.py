@@ -14,17 +14,16 @@ HASH are base64. `put_user` writes the lines, so this needs nothing but Python.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import os
-import threading
 from pathlib import Path
-from typing import Any, Callable, Mapping, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from ..errors import StateError
 from ..expressions import expression
 from ..system import files
+from .logins import Check, PasswordFile
 from .messages import ServerError, UserFileError, UserNotFound
 
 HIGHEST_COST = 17
@@ -215,59 +214,10 @@ def _is_of(name: str, line: str) -> bool:
     return not is_comment(line) and line.strip().partition(":")[0] == name
 
 
-Check = Callable[[bytes], bool]
 CheckOf = Callable[[str], Check]
 """From what stands after a name. Raises UserFileError, which does not quote it."""
 
 _LIMIT = 4 * 1024 * 1024  # bytes of a file that are read
-
-
-class PasswordFile:
-    """At least one user, and how to check the password of each."""
-
-    def __init__(self, checks: Mapping[str, Check]) -> None:
-        self._checks = dict(checks)
-        self._decoy = next(iter(self._checks.values()))
-        self._key = os.urandom(32)
-        self._known: dict[str, bytes] = {}
-        self._lock = threading.Lock()  # one slow check at a time, paid once a user
-
-    def accepts(self, authorization: str | None) -> bool:
-        """Whether an Authorization header has a known user and the right password.
-
-        A wrong password and an unknown user take the same time.
-        """
-        credentials = parse_basic(authorization)
-        if credentials is None:
-            return False
-        user, password = credentials
-        proof = hmac.new(self._key, password, "sha256").digest()
-        if self._is_known(user, proof):
-            return True
-        check = self._checks.get(user)
-        with self._lock:
-            if self._is_known(user, proof):  # by now
-                return True
-            accepted = (check or self._decoy)(password) and check is not None
-            if accepted:
-                self._known[user] = proof
-            return accepted
-
-    def _is_known(self, user: str, proof: bytes) -> bool:
-        known = self._known.get(user)
-        return known is not None and hmac.compare_digest(known, proof)
-
-
-def parse_basic(authorization: str | None) -> tuple[str, bytes] | None:
-    """User and password of an Authorization header (RFC 7617); None for any other."""
-    scheme, _, token = (authorization or "").strip().partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        user, colon, password = base64.b64decode(token, validate=True).partition(b":")
-        return (user.decode(), password) if colon else None
-    except (binascii.Error, ValueError):
-        return None
 
 
 def read_lines(path: Path) -> list[str]:

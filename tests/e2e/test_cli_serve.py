@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -250,6 +253,25 @@ def test_a_password_is_typed_twice_and_not_shown(run_cli, tmp_path):
         where = f"{host_of(url)}/app:1"
         done = run_cli("digest", where, "-u", "x", "--password-stdin", stdin=b"hush")
         assert done.returncode == 4
+
+
+def test_sigterm_ends_it_while_passwords_are_checked(run_cli, tmp_path):
+    """Neither what waits in line nor a check that takes seconds holds it up."""
+    pytest.importorskip("bcrypt")
+    users = tmp_path / "users"
+    users.write_text("alice:$2b$17$" + "." * 53 + "\n")
+    with contextlib.ExitStack() as stack:
+        with served(run_cli, "--htpasswd", users) as url:
+            name, _, port = host_of(url).rpartition(":")
+            for number in range(20):
+                sock = socket.create_connection((name, int(port)), 5)
+                stack.enter_context(sock)
+                token = base64.b64encode(b"alice:%d" % number).decode()
+                head = f"GET /v2/ HTTP/1.1\r\nAuthorization: Basic {token}\r\n\r\n"
+                sock.sendall(head.encode())
+            time.sleep(0.5)
+            started = time.monotonic()
+        assert time.monotonic() - started < 3
 
 
 def test_two_servers_do_not_share_a_directory(run_cli, tmp_path):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import itertools
 import stat
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,13 +18,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from registries import run, write_htpasswd, write_users
 
-from dockerpush.server import Registry, RegistryServer, ServerError
-from dockerpush.server.messages import UserFileError, UserNotFound
+from dockerpush.server import Registry, RegistryServer, ServerError, logins
+from dockerpush.server.logins import PasswordFile, parse_basic
+from dockerpush.server.messages import (
+    Disconnected,
+    ProtocolError,
+    UserFileError,
+    UserNotFound,
+)
 from dockerpush.server.users import (
     MOST_MEMORY,
-    PasswordFile,
     bcrypt_check,
-    parse_basic,
     parse_lines,
     put_user,
     read_htpasswd,
@@ -75,7 +82,11 @@ class TestChecks:
             asked.append(password)
             return password == b"secret"
 
-        return PasswordFile({"alice": check, "bob": lambda _: False}), asked
+        def wrong(password: bytes) -> bool:
+            asked.append(password)
+            return False
+
+        return PasswordFile({"alice": check, "bob": wrong}), asked
 
     def test_a_right_password_is_checked_once(self):
         users, asked = self.users()
@@ -83,17 +94,21 @@ class TestChecks:
             assert users.accepts(basic("alice", "secret"))
         assert asked == [b"secret"]
 
-    def test_a_wrong_one_is_checked_each_time_also_after_the_right_one(self):
+    def test_a_wrong_one_is_remembered_for_a_while(self, monkeypatch):
         users, asked = self.users()
         for word in ("wrong", "secret", "wrong", "wrong"):
             assert users.accepts(basic("alice", word)) == (word == "secret")
-        assert asked == [b"wrong", b"secret", b"wrong", b"wrong"]
+        assert asked == [b"wrong", b"secret"]
+        later = time.monotonic() + logins.FAILURE_MEMORY
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        assert not users.accepts(basic("alice", "wrong"))
+        assert asked == [b"wrong", b"secret", b"wrong"]
 
     def test_an_unknown_user_costs_a_check_and_gets_in_by_no_password(self):
         users, asked = self.users()
-        for _ in range(2):
-            assert not users.accepts(basic("mallory", "secret"))
-        assert asked == [b"secret"] * 2
+        for name in ("mallory", "eve"):
+            assert not users.accepts(basic(name, "secret"))
+        assert len(asked) == 2
         assert not users.accepts(basic("bob", "secret"))
 
     def test_no_password_is_kept_in_clear(self):
@@ -119,6 +134,120 @@ class TestChecks:
             thread.join()
         assert answers == [True] * 8
         assert asked == [b"secret"]
+
+
+class Slow:
+    """A check that counts, and takes its time or waits until it may go on."""
+
+    def __init__(self, seconds: float = 0.01) -> None:
+        self.asked: list[bytes] = []
+        self.most = 0
+        self.may_end = threading.Event()
+        self._seconds = seconds
+        self._running = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, password: bytes) -> bool:
+        with self._lock:
+            self.asked.append(password)
+            self._running += 1
+            self.most = max(self.most, self._running)
+        self.may_end.wait(self._seconds)
+        with self._lock:
+            self._running -= 1
+        return password == b"secret"
+
+
+@contextlib.contextmanager
+def guessing(users: PasswordFile, count: int, *, names: int = 1, address="192.0.2.1"):
+    """*count* threads that try one password after the other; what became of them."""
+    found: list[object] = []
+    stop = threading.Event()
+
+    def guess(number: int) -> None:
+        for attempt in itertools.count():
+            if stop.is_set():
+                return
+            header = basic(f"alice{number % names or ''}", f"{number}-{attempt}")
+            try:
+                found.append(users.accepts(header, address))
+            except (ProtocolError, Disconnected) as error:
+                found.append(error)
+
+    threads = [threading.Thread(target=guess, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        users.close()
+        for thread in threads:
+            thread.join(20)
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+class TestGuessers:
+    """64 at once; each has another password each time."""
+
+    @pytest.mark.parametrize("names", [1, 64])
+    @pytest.mark.parametrize("address", ["192.0.2.1", "192.0.2.2"])
+    def test_a_right_login_overtakes_them(self, names, address):
+        """From their own address and to the user they guess at, too."""
+        slow = Slow()
+        users = PasswordFile({"alice": slow})
+        with guessing(users, 64, names=names):
+            wait_until(lambda: len(slow.asked) > 20)
+            before = len(slow.asked)
+            assert users.accepts(basic("alice", "secret"), address)
+            assert slow.asked.index(b"secret") - before < 24
+            assert users.accepts(basic("alice", "secret"), address)
+        assert slow.most == 2
+
+    def test_their_answers_come_later_each_time(self):
+        """So that few checks are made for many guesses."""
+        slow = Slow(0.001)
+        users = PasswordFile({"alice": slow})
+        with guessing(users, 8) as found:
+            wait_until(lambda: len(found) > 8)
+            time.sleep(0.5)
+            assert len(slow.asked) < 60
+        assert not any(one is True for one in found)
+
+    def test_who_waits_too_long_in_line_is_told_to_come_back(self):
+        slow = Slow(20)
+        users = PasswordFile({"alice": slow})
+        with guessing(users, logins.QUEUE + 4) as found:
+            wait_until(lambda: found)
+            assert isinstance(found[0], ProtocolError)
+            assert found[0].status == 429
+            assert found[0].code == "TOOMANYREQUESTS"
+            assert found[0].headers["Retry-After"] == "1"
+            slow.may_end.set()
+
+    def test_nothing_that_waits_outlives_the_server(self):
+        slow = Slow(20)
+        users = PasswordFile({"alice": slow})
+        with guessing(users, 20) as found:
+            wait_until(lambda: len(slow.asked) == 2)
+            users.close()
+            wait_until(lambda: len(found) >= 20)
+            assert all(isinstance(one, Disconnected) for one in found)
+        assert len(slow.asked) == 2
+        slow.may_end.set()
+
+    def test_what_is_remembered_of_them_has_a_bound(self):
+        memory = logins.Memory()
+        for number in range(2 * logins.REMEMBERED):
+            memory.add(str(number))
+        assert len(vars(memory)["_found"]) == logins.REMEMBERED
+        assert memory.count(str(number)) == 1 and memory.count("0") == 0
 
 
 class TestHtpasswd:

@@ -82,6 +82,9 @@ def run(args: Namespace, session: Session) -> int:
             console.result(server.url)
             sys.stdout.flush()
             session.wait_for_signal()
+    if not server.settled:
+        sys.stderr.flush()
+        os._exit(console.DONE)  # a check of a password runs on, and nothing else
     return console.DONE
 
 
