@@ -18,10 +18,13 @@ from ..oci import Digest
 from ..system.cancellation import Cancellation
 from ..values import value
 from .compressed_streams import PIECE, Decoder, Format, Readable, StreamReader
+from .headers import BLOCK
 from .stored import Compression
 
 if TYPE_CHECKING:
     from hashlib import _Hash
+
+    from _typeshed import WriteableBuffer
 
 XZ_LIMIT = 128 * 1024 * 1024
 """Bytes of memory that an xz stream may want; ``xz -9`` wants 65 MiB."""
@@ -50,6 +53,48 @@ def open_decompressed(
             f"{name}: this Python has no {compression.value}: unpack the file first"
         ) from error
     return StreamReader(file, kind, name)
+
+
+def peeked(file: Readable, size: int = BLOCK) -> tuple[bytes, io.RawIOBase]:
+    """The first *size* bytes of *file*, and a reader of all of it that closes it.
+
+    There are fewer bytes only when it has no more. Raises what reading it does.
+    """
+    head = bytearray(size)
+    view = memoryview(head)
+    filled = 0
+    while filled < size:
+        count = file.readinto(view[filled:])
+        if not count:
+            break
+        filled += count
+    return bytes(head[:filled]), _Rejoined(bytes(head[:filled]), file)
+
+
+class _Rejoined(io.RawIOBase):
+    """*head*, which was read before, and the rest of *file*; closes *file*."""
+
+    def __init__(self, head: bytes, file: Readable) -> None:
+        super().__init__()
+        self._head = head
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        if not self._head:
+            return self._file.readinto(view) or 0
+        count = min(len(view), len(self._head))
+        view[:count] = self._head[:count]
+        self._head = self._head[count:]
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+            super().close()
 
 
 @value

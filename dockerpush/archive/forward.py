@@ -20,7 +20,7 @@ from ..system.cancellation import Cancellation
 from ..system.processes import PipeReader
 from ..values import field, record
 from .assemble import assemble
-from .decompress import open_decompressed
+from .decompress import open_decompressed, peeked
 from .headers import BLOCK, TarStream, is_header
 from .sniff import HEAD_SIZE, check_tar, compression_of
 from .stored import Compression, Kind, Member, StoredImage
@@ -168,18 +168,13 @@ def open_stream(file: io.RawIOBase, name: str) -> ForwardArchive:
     """The archive that *file* gives, plain or compressed. It is closed with it."""
     with contextlib.ExitStack() as stack:
         stack.callback(file.close)
-        head = _read_head(file)
+        head, source = peeked(file)
         if not head:
             raise ArchiveError(f"{name}: nothing came; the writer may have failed")
         compression = compression_of(head)
-        source: io.RawIOBase = _Rejoined(head, file)
-        if compression is Compression.NONE:
-            _check(head, name)
-        else:
-            source = open_decompressed(source, compression, name=name)
-            inner = _read_head(source)
-            _check(inner, name)
-            source = _Rejoined(inner, source)
+        if compression is not Compression.NONE:
+            head, source = peeked(open_decompressed(source, compression, name=name))
+        _check(head, name)
         stack.pop_all()
     return ForwardArchive(name, source)
 
@@ -231,42 +226,3 @@ def _open_raw(
         check=cancellation.check,
         on_close=file.close,
     )
-
-
-def _read_head(file: io.RawIOBase) -> bytes:
-    """The first BLOCK bytes of *file*, fewer only when it has no more."""
-    head = bytearray(BLOCK)
-    view = memoryview(head)
-    filled = 0
-    while filled < BLOCK:
-        count = file.readinto(view[filled:])
-        if not count:
-            break
-        filled += count
-    return bytes(head[:filled])
-
-
-class _Rejoined(io.RawIOBase):
-    """*head*, which was read before, and the rest of *file*; closes *file*."""
-
-    def __init__(self, head: bytes, file: io.RawIOBase) -> None:
-        super().__init__()
-        self._head = head
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer).cast("B")
-        if not self._head:
-            return self._file.readinto(view) or 0
-        count = min(len(view), len(self._head))
-        view[:count] = self._head[:count]
-        self._head = self._head[count:]
-        return count
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-            super().close()

@@ -398,11 +398,14 @@ class _Walk:
                 None, layer.size, Compression.NONE, layer.digest, diff_id, layer
             )
         compression = self._contents.compression(member)
+        is_plain = (
+            layer.media_type in RAW_LAYER_TYPES and compression is Compression.NONE
+        )
         if member.size != layer.size:
             self._problems[manifest] = (
                 f"its layer {layer.digest} has {member.size} bytes, not {layer.size}"
             )
-        elif layer.media_type in RAW_LAYER_TYPES and layer.digest.contradicts(diff_id):
+        elif is_plain and layer.digest.contradicts(diff_id):
             self._problems[manifest] = (
                 f"its layer {layer.digest} is not the {diff_id} that its config wants"
             )

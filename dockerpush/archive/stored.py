@@ -5,7 +5,16 @@ from __future__ import annotations
 import enum
 from typing import Iterator, NamedTuple, Union
 
-from ..oci import OCI_LAYER, Descriptor, Digest, ImageConfig
+from ..oci import (
+    DOCKER_LAYER,
+    DOCKER_LAYER_GZIP,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
+    Descriptor,
+    Digest,
+    ImageConfig,
+)
 from ..values import value
 
 ENCRYPTED = "+encrypted"
@@ -51,6 +60,43 @@ class Compression(enum.Enum):
     XZ = "xz"
 
 
+def compression_of_type(media_type: str) -> Compression | None:
+    """How a layer of *media_type* is packed; None when it is no layer of files."""
+    if "foreign" in media_type or "nondistributable" in media_type:
+        return None
+    for ending, compression in _ENDINGS:
+        if media_type.endswith(ending):
+            return compression
+    return None
+
+
+_ENDINGS = (
+    (".tar", Compression.NONE),
+    (".tar+gzip", Compression.GZIP),
+    (".tar.gzip", Compression.GZIP),
+    (".tar+zstd", Compression.ZSTD),
+    (".tar.zstd", Compression.ZSTD),
+)
+
+
+_OCI_TYPES = {
+    Compression.NONE: OCI_LAYER,
+    Compression.GZIP: OCI_LAYER_GZIP,
+    Compression.ZSTD: OCI_LAYER_ZSTD,
+}
+_DOCKER_TYPES = {
+    **_OCI_TYPES,  # Docker has no type for zstd
+    Compression.NONE: DOCKER_LAYER,
+    Compression.GZIP: DOCKER_LAYER_GZIP,
+}
+
+
+def layer_type(compression: Compression, *, docker: bool) -> str:
+    """The media type of a layer that is packed so, as far as there is one."""
+    types = _DOCKER_TYPES if docker else _OCI_TYPES
+    return types.get(compression, OCI_LAYER)
+
+
 @value
 class StoredBlob:
     """A blob as it lies in the archive.
@@ -77,6 +123,28 @@ class StoredBlob:
         if self.compression is Compression.NONE:
             return OCI_LAYER
         return f"{OCI_LAYER}+{self.compression.value}"
+
+    @property
+    def actual_type(self) -> str:
+        """The media type that its bytes have, whatever the manifest says of a layer.
+
+        (github.com/containerd/containerd issue 10134) Bytes that are not known to be
+        packed are a plain tar only when the config says that this is the layer.
+        """
+        said = compression_of_type(self.media_type)
+        if self.descriptor is None or self.diff_id is None or said is None:
+            return self.media_type
+        plain = self.compression is Compression.NONE
+        odd = self.compression in (Compression.BZIP2, Compression.XZ)
+        if said is self.compression or odd or (plain and self.digest != self.diff_id):
+            return self.media_type
+        docker = self.media_type.startswith("application/vnd.docker.")
+        return layer_type(self.compression, docker=docker)
+
+    @property
+    def is_mislabelled(self) -> bool:
+        """True for a layer whose media type is not that of its bytes."""
+        return self.actual_type != self.media_type
 
     @property
     def content_digest(self) -> Digest | None:

@@ -9,8 +9,7 @@ import zlib
 from contextlib import closing
 from typing import TYPE_CHECKING, Callable
 
-from ..archive.stored import Compression, StoredBlob
-from ..oci import RAW_LAYER_TYPES
+from ..archive.stored import Compression, StoredBlob, compression_of_type
 from ..upload.content import BlobReader
 from .plan import Method, blob_key
 
@@ -96,7 +95,7 @@ class SampledDecision:
                 return method
             self._known.keep_raw(layer.diff_id, layer.size)
         self.kept.add(key)
-        return Method.AS_IS
+        return raw_layer_decision(layer, compress=False)
 
 
 def raw_layer_decision(layer: StoredBlob, *, compress: bool) -> Method:
@@ -108,15 +107,20 @@ def raw_layer_decision(layer: StoredBlob, *, compress: bool) -> Method:
     """
     if layer.member is None:
         return Method.FOREIGN
-    if not _is_tar(layer):
+    if not _is_layer(layer):
         return Method.AS_IS
-    if layer.compression is Compression.NONE:
-        return Method.COMPRESS if compress else Method.AS_IS
     odd = layer.compression in (Compression.BZIP2, Compression.XZ)
-    return Method.COMPRESS if odd else Method.AS_IS
+    if odd or (compress and _is_plain(layer)):
+        return Method.COMPRESS
+    return Method.RELABEL if layer.is_mislabelled else Method.AS_IS
 
 
-def _is_tar(layer: StoredBlob) -> bool:
-    if layer.diff_id is None:
-        return False
-    return layer.descriptor is None or layer.descriptor.media_type in RAW_LAYER_TYPES
+def _is_layer(layer: StoredBlob) -> bool:
+    """True for a layer of an image that may be unpacked."""
+    is_one = compression_of_type(layer.media_type) is not None
+    return layer.diff_id is not None and (layer.descriptor is None or is_one)
+
+
+def _is_plain(layer: StoredBlob) -> bool:
+    plain = compression_of_type(layer.actual_type) is Compression.NONE
+    return plain and layer.compression is Compression.NONE

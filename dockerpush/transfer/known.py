@@ -22,7 +22,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Iterable, Mapping, Sequence
 
-from ..archive.stored import Compression
+from ..archive.stored import Compression, compression_of_type
 from ..errors import (
     ContentMismatch,
     InvalidDigest,
@@ -245,22 +245,3 @@ def _read_config(
     if descriptor.size > JSON_LIMIT:
         raise InvalidJSON(f"config {descriptor.digest.short}: too large")
     return client.read_blob(repository, descriptor)
-
-
-def compression_of_type(media_type: str) -> Compression | None:
-    """How a layer of *media_type* is packed; None when it is no layer of files."""
-    if "foreign" in media_type or "nondistributable" in media_type:
-        return None
-    for ending, compression in _ENDINGS:
-        if media_type.endswith(ending):
-            return compression
-    return None
-
-
-_ENDINGS = (
-    (".tar", Compression.NONE),
-    (".tar+gzip", Compression.GZIP),
-    (".tar.gzip", Compression.GZIP),
-    (".tar+zstd", Compression.ZSTD),
-    (".tar.zstd", Compression.ZSTD),
-)

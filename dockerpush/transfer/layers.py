@@ -69,7 +69,7 @@ class LayerMaker:
         Raises ContentMismatch when the bytes are not what the config promises,
         ArchiveError, SpoolError, Cancelled.
         """
-        if planned.method is Method.AS_IS:
+        if planned.method is not Method.COMPRESS:
             return self._inspected(planned)
         spool = self.space.admit(_upper_bound(planned.stored), self.cancellation)
         if spool is None:
@@ -193,7 +193,7 @@ def memory_blob(
     content = documents[stored.member or ""]
     name = f"layer {stored.member}"
     _check_digest(stored, content)
-    if planned.method is Method.AS_IS:
+    if planned.method is not Method.COMPRESS:
         if stored.content_digest is not None:
             found = digests(
                 io.BytesIO(content),

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Iterator, Mapping
 
-from ..archive.stored import Compression, StoredBlob, StoredManifest
+from ..archive.stored import Compression, StoredBlob, StoredManifest, layer_type
 from ..errors import ArchiveError
 from ..oci import (
-    DOCKER_LAYER,
-    DOCKER_LAYER_GZIP,
     OCI_CONFIG,
-    OCI_LAYER,
-    OCI_LAYER_GZIP,
-    OCI_LAYER_ZSTD,
     OCI_MANIFEST,
     Descriptor,
     Digest,
@@ -21,16 +16,6 @@ from ..oci import (
 )
 from ..values import replace, value
 from .plan import PlannedIndex, PlannedManifest, PlannedNode
-
-_OCI_TYPES = {
-    Compression.NONE: OCI_LAYER,
-    Compression.GZIP: OCI_LAYER_GZIP,
-    Compression.ZSTD: OCI_LAYER_ZSTD,
-}
-_DOCKER_TYPES = {
-    Compression.NONE: DOCKER_LAYER,
-    Compression.GZIP: DOCKER_LAYER_GZIP,
-}
 
 
 @value
@@ -130,9 +115,9 @@ def _layer(before: Manifest, layer: StoredBlob, sent: SentBlob | None) -> Descri
     if sent is None or (old and old.digest == sent.digest):
         if old is None:
             raise ArchiveError(f"layer {layer.diff_id} is not in the archive")
-        return old
-    types = _OCI_TYPES if before.media_type == OCI_MANIFEST else _DOCKER_TYPES
-    media_type = types.get(sent.compression, _OCI_TYPES[sent.compression])
+        return replace(old, media_type=layer.actual_type)
+    docker = before.media_type != OCI_MANIFEST
+    media_type = layer_type(sent.compression, docker=docker)
     if old is None:
         return Descriptor(media_type, sent.digest, sent.size)
     return replace(old, media_type=media_type, digest=sent.digest, size=sent.size)
@@ -152,7 +137,9 @@ def _as_oci(manifest: Manifest, sent: list[SentBlob | None]) -> Manifest:
         media_type=OCI_MANIFEST,
         config=replace(manifest.config, media_type=OCI_CONFIG),
         layers=tuple(
-            replace(layer, media_type=_OCI_TYPES[blob.compression]) if blob else layer
+            replace(layer, media_type=layer_type(blob.compression, docker=False))
+            if blob
+            else layer
             for layer, blob in zip(manifest.layers, sent)
         ),
     )

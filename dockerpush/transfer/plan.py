@@ -34,8 +34,14 @@ class Method(enum.Enum):
     """How a layer of the archive becomes the blob that is sent."""
 
     AS_IS = "as it is"
+    RELABEL = "as it is, under the media type that its bytes have"
     COMPRESS = "compressed"
     FOREIGN = "left where its urls point"
+
+    @property
+    def keeps(self) -> bool:
+        """True when the manifest says the same of the layer as before."""
+        return self in (Method.AS_IS, Method.FOREIGN)
 
 
 @value
@@ -106,7 +112,8 @@ def plan_push(
     node = _plan_node(root, decide, notices)
     if node is None:
         raise ArchiveError(f"nothing in the archive is complete: {_missing(root)}")
-    return Plan(node, tuple(_blobs(node, decide)), tuple(notices))
+    said = tuple(dict.fromkeys(notices))
+    return Plan(node, tuple(_blobs(node, decide)), said)
 
 
 def blob_key(blob: StoredBlob) -> str:
@@ -139,7 +146,7 @@ def _choose(image: StoredImage, decide: Decide) -> StoredManifest | StoredIndex:
     several = sum(node.complete for node in images_in(image.root)) > 1
     whole = isinstance(image.root, StoredIndex) and image.root.complete
     rewritten = any(
-        decide(layer) is Method.COMPRESS
+        not decide(layer).keeps
         for manifest in manifests(image.root)
         for layer in manifest.layers
     )
@@ -206,9 +213,13 @@ def _plan_node(node: Node, decide: Decide, notices: list[str]) -> PlannedNode | 
         notices.append(f"not in the archive, left out: {_name(node)}")
         return None
     if isinstance(node, StoredManifest):
-        verbatim = node.raw is not None and not any(
-            decide(layer) is Method.COMPRESS for layer in node.layers
+        verbatim = node.raw is not None and all(
+            decide(layer).keeps for layer in node.layers
         )
+        if not verbatim:
+            notices += mislabelled(
+                node, "{}: stored so, which gives the manifest a new digest"
+            )
         return PlannedManifest(node, tuple(map(blob_key, node.layers)), verbatim)
     return _plan_index(node, decide, notices)
 
@@ -245,6 +256,20 @@ def _lost_subjects(index: StoredIndex, planned: list[PlannedNode | None]) -> set
         for child, node in zip(index.manifests, planned)
         if child.descriptor and (node is None or not node.verbatim)
     }
+
+
+def mislabelled(manifest: StoredManifest, outcome: str) -> list[str]:
+    """What to say of layers whose media type is not that of their bytes.
+
+    *outcome* says what is done about it, ``{}`` is the type of the bytes.
+    """
+    return [
+        f"layer {layer.digest.short if layer.digest else layer.member} has the media "
+        f"type {layer.media_type}, but its bytes are "
+        + outcome.format(layer.actual_type)
+        for layer in manifest.layers
+        if layer.is_mislabelled
+    ]
 
 
 def _subject(node: PlannedNode) -> str:
@@ -305,4 +330,4 @@ def _missing_names(node: Node) -> Iterator[str]:
 
 def known_digest(blob: PlannedBlob) -> Digest | None:
     """The digest that *blob* will have, where that is certain before it is read."""
-    return blob.stored.digest if blob.method is Method.AS_IS else None
+    return None if blob.method is Method.COMPRESS else blob.stored.digest

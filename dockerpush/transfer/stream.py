@@ -91,7 +91,7 @@ def wrong_guess(
         for key, layer in zip(manifest.layers, manifest.stored.layers):
             went = passed.get(layer.member or "")
             method = _wanted(manifest, methods[key])
-            if went is not None and _became(layer, went) is not method:
+            if went is not None and _is_wrong(method, _became(layer, went)):
                 return _error(layer, method, image)
     return None
 
@@ -99,6 +99,10 @@ def wrong_guess(
 def _wanted(manifest: PlannedManifest, method: Method) -> Method:
     """A manifest that stays byte for byte needs its blobs so, whatever others want."""
     return Method.AS_IS if manifest.verbatim else method
+
+
+def _is_wrong(wanted: Method, became: Method) -> bool:
+    return (wanted is Method.COMPRESS) is not (became is Method.COMPRESS)
 
 
 def _became(layer: StoredBlob, passed: Passed) -> Method:
@@ -273,7 +277,7 @@ class _Reader:
             compress = self._push.options.compress != "none"
             is_tar = archive.is_tar()
             method = guess(compression, is_tar=is_tar, compress=compress)
-        if method is Method.AS_IS:
+        if method is not Method.COMPRESS:
             return self._copied(member, named, compression)
         raw = named if compression is Compression.NONE else None
         return self._compressed(member, raw, compression)

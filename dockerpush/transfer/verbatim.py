@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Iterator
 
 from ..archive.decompress import digests
-from ..archive.stored import StoredImage
+from ..archive.stored import StoredBlob, StoredImage
 from ..errors import ArchiveError
 from ..oci import OCI_LAYER, Descriptor, Digest
 from ..system.cancellation import Cancellation
@@ -15,10 +14,12 @@ from ..values import value
 from .decide import raw_layer_decision
 from .layers import config_blob
 from .manifests import Document, SentBlob, documents
-from .plan import Method, PlannedBlob, plan_push
+from .plan import Method, PlannedBlob, mislabelled, plan_push
 
 if TYPE_CHECKING:
     from ..archive import Archive
+
+AS_IT_IS = "{}: kept as it is; push corrects it"
 
 
 @value
@@ -55,8 +56,7 @@ def whole_image(
     Raises ArchiveError, also for layers in a packing that registries do not know, and
     with *strict* for an index that names what the archive does not hold.
     """
-    decide = partial(raw_layer_decision, compress=False)
-    plan = plan_push(image, decide, strict=strict)
+    plan = plan_push(image, _as_stored, strict=strict)
     sent, blobs = {}, []
     for planned in plan.blobs:
         if planned.method is Method.FOREIGN:
@@ -68,7 +68,17 @@ def whole_image(
     for manifest in plan.manifests():
         blobs.append(config_blob(manifest.stored).prepared)
     made = documents(plan.root, sent)
-    return WholeImage(image.names, image.tags, made, tuple(blobs), plan.notices)
+    notices = dict.fromkeys(plan.notices)
+    for manifest in plan.manifests():
+        notices.update(dict.fromkeys(mislabelled(manifest.stored, AS_IT_IS)))
+    return WholeImage(image.names, image.tags, made, tuple(blobs), tuple(notices))
+
+
+def _as_stored(layer: StoredBlob) -> Method:
+    """What an archive's own manifest names stays, whatever its bytes look like."""
+    method = raw_layer_decision(layer, compress=False)
+    is_named = layer.descriptor is not None and method is not Method.FOREIGN
+    return Method.AS_IS if is_named else method
 
 
 def _digest(

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from typing import Iterable, Iterator, Mapping
 
-from ..archive.decompress import digests
+from ..archive.decompress import digests, peeked
+from ..archive.sniff import compression_of
 from ..archive.stored import (
     Compression,
     StoredBlob,
     StoredImage,
     StoredManifest,
+    compression_of_type,
     manifests,
 )
 from ..documents import SUBJECT_ANNOTATION
@@ -24,7 +26,6 @@ from ..events import BytesRead
 from ..oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Digest, Index, Manifest
 from ..system.workers import Workers
 from ..values import value
-from .known import compression_of_type
 from .registry_target import PushTarget
 
 
@@ -113,13 +114,13 @@ def _verify_layer(target: PushTarget, layer: Descriptor, stored: StoredBlob) -> 
     if layer.urls:
         return
     wanted = stored.diff_id
-    compression = compression_of_type(layer.media_type)
-    as_it_is = compression is None or wanted is None
-    if compression is None or wanted is None:
-        compression, wanted = Compression.NONE, stored.digest
+    as_it_is = wanted is None or compression_of_type(layer.media_type) is None
+    if as_it_is:
+        wanted = stored.digest
+    head, reader = peeked(target.client.download(target.repository, layer.digest))
     found = digests(
-        target.client.download(target.repository, layer.digest),
-        compression,
+        reader,
+        Compression.NONE if as_it_is else compression_of(head),
         cancellation=target.cancellation,
         on_read=lambda count: target.on_event(BytesRead(str(layer.digest), count)),
         name=f"layer {layer.digest.short} of the registry",

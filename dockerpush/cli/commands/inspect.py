@@ -137,7 +137,7 @@ def _layer(layer: StoredBlob) -> dict[str, Any]:
     return {
         "digest": layer.digest,
         "size": layer.size,
-        "media_type": layer.media_type,
+        "media_type": layer.actual_type,
         "diff_id": layer.diff_id,
     }
 

@@ -126,6 +126,7 @@ def _source(
     archive: Archive, session: Session, names: dict[tuple[str, str], _Served]
 ) -> ReadOnlySource:
     """*archive* as it is; layers stay as they are packed. *names* gets its names."""
+    from ...events import Notice
     from ...server import RawManifest, ReadOnlySource, SourceBlob
     from ...transfer.verbatim import whole_archive
     from ..location import short_path
@@ -133,6 +134,8 @@ def _source(
     repositories: dict[str, dict[str, Digest]] = {}
     manifests, blobs = {}, {}
     for image in whole_archive(archive, session.cancellation):
+        for notice in image.notices:
+            session.on_event(Notice(f"{archive.path}: {notice}"))
         for document in image.documents:
             digest = document.descriptor.digest
             manifests[digest] = RawManifest(
