@@ -33,7 +33,7 @@ from .settings.config import Config, Settings, resolve
 from .state.cache import Cache
 from .state.directory import StateDirectory
 from .system.cancellation import Cancellation
-from .transfer.archive_target import open_output
+from .transfer.archive_target import LINUX_AMD64, ForDocker, open_output
 from .transfer.choices import (
     DOCKER_ARCHIVE,
     FORMS,
@@ -41,15 +41,14 @@ from .transfer.choices import (
     CopyResult,
     PulledImage,
     PushOptions,
+    PushResult,
 )
-from .transfer.engine import copy_image
-from .transfer.loadable import LINUX_AMD64, ForDocker
+from .transfer.copy_image import copy_image
 from .transfer.pull import Pull, notices_of, pull_images
-from .transfer.push_image import push_image, push_stream
-from .transfer.push_run import PushResult, open_target
-from .transfer.registry_target import PushTarget
+from .transfer.push_image import push_image
+from .transfer.registry_target import RegistryTarget, open_target
 from .transfer.source import RegistrySource
-from .transfer.target import RegistryTarget
+from .transfer.stream import push_stream
 from .values import value
 
 __all__ = [
@@ -230,7 +229,7 @@ def copy(
         )
         return copy_image(
             RegistrySource(from_client, origin.repository),
-            RegistryTarget(place),
+            place,
             str(origin.digest or origin.tag),
             tags=[str(reference.tag)],
             options=options,
@@ -318,7 +317,7 @@ class _Access:
 def _push(
     source: str,
     name: str | None,
-    place: PushTarget,
+    place: RegistryTarget,
     reference: Reference,
     options: PushOptions,
 ) -> PushResult:

@@ -29,7 +29,7 @@ from .oci import (
     parse_json,
     require,
 )
-from .values import replace
+from .values import replace, value
 
 SUBJECT_ANNOTATION = "vnd.docker.reference.digest"
 """How buildkit's attestation manifests name the image they speak of."""
@@ -43,6 +43,14 @@ _BLOB_TYPES = (
 )
 # sha256:9f86..., also of an algorithm that we cannot verify
 _DIGEST = expression(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
+
+
+@value
+class RawManifest:
+    """A manifest or an index: its exact bytes, and what describes them."""
+
+    descriptor: Descriptor
+    raw: bytes
 
 
 class Children(NamedTuple):
@@ -160,8 +168,8 @@ def stays(entry: Descriptor, wanted: Collection[str]) -> bool:
 
 def part_of_index(
     raw: bytes, media_type: str, kept: Sequence[Descriptor]
-) -> tuple[Descriptor, bytes]:
+) -> RawManifest:
     """The index *raw* with the entries *kept* alone. Raises InvalidJSON."""
     whole = Index.from_bytes(raw, media_type) if raw else Index(media_type, ())
     part = replace(whole, manifests=tuple(kept)).to_bytes()
-    return Descriptor.of(whole.media_type, part), part
+    return RawManifest(Descriptor.of(whole.media_type, part), part)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..registry.transport import TransportSettings
     from ..settings.config import Config, Settings
     from ..state.directory import StateDirectory
-    from ..transfer.registry_target import PushTarget
+    from ..transfer.registry_target import RegistryTarget
     from .session import Session
 
 
@@ -115,9 +115,9 @@ class Connections:
         return self._clients[registry]
 
     @contextmanager
-    def target(self, reference: Reference) -> Iterator[PushTarget]:
+    def target(self, reference: Reference) -> Iterator[RegistryTarget]:
         """Where a push to *reference* goes, for one push."""
-        from ..transfer.push_run import open_target
+        from ..transfer.registry_target import open_target
 
         settings = self.settings(reference.registry)
         with open_target(

@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     from ..archive import Archive
     from ..archive.stored import StoredImage
     from ..events import OnEvent
-    from ..oci import Descriptor, Platform
+    from ..oci import Digest, Platform
+    from ..transfer.archive_target import ForDocker
     from ..transfer.choices import CopyOptions, CopyResult
-    from ..transfer.loadable import ForDocker
     from ..transfer.source import Source
     from ..transfer.target import Target
-    from ..transfer.verbatim import WholeImage
     from .session import Session
 
 
@@ -46,7 +45,7 @@ class ImageOutput:
 
     def for_docker(self, *, chosen: bool) -> ForDocker | None:
         """What docker gets of it; *chosen* platforms count as the user put them."""
-        from ..transfer.loadable import LINUX_AMD64, ForDocker
+        from ..transfer.archive_target import LINUX_AMD64, ForDocker
 
         if self.form != DOCKER_ARCHIVE:
             return None
@@ -150,8 +149,7 @@ def archive_origins(
     from ..archive import open_archive
     from ..archive.sniff import is_forward
     from ..events import Notice
-    from ..transfer.source import ArchiveSource
-    from ..transfer.verbatim import whole_image
+    from ..transfer.archive_source import ArchiveSource
 
     if is_forward(place.path):
         raise UsageError(
@@ -160,22 +158,20 @@ def archive_origins(
         )
     archive = stack.enter_context(open_archive(place.path))
     images = _chosen(archive, place, every=every)
-    chosen = [whole_image(archive, one, session.cancellation) for one in images]
-    for notice in [notice for one in chosen for notice in one.notices]:
-        session.on_event(Notice(notice))
-    everything = chosen
+    source = ArchiveSource(archive)
+    origins = []
+    for image in images:
+        plan = source.add(image, session.cancellation)
+        for notice in plan.notices:
+            session.on_event(Notice(notice))
+        digest = plan.documents[-1].descriptor.digest
+        label = _label(image, digest, place)
+        origin = ImageOrigin(source, str(digest), label, image.names, image.tags)
+        origins.append(origin)
     if referrers:
-        everything = [
-            whole_image(archive, one, session.cancellation)
-            for one in (*archive.images, *archive.referrers())
-        ]
-    source = ArchiveSource(everything, str(archive.path))
-    return [
-        ImageOrigin(
-            source, str(root_of(one).digest), _label(one, place), one.names, one.tags
-        )
-        for one in chosen
-    ]
+        for image in (*archive.images, *archive.referrers()):
+            source.add(image, session.cancellation)
+    return origins
 
 
 def _chosen(
@@ -231,13 +227,8 @@ def _loadable(name: str) -> str:
     return name if reference.tag else f"{name}:latest"
 
 
-def root_of(image: WholeImage) -> Descriptor:
-    """What the archive's index names."""
-    return image.documents[-1].descriptor
-
-
-def _label(image: WholeImage, place: location.Local) -> str:
-    return f"{place.path}:{(*image.names, *image.tags, root_of(image).digest)[0]}"
+def _label(image: StoredImage, digest: Digest, place: location.Local) -> str:
+    return f"{place.path}:{(*image.names, *image.tags, digest)[0]}"
 
 
 def copy_to_file(
@@ -247,8 +238,8 @@ def copy_to_file(
     session: Session,
 ) -> list[tuple[ImageOrigin, CopyResult | None]]:
     """Write *origins*, and tell of each what is there then; None if it was before."""
-    from ..transfer.engine import transfer
-    from ..transfer.found import Wanted
+    from ..transfer.copy_image import copy_images
+    from ..transfer.plan import Wanted
 
     named = [(one, _names(one, into, len(origins))) for one in origins]
     _check_apart(named, into)
@@ -263,7 +254,7 @@ def copy_to_file(
             for one, names in named
             if one not in skipped
         ]
-        results = iter(transfer(wanted, target, options=options, only=into.only))
+        results = iter(copy_images(wanted, target, options=options, only=into.only))
     return [(one, None if one in skipped else next(results)) for one, _ in named]
 
 

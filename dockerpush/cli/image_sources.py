@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from ..reference import Reference
     from ..state.cache import Cache, Pins
     from ..system.cancellation import Cancellation
-    from ..transfer.choices import CopyOptions, PulledImage, PushOptions
-    from ..transfer.push_image import BlobForecast
-    from ..transfer.push_run import PushResult
-    from ..transfer.registry_target import PushTarget
+    from ..transfer.choices import (
+        BlobForecast,
+        CopyOptions,
+        PulledImage,
+        PushOptions,
+        PushResult,
+    )
+    from ..transfer.registry_target import RegistryTarget
     from ..transfer.source import RegistrySource
     from ..transfer.verify import Verified
     from .endpoints import Connections
@@ -48,7 +52,7 @@ class PlainSource:
 
     def push(
         self,
-        target: PushTarget,
+        target: RegistryTarget,
         image: StoredImage,
         *,
         tags: Sequence[str],
@@ -61,20 +65,20 @@ class PlainSource:
 
     def dry_run(
         self,
-        target: PushTarget,
+        target: RegistryTarget,
         image: StoredImage,
         *,
         tags: Sequence[str],
         options: PushOptions,
     ) -> list[BlobForecast]:
         """What `push` would do."""
-        from ..transfer.push_image import look
+        from ..transfer.push_image import dry_run
 
-        return look(target, self._archive, image, tags=tags, options=options)
+        return dry_run(target, self._archive, image, tags=tags, options=options)
 
     def verify(
         self,
-        target: PushTarget,
+        target: RegistryTarget,
         image: StoredImage,
         named: str,
         options: PushOptions,
@@ -98,7 +102,7 @@ class CachedImage:
 
     def push(
         self,
-        target: PushTarget,
+        target: RegistryTarget,
         image: StoredImage,
         *,
         tags: Sequence[str],
@@ -106,49 +110,47 @@ class CachedImage:
     ) -> PushResult:
         """Push it; of *options* only the number of jobs counts."""
         from ..transfer.choices import CopyOptions
-        from ..transfer.engine import transfer
-        from ..transfer.found import Wanted
-        from ..transfer.push_run import PushResult
-        from ..transfer.target import RegistryTarget
+        from ..transfer.copy_image import copy_image
 
-        wanted = Wanted(self._source, str(self._chosen.digest), tuple(tags))
-        (done,) = transfer(
-            [wanted], RegistryTarget(target), options=CopyOptions(jobs=options.jobs)
+        copied = copy_image(
+            self._source,
+            target,
+            str(self._chosen.digest),
+            tags=tags,
+            options=CopyOptions(jobs=options.jobs),
         )
-        return PushResult(
-            target.repository, tuple(tags), done.descriptor, done.blobs, done.sent
-        )
+        return copied.as_push(target.repository, tags)
 
     def dry_run(
         self,
-        target: PushTarget,
+        target: RegistryTarget,
         image: StoredImage,
         *,
         tags: Sequence[str],
         options: PushOptions,
     ) -> list[BlobForecast]:
         """What `push` would do."""
-        from ..transfer.verbatim_check import forecast
+        from ..transfer.verify import dry_run_copy
 
         root = self._source.child(self._chosen)
-        return forecast(self._source, root, target, jobs=options.jobs)
+        return dry_run_copy(self._source, root, target, jobs=options.jobs)
 
     def verify(
         self,
-        target: PushTarget,
+        target: RegistryTarget,
         image: StoredImage,
         named: str,
         options: PushOptions,
     ) -> Verified:
         """Read back what `push` left under *named*, a tag or a digest."""
-        from ..transfer.verbatim_check import verify_copy
+        from ..transfer.verify import verify_copy
 
         root = self._source.child(self._chosen)
         return verify_copy(self._source, root, target, named, jobs=options.jobs)
 
 
 def _verified(
-    target: PushTarget, image: StoredImage, named: str, options: PushOptions
+    target: RegistryTarget, image: StoredImage, named: str, options: PushOptions
 ) -> Verified:
     from ..transfer.plan import narrowed
     from ..transfer.verify import verify_image
@@ -187,14 +189,14 @@ class ForwardSource:
 
     def push(
         self,
-        target: PushTarget,
+        target: RegistryTarget,
         image: StoredImage,
         *,
         tags: Sequence[str],
         options: PushOptions,
     ) -> PushResult:
         """Push one of `images`, reading the file once more."""
-        from ..transfer.push_image import push_stream
+        from ..transfer.stream import push_stream
 
         place = self.images.index(image)
         with self._open() as archive:
@@ -209,7 +211,7 @@ class ForwardSource:
 
     def push_unseen(
         self,
-        target: PushTarget,
+        target: RegistryTarget,
         name: str | None,
         *,
         tags: Sequence[str],
@@ -217,7 +219,7 @@ class ForwardSource:
     ) -> PushResult:
         """Push the only image, or the one called *name*, in the one time of reading."""
         from ..archive import select_image
-        from ..transfer.push_image import push_stream
+        from ..transfer.stream import push_stream
 
         with self._open() as archive:
             return push_stream(
@@ -231,7 +233,7 @@ class ForwardSource:
 
     def dry_run(
         self,
-        target: PushTarget,
+        target: RegistryTarget,
         image: StoredImage,
         *,
         tags: Sequence[str],
@@ -239,10 +241,11 @@ class ForwardSource:
     ) -> list[BlobForecast]:
         """What `push` would do."""
         from ..archive.forward import IndexedArchive
-        from ..transfer.push_image import look_ahead
+        from ..transfer.push_image import dry_run, without_sampling
 
         archive = IndexedArchive(self._path, self._cancellation)
-        return look_ahead(target, archive, image, tags=tags, options=options)
+        options = without_sampling(options)
+        return dry_run(target, archive, image, tags=tags, options=options)
 
     def _is_lasting(self) -> bool:
         """True when it can be read more than once."""
@@ -252,7 +255,7 @@ class ForwardSource:
 
     def verify(
         self,
-        target: PushTarget,
+        target: RegistryTarget,
         image: StoredImage,
         named: str,
         options: PushOptions,

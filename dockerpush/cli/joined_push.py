@@ -18,9 +18,8 @@ from .report import Tally, check_writable, compare, write_digests
 
 if TYPE_CHECKING:
     from ..reference import Reference
-    from ..transfer.choices import PushOptions
+    from ..transfer.choices import PushOptions, PushResult
     from ..transfer.join import Part
-    from ..transfer.push_run import PushResult
     from .endpoints import Connections
     from .image_sources import Source
     from .push_jobs import PushRequest

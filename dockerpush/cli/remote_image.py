@@ -24,10 +24,10 @@ from ..values import value
 from . import console
 
 if TYPE_CHECKING:
+    from ..documents import RawManifest
     from ..reference import Reference
     from ..registry.client import RegistryClient
     from ..system.cancellation import Cancellation
-    from ..transfer.manifests import Document
 
 MOST_IMAGES = 2000
 """Manifests that one index may name; the largest of indexes have a few dozen."""
@@ -51,7 +51,7 @@ class RemoteReader:
         self._reference = reference
         self._source = RegistrySource(client, reference.repository)
 
-    def chosen(self, platform: str | None) -> Document:
+    def chosen(self, platform: str | None) -> RawManifest:
         """What the reference names, or what of it is for *platform*."""
         reference = self._reference
         found = self._source.document(
@@ -61,7 +61,7 @@ class RemoteReader:
             return found
         return narrowed(self._source, found, (Platform.parse(platform),))
 
-    def config(self, document: Document) -> bytes:
+    def config(self, document: RawManifest) -> bytes:
         """The config of the only image in *document*. Raises UsageError."""
         if document.descriptor.media_type in INDEX_TYPES:
             names = [str(d.platform) for d in index_of(document).manifests]
@@ -72,7 +72,7 @@ class RemoteReader:
         return self._config(manifest_of(document).config)
 
     def images(
-        self, document: Document, cancellation: Cancellation, *, jobs: int
+        self, document: RawManifest, cancellation: Cancellation, *, jobs: int
     ) -> list[RemoteImage]:
         """Every image and artifact of *document*, *jobs* at a time."""
         found = list(self._manifests(document.descriptor, document, 0))
@@ -80,8 +80,8 @@ class RemoteReader:
             return workers.wait([workers.submit(self._image, *one) for one in found])
 
     def _manifests(
-        self, node: Descriptor, document: Document | None, depth: int
-    ) -> Iterator[tuple[Descriptor, Document | None]]:
+        self, node: Descriptor, document: RawManifest | None, depth: int
+    ) -> Iterator[tuple[Descriptor, RawManifest | None]]:
         if node.media_type not in INDEX_TYPES:
             yield node, document
             return
@@ -93,7 +93,7 @@ class RemoteReader:
         for child in children:
             yield from self._manifests(child, None, depth + 1)
 
-    def _image(self, node: Descriptor, document: Document | None) -> RemoteImage:
+    def _image(self, node: Descriptor, document: RawManifest | None) -> RemoteImage:
         manifest = manifest_of(document or self._read(node))
         config: dict[str, Any] = {}
         platform = node.platform
@@ -106,7 +106,7 @@ class RemoteReader:
                 raise InvalidJSON(f"{self._reference}: {error}") from error
         return RemoteImage(node, manifest, platform, config)
 
-    def _read(self, node: Descriptor) -> Document:
+    def _read(self, node: Descriptor) -> RawManifest:
         return self._source.document(str(node.digest))
 
     def _config(self, descriptor: Descriptor) -> bytes:
@@ -118,13 +118,13 @@ class RemoteReader:
         return self._client.read_blob(self._reference.repository, descriptor)
 
 
-def manifest_of(document: Document) -> Manifest:
+def manifest_of(document: RawManifest) -> Manifest:
     """What the manifest *document* says. Raises InvalidJSON."""
     return Manifest.from_bytes(document.raw, document.descriptor.media_type)
 
 
 def record_of(
-    reference: Reference, document: Document, images: list[RemoteImage]
+    reference: Reference, document: RawManifest, images: list[RemoteImage]
 ) -> dict[str, Any]:
     """What ``--json`` shows."""
     descriptor = document.descriptor

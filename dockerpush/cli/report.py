@@ -19,8 +19,7 @@ from . import console
 if TYPE_CHECKING:
     from ..archive import StoredImage
     from ..reference import Reference
-    from ..transfer.push_image import BlobForecast
-    from ..transfer.push_run import PushResult
+    from ..transfer.choices import BlobForecast, PushResult
     from ..transfer.verify import Verified
     from .console import Display
     from .endpoints import Connections

@@ -38,26 +38,24 @@ class DirectorySource:
     ) -> None:
         """Raises NotFound, ArchiveError for what is no OCI directory."""
         from ..archive import open_archive
-        from ..transfer.source import ArchiveSource
-        from ..transfer.verbatim import whole_image
+        from ..transfer.archive_source import ArchiveSource
 
         archive = stack.enter_context(open_archive(path))
         self.images: dict[Reference, Found] = {}
         self.nameless: list[str] = []
-        sound = []
+        source = ArchiveSource(archive)
         for image in archive.images:
             found: Found
             try:
-                whole = whole_image(archive, image, cancellation, strict=True)
-                sound.append(whole)
-                found = whole.documents[-1].descriptor
+                plan = source.add(image, cancellation, strict=True)
+                found = plan.documents[-1].descriptor
             except (ArchiveError, InvalidJSON) as error:
                 found = type(error)(f"{path}: {error}")
             self.images.update((name, found) for name in _parsed(image.names))
             self.nameless += image.tags
         for image in archive.referrers():
-            sound.append(whole_image(archive, image, cancellation))
-        self._source = ArchiveSource(sound, str(path))
+            source.add(image, cancellation)
+        self._source = source
         self.registries: Mapping[str, Registry] = _ByRegistry(str(path), self.images)
 
     budget: Mapping[str, int] = {}

@@ -16,7 +16,7 @@ from ..reference import Reference
 from ..registry.looks import unless_refused
 from ..system.cancellation import Cancellation
 from ..system.workers import Workers
-from ..transfer.engine import Share
+from ..transfer.engine import ConcurrencyLimits
 from ..values import replace, value
 from .lists import OnExists, SyncEntry
 
@@ -64,7 +64,7 @@ class Planner:
         self,
         sources: Mapping[str, Registry],
         targets: Mapping[str, Registry],
-        share: Share,
+        limits: ConcurrencyLimits,
         cancellation: Cancellation,
         *,
         jobs: int,
@@ -72,7 +72,7 @@ class Planner:
         """*jobs* images are looked at at a time."""
         self._sources = sources
         self._targets = targets
-        self._share = share
+        self._limits = limits
         self._cancellation = cancellation
         self._jobs = jobs
 
@@ -115,7 +115,7 @@ class Planner:
     def _tags(
         self, registries: Mapping[str, Registry], repository: Reference
     ) -> list[str]:
-        with self._share.permit(self._cancellation, repository.registry):
+        with self._limits.permit(self._cancellation, repository.registry):
             registry = registries[repository.registry]
             return list(registry.tags(repository.repository))
 
@@ -162,7 +162,7 @@ class Planner:
     def _find(
         self, registries: Mapping[str, Registry], reference: Reference
     ) -> Descriptor | None:
-        with self._share.permit(self._cancellation, reference.registry):
+        with self._limits.permit(self._cancellation, reference.registry):
             registry = registries[reference.registry]
             return registry.manifest_descriptor(reference.repository, named(reference))
 

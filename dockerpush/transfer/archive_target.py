@@ -4,7 +4,8 @@ A file is filled by several threads, and resumes where another run stopped. What
 be filled so (standard output, a pipe, a device) is written from its beginning to its
 end; then a damaged blob shows only after its last byte.
 
-Where images go that leave the registries: an archive or an OCI directory.
+docker and podman read ``manifest.json``, which knows no platforms: it names one image
+of an index. What they cannot load has no entry there.
 """
 
 from __future__ import annotations
@@ -12,23 +13,45 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Iterator, Protocol, Sequence, Union
+from typing import (
+    TYPE_CHECKING,
+    BinaryIO,
+    Callable,
+    Iterator,
+    NamedTuple,
+    Protocol,
+    Sequence,
+    Union,
+)
 
 from ..archive.bundle import BundledImage, Piece, TarLayout, tar_layout
+from ..archive.stored import ENCRYPTED
 from ..archive.writers import FilledTar, naming_output
-from ..events import BlobFinished, BlobStarted, OnEvent, Outcome
-from ..oci import Descriptor, Digest
-from ..state.blobs import OpenAt, receive
+from ..documents import RawManifest
+from ..errors import UsageError
+from ..events import BlobFinished, BlobStarted, Notice, OnEvent, Outcome
+from ..oci import (
+    DOCKER_CONFIG,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    OCI_CONFIG,
+    Descriptor,
+    Digest,
+    Manifest,
+    Platform,
+)
+from ..platforms import best_match
+from ..state.blobs import receive
 from ..system.cancellation import Cancellation
 from ..upload.content import CheckedContent, PreparedBlob
+from ..values import replace
 from .choices import DOCKER_ARCHIVE, OCI_DIRECTORY
-from .loadable import ForDocker, completed
-from .manifests import Document
-from .target import Arrival, DirectoryTarget, Target
-from .tree import TreeReader
+from .plan import PlannedBlob, PlannedImage
+from .registry_target import UploadResult
+from .target import DirectoryTarget, Target
+from .tree import Narrowable, PlanReader, images_of
 
 if TYPE_CHECKING:
-    from .found import Found
     from .source import Source
 
 
@@ -116,25 +139,26 @@ class ArchiveTarget:
         with naming_output(self._output):
             self._stack.__exit__(kind, error, trace)
 
-    def begin(self, found: Sequence[Found]) -> Sequence[Descriptor]:
+    def begin(self, images: Sequence[PlannedImage]) -> Sequence[PlannedBlob]:
         """Begin the archive of all that is going to come; its blobs in their order."""
-        images = [image for one in found for image in self._bundled(one)]
-        layout = tar_layout(images, docker=self._docker is not None)
+        bundled = [part for image in images for part in self._bundled(image)]
+        layout = tar_layout(bundled, docker=self._docker is not None)
         documents = {
             document.descriptor.digest: document.raw
-            for one in found
-            for document in (*one.tree.documents, *one.tree.referrers)
+            for image in images
+            for document in (*image.plan.documents, *image.plan.referrers)
         }
         with naming_output(self._output):
             self._tar = self._begun(layout, documents)
-        blobs = (piece.blob for piece in layout.pieces if piece.blob)
-        return [blob for blob in blobs if blob.digest not in documents]
+        planned = {one.key: one for image in images for one in image.plan.moving}
+        blobs = (piece.blob.digest for piece in layout.pieces if piece.blob)
+        return [planned[digest] for digest in blobs if digest not in documents]
 
     def digest_of(self, reference: str) -> Digest | None:
         """None: an archive is written anew."""
         return None
 
-    def holds(self, document: Descriptor) -> bool:
+    def has_document(self, document: Descriptor) -> bool:
         """False: an archive is written anew."""
         return False
 
@@ -142,19 +166,17 @@ class ArchiveTarget:
         """None: an archive has one place for a blob."""
         return []
 
-    def put_blob(
-        self, blob: Descriptor, open_at: OpenAt, mounts: Sequence[str]
-    ) -> Arrival:
+    def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:
         """Write *blob*."""
         assert self._tar is not None, "an archive is begun before its blobs come"
         with naming_output(self._output):
-            moved = self._tar.put(blob, open_at, self.cancellation, self.on_event)
-        return Arrival(Outcome.UPLOADED, moved)
+            moved = self._tar.put(blob, self.cancellation, self.on_event)
+        return UploadResult(blob.descriptor, Outcome.UPLOADED, moved)
 
     def learn(self, blobs: Sequence[Descriptor]) -> None:
         """Nothing: an archive is written anew."""
 
-    def put_document(self, document: Document, reference: str) -> bool:
+    def put_document(self, document: RawManifest, reference: str) -> bool:
         """Nothing: manifests and names were written when the archive was begun."""
         return True
 
@@ -185,26 +207,28 @@ class ArchiveTarget:
                 tar.write(piece.blob, documents[piece.blob.digest])
         return filling
 
-    def _bundled(self, found: Found) -> Iterator[BundledImage]:
+    def _bundled(self, image: PlannedImage) -> Iterator[BundledImage]:
         """An image and its referrers, as the index of the archive names them."""
-        tree = found.tree
-        documents = (*reversed(tree.documents), *tree.referrers)
-        image = BundledImage(
-            found.root.descriptor,
-            found.wanted.names,
-            (*(one.descriptor for one in documents), *tree.blobs.values()),
+        plan, root = image.plan, image.root
+        assert root is not None, "what goes to an archive is known before"
+        documents = (*reversed(plan.documents), *plan.referrers)
+        blobs = [blob for one in plan.moving if (blob := one.descriptor)]
+        bundled = BundledImage(
+            root.descriptor,
+            image.names,
+            (*(one.descriptor for one in documents), *blobs),
         )
         if self._docker:
-            image = completed(
-                image,
-                found.root,
-                TreeReader(found.wanted.source, tree),
-                name=(*found.wanted.names, found.wanted.reference)[0],
+            bundled = completed(
+                bundled,
+                root,
+                PlanReader(image.source, plan),
+                name=image.label,
                 docker=self._docker,
                 on_event=self.on_event,
             )
-        yield image
-        for listed in found.listed.values():
+        yield bundled
+        for listed in plan.listed.values():
             for referrer in listed:
                 yield BundledImage(referrer, (), ())
 
@@ -213,11 +237,7 @@ class _Tar(Protocol):
     """A tar that was begun."""
 
     def put(
-        self,
-        blob: Descriptor,
-        open_at: OpenAt,
-        cancellation: Cancellation,
-        on_event: OnEvent,
+        self, blob: PreparedBlob, cancellation: Cancellation, on_event: OnEvent
     ) -> int:
         """Write *blob*; how many of its bytes came from its source."""
 
@@ -229,16 +249,16 @@ class _FillingTar:
         self._tar = tar
 
     def put(
-        self,
-        blob: Descriptor,
-        open_at: OpenAt,
-        cancellation: Cancellation,
-        on_event: OnEvent,
+        self, blob: PreparedBlob, cancellation: Cancellation, on_event: OnEvent
     ) -> int:
         """A worker thread's work."""
-        with self._tar.place(blob) as place:
+        with self._tar.place(blob.descriptor) as place:
             return receive(
-                blob, open_at, place, cancellation=cancellation, on_event=on_event
+                blob.descriptor,
+                blob.open_at,
+                place,
+                cancellation=cancellation,
+                on_event=on_event,
             )
 
 
@@ -266,30 +286,147 @@ class _WrittenTar:
             self._file.flush()
 
     def put(
-        self,
-        blob: Descriptor,
-        open_at: OpenAt,
-        cancellation: Cancellation,
-        on_event: OnEvent,
+        self, blob: PreparedBlob, cancellation: Cancellation, on_event: OnEvent
     ) -> int:
         """Write what lies before *blob*, then *blob* itself."""
-        self._write_up_to(blob)
-        key = str(blob.digest)
-        on_event(BlobStarted(key, blob.digest, blob.size))
-        prepared = PreparedBlob(key, blob, open_at)
-        with CheckedContent(prepared, cancellation, on_event) as content:
-            for piece in content.pieces(0, blob.size):
+        key, digest, size = blob.key, blob.descriptor.digest, blob.descriptor.size
+        self._write_up_to(digest)
+        on_event(BlobStarted(key, digest, size))
+        with CheckedContent(blob, cancellation, on_event) as content:
+            for piece in content.pieces(0, size):
                 self._file.write(piece)
-            if not blob.size:
+            if not size:
                 content.verify()
-        on_event(BlobFinished(key, blob.digest, blob.size, Outcome.UPLOADED))
-        return blob.size
+        on_event(BlobFinished(key, digest, size, Outcome.UPLOADED))
+        return size
 
-    def _write_up_to(self, blob: Descriptor | None) -> None:
+    def _write_up_to(self, digest: Digest | None) -> None:
         for piece in self._pieces:
             if piece.blob is None:
                 self._file.write(piece.content)
-            elif blob is not None and piece.blob.digest == blob.digest:
+            elif piece.blob.digest == digest:
                 return
             else:
                 self._file.write(self._documents[piece.blob.digest])
+
+
+LINUX_AMD64 = Platform("linux", "amd64")
+"""The platform that docker gets of an index when nobody says more."""
+
+_LAYER_TYPES = (
+    "application/vnd.oci.image.layer.",
+    "application/vnd.docker.image.rootfs.",
+)
+
+
+class ForDocker(NamedTuple):
+    """How an archive gets its ``manifest.json``.
+
+    It names the image for *preferred*, where the index has one, else the first. What
+    docker cannot load is refused when it is *required*; else there is a note.
+    """
+
+    preferred: Platform | None = LINUX_AMD64
+    required: bool = False
+
+
+class NotLoadable(UsageError):
+    """Docker cannot load it; the text says why."""
+
+
+def completed(
+    image: BundledImage,
+    root: RawManifest,
+    source: Narrowable,
+    *,
+    name: str,
+    docker: ForDocker,
+    on_event: OnEvent,
+) -> BundledImage:
+    """*image*, whose manifest is *root*, with what ``manifest.json`` says of it.
+
+    Raises UsageError, which calls it *name*, for what docker cannot load and is
+    *required*, and what *source* raises.
+    """
+    held = {blob.digest for blob in image.blobs}
+    try:
+        manifest = _image_of(source, root, docker.preferred)
+        layers = _layers(manifest, held.__contains__)
+    except NotLoadable as error:
+        if docker.required:
+            raise UsageError(
+                f"{name}: {error}, which docker cannot load: make it an oci-archive"
+            ) from error
+        on_event(
+            Notice(
+                f"{name}: {error}, which docker cannot load: left out of the "
+                "archive's manifest.json"
+            )
+        )
+        return image
+    return replace(image, config=manifest.config.digest, layers=layers)
+
+
+def _image_of(
+    source: Narrowable, root: RawManifest, preferred: Platform | None
+) -> Manifest:
+    """The manifest of the image that docker gets. Raises NotLoadable."""
+    if root.descriptor.media_type not in INDEX_TYPES:
+        return _image(root)
+    entries = images_of(source, root)
+    place = best_match(preferred, [one for _, one in entries]) if preferred else None
+    if place is not None:
+        return _image(source.child(entries[place][0]))
+    first = next(_loadable(source, [entry for entry, _ in entries]), None)
+    if first is None:
+        raise NotLoadable("it is an index without an image")
+    return first
+
+
+def _loadable(source: Narrowable, entries: list[Descriptor]) -> Iterator[Manifest]:
+    """The manifests among *entries* that are those of images."""
+    for entry in entries:
+        if entry.media_type in MANIFEST_TYPES:
+            manifest = _parsed(source.child(entry))
+            if _is_image(manifest):
+                yield manifest
+
+
+def _image(document: RawManifest) -> Manifest:
+    if document.descriptor.media_type in MANIFEST_TYPES:
+        manifest = _parsed(document)
+        if _is_image(manifest):
+            return manifest
+        kind = manifest.artifact_type or manifest.config.media_type
+    else:
+        kind = document.descriptor.media_type
+    raise NotLoadable(f"it is an artifact ({kind})")
+
+
+def _parsed(document: RawManifest) -> Manifest:
+    return Manifest.from_bytes(document.raw, document.descriptor.media_type)
+
+
+def _is_image(manifest: Manifest) -> bool:
+    return not manifest.artifact_type and manifest.config.media_type in (
+        OCI_CONFIG,
+        DOCKER_CONFIG,
+    )
+
+
+def _layers(
+    manifest: Manifest, is_held: Callable[[Digest], bool]
+) -> tuple[Digest, ...]:
+    """Its layers, all of them tars that are there. Raises NotLoadable."""
+    for layer in manifest.layers:
+        if layer.media_type.endswith(ENCRYPTED):
+            raise NotLoadable(f"layer {layer.digest.short} is encrypted")
+        if not layer.media_type.startswith(_LAYER_TYPES):
+            raise NotLoadable(
+                f"layer {layer.digest.short} is no tar ({layer.media_type})"
+            )
+        if not is_held(layer.digest):
+            raise NotLoadable(
+                f"layer {layer.digest.short} is only where its urls point"
+            )
+    return tuple(layer.digest for layer in manifest.layers)

@@ -1,12 +1,9 @@
-"""What a push and a copy may be told, as immutable values.
-
-What a push may be told, as one immutable value.
-"""
+"""What a push and a copy may be told, and what they tell, as immutable values."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Mapping, NamedTuple
+from typing import Mapping, NamedTuple, Sequence
 
 from ..events import Notice, Outcome
 from ..oci import Descriptor, Platform
@@ -14,6 +11,7 @@ from ..reference import Reference
 from ..values import field, value
 
 JOBS = 3
+SEND = "send"
 
 DOCKER_ARCHIVE = "docker-archive"
 OCI_ARCHIVE = "oci-archive"
@@ -75,6 +73,35 @@ class TakenPlatform(NamedTuple):
 
 
 @value
+class PushResult:
+    """What a push left in the registry.
+
+    *blobs* counts the blobs by how they came to be there; *sent* is bytes that were
+    sent for them.
+    """
+
+    repository: str
+    tags: tuple[str, ...]
+    descriptor: Descriptor
+    blobs: Mapping[Outcome, int]
+    sent: int
+
+
+@value
+class BlobForecast:
+    """What a push would do with one blob; *size* is bytes, before compression."""
+
+    name: str
+    size: int
+    action: str
+
+    @property
+    def is_sent(self) -> bool:
+        """True when bytes of it would go over the wire."""
+        return self.action.endswith(SEND)
+
+
+@value
 class CopyResult:
     """What a copy left at its target.
 
@@ -91,6 +118,12 @@ class CopyResult:
     sent: int = 0
     taken: TakenPlatform | None = None
     whole: Descriptor | None = None
+
+    def as_push(self, repository: str, tags: Sequence[str]) -> PushResult:
+        """The same, told as a push to *tags* of *repository*."""
+        return PushResult(
+            repository, tuple(tags), self.descriptor, self.blobs, self.sent
+        )
 
 
 class PulledImage(NamedTuple):

@@ -1,42 +1,54 @@
-"""The one mover of images: look, bring the blobs, store the manifests, tag.
+"""The one mover of images: look, mount, bring the blobs, store the manifests, tag.
 
-A source gives manifests and blobs, a target takes them; the engine does not know which
-it has. It finds everything that has to move before it moves a byte, brings every blob
-once, stores manifests children first, and names the images last of all. Nothing is held
-in memory but manifests.
+A plan tells what moves, a source has it, a target takes it; the engine does not know
+which it has. It brings every blob once, stores manifests children first, and names the
+images last of all. A plain copy is the case where nothing is compressed. Nothing is
+held in memory but manifests.
 
-Threads: the caller's plans and waits; *jobs* workers look and bring blobs.
-
-What transfers at the same time share: permits, and what arrived already.
+Threads: the caller's plans and waits; *jobs* workers look and bring blobs. Where blobs
+must be read before they can be sent, one producer reads them, and a pool compresses.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import ContextManager, Iterator, Mapping, Sequence
+from typing import (
+    TYPE_CHECKING,
+    ContextManager,
+    Iterator,
+    Mapping,
+    Protocol,
+    Sequence,
+)
 
+from ..errors import RegistryError
 from ..events import BlobFinished, BlobPlanned, Notice, Outcome
-from ..oci import INDEX_TYPES, Descriptor, Digest, Platform
+from ..oci import Digest
 from ..system.cancellation import Cancellation
 from ..system.workers import STEP, Workers
-from ..values import replace
-from .choices import CopyOptions, CopyResult, TakenPlatform
-from .found import Found, Wanted
-from .manifests import Document
-from .source import Source
-from .store import run_trusting, store
-from .target import Arrival, Target
-from .tree import Tree, Walker, narrowed, narrowing_notice, taken_of
+from ..upload.content import PreparedBlob
+from .choices import CopyResult
+from .manifests import documents
+from .plan import Method, PlannedBlob, PlannedImage
+from .registry_target import UploadResult
+from .store import has_lost_blobs, store
+
+if TYPE_CHECKING:
+    from .known import Shortcuts
+    from .prepare import CompressionStep, Preparer
+    from .source import Source
+    from .target import Target
 
 
-class Share:
-    """What copies at the same time share: permits for each registry, known arrivals.
+class ConcurrencyLimits:
+    """What transfers at the same time share: permits for each registry, blobs there.
 
     *permits* is how much may go on at a time at each registry (``host[:port]``); one
-    that is not named has no bound. Threads share one Share.
+    that is not named has no bound. Threads share one object.
     """
 
     def __init__(self, permits: Mapping[str, int] | None = None) -> None:
@@ -86,243 +98,200 @@ def _acquire(
         cancellation.check()
 
 
-def copy_image(
-    source: Source,
-    target: Target,
-    reference: str,
-    *,
-    tags: Sequence[str],
-    options: CopyOptions | None = None,
-    share: Share | None = None,
-) -> CopyResult:
-    """Make *target* hold what *reference* (tag or digest) names, under each of *tags*.
+class Planner(Protocol):
+    """Plans images, for the first try and for a second one."""
 
-    Raises what `transfer` does.
-    """
-    wanted = [Wanted(source, reference, tuple(tags))]
-    return transfer(wanted, target, options=options, share=share)[0]
+    def plan(self, *, trusting: bool) -> Sequence[PlannedImage]:
+        """What there is to move; all of it unless *trusting*."""
 
 
 def transfer(
-    wanted: Sequence[Wanted],
+    planner: Planner,
     target: Target,
     *,
-    options: CopyOptions | None = None,
-    only: Platform | None = None,
-    share: Share | None = None,
+    jobs: int,
+    limits: ConcurrencyLimits | None = None,
+    shortcuts: Shortcuts | None = None,
+    step: CompressionStep | None = None,
 ) -> list[CopyResult]:
-    """Make *target* hold each of *wanted*; what was done for each.
+    """Make *target* hold what *planner* plans; what was done for each image.
 
-    *only* is the platform that is taken of an index when *options* names none. *share*
-    is what transfers at the same time share. Raises NotFoundInRegistry, RegistryError,
-    NetworkError, ContentMismatch, InvalidJSON, NotFound for a platform that is not
-    there, Cancelled, and what *target* raises; then no tag was moved.
+    *jobs* blobs move at a time. *limits* is what transfers at the same time share.
+    *shortcuts* find blobs before anything is read for them; *step* prepares those that
+    have to be read. A target that lost what it was known to hold gets all of it in a
+    second try. Raises NotFoundInRegistry, RegistryError, NetworkError, ContentMismatch,
+    ArchiveError, InvalidJSON, Cancelled, and what *planner* and *target* raise; then no
+    tag was moved.
     """
-    share = share or Share()
-    attempt = _Transfer(wanted, target, options or CopyOptions(), only, share)
-    return run_trusting(attempt, target.on_event)
+    first = _Transfer(planner, target, jobs, limits or ConcurrencyLimits(), step)
+    try:
+        return first.run(shortcuts)
+    except RegistryError as error:
+        if not (has_lost_blobs(error) and first.skipped_existing):
+            raise
+    target.on_event(
+        Notice(
+            "the registry lost blobs that it was known to hold: sending them",
+            minor=True,
+        )
+    )
+    return first.run(shortcuts, trusting=False)
 
 
 class _Transfer:
-    """One try; *trusting* leaves out what the target has by its own word."""
+    """One run of `transfer`, of one try or two."""
 
     def __init__(
         self,
-        wanted: Sequence[Wanted],
+        planner: Planner,
         target: Target,
-        options: CopyOptions,
-        only: Platform | None,
-        share: Share,
-        *,
-        trusting: bool = True,
+        jobs: int,
+        limits: ConcurrencyLimits,
+        step: CompressionStep | None,
     ) -> None:
-        self._wanted = wanted
+        self._planner = planner
         self._target = target
-        self._options = options
-        self._only = only
-        self._share = share
-        self._trusting = trusting and not options.referrers
-        self._found: Sequence[Found] = ()
+        self._jobs = jobs
+        self._limits = limits
+        self._step = step
+        self._sources: dict[str, Source] = {}
+        self.skipped_existing = False
 
-    @property
-    def has_trusted(self) -> bool:
-        """True when something was left out because the target has it."""
-        return any(one.tree.trusted for one in self._found)
-
-    def run(self) -> list[CopyResult]:
-        """Find what there is to move, and move it."""
-        self._found = self._find_all(self._wanted)
-        return self._store_all(self._found)
-
-    def doubted(self) -> _Transfer:
-        """The same without trust."""
-        return _Transfer(
-            self._wanted,
-            self._target,
-            self._options,
-            self._only,
-            self._share,
-            trusting=False,
-        )
-
-    def _find_all(self, wanted: Sequence[Wanted]) -> list[Found]:
-        if len(wanted) == 1:
-            return [self._find(wanted[0])]
-        jobs = min(self._options.jobs, len(wanted))
-        with Workers(self._target.cancellation, jobs, name="find") as workers:
-            return workers.wait([workers.submit(self._find, one) for one in wanted])
-
-    def _find(self, wanted: Wanted) -> Found:
-        """What there is to move; nothing where the target has all of it already."""
-        source = wanted.source
-        with self._permit(source):
-            whole = source.document(wanted.reference)
-            root, taken = self._chosen(source, whole)
-            found = Found(wanted, whole, root, Tree(), taken)
-            found.stored = self._stored_before(found)
-            if found.stored is None:
-                walker = Walker(source, self._is_held, partial(self._fetch, source))
-                found.tree = walker.tree(root)
-                if self._options.referrers:
-                    self._add_referrers(walker, found)
-        return found
-
-    def _fetch(self, source: Source, nodes: Sequence[Descriptor]) -> Sequence[Document]:
-        """Manifests of *source*, several at a time."""
-        jobs = min(self._options.jobs, len(nodes))
-        if jobs < 2:
-            return [source.child(node) for node in nodes]
-        with Workers(self._target.cancellation, jobs, name="find") as workers:
-            return workers.wait([workers.submit(source.child, node) for node in nodes])
-
-    def _chosen(
-        self, source: Source, whole: Document
-    ) -> tuple[Document, TakenPlatform | None]:
-        """What of *whole* is moved."""
-        platforms = self._options.platforms
-        if platforms:
-            part = narrowed(source, whole, platforms)
-            if part.descriptor.digest != whole.descriptor.digest:
-                self._target.on_event(
-                    narrowing_notice(whole.descriptor, part.descriptor, platforms)
-                )
-            return part, None
-        if self._only and whole.descriptor.media_type in INDEX_TYPES:
-            part = narrowed(source, whole, (self._only,))
-            return part, taken_of(source, whole, part.descriptor, self._only)
-        return whole, None
-
-    def _stored_before(self, found: Found) -> Descriptor | None:
-        """What the target has of this very image, when it has all its names."""
-        named = [self._target.digest_of(n) for n in found.names if self._trusting]
-        fitting = [one for one in named if one and one.fits(found.root.raw)]
-        if not fitting or len(fitting) < len(named):
-            return None
-        return replace(found.root.descriptor, digest=fitting[0])
-
-    def _is_held(self, document: Descriptor) -> bool:
-        """True when the target has this manifest, and so everything that it needs."""
-        return self._trusting and self._target.holds(document)
-
-    def _add_referrers(self, walker: Walker, found: Found) -> None:
-        """What refers to the manifests of *found*, and what refers to that."""
-        tree, source = found.tree, found.wanted.source
-        subjects = [one.descriptor.digest for one in tree.documents]
-        for subject in subjects:  # grows meanwhile
-            self._target.cancellation.check()
-            listed = source.referrers(subject)
-            if not listed:
-                continue
-            found.listed[subject] = listed
-            more = Tree(seen=tree.seen)
-            walker.add(listed, more)
-            tree.referrers += more.documents
-            tree.blobs.update(more.blobs)
-            subjects += [one.descriptor.digest for one in more.documents]
-
-    def _store_all(self, found: Sequence[Found]) -> list[CopyResult]:
+    def run(
+        self, shortcuts: Shortcuts | None, *, trusting: bool = True
+    ) -> list[CopyResult]:
+        """Plan, bring, store."""
         target = self._target
-        moving = [one for one in found if one.tree.documents]
-        origins = {
-            digest: (blob, one.wanted.source)
-            for one in moving
-            for digest, blob in one.tree.blobs.items()
-        }
-        for elsewhere in {blob for one in moving for blob in one.tree.elsewhere}:
-            target.on_event(Notice(f"left where its urls point: {elsewhere}"))
-        order = target.begin(moving)
-        arrived = self._bring_all([origins[blob.digest] for blob in order])
-        for one in moving:
-            self._store(one)
-        return [_result(one, arrived) for one in found]
+        images = self._planner.plan(trusting=trusting)
+        self.skipped_existing = any(one.plan.skipped_existing for one in images)
+        moving = [one for one in images if one.plan.documents or one.plan.root]
+        self._announce(moving)
+        blobs = target.begin(moving)
+        for blob in blobs:
+            target.on_event(BlobPlanned(blob.key, blob.stored.size))
+        results: dict[str, UploadResult] = {}
+        if shortcuts is not None:
+            shortcuts = shortcuts if trusting else shortcuts.invalidate(blobs)
+            results = shortcuts.find(blobs)
+            self.skipped_existing |= shortcuts.are_used(blobs)
+        results.update(self._bring_all([b for b in blobs if b.key not in results]))
+        if shortcuts is not None:
+            shortcuts.learn(blobs, results)
+        elif results:
+            target.learn([result.descriptor for result in results.values()])
+        return [self._finish(image, results) for image in images]
 
-    def _bring_all(
-        self, blobs: Sequence[tuple[Descriptor, Source]]
-    ) -> dict[Digest, Arrival]:
-        target = self._target
+    def _announce(self, images: Sequence[PlannedImage]) -> None:
+        for image in images:
+            for blob in image.plan.moving:
+                self._sources.setdefault(blob.key, image.source)
+        blobs = (blob for image in images for blob in image.plan.blobs)
+        foreign = (b.key for b in blobs if b.method is Method.FOREIGN)
+        for key in dict.fromkeys(foreign):
+            self._target.on_event(Notice(f"left where its urls point: {key}"))
+
+    def _bring_all(self, blobs: Sequence[PlannedBlob]) -> dict[str, UploadResult]:
+        """Have the target hold *blobs*; those that need no reading come first."""
         if not blobs:
             return {}
-        for blob, _ in blobs:
-            target.on_event(BlobPlanned(str(blob.digest), blob.size))
-        mounts = [
-            target.mount_candidates(source, blob.digest) for blob, source in blobs
-        ]
-        jobs = min(target.jobs or self._options.jobs, len(blobs))
-        with Workers(target.cancellation, jobs, name="copy") as workers:
-            bringing = [
-                workers.submit(self._bring, *one, candidates)
-                for one, candidates in zip(blobs, mounts)
-            ]
-            arrivals = workers.wait(bringing)
-        target.learn([blob for blob, _ in blobs])
-        return {blob.digest: one for (blob, _), one in zip(blobs, arrivals)}
+        target, cancellation = self._target, self._target.cancellation
+        ready = [blob for blob in blobs if not blob.needs_reading]
+        to_read = [blob for blob in blobs if blob.needs_reading]
+        jobs = min(target.jobs or self._jobs, len(blobs))
+        with ExitStack() as stack:
+            preparer = None
+            if to_read:
+                assert self._step is not None, "what is copied needs no reading"
+                opened = self._step.opened(cancellation, target.on_event)
+                preparer = stack.enter_context(opened)
+            uploads = stack.enter_context(Workers(cancellation, jobs, name="upload"))
+            reading = None
+            if preparer is not None:
+                producer = Workers(cancellation, 1, name="producer")
+                stack.enter_context(producer)
+                read = partial(self._read_all, preparer, to_read, uploads)
+                reading = producer.submit(read)
+            sending = [uploads.submit(self._bring, self._window(b)) for b in ready]
+            results = uploads.wait(sending)
+            if reading is not None:
+                results += uploads.wait(producer.wait([reading])[0])
+        return dict(zip((blob.key for blob in (*ready, *to_read)), results))
 
-    def _bring(
-        self, blob: Descriptor, source: Source, mounts: Sequence[str]
-    ) -> Arrival:
+    def _read_all(
+        self, preparer: Preparer, blobs: Sequence[PlannedBlob], uploads: Workers
+    ) -> list[Future[UploadResult]]:
+        """The producer thread's work."""
+        return [uploads.submit(self._bring, preparer.prepare(blob)) for blob in blobs]
+
+    def _window(self, blob: PlannedBlob) -> PreparedBlob:
+        """A blob that goes as it is, straight from its source."""
+        source, descriptor = self._sources[blob.key], blob.descriptor
+        assert descriptor is not None, "what goes as it is has a descriptor"
+        return PreparedBlob(
+            blob.key,
+            descriptor,
+            partial(source.open_blob, descriptor.digest),
+            from_network=bool(source.repository),
+        )
+
+    def _bring(self, blob: PreparedBlob) -> UploadResult:
         """A worker thread's work."""
         target, cancellation = self._target, self._target.cancellation
-        with self._share.blob(cancellation, target.place, blob.digest) as holders:
-            if target.repository in holders:
-                target.on_event(
-                    BlobFinished(
-                        str(blob.digest), blob.digest, blob.size, Outcome.EXISTS
+        source, descriptor = self._sources[blob.key], blob.descriptor
+        digest = descriptor.digest
+        try:
+            with self._limits.blob(cancellation, target.place, digest) as holders:
+                if target.repository in holders:
+                    target.on_event(
+                        BlobFinished(blob.key, digest, descriptor.size, Outcome.EXISTS)
                     )
-                )
-                return Arrival(Outcome.EXISTS)
-            with self._permit(source):
-                arrival = target.put_blob(
-                    blob, partial(source.open_blob, blob.digest), [*holders, *mounts]
-                )
-            holders.append(target.repository)
-        return arrival
+                    return UploadResult(
+                        descriptor, Outcome.EXISTS, made_from=blob.made_from
+                    )
+                mounts = [*holders, *target.mount_candidates(source, digest)]
+                with self._permit(source):
+                    result = target.put_blob(blob, mounts)
+                holders.append(target.repository)
+            return result
+        finally:
+            blob.release()
 
-    def _store(self, found: Found) -> None:
-        """The manifests, children first, and the names last of all.
+    def _finish(
+        self, image: PlannedImage, results: Mapping[str, UploadResult]
+    ) -> CopyResult:
+        """Store the manifests, children first, and the names last of all.
 
         A registry takes what refers to a manifest that is still to come.
         """
-        tree = found.tree
-        with self._permit(found.wanted.source):
-            found.stored = store(
-                self._target, tree.documents, found.names, referrers=tree.referrers
-            )
-
-    def _permit(self, source: Source) -> ContextManager[None]:
-        return self._share.permit(
-            self._target.cancellation, source.place, self._target.place
+        plan = image.plan
+        made = plan.documents
+        if plan.root:
+            became = {key: result.descriptor for key, result in results.items()}
+            made = documents(plan.root, became)
+        if made:
+            with self._permit(image.source):
+                image.stored = store(
+                    self._target,
+                    made,
+                    image.names,
+                    referrers=plan.referrers,
+                    built=plan.root is not None and not plan.root.verbatim,
+                )
+        root = image.root.descriptor if image.root else None
+        descriptor = image.stored or root
+        assert descriptor is not None, "what is not stored was there"
+        done = [results[blob.key] for blob in plan.moving if blob.key in results]
+        return CopyResult(
+            descriptor,
+            len(made) + len(plan.referrers),
+            len(plan.referrers),
+            Counter(result.outcome for result in done),
+            sum(result.moved for result in done),
+            image.taken,
+            image.whole,
         )
 
-
-def _result(found: Found, arrived: Mapping[Digest, Arrival]) -> CopyResult:
-    tree = found.tree
-    arrivals = [arrived[digest] for digest in tree.blobs if digest in arrived]
-    return CopyResult(
-        found.stored or found.root.descriptor,
-        len(tree.documents) + len(tree.referrers),
-        len(tree.referrers),
-        Counter(one.outcome for one in arrivals),
-        sum(one.moved for one in arrivals),
-        found.taken,
-        found.whole.descriptor,
-    )
+    def _permit(self, source: Source) -> ContextManager[None]:
+        return self._limits.permit(
+            self._target.cancellation, source.place, self._target.place
+        )

@@ -7,15 +7,15 @@ from typing import Iterator, Mapping, Sequence
 
 from ..archive.layout import FULL_NAME, REF_NAME, platform_of
 from ..archive.stored import StoredImage
+from ..documents import RawManifest
 from ..errors import NotFound, UsageError
 from ..events import Outcome
 from ..oci import INDEX_TYPES, OCI_INDEX, Descriptor, Index, Platform
 from ..platforms import best_match, normalised
 from ..values import replace, value
-from .manifests import Document
+from .choices import PushResult
 from .plan import images_in
-from .push_run import PushResult
-from .registry_target import PushTarget, RegistryTarget
+from .registry_target import RegistryTarget
 from .store import store
 
 
@@ -78,7 +78,7 @@ def _kept(have: Sequence[Platform], wanted: Sequence[Platform]) -> set[Platform]
 
 
 def store_joined(
-    target: PushTarget,
+    target: RegistryTarget,
     parts: Sequence[tuple[Part, PushResult]],
     *,
     tags: Sequence[str],
@@ -95,8 +95,8 @@ def store_joined(
         for entry in _entries(target, result.descriptor, part.platforms[0])
     )
     raw = Index(OCI_INDEX, entries).to_bytes()
-    document = Document(Descriptor.of(OCI_INDEX, raw), raw)
-    descriptor = store(RegistryTarget(target), [document], tags)
+    document = RawManifest(Descriptor.of(OCI_INDEX, raw), raw)
+    descriptor = store(target, [document], tags)
     blobs: Counter[Outcome] = Counter()
     for _, result in parts:
         blobs.update(result.blobs)
@@ -110,7 +110,7 @@ def store_joined(
 
 
 def _entries(
-    target: PushTarget, stored: Descriptor, platform: Platform
+    target: RegistryTarget, stored: Descriptor, platform: Platform
 ) -> Iterator[Descriptor]:
     if stored.media_type not in INDEX_TYPES:
         yield replace(

@@ -28,10 +28,13 @@ from ..errors import (
     InvalidDigest,
     InvalidJSON,
 )
+from ..events import BlobFinished, Outcome
 from ..oci import (
     INDEX_TYPES,
     JSON_LIMIT,
     MANIFEST_TYPES,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
     Descriptor,
     Digest,
     ImageConfig,
@@ -40,9 +43,9 @@ from ..oci import (
 )
 from ..reference import Reference
 from ..registry.looks import unless_refused
-from ..values import value
-from .manifests import SentBlob
-from .plan import Method, Plan, PlannedBlob
+from ..values import field, replace, value
+from .plan import Method, PlannedBlob
+from .registry_target import RegistryTarget, UploadResult
 
 if TYPE_CHECKING:
     from ..registry.client import RegistryClient
@@ -88,10 +91,10 @@ class TargetImage:
             found = unless_refused(read)
             if found is not None:
                 return found
-        return NOTHING
+        return EMPTY
 
 
-NOTHING = TargetImage({}, frozenset())
+EMPTY = TargetImage({}, frozenset())
 
 
 class Knowledge:
@@ -107,34 +110,35 @@ class Knowledge:
         compression: Compression,
         *,
         name: str,
-        trusted: TargetImage = NOTHING,
+        trusted: TargetImage = EMPTY,
         blobs: KnownBlobs | None = None,
     ) -> None:
         self._target = target
         self._compression = compression
+        zstd = compression is Compression.ZSTD
+        self._media_type = OCI_LAYER_ZSTD if zstd else OCI_LAYER_GZIP
         self._name = name
         self._trusted = trusted
         self._blobs = blobs
 
-    def offer(self, blob: PlannedBlob) -> SentBlob | None:
-        """What the layer became before, if it has to be compressed and did."""
+    def reusable_layers(self, blobs: Iterable[PlannedBlob]) -> dict[str, Descriptor]:
+        """What those of *blobs* became before that have to be compressed, by key."""
+        found = {blob.key: self._reusable(blob) for blob in blobs}
+        return {key: layer for key, layer in found.items() if layer is not None}
+
+    def _reusable(self, blob: PlannedBlob) -> Descriptor | None:
         diff_id = blob.stored.diff_id
         if blob.method is not Method.COMPRESS or diff_id is None:
             return None
-        return self.offer_for(diff_id)
+        return self.reusable_layer(diff_id)
 
-    def offer_for(self, diff_id: Digest) -> SentBlob | None:
+    def reusable_layer(self, diff_id: Digest) -> Descriptor | None:
         """What the layer *diff_id* became before; a trusted image comes first."""
         found = self._trusted.layers.get((diff_id, self._compression))
-        if found is not None:
-            return SentBlob(found.digest, found.size, self._compression, trusted=True)
-        found = self._own(diff_id, self._name)
-        return SentBlob(found.digest, found.size, self._compression) if found else None
-
-    def offers(self, plan: Plan) -> dict[str, SentBlob]:
-        """Every offer for *plan*, by the key of the layer."""
-        found = {blob.key: self.offer(blob) for blob in plan.blobs}
-        return {key: sent for key, sent in found.items() if sent is not None}
+        found = found or self._own(diff_id, self._name)
+        if found is None:
+            return None
+        return Descriptor(self._media_type, found.digest, found.size)
 
     def stays_raw(self, diff_id: Digest) -> bool:
         """True when this layer was not worth compressing before."""
@@ -149,44 +153,141 @@ class Knowledge:
 
     def was_compressed(self, diff_id: Digest) -> bool:
         """True when this layer was worth compressing before."""
-        return self.offer_for(diff_id) is not None
+        return self.reusable_layer(diff_id) is not None
 
     def _own(self, diff_id: Digest, name: str) -> Descriptor | None:
         """What runs with this state directory made of the layer *diff_id*."""
         return self._blobs.layer(diff_id, name) if self._blobs is not None else None
 
-    def doubted(self, offers: Mapping[str, SentBlob], plan: Plan) -> Knowledge:
-        """Forget *offers*, which the registry does not know, in other runs too.
+    def invalidate(self, blobs: Iterable[PlannedBlob]) -> Knowledge:
+        """Forget what *blobs* became, which the registry lost, in other runs too.
 
         What is left learns as before, without the word of the target's image.
         """
         if self._blobs is not None:
-            for blob in plan.blobs:
-                offer, diff_id = offers.get(blob.key), blob.stored.diff_id
-                if offer and diff_id and not offer.trusted:
+            for blob in blobs:
+                layer, diff_id = self._reusable(blob), blob.stored.diff_id
+                if layer and diff_id and not self._is_trusted(diff_id):
                     self._blobs.forget_layer(diff_id, self._name)
-                    self._blobs.forget_holder(offer.digest, self._target)
+                    self._blobs.forget_holder(layer.digest, self._target)
             self._blobs.save()
         return Knowledge(
             self._target, self._compression, name=self._name, blobs=self._blobs
         )
 
-    def learn(self, plan: Plan, sent: Mapping[str, SentBlob]) -> None:
+    def learn(
+        self, blobs: Iterable[PlannedBlob], results: Mapping[str, UploadResult]
+    ) -> None:
         """Remember the pairs that this run made, and what the target holds.
 
         Nothing of what was taken by the word of a trusted image is remembered.
         """
         if self._blobs is None:
             return
-        for blob in plan.blobs:
-            became = sent.get(blob.key)
-            if became is None or became.trusted:
+        for blob in blobs:
+            result, diff_id = results.get(blob.key), blob.stored.diff_id
+            if result is None or blob.method is Method.FOREIGN:
                 continue
-            self._blobs.add_holder(became.digest, self._target)
-            if became.made_from is not None:
-                descriptor = Descriptor("", became.digest, became.size)
-                self._blobs.add_layer(became.made_from, self._name, descriptor)
+            if result.made_from is not None:
+                self._learn_pair(result.made_from, result.descriptor)
+            elif blob.method is Method.COMPRESS and self._is_trusted(diff_id):
+                continue
+            self._blobs.add_holder(result.descriptor.digest, self._target)
         self._blobs.save()
+
+    def _learn_pair(self, diff_id: Digest, became: Descriptor) -> None:
+        assert self._blobs is not None
+        layer = Descriptor("", became.digest, became.size)
+        self._blobs.add_layer(diff_id, self._name, layer)
+
+    def _is_trusted(self, diff_id: Digest | None) -> bool:
+        return (diff_id, self._compression) in self._trusted.layers
+
+
+@value
+class Shortcuts:
+    """Blobs of one push that need be neither read nor sent, found before it begins.
+
+    *held* are digests that the image under the target's tag names. The registry is not
+    asked for them, unless it turns out to lack one. *done* is what became of blobs, by
+    key, that an archive gave before there was a plan.
+    """
+
+    target: RegistryTarget
+    known: Knowledge
+    jobs: int
+    held: frozenset[Digest] = frozenset()
+    done: Mapping[str, UploadResult] = field(default_factory=dict)
+
+    def find(self, blobs: Sequence[PlannedBlob]) -> dict[str, UploadResult]:
+        """Those of *blobs* that the target has, or could mount unread, by key."""
+        found = {
+            blob.key: self.done[blob.key] for blob in blobs if blob.key in self.done
+        }
+        rest = [blob for blob in blobs if blob.key not in found]
+        layers = self.known.reusable_layers(rest)
+        present = self.present(rest)
+        present.update(self._mounted(layers, present))
+        for blob in rest:
+            descriptor = layers.get(blob.key) or blob.descriptor
+            if descriptor is not None and descriptor.digest in present:
+                outcome = present[descriptor.digest]
+                found[blob.key] = UploadResult(descriptor, outcome)
+                self.target.on_event(
+                    BlobFinished(blob.key, descriptor.digest, descriptor.size, outcome)
+                )
+        return found
+
+    def present(self, blobs: Sequence[PlannedBlob]) -> dict[Digest, Outcome]:
+        """What the target has of *blobs*, as far as their digests can be told.
+
+        REUSED is a compressed layer that is not made again, EXISTS any other blob.
+        """
+        layers = self.known.reusable_layers(blobs).values()
+        outcomes = dict.fromkeys((one.digest for one in layers), Outcome.REUSED)
+        wanted = wanted_blobs(blobs, layers)
+        asked = [one for digest, one in wanted.items() if digest not in self.held]
+        there = self.target.has(asked, jobs=self.jobs)
+        return {
+            digest: outcomes.get(digest, Outcome.EXISTS)
+            for digest in wanted
+            if digest in self.held or digest in there
+        }
+
+    def _mounted(
+        self, layers: Mapping[str, Descriptor], present: Mapping[Digest, Outcome]
+    ) -> dict[Digest, Outcome]:
+        """What could be had from other repositories without reading it."""
+        candidates = {
+            layer: self.target.holders(layer.digest)
+            for layer in layers.values()
+            if layer.digest not in present
+        }
+        asked = {layer: holders for layer, holders in candidates.items() if holders}
+        mounted = self.target.mounted(asked, jobs=self.jobs)
+        return dict.fromkeys(mounted, Outcome.MOUNTED)
+
+    def learn(
+        self, blobs: Sequence[PlannedBlob], results: Mapping[str, UploadResult]
+    ) -> None:
+        """Remember what became of *blobs*."""
+        self.known.learn(blobs, results)
+
+    def invalidate(self, blobs: Sequence[PlannedBlob]) -> Shortcuts:
+        """Only those that the registry says it has; in other runs, too."""
+        return replace(self, known=self.known.invalidate(blobs), held=frozenset())
+
+    def are_used(self, blobs: Sequence[PlannedBlob]) -> bool:
+        """True when something of *blobs* may be left out by what is remembered."""
+        return not self.done and bool(self.held or self.known.reusable_layers(blobs))
+
+
+def wanted_blobs(
+    blobs: Iterable[PlannedBlob], layers: Iterable[Descriptor]
+) -> dict[Digest, Descriptor]:
+    """What can be named before it is read: of *blobs* and of reusable *layers*."""
+    named = [blob.descriptor for blob in blobs]
+    return {one.digest: one for one in (*named, *layers) if one}
 
 
 def _read_image(

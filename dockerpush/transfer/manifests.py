@@ -4,59 +4,45 @@ from __future__ import annotations
 
 from typing import Iterator, Mapping
 
-from ..archive.stored import Compression, StoredBlob, StoredManifest, layer_type
+from ..archive.stored import (
+    StoredBlob,
+    StoredManifest,
+    compression_of_type,
+    layer_type,
+)
+from ..documents import RawManifest
 from ..errors import ArchiveError
 from ..oci import (
     OCI_CONFIG,
     OCI_MANIFEST,
     Descriptor,
-    Digest,
     Index,
     Manifest,
 )
-from ..values import replace, value
+from ..values import replace
 from .plan import PlannedIndex, PlannedManifest, PlannedNode
 
 
-@value
-class SentBlob:
-    """What a layer is in the registry: digest, size in bytes, and its packing.
-
-    *made_from* is the digest of the content that this run compressed into it, None when
-    it did not. *trusted* says that only the word of the target's image connects it with
-    the layer.
-    """
-
-    digest: Digest
-    size: int
-    compression: Compression
-    made_from: Digest | None = None
-    trusted: bool = False
-
-
-@value
-class Document:
-    """A manifest or an index, ready to be stored."""
-
-    descriptor: Descriptor
-    raw: bytes
-
-
-def documents(node: PlannedNode, sent: Mapping[str, SentBlob]) -> tuple[Document, ...]:
+def documents(
+    node: PlannedNode, became: Mapping[str, Descriptor]
+) -> tuple[RawManifest, ...]:
     """What is to be stored for *node*, children first and *node* last.
 
-    *sent* maps the key of every layer that is not foreign to what it became.
+    *became* maps the key of every layer that is not foreign to what it became, the
+    media type being one of OCI's where it was compressed.
     """
-    return tuple(_documents(node, sent))
+    return tuple(_documents(node, became))
 
 
-def _documents(node: PlannedNode, sent: Mapping[str, SentBlob]) -> Iterator[Document]:
+def _documents(
+    node: PlannedNode, became: Mapping[str, Descriptor]
+) -> Iterator[RawManifest]:
     if isinstance(node, PlannedManifest):
-        yield _manifest_document(node, sent)
+        yield _manifest_document(node, became)
         return
     entries = []
     for child in node.children:
-        made = documents(child, sent)
+        made = documents(child, became)
         yield from made
         entries.append(_entry(child, made[-1].descriptor))
     yield _index_document(node, entries)
@@ -73,33 +59,35 @@ def _entry(child: PlannedNode, now: Descriptor) -> Descriptor:
     return replace(now, platform=config.platform if config else None)
 
 
-def _index_document(node: PlannedIndex, entries: list[Descriptor]) -> Document:
+def _index_document(node: PlannedIndex, entries: list[Descriptor]) -> RawManifest:
     stored = node.stored
     if node.verbatim:
-        return Document(stored.descriptor, stored.raw)
+        return RawManifest(stored.descriptor, stored.raw)
     media_type = stored.descriptor.media_type
     if stored.raw:
         index = Index.from_bytes(stored.raw, media_type)
     else:
         index = Index(media_type, ())
     raw = replace(index, manifests=tuple(entries)).to_bytes()
-    return Document(Descriptor.of(index.media_type, raw), raw)
+    return RawManifest(Descriptor.of(index.media_type, raw), raw)
 
 
-def _manifest_document(node: PlannedManifest, sent: Mapping[str, SentBlob]) -> Document:
+def _manifest_document(
+    node: PlannedManifest, became: Mapping[str, Descriptor]
+) -> RawManifest:
     stored = node.stored
     if node.verbatim and stored.raw is not None and stored.descriptor is not None:
-        return Document(stored.descriptor, stored.raw)
+        return RawManifest(stored.descriptor, stored.raw)
     before = _manifest_before(stored)
     pairs = list(zip(node.layers, stored.layers))
     after = replace(
         before,
-        layers=tuple(_layer(before, layer, sent.get(key)) for key, layer in pairs),
+        layers=tuple(_layer(before, layer, became.get(key)) for key, layer in pairs),
     )
     if after.media_type != OCI_MANIFEST and not _all_docker(after):
-        after = _as_oci(after, [sent.get(key) for key, _ in pairs])
+        after = _as_oci(after)
     raw = after.to_bytes()
-    return Document(Descriptor.of(after.media_type, raw), raw)
+    return RawManifest(Descriptor.of(after.media_type, raw), raw)
 
 
 def _manifest_before(stored: StoredManifest) -> Manifest:
@@ -109,18 +97,21 @@ def _manifest_before(stored: StoredManifest) -> Manifest:
     return Manifest(OCI_MANIFEST, config, ())
 
 
-def _layer(before: Manifest, layer: StoredBlob, sent: SentBlob | None) -> Descriptor:
+def _layer(before: Manifest, layer: StoredBlob, now: Descriptor | None) -> Descriptor:
     """The layer's descriptor: the archive's own when its bytes stayed the same."""
     old = layer.descriptor
-    if sent is None or (old and old.digest == sent.digest):
+    if now is None or (old and old.digest == now.digest):
         if old is None:
             raise ArchiveError(f"layer {layer.diff_id} is not in the archive")
         return replace(old, media_type=layer.actual_type)
-    docker = before.media_type != OCI_MANIFEST
-    media_type = layer_type(sent.compression, docker=docker)
+    media_type = now.media_type
+    compression = compression_of_type(media_type)
+    if compression is not None:
+        docker = before.media_type != OCI_MANIFEST
+        media_type = layer_type(compression, docker=docker)
     if old is None:
-        return Descriptor(media_type, sent.digest, sent.size)
-    return replace(old, media_type=media_type, digest=sent.digest, size=sent.size)
+        return replace(now, media_type=media_type)
+    return replace(old, media_type=media_type, digest=now.digest, size=now.size)
 
 
 def _all_docker(manifest: Manifest) -> bool:
@@ -130,16 +121,18 @@ def _all_docker(manifest: Manifest) -> bool:
     )
 
 
-def _as_oci(manifest: Manifest, sent: list[SentBlob | None]) -> Manifest:
+def _as_oci(manifest: Manifest) -> Manifest:
     """*manifest* with OCI media types throughout, since zstd has no Docker one."""
     return replace(
         manifest,
         media_type=OCI_MANIFEST,
         config=replace(manifest.config, media_type=OCI_CONFIG),
-        layers=tuple(
-            replace(layer, media_type=layer_type(blob.compression, docker=False))
-            if blob
-            else layer
-            for layer, blob in zip(manifest.layers, sent)
-        ),
+        layers=tuple(map(_as_oci_layer, manifest.layers)),
     )
+
+
+def _as_oci_layer(layer: Descriptor) -> Descriptor:
+    compression = compression_of_type(layer.media_type)
+    if compression is None:
+        return layer
+    return replace(layer, media_type=layer_type(compression, docker=False))

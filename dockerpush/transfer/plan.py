@@ -1,19 +1,32 @@
-"""What a push will do with an image of an archive, decided before a byte is sent.
+"""What moves for one image, decided before a byte of it moves.
 
-Pure: values in, values out. The plan holds the manifests to be stored, children before
-the index that names them, and every blob once, with how it will be made. Layers are
-told apart by key: the digest of the stored bytes where the archive gives it, else the
-name of the member.
+Pure: values in, values out. A plan holds the manifests to be stored, children before
+the index that names them, and every blob once, with what becomes of it. Blobs are told
+apart by key: the digest of the stored bytes where the source gives it, else the name of
+the member.
+
+`plan_push` plans an image of an archive, whose layers may change on the way. What goes
+byte for byte is planned by walking its documents, in ``tree``.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import Callable, Iterator, Union
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    NamedTuple,
+    Sequence,
+    Union,
+)
 
 from ..archive.layout import platform_of
 from ..archive.stored import (
     Absent,
+    Compression,
     Node,
     StoredBlob,
     StoredImage,
@@ -21,17 +34,21 @@ from ..archive.stored import (
     StoredManifest,
     manifests,
 )
-from ..documents import part_of_index, stays, subject_of
+from ..documents import RawManifest, part_of_index, stays, subject_of
 from ..errors import ArchiveError, NotFound
-from ..oci import Digest, Platform
+from ..oci import Descriptor, Digest, Platform
 from ..platforms import best_match
-from ..values import replace, value
+from ..values import field, record, replace, value
+
+if TYPE_CHECKING:
+    from .choices import TakenPlatform
+    from .source import Source
 
 _UNKNOWN = "unknown"
 
 
 class Method(enum.Enum):
-    """How a layer of the archive becomes the blob that is sent."""
+    """How a blob of the source becomes the blob that the target gets."""
 
     AS_IS = "as it is"
     RELABEL = "as it is, under the media type that its bytes have"
@@ -46,11 +63,33 @@ class Method(enum.Enum):
 
 @value
 class PlannedBlob:
-    """One layer to be put into the target repository."""
+    """One blob to be put into the target: what the source says of it, and a method."""
 
     key: str
     stored: StoredBlob
-    method: Method
+    method: Method = Method.AS_IS
+
+    @property
+    def descriptor(self) -> Descriptor | None:
+        """What it will be, where that is certain before it is read."""
+        stored = self.stored
+        moves = self.method in (Method.AS_IS, Method.RELABEL)
+        if stored.digest is None or not moves:
+            return None
+        return Descriptor(stored.actual_type, stored.digest, stored.size)
+
+    @property
+    def needs_reading(self) -> bool:
+        """True when it must be read before it can be sent."""
+        return self.method is not Method.FOREIGN and self.descriptor is None
+
+
+def unchanged(descriptor: Descriptor) -> PlannedBlob:
+    """The blob that *descriptor* names, which stays as it is."""
+    digest, size = descriptor.digest, descriptor.size
+    stored = StoredBlob(None, size, Compression.NONE, digest, descriptor=descriptor)
+    method = Method.FOREIGN if descriptor.urls else Method.AS_IS
+    return PlannedBlob(str(digest), stored, method)
 
 
 @value
@@ -76,15 +115,73 @@ PlannedNode = Union[PlannedManifest, PlannedIndex]
 
 @value
 class Plan:
-    """Everything that is to be stored for one image, and what the user should know."""
+    """Everything that is to be stored for one image, and what the user should know.
 
-    root: PlannedNode
-    blobs: tuple[PlannedBlob, ...]
+    *documents* go as they are, children first. Where blobs of an archive may change,
+    *root* tells how they are built once each blob is prepared. *configs* are in memory,
+    *blobs* are what else there is. *referrers* are manifests that refer to one of the
+    *documents*, *listed* says to which. *skipped_existing* is true when something was
+    left out because the target has it.
+    """
+
+    root: PlannedNode | None = None
+    blobs: tuple[PlannedBlob, ...] = ()
     notices: tuple[str, ...] = ()
+    configs: tuple[PlannedBlob, ...] = ()
+    documents: tuple[RawManifest, ...] = ()
+    referrers: tuple[RawManifest, ...] = ()
+    listed: Mapping[Digest, Sequence[Descriptor]] = field(default_factory=dict)
+    skipped_existing: bool = False
 
     def manifests(self) -> Iterator[PlannedManifest]:
-        """Every image and artifact manifest of the plan."""
-        return _manifests(self.root)
+        """Every image and artifact manifest that may have to be built."""
+        return _manifests(self.root) if self.root else iter(())
+
+    @property
+    def moving(self) -> list[PlannedBlob]:
+        """The blobs that the target has to get, configs first, each once."""
+        blobs = (*self.configs, *self.blobs)
+        return unique(blob for blob in blobs if blob.method is not Method.FOREIGN)
+
+
+def unique(blobs: Iterable[PlannedBlob]) -> list[PlannedBlob]:
+    """The first of *blobs* for each key, in order."""
+    found: dict[str, PlannedBlob] = {}
+    for blob in blobs:
+        found.setdefault(blob.key, blob)
+    return list(found.values())
+
+
+class Wanted(NamedTuple):
+    """An image to be moved: what *reference*, a tag or a digest, names in *source*.
+
+    *names* are what it is to be called at the target: tags in a registry, full
+    references in an archive or a directory. A name that is the image's digest stores it
+    without a name.
+    """
+
+    source: Source
+    reference: str
+    names: tuple[str, ...]
+
+
+@record
+class PlannedImage:
+    """An image on its way to a target.
+
+    *whole* is what the source has, *root* what is moved of it: all, or what is left for
+    some platforms. Both are None for what has to be built. *label* is what the image is
+    called in messages. *stored* is what the target has of it in the end.
+    """
+
+    source: Source
+    plan: Plan
+    names: tuple[str, ...]
+    label: str = ""
+    root: RawManifest | None = None
+    whole: Descriptor | None = None
+    taken: TakenPlatform | None = None
+    stored: Descriptor | None = None
 
 
 Decide = Callable[[StoredBlob], Method]
@@ -113,7 +210,7 @@ def plan_push(
     if node is None:
         raise ArchiveError(f"nothing in the archive is complete: {_missing(root)}")
     said = tuple(dict.fromkeys(notices))
-    return Plan(node, tuple(_blobs(node, decide)), said)
+    return Plan(node, tuple(_blobs(node, decide)), said, _configs(node))
 
 
 def blob_key(blob: StoredBlob) -> str:
@@ -153,29 +250,83 @@ def _choose(image: StoredImage, decide: Decide) -> StoredManifest | StoredIndex:
     return image.entry if rewritten and not (several or whole) else image.root
 
 
+class Candidate(NamedTuple):
+    """An entry of an index, with what is known of it; inner indexes are opened.
+
+    *is_image* is false for what speaks of another entry, such as an attestation.
+    """
+
+    descriptor: Descriptor | None
+    platform: Platform | None
+    is_image: bool
+    complete: bool = True
+
+
+def narrow(
+    candidates: Sequence[Candidate], platforms: Sequence[Platform], where: str
+) -> tuple[list[int], list[int]]:
+    """The places of the images for *platforms*, and of all that stays with them.
+
+    Complete images come before others. Raises NotFound, which tells what there is in
+    *where*.
+    """
+    wanted = [_place_for(platform, candidates, where) for platform in platforms]
+    chosen = (candidates[place].descriptor for place in wanted)
+    digests = {one.digest for one in chosen if one}
+    kept = [
+        place
+        for place, one in enumerate(candidates)
+        if one.descriptor and stays(one.descriptor, digests)
+    ]
+    return list(dict.fromkeys(wanted)), kept
+
+
+def _place_for(wanted: Platform, candidates: Sequence[Candidate], where: str) -> int:
+    images = [place for place, one in enumerate(candidates) if one.is_image]
+    whole = [place for place in images if candidates[place].complete]
+    for some in (whole, images):
+        place = best_match(wanted, [candidates[place].platform for place in some])
+        if place is not None:
+            return some[place]
+    have = {str(candidates[p].platform or "") for p in whole or images} - {""}
+    raise NotFound(
+        f"{where} holds no image for {wanted}, only for "
+        f"{', '.join(sorted(have)) or 'platforms that it does not name'}"
+    )
+
+
 def _narrow(
     root: StoredManifest | StoredIndex, platforms: tuple[Platform, ...]
 ) -> StoredManifest | StoredIndex:
-    """*root* with the images for *platforms* alone."""
-    nodes = images_in(root)
-    wanted: list[StoredManifest] = []
-    for platform in platforms:
-        node = _image_for(platform, nodes)
-        if node not in wanted:
-            wanted.append(node)
+    """*root* with the images for *platforms* alone. Raises ArchiveError, NotFound."""
+    nodes = list(_leaves(root)) if isinstance(root, StoredIndex) else [root]
+    images = images_in(root)
+    candidates = [
+        Candidate(
+            node.descriptor,
+            platform_of(node) if isinstance(node, StoredManifest) else None,
+            node in images,
+            node.complete,
+        )
+        for node in nodes
+    ]
+    wanted, places = narrow(candidates, platforms, "the archive")
+    for place in wanted:
+        if not nodes[place].complete:
+            raise ArchiveError(
+                f"the archive lacks parts of the image for "
+                f"{candidates[place].platform}: {_missing(nodes[place])}"
+            )
     if len(wanted) == 1 or isinstance(root, StoredManifest):
-        return wanted[0]
-    digests = {str(one.descriptor.digest) for one in wanted if one.descriptor}
-    kept = tuple(
-        node
-        for node in _leaves(root)
-        if node.descriptor and stays(node.descriptor, digests)
-    )
+        node = nodes[wanted[0]]
+        assert isinstance(node, StoredManifest), "only manifests are images"
+        return node
+    kept = tuple(nodes[place] for place in places)
     if kept == root.manifests:
         return root
     entries = [node.descriptor for node in kept if node.descriptor]
-    descriptor, raw = part_of_index(root.raw, root.descriptor.media_type, entries)
-    return StoredIndex(descriptor, raw, kept)
+    part = part_of_index(root.raw, root.descriptor.media_type, entries)
+    return StoredIndex(part.descriptor, part.raw, kept)
 
 
 def _leaves(index: StoredIndex) -> Iterator[Node]:
@@ -185,25 +336,6 @@ def _leaves(index: StoredIndex) -> Iterator[Node]:
             yield from _leaves(child)
         else:
             yield child
-
-
-def _image_for(wanted: Platform, nodes: list[StoredManifest]) -> StoredManifest:
-    """The one of *nodes* to run on *wanted*, of those that are complete."""
-    whole = [node for node in nodes if node.complete]
-    for some in (whole, nodes):
-        place = best_match(wanted, [platform_of(node) for node in some])
-        if place is not None and some[place].complete:
-            return some[place]
-        if place is not None:
-            raise ArchiveError(
-                f"the archive lacks parts of the image for {wanted}: "
-                + _missing(some[place])
-            )
-    names = sorted({str(platform_of(node)) for node in whole or nodes})
-    raise NotFound(
-        f"the archive holds no image for {wanted}, only for "
-        f"{', '.join(names) or 'platforms that it does not name'}"
-    )
 
 
 def _plan_node(node: Node, decide: Decide, notices: list[str]) -> PlannedNode | None:
@@ -287,6 +419,11 @@ def _blobs(node: PlannedNode, decide: Decide) -> Iterator[PlannedBlob]:
                 yield PlannedBlob(key, layer, decide(layer))
 
 
+def _configs(node: PlannedNode) -> tuple[PlannedBlob, ...]:
+    stored = (manifest.stored.config_descriptor for manifest in _manifests(node))
+    return tuple(unique(unchanged(replace(config, urls=())) for config in stored))
+
+
 def _manifests(node: PlannedNode) -> Iterator[PlannedManifest]:
     if isinstance(node, PlannedManifest):
         yield node
@@ -326,8 +463,3 @@ def _missing_names(node: Node) -> Iterator[str]:
         for layer in node.layers:
             if layer.member is None and layer.digest:
                 yield f"layer {layer.digest.short}"
-
-
-def known_digest(blob: PlannedBlob) -> Digest | None:
-    """The digest that *blob* will have, where that is certain before it is read."""
-    return None if blob.method is Method.COMPRESS else blob.stored.digest

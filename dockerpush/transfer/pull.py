@@ -6,22 +6,24 @@ reads each blob from there as soon as it is complete.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple, Sequence
 
-from ..documents import is_document
+from ..documents import RawManifest, is_document
 from ..errors import ContentMismatch
 from ..events import Event, Notice, OnEvent
 from ..oci import Descriptor, Digest, Platform
 from ..reference import Reference
-from ..state.blobs import OpenAt
 from ..state.cache import Cache, Pins
 from ..system.cancellation import Cancellation
+from ..upload.content import PreparedBlob
+from ..values import replace
 from .choices import CopyOptions, PulledImage
-from .engine import transfer
-from .found import Found, Wanted
-from .manifests import Document
+from .copy_image import copy_images
+from .plan import PlannedBlob, PlannedImage, Wanted
+from .registry_target import UploadResult
 from .source import CacheSource, CachingSource, GoneFromCache, RegistrySource, Source
-from .target import Arrival, CacheTarget, Target
+from .target import CacheTarget, Target
 from .tree import narrowed
 
 
@@ -48,7 +50,7 @@ def pull_images(
 
     *into* has to be made with `notices_of` (*on_event*), since the bytes count once.
     *only* is the platform that is taken of an index when *options* names none. Raises
-    what `transfer` does, and StateError when the cache cannot be written.
+    what `copy_images` does, and StateError when the cache cannot be written.
     """
     cached = CacheTarget(cache, pins, cancellation, on_event)
     target: Target = cached if into is None else ThroughCache(cached, cache, into)
@@ -60,7 +62,7 @@ def pull_images(
         )
         for one in wanted
     ]
-    results = transfer(images, target, options=options, only=only)
+    results = copy_images(images, target, options=options, only=only)
     found = []
     for one, result in zip(wanted, results):
         assert result.whole is not None, "a transfer tells what the source had"
@@ -101,7 +103,7 @@ def cached_image(
         return None
     if platforms:
         try:
-            part = narrowed(source, Document(found.root, raw), platforms)
+            part = narrowed(source, RawManifest(found.root, raw), platforms)
         except GoneFromCache:
             return None
         chosen = part.descriptor
@@ -137,16 +139,16 @@ class ThroughCache:
         self._cache = cache
         self._then = then
 
-    def begin(self, found: Sequence[Found]) -> Sequence[Descriptor]:
+    def begin(self, images: Sequence[PlannedImage]) -> Sequence[PlannedBlob]:
         """The blobs of all that is going to come, as the second target wants them."""
-        self._cached.begin(found)
-        return self._then.begin(found)
+        self._cached.begin(images)
+        return self._then.begin(images)
 
     def digest_of(self, reference: str) -> Digest | None:
         """None: the second target is filled in any case."""
         return None
 
-    def holds(self, document: Descriptor) -> bool:
+    def has_document(self, document: Descriptor) -> bool:
         """False: the second target is filled in any case."""
         return False
 
@@ -154,30 +156,27 @@ class ThroughCache:
         """None."""
         return []
 
-    def put_blob(
-        self, blob: Descriptor, open_at: OpenAt, mounts: Sequence[str]
-    ) -> Arrival:
+    def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:
         """Have both hold *blob*; one that is damaged in the cache is fetched again."""
-        arrival = self._cached.put_blob(blob, open_at, mounts)
+        result = self._cached.put_blob(blob, mounts)
         try:
             self._fill(blob)
         except ContentMismatch:
-            self._cache.remove(blob.digest)
+            self._cache.remove(blob.descriptor.digest)
             if self.jobs == 1:
                 raise  # what was written cannot be taken back
-            arrival = self._cached.put_blob(blob, open_at, mounts)
+            result = self._cached.put_blob(blob, mounts)
             self._fill(blob)
-        return arrival
+        return result
 
-    def _fill(self, blob: Descriptor) -> None:
-        self._then.put_blob(
-            blob, lambda offset: self._cache.open_blob(blob.digest, offset), []
-        )
+    def _fill(self, blob: PreparedBlob) -> None:
+        cached = partial(self._cache.open_blob, blob.descriptor.digest)
+        self._then.put_blob(replace(blob, open_at=cached, from_network=False), [])
 
     def learn(self, blobs: Sequence[Descriptor]) -> None:
         """Nothing: both are looked into the next time."""
 
-    def put_document(self, document: Document, reference: str) -> bool:
+    def put_document(self, document: RawManifest, reference: str) -> bool:
         """Store a manifest in both; *reference* is a name of the second alone."""
         self._cached.put_document(document, str(document.descriptor.digest))
         return self._then.put_document(document, reference)

@@ -1,33 +1,32 @@
-"""From an archive to a registry: plan, compress, upload, tag."""
+"""From an archive to a registry; layers may be compressed on the way."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Sequence
+from typing import NamedTuple, Sequence
 
 from ..archive.stored import Compression, StoredImage
 from ..events import Notice
 from ..oci import Digest
 from ..reference import Reference
-from ..values import replace, value
-from .choices import PushOptions
+from ..values import replace
+from .archive_source import ArchiveSource
+from .choices import SEND, BlobForecast, PushOptions, PushResult
 from .compress import Codec, choose_codec
-from .decide import SampledDecision, raw_layer_decision
-from .known import NOTHING, Knowledge, TargetImage
-from .layers import Readable
-from .plan import Decide, Method, Plan, known_digest, plan_push
-from .push_run import Push, PushResult, find_present, wanted_sizes
-from .registry_target import PushTarget
-
-if TYPE_CHECKING:
-    from ..archive.forward import ForwardArchive, IndexedArchive
-    from .stream import Reopen, Select
-
-SEND = "send"
+from .engine import transfer
+from .known import EMPTY, Knowledge, Shortcuts, TargetImage, wanted_blobs
+from .plan import Decide, Method, Plan, PlannedImage, plan_push
+from .prepare import (
+    AutoCompression,
+    CompressionStep,
+    Readable,
+    raw_layer_decision,
+)
+from .registry_target import RegistryTarget
 
 
 def push_image(
-    target: PushTarget,
+    target: RegistryTarget,
     archive: Readable,
     image: StoredImage,
     *,
@@ -39,52 +38,42 @@ def push_image(
     Raises ArchiveError, ContentMismatch, NotFound, RegistryError, NetworkError,
     Cancelled; then no tag was moved.
     """
-    return _push(target, archive, image, tags, options).run(tags)
+    codec, plan, shortcuts = _planned(target, archive, image, tags, options)
+    step = CompressionStep(archive, codec, options)
+    return push_planned(target, plan, tags=tags, shortcuts=shortcuts, step=step)
 
 
-def push_stream(
-    target: PushTarget,
-    archive: ForwardArchive,
-    select: Select,
+def push_planned(
+    target: RegistryTarget,
+    plan: Plan,
     *,
     tags: Sequence[str],
-    options: PushOptions,
-    image: StoredImage | None = None,
-    again: Reopen | None = None,
+    shortcuts: Shortcuts,
+    step: CompressionStep,
 ) -> PushResult:
-    """Make *target* hold the image of *archive* that *select* chooses.
-
-    *archive* is read once, forward. *image* is what *select* chooses, where an earlier
-    reading has told that; otherwise all layers are sent. *again* opens the archive once
-    more, where that can be done: a blob that turns out to have been compressed although
-    it must stay as it is needs a second reading. ``auto`` means gzip here, since nobody
-    can look ahead. Raises as `push_image` does.
-    """
-    from .stream import StreamPush  # the way of a pipe or a compressed file alone
-
-    options = _without_looking_ahead(options)
-    codec = _codec(options)
-    known = _knowledge(target, codec, options, _trusted(target, tags, options))
-    push = StreamPush(target, archive, codec, options, known, select, image)
-    return push.run(tags, again)
+    """Make *target* hold what *plan* says of an image of the archive of *step*."""
+    for notice in plan.notices:
+        target.on_event(Notice(notice))
+    source = ArchiveSource(step.archive)
+    source.take(plan)
+    planner = _Planned(PlannedImage(source, plan, tuple(tags)))
+    jobs = shortcuts.jobs
+    (done,) = transfer(planner, target, jobs=jobs, shortcuts=shortcuts, step=step)
+    return done.as_push(target.repository, tags)
 
 
-@value
-class BlobForecast:
-    """What a push would do with one blob; *size* is bytes, before compression."""
+class _Planned(NamedTuple):
+    """An image that is planned already; the shortcuts say what is left out of it."""
 
-    name: str
-    size: int
-    action: str
+    image: PlannedImage
 
-    @property
-    def is_sent(self) -> bool:
-        """True when bytes of it would go over the wire."""
-        return self.action.endswith(SEND)
+    def plan(self, *, trusting: bool) -> list[PlannedImage]:
+        """The image, in each try."""
+        return [self.image]
 
 
-def look(
-    target: PushTarget,
+def dry_run(
+    target: RegistryTarget,
     archive: Readable,
     image: StoredImage,
     *,
@@ -92,100 +81,88 @@ def look(
     options: PushOptions,
 ) -> list[BlobForecast]:
     """What `push_image` would do, by asking the registry and sending nothing."""
-    push = _push(target, archive, image, tags, options)
-    plan, offers = push.plan, push.known.offers(push.plan)
+    codec, plan, shortcuts = _planned(target, archive, image, tags, options)
     for notice in plan.notices:
         target.on_event(Notice(notice))
-    present = find_present(push, offers)
-    configs = {
-        manifest.stored.config_descriptor.digest: manifest.stored.config_descriptor.size
-        for manifest in plan.manifests()
-    }
-    forecasts = [
-        BlobForecast(digest, size, present[digest].value if digest in present else SEND)
-        for digest, size in configs.items()
-    ]
-    for blob in plan.blobs:
-        offer = offers.get(blob.key)
-        digest = offer.digest if offer else known_digest(blob)
-        if digest in present:
-            action = present[digest].value
+    return forecast(plan, shortcuts, codec)
+
+
+def forecast(
+    plan: Plan, shortcuts: Shortcuts, codec: Codec | None = None
+) -> list[BlobForecast]:
+    """What a transfer of *plan* would do with each blob; *codec* compresses."""
+    layers = shortcuts.known.reusable_layers(plan.blobs)
+    present = shortcuts.present(plan.moving)
+    forecasts = []
+    for blob in (*plan.configs, *plan.blobs):
+        descriptor = layers.get(blob.key) or blob.descriptor
+        if descriptor and descriptor.digest in present:
+            action = present[descriptor.digest].value
         elif blob.method is Method.FOREIGN:
-            action = "left where its urls point"
-        elif blob.method is Method.COMPRESS:
-            action = f"compress ({push.codec.compression.value}) and send"
+            action = blob.method.value
+        elif blob.method is Method.COMPRESS and codec:
+            action = f"compress ({codec.compression.value}) and {SEND}"
         else:
             action = SEND
         forecasts.append(BlobForecast(blob.key, blob.stored.size, action))
     return forecasts
 
 
-def look_ahead(
-    target: PushTarget,
-    archive: IndexedArchive,
-    image: StoredImage,
-    *,
-    tags: Sequence[str],
-    options: PushOptions,
-) -> list[BlobForecast]:
-    """As `look`, for an archive that cannot be read at will."""
-    options = _without_looking_ahead(options)
-    return look(target, archive, image, tags=tags, options=options)
-
-
-def _without_looking_ahead(options: PushOptions) -> PushOptions:
+def without_sampling(options: PushOptions) -> PushOptions:
+    """*options* for an archive that nobody can look into before it is read."""
     return replace(options, compress="gzip") if options.compress == "auto" else options
 
 
-def _push(
-    target: PushTarget,
+def _planned(
+    target: RegistryTarget,
     archive: Readable,
     image: StoredImage,
     tags: Sequence[str],
     options: PushOptions,
-) -> Push:
+) -> tuple[Codec, Plan, Shortcuts]:
     """*image* with all that is known and decided before a byte is sent."""
-    codec = _codec(options)
-    trusted = _trusted(target, tags, options)
-    known = _knowledge(target, codec, options, trusted)
+    codec = codec_of(options)
+    trusted = trusted_image(target, tags, options)
+    known = knowledge_of(target, codec, options, trusted)
     decide: Decide = partial(raw_layer_decision, compress=options.compress != "none")
     if options.compress == "auto":
-        decide = SampledDecision(archive, known)
+        decide = AutoCompression(archive, known)
     plan = plan_push(image, decide, platforms=options.platforms, strict=options.strict)
-    if isinstance(decide, SampledDecision) and decide.kept:
+    if isinstance(decide, AutoCompression) and decide.kept:
         kept = f"{len(decide.kept)} that would not shrink"
         target.on_event(Notice(f"sent raw: layers: {kept}", minor=True))
     held = trusted.blobs
     if not options.trust_target:
         held = _held(target, tags, plan, known)
-    return Push(target, archive, plan, codec, options, known, held)
+    return codec, plan, Shortcuts(target, known, options.jobs, held)
 
 
-def _trusted(
-    target: PushTarget, tags: Sequence[str], options: PushOptions
+def trusted_image(
+    target: RegistryTarget, tags: Sequence[str], options: PushOptions
 ) -> TargetImage:
     """The image under the target's tag, where its word counts: `trust_target`."""
     if not options.trust_target:
-        return NOTHING
+        return EMPTY
     wanted = tags or [target.reference]
     return TargetImage.read(target.client, target.repository, wanted, trusted=True)
 
 
 def _held(
-    target: PushTarget, tags: Sequence[str], plan: Plan, known: Knowledge
+    target: RegistryTarget, tags: Sequence[str], plan: Plan, known: Knowledge
 ) -> frozenset[Digest]:
     """What the image under the target's tag names: one request in place of many.
 
     Nothing of it is asked for when fewer than two digests can be told.
     """
-    if len(wanted_sizes(plan, known.offers(plan))) < 2:
+    layers = known.reusable_layers(plan.blobs).values()
+    if len(wanted_blobs(plan.moving, layers)) < 2:
         return frozenset()
     image = TargetImage.read(target.client, target.repository, tags, trusted=False)
     return image.blobs
 
 
-def _knowledge(
-    target: PushTarget, codec: Codec, options: PushOptions, trusted: TargetImage
+def knowledge_of(
+    target: RegistryTarget, codec: Codec, options: PushOptions, trusted: TargetImage
 ) -> Knowledge:
     """What earlier runs made, and what the *trusted* image says.
 
@@ -194,7 +171,7 @@ def _knowledge(
     """
     asked = options.compress_level is not None
     return Knowledge(
-        Reference(target.client.registry, target.repository),
+        Reference(target.place, target.repository),
         codec.compression,
         name=str(codec) if asked else codec.compression.value,
         trusted=replace(trusted, layers={}) if asked else trusted,
@@ -202,7 +179,8 @@ def _knowledge(
     )
 
 
-def _codec(options: PushOptions) -> Codec:
+def codec_of(options: PushOptions) -> Codec:
+    """What compresses for *options*."""
     zstd = options.compress == "zstd"
     return choose_codec(
         Compression.ZSTD if zstd else Compression.GZIP, options.compress_level

@@ -3,97 +3,148 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Callable, Iterator, Mapping, NamedTuple, Sequence
 
+from ..documents import RawManifest
 from ..errors import Cancelled, PusherError
-from ..events import OnEvent, Outcome
+from ..events import OnEvent, Outcome, ignore
 from ..oci import Descriptor, Digest
 from ..reference import Reference
 from ..registry.client import RegistryClient
 from ..registry.looks import unless_refused
+from ..registry.setup import retry_policy
 from ..registry.uploads import Upload
+from ..settings.config import Settings
+from ..state.directory import StateDirectory
+from ..state.known_blobs import KnownBlobs
+from ..state.upload_sessions import UploadSessions
 from ..system.cancellation import Cancellation
 from ..system.workers import Workers
 from ..upload.blob_upload import Uploader
 from ..upload.content import BlobReader, PreparedBlob
-from ..values import value
-from .manifests import Document
+from ..upload.limits import LearnedLimits, default_limits, limits_for
+from ..values import replace
+from .plan import PlannedBlob, PlannedImage, unique
 from .store import as_referrer, keep_referrers
 
 if TYPE_CHECKING:
-    from ..state.known_blobs import KnownBlobs
-    from .found import Found
     from .source import Source
 
 
 log = logging.getLogger(__name__)
 
 
-@value
-class PushTarget:
-    """Where a push goes, and everything it shares with others.
+class UploadResult(NamedTuple):
+    """How a blob came to the target, and how many of its bytes moved for that.
+
+    *made_from* is the content that this run compressed into it, if it did.
+    """
+
+    descriptor: Descriptor
+    outcome: Outcome
+    moved: int = 0
+    made_from: Digest | None = None
+
+
+@contextmanager
+def open_target(
+    client: RegistryClient,
+    reference: Reference,
+    settings: Settings,
+    *,
+    cancellation: Cancellation,
+    on_event: OnEvent,
+    state: StateDirectory | None = None,
+) -> Iterator[RegistryTarget]:
+    """The repository of *reference*, for one image.
+
+    *state* is where upload sessions and known blobs are kept for other runs, None for
+    nowhere.
+    """
+    limits = limits_for(default_limits(reference.registry), settings.blob_chunk)
+    limits = replace(limits, pace=max(limits.pace, settings.chunk_delay))
+    with cancellation.child() as child:
+        uploader = Uploader(
+            client,
+            reference.repository,
+            LearnedLimits(limits),
+            retry_policy(settings),
+            cancellation=child,
+            on_event=on_event,
+            sessions=UploadSessions(state.path / "uploads") if state else None,
+            pause=settings.layer_delay,
+        )
+        yield RegistryTarget(
+            client,
+            reference.repository,
+            uploader,
+            child,
+            on_event=on_event,
+            blobs=KnownBlobs(state) if state else None,
+            reference=reference.tag or str(reference.digest or ""),
+        )
+
+
+class RegistryTarget:
+    """A repository of the registry that *client* talks to.
 
     *blobs* is what earlier runs left in the state directory, None for nothing.
     *reference* is the tag or the digest that was asked for, also where it is written
     only after several pushes.
     """
 
-    client: RegistryClient
-    repository: str
-    uploader: Uploader
-    cancellation: Cancellation
-    on_event: OnEvent
-    blobs: KnownBlobs | None = None
-    reference: str = ""
-
-
-class Arrival(NamedTuple):
-    """How a blob came to the target, and how many of its bytes moved for that."""
-
-    outcome: Outcome
-    moved: int = 0
-
-
-class RegistryTarget:
-    """A repository of a registry."""
-
     jobs: int | None = None
 
-    def __init__(self, target: PushTarget) -> None:
-        self.place = target.client.registry
-        self.repository = target.repository
-        self.cancellation = target.cancellation
-        self.on_event = target.on_event
-        self._target = target
+    def __init__(
+        self,
+        client: RegistryClient,
+        repository: str,
+        uploader: Uploader,
+        cancellation: Cancellation,
+        *,
+        on_event: OnEvent = ignore,
+        blobs: KnownBlobs | None = None,
+        reference: str = "",
+    ) -> None:
+        self.place = client.registry
+        self.client = client
+        self.repository = repository
+        self.uploader = uploader
+        self.cancellation = cancellation
+        self.on_event = on_event
+        self.blobs = blobs
+        self.reference = reference
+        self._absent: frozenset[Digest] = frozenset()
 
-    def begin(self, found: Sequence[Found]) -> Sequence[Descriptor]:
+    def begin(self, images: Sequence[PlannedImage]) -> Sequence[PlannedBlob]:
         """The blobs of all that is going to come, each once."""
-        blobs = {d: blob for one in found for d, blob in one.tree.blobs.items()}
-        return list(blobs.values())
+        return unique(blob for one in images for blob in one.plan.moving)
 
     def digest_of(self, reference: str) -> Digest | None:
         """What *reference* names there, None when the registry does not tell."""
         found = unless_refused(
-            lambda: self._target.client.manifest_descriptor(self.repository, reference)
+            lambda: self.client.manifest_descriptor(self.repository, reference)
         )
         return found.digest if found is not None else None
 
-    def holds(self, document: Descriptor) -> bool:
+    def has_document(self, document: Descriptor) -> bool:
         """True for a manifest that is there: a registry takes none without the rest."""
         return self.digest_of(str(document.digest)) is not None
 
     def has(self, blobs: Sequence[Descriptor], *, jobs: int) -> set[Digest]:
         """Those of *blobs* that are there, as far as the registry tells.
 
-        *jobs* are looked for at a time.
+        *jobs* are looked for at a time. What is not there is not looked for again.
         """
-        target = self._target
 
         def look(blob: Descriptor) -> bool:
-            return target.client.has_blob(self.repository, blob)
+            return self.client.has_blob(self.repository, blob)
 
-        there = zip(blobs, self._in_parallel(look, blobs, jobs))
-        return {blob.digest for blob, is_there in there if is_there}
+        answers = zip(blobs, self._in_parallel(look, blobs, jobs))
+        there = {blob.digest for blob, is_there in answers if is_there}
+        self._absent = frozenset(blob.digest for blob in blobs) - there
+        return there
 
     def mounted(
         self, blobs: Mapping[Descriptor, Sequence[str]], *, jobs: int
@@ -108,14 +159,14 @@ class RegistryTarget:
 
     def mount(self, blob: Descriptor, repositories: Sequence[str]) -> bool:
         """True when *blob* could be mounted, without reading a byte of it."""
-        outcome, opened = self._target.uploader.mount(blob, repositories)
+        outcome, opened = self.uploader.mount(blob, repositories)
         if opened is not None:
             self._cancel(opened)
         return outcome is Outcome.MOUNTED
 
     def _cancel(self, upload: Upload) -> None:
         try:
-            self._target.client.cancel_upload(self.repository, upload)
+            self.client.cancel_upload(self.repository, upload)
         except Cancelled:
             raise
         except PusherError as error:
@@ -137,59 +188,57 @@ class RegistryTarget:
             return found + workers.wait([workers.submit(ask, blob) for blob in rest])
 
     def mount_candidates(self, source: Source, digest: Digest) -> list[str]:
-        """Repositories of this registry that may have the blob."""
+        """Other repositories of this registry that may have the blob."""
         own = [source.repository] if source.place == self.place else []
-        held = self.holders(digest)
-        return [*(name for name in own if name != self.repository), *held]
+        others = [name for name in own if name != self.repository]
+        return [*others, *self.holders(digest)]
 
     def holders(self, digest: Digest) -> list[str]:
         """Other repositories of this registry that earlier runs left the blob in."""
-        if self._target.blobs is None:
+        if self.blobs is None:
             return []
-        known = self._target.blobs.holders(digest, self.place)
+        known = self.blobs.holders(digest, self.place)
         names = (reference.repository for reference in known)
         return [name for name in names if name != self.repository]
 
-    def put_blob(
-        self,
-        blob: Descriptor,
-        open_at: Callable[[int], BlobReader],
-        mounts: Sequence[str],
-    ) -> Arrival:
+    def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:
         """Have the repository hold *blob*."""
-        key = str(blob.digest)
-        prepared = PreparedBlob(
-            key, blob, lambda start: SourceReader(open_at(start)), from_network=True
-        )
+        descriptor = blob.descriptor
+        safe = replace(blob, open_at=lambda start: SourceReader(blob.open_at(start)))
         try:
-            outcome = self._target.uploader.upload(prepared, mount_from=mounts)
-            return Arrival(outcome, blob.size * (outcome is Outcome.UPLOADED))
+            outcome = self.uploader.upload(
+                safe,
+                mount_from=mounts,
+                known_absent=descriptor.digest in self._absent,
+            )
         except SourceFailed as failed:
             raise failed.error from failed
+        moved = descriptor.size * (outcome is Outcome.UPLOADED)
+        return UploadResult(descriptor, outcome, moved, blob.made_from)
 
     def learn(self, blobs: Sequence[Descriptor]) -> None:
         """Remember for other runs that these are there."""
-        known = self._target.blobs
-        if known is not None:
+        if self.blobs is not None:
             place = Reference(self.place, self.repository)
             for blob in blobs:
-                known.add_holder(blob.digest, place)
-            known.save()
+                self.blobs.add_holder(blob.digest, place)
+            self.blobs.save()
 
-    def put_document(self, document: Document, reference: str) -> bool:
+    def put_document(self, document: RawManifest, reference: str) -> bool:
         """Store a manifest under *reference*, its digest or a tag.
 
         False when it has a subject of which the registry said nothing.
         """
-        stored = self._target.client.store_manifest(
+        stored = self.client.store_manifest(
             self.repository, reference, document.raw, document.descriptor.media_type
         )
         return stored.subject is not None or as_referrer(document) is None
 
     def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
         """Where the registry keeps no list itself, keep it under a tag."""
-        client = self._target.client
-        keep_referrers(client, self.repository, subject, listed, on_event=self.on_event)
+        keep_referrers(
+            self.client, self.repository, subject, listed, on_event=self.on_event
+        )
 
 
 class SourceFailed(Cancelled):

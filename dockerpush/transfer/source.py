@@ -1,20 +1,17 @@
-"""Where a copy comes from: a repository of a registry, or an archive as it is."""
+"""Where images come from: a repository of a registry, or the cache."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, Sequence
 
-from ..errors import ArchiveError, ContentMismatch, InvalidDigest, NotFound
+from ..documents import RawManifest
+from ..errors import ArchiveError, InvalidDigest, NotFound
 from ..oci import Descriptor, Digest
-from ..registry.client import RegistryClient
-from ..state.blobs import Reader
-from ..state.cache import Cache, Pins
-from .manifests import Document
-from .store import as_referrer
-from .verbatim import WholeImage
 
 if TYPE_CHECKING:
-    from ..upload.content import PreparedBlob
+    from ..registry.client import RegistryClient
+    from ..state.blobs import Reader
+    from ..state.cache import Cache, Pins
 
 
 class Named(Protocol):
@@ -30,12 +27,12 @@ def label(one: Named) -> str:
 
 
 class Source(Named, Protocol):
-    """What a copy asks of its source; several threads do. It raises PusherError."""
+    """What the engine asks of a source; several threads do. It raises PusherError."""
 
-    def document(self, reference: str) -> Document:
+    def document(self, reference: str) -> RawManifest:
         """The manifest that *reference*, a tag or a digest, names."""
 
-    def child(self, descriptor: Descriptor) -> Document:
+    def child(self, descriptor: Descriptor) -> RawManifest:
         """The manifest that *descriptor* names."""
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
@@ -56,11 +53,11 @@ class RegistrySource:
         self.repository = repository
         self._client = client
 
-    def document(self, reference: str) -> Document:
+    def document(self, reference: str) -> RawManifest:
         """The manifest that *reference*, a tag or a digest, names."""
-        return Document(*self._client.read_manifest(self.repository, reference))
+        return RawManifest(*self._client.read_manifest(self.repository, reference))
 
-    def child(self, descriptor: Descriptor) -> Document:
+    def child(self, descriptor: Descriptor) -> RawManifest:
         """The manifest that *descriptor* names."""
         return self.document(str(descriptor.digest))
 
@@ -77,75 +74,7 @@ class RegistrySource:
         return self._client.referrers(self.repository, subject)
 
 
-class ArchiveSource:
-    """Images of an archive or an OCI directory, without changing a byte.
-
-    *images* have to stay open. *place* is its path, for messages.
-    """
-
-    repository = ""
-
-    def __init__(self, images: Sequence[WholeImage], place: str) -> None:
-        self.place = place
-        self._documents: dict[Digest, Document] = {}
-        self._blobs: dict[Digest, PreparedBlob] = {}
-        for image in images:
-            for document in image.documents:
-                self._documents.setdefault(document.descriptor.digest, document)
-            for blob in image.blobs:
-                self._blobs.setdefault(blob.descriptor.digest, blob)
-        self._referrers: dict[Digest, list[Descriptor]] = {}
-        for document in self._documents.values():
-            found = as_referrer(document)
-            if found is not None:
-                subject, listed = found
-                self._referrers.setdefault(subject, []).append(listed)
-
-    def document(self, reference: str) -> Document:
-        """The manifest with the digest *reference*. Raises NotFound."""
-        try:
-            return self._documents[Digest(reference)]
-        except KeyError:
-            raise NotFound(
-                f"{self.place}: it holds no manifest {reference}; save it again, whole"
-            ) from None
-
-    def child(self, descriptor: Descriptor) -> Document:
-        """The manifest that *descriptor* names. Raises NotFound."""
-        return self.document(str(descriptor.digest))
-
-    def read_blob(self, descriptor: Descriptor) -> bytes:
-        """The whole of a small blob, checked. Raises NotFound, ContentMismatch."""
-        content = bytearray(descriptor.size)
-        view = memoryview(content)
-        reader = self.open_blob(descriptor.digest, 0)
-        try:
-            while view and (count := reader.readinto(view)):
-                view = view[count:]
-        finally:
-            reader.close()
-        raw = bytes(content)
-        if view or Digest.of(raw) != descriptor.digest:
-            raise ContentMismatch(
-                f"{self.place}: blob {descriptor.digest} is damaged; save it again"
-            )
-        return raw
-
-    def open_blob(self, digest: Digest, offset: int) -> Reader:
-        """The bytes of a blob from *offset* on. Raises NotFound, ArchiveError."""
-        blob = self._blobs.get(digest)
-        if blob is None:
-            raise NotFound(
-                f"{self.place}: it holds no blob {digest}; save it again, whole"
-            )
-        return _FileReader(blob.open_at(offset), self.place)
-
-    def referrers(self, subject: Digest) -> Sequence[Descriptor]:
-        """The manifests that have *subject* as theirs."""
-        return self._referrers.get(subject, [])
-
-
-class _FileReader:
+class FileReader:
     """A reader of a file, whose failures are not those of what it is copied to."""
 
     def __init__(self, reader: Reader, place: str) -> None:
@@ -183,7 +112,7 @@ class CacheSource:
         self._cache = cache
         self._root = root
 
-    def document(self, reference: str) -> Document:
+    def document(self, reference: str) -> RawManifest:
         """The manifest that *reference*, a digest or a full name, names.
 
         Raises GoneFromCache.
@@ -198,9 +127,9 @@ class CacheSource:
             return self.child(found.root)
         raise GoneFromCache(f"the cache does not hold {reference}; pull it again")
 
-    def child(self, descriptor: Descriptor) -> Document:
+    def child(self, descriptor: Descriptor) -> RawManifest:
         """The manifest that *descriptor* names. Raises NotFound."""
-        return Document(descriptor, self.read_blob(descriptor))
+        return RawManifest(descriptor, self.read_blob(descriptor))
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """The whole of a small blob, checked. Raises NotFound."""
@@ -214,7 +143,7 @@ class CacheSource:
 
     def open_blob(self, digest: Digest, offset: int) -> Reader:
         """The bytes of a blob from *offset* on."""
-        return _FileReader(self._cache.open_blob(digest, offset), self.place)
+        return FileReader(self._cache.open_blob(digest, offset), self.place)
 
     def referrers(self, subject: Digest) -> Sequence[Descriptor]:
         """None: the cache keeps no list of them."""
@@ -231,18 +160,18 @@ class CachingSource:
         self._cache = cache
         self._pins = pins
 
-    def document(self, reference: str) -> Document:
+    def document(self, reference: str) -> RawManifest:
         """The manifest that *reference* names; what a tag means is always asked."""
         if ":" in reference:  # a digest, which nothing may prune from now on
             self._pins.add([Digest(reference)])
         known = _digest_document(self._cache, reference)
         return known or self._kept(self._source.document(reference))
 
-    def child(self, descriptor: Descriptor) -> Document:
+    def child(self, descriptor: Descriptor) -> RawManifest:
         """The manifest that *descriptor* names."""
         raw = self._read(descriptor)
         if raw is not None:
-            return Document(descriptor, raw)
+            return RawManifest(descriptor, raw)
         return self._kept(self._source.child(descriptor))
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
@@ -265,17 +194,17 @@ class CachingSource:
         self._pins.add([descriptor.digest])
         return self._cache.read_document(descriptor)
 
-    def _kept(self, document: Document) -> Document:
+    def _kept(self, document: RawManifest) -> RawManifest:
         digest = document.descriptor.digest
         self._pins.add([digest])
         self._cache.put(digest, document.raw)
         return document
 
 
-def _digest_document(cache: Cache, reference: str) -> Document | None:
+def _digest_document(cache: Cache, reference: str) -> RawManifest | None:
     """What *cache* has for *reference*, when that is a digest."""
     try:
         known = cache.document_with(Digest(reference))
     except InvalidDigest:
         return None
-    return Document(*known) if known else None
+    return RawManifest(*known) if known else None

@@ -8,8 +8,9 @@ to hold gets all of it in a second try.
 from __future__ import annotations
 
 import threading
-from typing import Protocol, Sequence, TypeVar
+from typing import Protocol, Sequence
 
+from ..documents import RawManifest
 from ..errors import Cancelled, PusherError, RegistryError
 from ..events import ManifestStored, Notice, OnEvent
 from ..oci import (
@@ -29,12 +30,6 @@ from ..registry.client import RegistryClient
 from ..registry.looks import unless_refused
 from ..registry.pages import parse_referrers, referrers_tag
 from ..values import replace
-from .manifests import Document
-
-T = TypeVar("T", covariant=True)
-
-LOST = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN")
-"""How a registry says that a manifest names what it does not hold."""
 
 _listing = threading.Lock()  # one list at a time is read, added to and written
 
@@ -45,7 +40,7 @@ class DocumentTarget(Protocol):
     repository: str
     on_event: OnEvent
 
-    def put_document(self, document: Document, reference: str) -> bool:
+    def put_document(self, document: RawManifest, reference: str) -> bool:
         """Store a manifest under *reference*, its digest or a tag.
 
         True when the target lists it by itself as a referrer of its subject, or lists
@@ -61,10 +56,10 @@ class DocumentTarget(Protocol):
 
 def store(
     target: DocumentTarget,
-    documents: Sequence[Document],
+    documents: Sequence[RawManifest],
     names: Sequence[str],
     *,
-    referrers: Sequence[Document] = (),
+    referrers: Sequence[RawManifest] = (),
     built: bool = False,
 ) -> Descriptor:
     """Store *documents*, the last one under each of *names*; its descriptor there.
@@ -103,7 +98,7 @@ def _refused_algorithm(digest: Digest, error: RegistryError) -> PusherError:
 
 
 def _as_known_to(
-    target: DocumentTarget, root: Document, names: Sequence[str]
+    target: DocumentTarget, root: RawManifest, names: Sequence[str]
 ) -> Descriptor:
     """The descriptor of *root* under the digest by which *target* gives it.
 
@@ -126,7 +121,7 @@ class _Storing:
         self._target = target
         self._unlisted: dict[Digest, list[Descriptor]] = {}
 
-    def put(self, document: Document, reference: str) -> None:
+    def put(self, document: RawManifest, reference: str) -> None:
         target, descriptor = self._target, document.descriptor
         try:
             is_listed = target.put_document(document, reference)
@@ -150,7 +145,7 @@ class _Storing:
         self._unlisted.clear()
 
 
-def as_referrer(document: Document) -> tuple[Digest, Descriptor] | None:
+def as_referrer(document: RawManifest) -> tuple[Digest, Descriptor] | None:
     """The subject of a manifest and how a list of its referrers names it.
 
     None for one without a subject. Raises InvalidJSON, InvalidDigest.
@@ -222,14 +217,14 @@ def _add_to_list(
         )
 
 
-def _docker_form(document: Document) -> Document | None:
+def _docker_form(document: RawManifest) -> RawManifest | None:
     if document.descriptor.media_type != OCI_MANIFEST:
         return None
     manifest = as_docker(Manifest.from_bytes(document.raw))
     if manifest is None:
         return None
     raw = manifest.to_bytes()
-    return Document(Descriptor.of(manifest.media_type, raw), raw)
+    return RawManifest(Descriptor.of(manifest.media_type, raw), raw)
 
 
 def _refuses_type(error: RegistryError) -> bool:
@@ -240,31 +235,6 @@ def _refuses_type(error: RegistryError) -> bool:
     )
 
 
-class Attempt(Protocol[T]):
-    """One try to fill a target and to name what is there."""
-
-    @property
-    def has_trusted(self) -> bool:
-        """True when something was left out because the target was known to hold it."""
-
-    def run(self) -> T:
-        """Do it. Raises RegistryError for what the registry turns out not to have."""
-
-    def doubted(self) -> Attempt[T]:
-        """The same without trust."""
-
-
-def run_trusting(attempt: Attempt[T], on_event: OnEvent) -> T:
-    """*attempt*, and once more without trust when the target lost what it had."""
-    try:
-        return attempt.run()
-    except RegistryError as error:
-        if error.code not in LOST or not attempt.has_trusted:
-            raise
-    on_event(
-        Notice(
-            "the registry lost blobs that it was known to hold: sending them",
-            minor=True,
-        )
-    )
-    return attempt.doubted().run()
+def has_lost_blobs(error: RegistryError) -> bool:
+    """True when a registry says that a manifest names what it does not hold."""
+    return error.code in ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN")

@@ -18,6 +18,7 @@ import hashlib
 import io
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Callable, ContextManager, Mapping, Sequence
 
 from ..archive.contents import blob_digest
@@ -36,15 +37,19 @@ from ..oci import OCI_LAYER, Descriptor, Digest
 from ..system.cancellation import Cancellation
 from ..upload.content import PIECE, PreparedBlob
 from ..values import replace, value
-from .choices import PushOptions
+from .choices import PushOptions, PushResult
 from .compress import Codec, compress
-from .decide import raw_layer_decision
-from .known import Knowledge
-from .layers import MadeBlob, memory_blob
-from .manifests import SentBlob
+from .known import Knowledge, Shortcuts
 from .plan import Method, Plan, PlannedBlob, PlannedManifest, plan_push
-from .push_run import Arrived, PushResult, finish, send, send_config
-from .registry_target import PushTarget, RegistryTarget
+from .prepare import CompressionStep, raw_layer_decision
+from .push_image import (
+    codec_of,
+    knowledge_of,
+    push_planned,
+    trusted_image,
+    without_sampling,
+)
+from .registry_target import RegistryTarget, UploadResult
 from .spool import Pools, Spool, SpoolError, open_pools
 
 if TYPE_CHECKING:
@@ -54,12 +59,12 @@ if TYPE_CHECKING:
 
 
 @value
-class Passed:
+class StreamedLayer:
     """A blob that went by: what it was in the archive, and what became of it."""
 
     stored: Digest | None
     diff_id: Digest | None
-    arrived: Future[Arrived]
+    result: Future[UploadResult]
 
 
 def guess(compression: Compression, *, is_tar: bool, compress: bool) -> Method:
@@ -83,7 +88,7 @@ def members_of(plan: Plan) -> dict[str, PlannedBlob]:
 
 
 def wrong_guess(
-    plan: Plan, passed: Mapping[str, Passed], image: StoredImage
+    plan: Plan, passed: Mapping[str, StreamedLayer], image: StoredImage
 ) -> ArchiveError | None:
     """What to say of the first blob that did not become what *plan* wants of it."""
     methods = {blob.key: blob.method for blob in plan.blobs}
@@ -105,8 +110,8 @@ def _is_wrong(wanted: Method, became: Method) -> bool:
     return (wanted is Method.COMPRESS) is not (became is Method.COMPRESS)
 
 
-def _became(layer: StoredBlob, passed: Passed) -> Method:
-    same = passed.arrived.result().sent.digest == (layer.digest or passed.stored)
+def _became(layer: StoredBlob, passed: StreamedLayer) -> Method:
+    same = passed.result.result().descriptor.digest == (layer.digest or passed.stored)
     return Method.AS_IS if same else Method.COMPRESS
 
 
@@ -130,6 +135,31 @@ Select = Callable[[Sequence[StoredImage]], StoredImage]
 Reopen = Callable[[], "ContextManager[ForwardArchive]"]
 
 
+def push_stream(
+    target: RegistryTarget,
+    archive: ForwardArchive,
+    select: Select,
+    *,
+    tags: Sequence[str],
+    options: PushOptions,
+    image: StoredImage | None = None,
+    again: Reopen | None = None,
+) -> PushResult:
+    """Make *target* hold the image of *archive* that *select* chooses.
+
+    *archive* is read once, forward. *image* is what *select* chooses, where an earlier
+    reading has told that; otherwise all layers are sent. *again* opens the archive once
+    more, where that can be done: a blob that turns out to have been compressed although
+    it must stay as it is needs a second reading. ``auto`` means gzip here, since nobody
+    can look ahead. Raises as `push_image` does.
+    """
+    options = without_sampling(options)
+    codec = codec_of(options)
+    known = knowledge_of(target, codec, options, trusted_image(target, tags, options))
+    push = StreamPush(target, archive, codec, options, known, select, image)
+    return push.run(tags, again)
+
+
 @value
 class StreamPush:
     """One archive on its way, while it is being read.
@@ -138,7 +168,7 @@ class StreamPush:
     where an earlier reading has told that, None when nobody knows yet.
     """
 
-    target: PushTarget
+    target: RegistryTarget
     archive: ForwardArchive
     codec: Codec
     options: PushOptions
@@ -173,44 +203,31 @@ class StreamPush:
         with open_pools(self.options, self.target.cancellation) as pools:
             reader = _Reader(self, pools, wanted)
             passed = pools.producer.wait([pools.producer.submit(reader.run)])[0]
-            pools.uploads.wait([blob.arrived for blob in passed.values()])
+            pools.uploads.wait([blob.result for blob in passed.values()])
             with self.archive.explained():
                 image = self.select(self.archive.index.images())
             plan = self._plan(image)
             wrong = wrong_guess(plan, passed, image)
-            return wrong or self._finish(tags, plan, passed, pools)
+            return wrong or self._finish(tags, plan, passed)
 
     def _finish(
-        self, tags: Sequence[str], plan: Plan, passed: dict[str, Passed], pools: Pools
+        self, tags: Sequence[str], plan: Plan, passed: Mapping[str, StreamedLayer]
     ) -> PushResult:
+        """Send what was kept in memory, store and tag; what went by is there."""
         self._report(plan)
-        arrived = [
-            replace(passed[blob.stored.member].arrived.result(), key=blob.key)
+        done = {
+            blob.key: passed[blob.stored.member or ""].result.result()
             for blob in plan.blobs
             if blob.stored.member in passed and _check(blob.stored, passed)
-        ]
-        kept = [
-            blob
-            for blob in plan.blobs
-            if blob.method is not Method.FOREIGN and blob.stored.member not in passed
-        ]
-        made = [
-            memory_blob(
-                blob,
-                self.archive.index.documents,
-                codec=self.codec,
-                blocks=pools.blocks,
-                cancellation=self.target.cancellation,
-            )
-            for blob in kept
-        ]
-        sending = [pools.uploads.submit(send, self.target, one) for one in made]
-        configs = [
-            pools.uploads.submit(send_config, self.target, manifest.stored)
-            for manifest in plan.manifests()
-        ]
-        arrived += [*pools.uploads.wait(sending), *pools.uploads.wait(configs)]
-        return finish(self.target, plan, arrived, tags=tags, known=self.known)
+        }
+        kept = Kept(Path(self.archive.name), self.archive.index.documents)
+        return push_planned(
+            self.target,
+            plan,
+            tags=tags,
+            shortcuts=Shortcuts(self.target, self.known, self.options.jobs, done=done),
+            step=CompressionStep(kept, self.codec, self.options),
+        )
 
     def _plan(self, image: StoredImage) -> Plan:
         """What a push of a plain file would do with *image*."""
@@ -223,8 +240,6 @@ class StreamPush:
         )
 
     def _report(self, plan: Plan) -> None:
-        for notice in plan.notices:
-            self.target.on_event(Notice(notice))
         rebuilt = any(
             manifest.stored.raw is not None and not manifest.verbatim
             for manifest in plan.manifests()
@@ -256,7 +271,7 @@ class _Reader:
         self._cancellation: Cancellation = push.target.cancellation
         self._on_event = push.target.on_event
 
-    def run(self) -> dict[str, Passed]:
+    def run(self) -> dict[str, StreamedLayer]:
         """What went by, by the name of the member; the last of a name counts."""
         passed = {}
         for member in self._push.archive.files():
@@ -265,7 +280,7 @@ class _Reader:
                 passed[member.name] = self._pass(member)
         return passed
 
-    def _pass(self, member: Member) -> Passed:
+    def _pass(self, member: Member) -> StreamedLayer:
         archive = self._push.archive
         self._on_event(BlobPlanned(member.name, member.size))
         named = blob_digest(member.name)
@@ -284,12 +299,12 @@ class _Reader:
 
     def _copied(
         self, member: Member, named: Digest | None, compression: Compression
-    ) -> Passed:
+    ) -> StreamedLayer:
         """The file as it is; it is unpacked beside only to learn its diff_id."""
         there = named is not None and self._is_there(named, member.size)
         if named is not None and there:
-            became = SentBlob(named, member.size, compression)
-            return self._had(member, named, None, became, Outcome.EXISTS)
+            became = _described(named, member.size, compression)
+            return self._skip_existing(member, named, None, became, Outcome.EXISTS)
         spool = self._admit(member.size, member)
         tee = _Tee(self._push.archive, spool)
         if named is not None or compression is Compression.NONE:
@@ -306,17 +321,17 @@ class _Reader:
             )
             digest, diff_id = both.digest, both.diff_id
         _check_name(member, named, digest)
-        became = SentBlob(digest, spool.size, compression)
-        return self._sent(member, digest, diff_id, became, spool)
+        became = _described(digest, spool.size, compression)
+        return self._sent(member, digest, diff_id, self._spooled(member, became, spool))
 
     def _compressed(
         self, member: Member, named: Digest | None, compression: Compression
-    ) -> Passed:
+    ) -> StreamedLayer:
         """The file packed anew; it is only read when it is known what it became."""
-        offer = self._push.known.offer_for(named) if named else None
-        outcome = self._reusable(offer) if offer else None
-        if named and offer and outcome:
-            return self._had(member, named, named, offer, outcome)
+        layer = self._push.known.reusable_layer(named) if named else None
+        outcome = self._reusable(layer) if layer else None
+        if named and layer and outcome:
+            return self._skip_existing(member, named, named, layer, outcome)
         codec = self._push.codec
         source = open_decompressed(
             self._push.archive, compression, name=f"layer {member.name}"
@@ -331,44 +346,54 @@ class _Reader:
             on_read=self._reporter(member),
         )
         _check_name(member, named, packed.diff_id)
-        became = SentBlob(
-            packed.digest, packed.size, codec.compression, made_from=packed.diff_id
+        became = Descriptor(codec.media_type, packed.digest, packed.size)
+        prepared = replace(
+            self._spooled(member, became, spool), made_from=packed.diff_id
         )
         stored = packed.diff_id if compression is Compression.NONE else None
-        return self._sent(member, stored, packed.diff_id, became, spool)
+        return self._sent(member, stored, packed.diff_id, prepared)
+
+    def _spooled(
+        self, member: Member, became: Descriptor, spool: Spool
+    ) -> PreparedBlob:
+        self._space.settle(spool)
+        return PreparedBlob(
+            member.name, became, spool.open_at, lambda: self._space.release(spool)
+        )
 
     def _sent(
         self,
         member: Member,
         stored: Digest | None,
         diff_id: Digest | None,
-        became: SentBlob,
-        spool: Spool,
-    ) -> Passed:
-        self._space.settle(spool)
-        prepared = PreparedBlob(
-            member.name,
-            Descriptor(OCI_LAYER, became.digest, became.size),
-            spool.open_at,
-            lambda: self._space.release(spool),
+        prepared: PreparedBlob,
+    ) -> StreamedLayer:
+        return StreamedLayer(
+            stored, diff_id, self._uploads.submit(self._send, prepared)
         )
-        made = MadeBlob(prepared, became)
-        future = self._uploads.submit(send, self._push.target, made)
-        return Passed(stored, diff_id, future)
 
-    def _had(
+    def _send(self, prepared: PreparedBlob) -> UploadResult:
+        """An uploader thread's work."""
+        target = self._push.target
+        try:
+            holders = target.holders(prepared.descriptor.digest)
+            return target.put_blob(prepared, holders)
+        finally:
+            prepared.release()
+
+    def _skip_existing(
         self,
         member: Member,
         stored: Digest,
         diff_id: Digest | None,
-        became: SentBlob,
+        became: Descriptor,
         outcome: Outcome,
-    ) -> Passed:
+    ) -> StreamedLayer:
         """The registry holds it: the file is passed over without being read."""
         self._on_event(BlobFinished(member.name, became.digest, became.size, outcome))
-        arrived: Future[Arrived] = Future()
-        arrived.set_result(Arrived(member.name, became, outcome))
-        return Passed(stored, diff_id, arrived)
+        result: Future[UploadResult] = Future()
+        result.set_result(UploadResult(became, outcome))
+        return StreamedLayer(stored, diff_id, result)
 
     def _is_there(self, digest: Digest, size: int) -> bool:
         target = self._push.target
@@ -376,14 +401,13 @@ class _Reader:
             target.repository, Descriptor(OCI_LAYER, digest, size)
         )
 
-    def _reusable(self, offer: SentBlob) -> Outcome | None:
+    def _reusable(self, layer: Descriptor) -> Outcome | None:
         """How the registry holds what the layer became before; None: it does not."""
-        if self._is_there(offer.digest, offer.size):
+        if self._is_there(layer.digest, layer.size):
             return Outcome.REUSED
-        target = RegistryTarget(self._push.target)
-        blob = Descriptor(OCI_LAYER, offer.digest, offer.size)
-        holders = target.holders(offer.digest)
-        return Outcome.MOUNTED if holders and target.mount(blob, holders) else None
+        target = self._push.target
+        holders = target.holders(layer.digest)
+        return Outcome.MOUNTED if holders and target.mount(layer, holders) else None
 
     def _admit(self, size: int, member: Member) -> Spool:
         spool = self._space.admit(size, self._cancellation)
@@ -397,6 +421,23 @@ class _Reader:
 
     def _reporter(self, member: Member) -> Callable[[int], None]:
         return lambda count: self._on_event(BytesRead(member.name, count))
+
+
+@value
+class Kept:
+    """The small files of an archive that was read forward, kept in memory."""
+
+    path: Path
+    documents: Mapping[str, bytes]
+
+    def open_at(self, member: str, offset: int = 0) -> io.BytesIO:
+        """A reader of *member* from *offset* on."""
+        return io.BytesIO(self.documents[member][offset:])
+
+
+def _described(digest: Digest, size: int, compression: Compression) -> Descriptor:
+    media_type = StoredBlob(None, size, compression, digest).media_type
+    return Descriptor(media_type, digest, size)
 
 
 class _Tee(io.RawIOBase):
@@ -440,7 +481,7 @@ def _check_name(member: Member, named: Digest | None, found: Digest) -> None:
         )
 
 
-def _check(stored: StoredBlob, passed: dict[str, Passed]) -> bool:
+def _check(stored: StoredBlob, passed: Mapping[str, StreamedLayer]) -> bool:
     """Raises ContentMismatch unless the layer is what the config promises."""
     assert stored.member is not None, "what went by has a name"
     found = passed[stored.member].diff_id

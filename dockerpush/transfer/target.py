@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Sequence
+from typing import Protocol, Sequence
 
 from ..archive.bundle import BundledImage, index_of, name_of
 from ..archive.writers import add_to_index, read_index
+from ..documents import RawManifest
 from ..events import BlobFinished, OnEvent, Outcome
 from ..oci import OCI_INDEX, Descriptor, Digest, Index
-from ..state.blobs import BlobDirectory, OpenAt, failing, receive_partial
+from ..state.blobs import BlobDirectory, failing, receive_partial
 from ..state.cache import Cache, Pins
 from ..system.cancellation import Cancellation
-from .manifests import Document
-from .registry_target import Arrival, RegistryTarget
+from ..upload.content import PreparedBlob
+from .plan import PlannedBlob, PlannedImage, unique
+from .registry_target import UploadResult
 from .source import Named, Source
 from .store import DocumentTarget
-
-if TYPE_CHECKING:
-    from .found import Found
-
-__all__ = [
-    "Arrival",
-    "CacheTarget",
-    "DirectoryTarget",
-    "RegistryTarget",
-    "Target",
-    "blobs_of",
-    "put_file",
-]
 
 
 class Target(Named, DocumentTarget, Protocol):
@@ -40,30 +29,23 @@ class Target(Named, DocumentTarget, Protocol):
     def jobs(self) -> int | None:
         """Blobs that may come at a time, None: as many as the caller likes."""
 
-    def begin(self, found: Sequence[Found]) -> Sequence[Descriptor]:
+    def begin(self, images: Sequence[PlannedImage]) -> Sequence[PlannedBlob]:
         """All that is going to come; the blobs, in the order that they are wanted."""
 
     def digest_of(self, reference: str) -> Digest | None:
         """What *reference* names there."""
 
-    def holds(self, document: Descriptor) -> bool:
+    def has_document(self, document: Descriptor) -> bool:
         """True for a manifest that is there with all that it needs."""
 
     def mount_candidates(self, source: Source, digest: Digest) -> list[str]:
         """Repositories that the blob may be mounted from."""
 
-    def put_blob(
-        self, blob: Descriptor, open_at: OpenAt, mounts: Sequence[str]
-    ) -> Arrival:
+    def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:
         """Have the target hold *blob*."""
 
     def learn(self, blobs: Sequence[Descriptor]) -> None:
         """Remember for other runs that these are there."""
-
-
-def blobs_of(found: Sequence[Found]) -> list[Descriptor]:
-    """Every blob of *found* once, in the order of the manifests."""
-    return list({d: b for one in found for d, b in one.tree.blobs.items()}.values())
 
 
 class DirectoryTarget:
@@ -88,12 +70,12 @@ class DirectoryTarget:
         self._referrers: set[Digest] = set()
         self._entries()
 
-    def begin(self, found: Sequence[Found]) -> Sequence[Descriptor]:
+    def begin(self, images: Sequence[PlannedImage]) -> Sequence[PlannedBlob]:
         """The blobs of all that is going to come."""
-        for one in found:
-            for listed in one.listed.values():
+        for image in images:
+            for listed in image.plan.listed.values():
                 self._referrers.update(referrer.digest for referrer in listed)
-        return blobs_of(found)
+        return unique(blob for image in images for blob in image.plan.moving)
 
     def digest_of(self, reference: str) -> Digest | None:
         """The digest of what is called *reference* there."""
@@ -104,14 +86,14 @@ class DirectoryTarget:
         """What is called *name*; None unless it is there with all that it needs."""
         for entry in self._entries():
             if name_of(entry) == name:
-                return entry if self.holds(entry) else None
+                return entry if self.has_document(entry) else None
         return None
 
     def names(self) -> list[str]:
         """What the images are called that are there."""
         return [name for entry in self._entries() if (name := name_of(entry))]
 
-    def holds(self, document: Descriptor) -> bool:
+    def has_document(self, document: Descriptor) -> bool:
         """True for a manifest that is there with all that it needs."""
         return self._blobs.is_whole(document)
 
@@ -119,14 +101,11 @@ class DirectoryTarget:
         """None: a directory has one place for a blob."""
         return []
 
-    def put_blob(
-        self, blob: Descriptor, open_at: OpenAt, mounts: Sequence[str]
-    ) -> Arrival:
+    def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:
         """Have the directory hold *blob*; resumes what an earlier run left."""
         return put_file(
             self._blobs,
             blob,
-            open_at,
             cancellation=self.cancellation,
             on_event=self.on_event,
         )
@@ -134,7 +113,7 @@ class DirectoryTarget:
     def learn(self, blobs: Sequence[Descriptor]) -> None:
         """Nothing: the directory is looked into the next time."""
 
-    def put_document(self, document: Document, reference: str) -> bool:
+    def put_document(self, document: RawManifest, reference: str) -> bool:
         """Store a manifest; the index names it unless *reference* is its digest.
 
         False for one that the index has to name as well, which is how it lists it.
@@ -180,21 +159,21 @@ class CacheTarget:
         self._cache = cache
         self._pins = pins
 
-    def begin(self, found: Sequence[Found]) -> Sequence[Descriptor]:
+    def begin(self, images: Sequence[PlannedImage]) -> Sequence[PlannedBlob]:
         """The blobs of all that is going to come, pinned."""
-        blobs = blobs_of(found)
-        self._pins.add([blob.digest for blob in blobs])
-        for one in found:
-            documents = (document.descriptor.digest for document in one.tree.documents)
+        blobs = unique(blob for image in images for blob in image.plan.moving)
+        self._pins.add([blob.digest for one in blobs if (blob := one.descriptor)])
+        for image in images:
+            documents = (one.descriptor.digest for one in image.plan.documents)
             self._pins.add(documents)
         return blobs
 
     def digest_of(self, reference: str) -> Digest | None:
         """The digest of what *reference* names, when all of it is there."""
         found = self._cache.find(reference)
-        return found.root.digest if found and self.holds(found.root) else None
+        return found.root.digest if found and self.has_document(found.root) else None
 
-    def holds(self, document: Descriptor) -> bool:
+    def has_document(self, document: Descriptor) -> bool:
         """True for a manifest that is there with all that it needs."""
         self._pins.add(self._cache.occupied(document))
         return self._cache.is_whole(document)
@@ -203,14 +182,11 @@ class CacheTarget:
         """None: the cache has one place for a blob."""
         return []
 
-    def put_blob(
-        self, blob: Descriptor, open_at: OpenAt, mounts: Sequence[str]
-    ) -> Arrival:
+    def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:
         """Have the cache hold *blob*; resumes what an earlier run left."""
         return put_file(
             self._cache,
             blob,
-            open_at,
             cancellation=self.cancellation,
             on_event=self.on_event,
         )
@@ -218,7 +194,7 @@ class CacheTarget:
     def learn(self, blobs: Sequence[Descriptor]) -> None:
         """Nothing: the cache is looked into the next time."""
 
-    def put_document(self, document: Document, reference: str) -> bool:
+    def put_document(self, document: RawManifest, reference: str) -> bool:
         """Store a manifest; *reference* names it unless that is its digest."""
         digest = document.descriptor.digest
         self._cache.put(digest, document.raw)
@@ -232,20 +208,22 @@ class CacheTarget:
 
 def put_file(
     blobs: BlobDirectory,
-    blob: Descriptor,
-    open_at: OpenAt,
+    blob: PreparedBlob,
     *,
     cancellation: Cancellation,
     on_event: OnEvent,
-) -> Arrival:
+) -> UploadResult:
     """Have *blobs* hold *blob*. Raises ContentMismatch, StateError, Cancelled."""
-    with blobs.partial(blob.digest, cancellation) as partial:
-        if blobs.has(blob):
-            on_event(
-                BlobFinished(str(blob.digest), blob.digest, blob.size, Outcome.EXISTS)
-            )
-            return Arrival(Outcome.EXISTS)
+    wanted = blob.descriptor
+    with blobs.partial(wanted.digest, cancellation) as partial:
+        if blobs.has(wanted):
+            on_event(BlobFinished(blob.key, wanted.digest, wanted.size, Outcome.EXISTS))
+            return UploadResult(wanted, Outcome.EXISTS)
         moved = receive_partial(
-            partial, blob, open_at, cancellation=cancellation, on_event=on_event
+            partial,
+            wanted,
+            blob.open_at,
+            cancellation=cancellation,
+            on_event=on_event,
         )
-    return Arrival(Outcome.UPLOADED, moved)
+    return UploadResult(wanted, Outcome.UPLOADED, moved)

@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import Callable, Iterator, Protocol, Sequence
 
 from ..documents import (
+    RawManifest,
     check_names_nothing,
     children_of,
     is_document,
     part_of_index,
-    stays,
     subject_of,
 )
-from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, NotFound
+from ..errors import ContentMismatch, InvalidDigest, InvalidJSON
 from ..events import Notice
 from ..oci import (
     INDEX_TYPES,
@@ -28,10 +28,16 @@ from ..oci import (
     Manifest,
     Platform,
 )
-from ..platforms import best_match
-from ..values import field, record
+from ..system.cancellation import Cancellation
 from .choices import TakenPlatform
-from .manifests import Document
+from .plan import (
+    Candidate,
+    Method,
+    Plan,
+    PlannedBlob,
+    narrow,
+    unchanged,
+)
 from .source import Named, Source, label
 
 DEEPEST = 8
@@ -44,30 +50,17 @@ MOST_BYTES = 64 * 1024 * 1024
 """Bytes of all these manifests, which are held in memory."""
 
 
-@record
-class Tree:
-    """*documents* children first, *referrers* of them likewise, *blobs* by digest.
-
-    *elsewhere* are blobs that stay where their urls point. *trusted* is true when
-    something was left out because the target has it already.
-    """
-
-    documents: list[Document] = field(default_factory=list)
-    referrers: list[Document] = field(default_factory=list)
-    blobs: dict[Digest, Descriptor] = field(default_factory=dict)
-    elsewhere: set[Digest] = field(default_factory=set)
-    seen: set[Digest] = field(default_factory=set)
-    trusted: bool = False
-
-
-Fetch = Callable[[Sequence[Descriptor]], Sequence[Document]]
+Fetch = Callable[[Sequence[Descriptor]], Sequence[RawManifest]]
 """Gives the manifests that descriptors name, in their order."""
 
 
 class Walker:
-    """Fills trees with what *source* has and *is_held* does not know.
+    """Plans what *source* has and *is_held* does not know, byte for byte.
 
-    *fetch* gets manifests of *source*, several at a time where that is faster.
+    *fetch* gets manifests of *source*, several at a time where that is faster. `walk`,
+    then `add_referrers` or not, then `plan`. Raises ContentMismatch for documents
+    without end, or one that is not what its descriptor says; InvalidJSON for one of a
+    type that is not known; and what *source* does.
     """
 
     def __init__(
@@ -79,38 +72,60 @@ class Walker:
         self._source = source
         self._is_held = is_held
         self._fetch = fetch or (lambda nodes: [source.child(node) for node in nodes])
-        self._count = 0
-        self._bytes = 0
-
-    def tree(self, root: Document) -> Tree:
-        """*root* and what it needs.
-
-        Raises ContentMismatch for one without end, InvalidJSON, and what *source* does.
-        """
-        tree = Tree()
+        self._documents: list[RawManifest] = []
+        self._referrers: list[RawManifest] = []
+        self._listed: dict[Digest, Sequence[Descriptor]] = {}
+        self._blobs: dict[Digest, PlannedBlob] = {}
+        self._seen: set[Digest] = set()
+        self._skipped_existing = False
         self._count = self._bytes = 0
+
+    def walk(self, root: RawManifest) -> Walker:
+        """Take *root* and what it needs."""
         if self._is_held(root.descriptor):
-            tree.trusted = True
-            tree.documents.append(root)
+            self._skipped_existing = True
+            self._documents.append(root)
         else:
-            self._walk(root, tree, 0)
-        return tree
+            self._walk(root, self._documents, 0)
+        return self
 
-    def add(self, nodes: Sequence[Descriptor], tree: Tree, depth: int = 0) -> None:
-        """Add *nodes*, documents, and what they need to *tree*, each once.
+    def add_referrers(self, cancellation: Cancellation) -> None:
+        """Take what refers to the manifests, and what refers to that."""
+        subjects = [one.descriptor.digest for one in self._documents]
+        for subject in subjects:  # grows meanwhile
+            cancellation.check()
+            listed = self._source.referrers(subject)
+            if not listed:
+                continue
+            self._listed[subject] = listed
+            more: list[RawManifest] = []
+            self._add(listed, more, 0)
+            self._referrers += more
+            subjects += [one.descriptor.digest for one in more]
 
-        Raises InvalidJSON when one is of a type that is not known, ContentMismatch when
-        one is not what its descriptor says, and what `tree` does.
-        """
-        wanted = [node for node in nodes if self._is_wanted(node, tree)]
+    def plan(self) -> Plan:
+        """All that was found."""
+        return Plan(
+            blobs=tuple(self._blobs.values()),
+            documents=tuple(self._documents),
+            referrers=tuple(self._referrers),
+            listed=self._listed,
+            skipped_existing=self._skipped_existing,
+        )
+
+    def _add(
+        self, nodes: Sequence[Descriptor], into: list[RawManifest], depth: int
+    ) -> None:
+        """Add *nodes*, documents, and what they need, each once."""
+        wanted = [node for node in nodes if self._is_wanted(node)]
         self._check(len(wanted), depth)
         for node, document in zip(wanted, self._fetch(wanted)):
             _check_fits(node, document.descriptor)
-            if node.digest not in tree.seen:
-                self._walk(document, tree, depth + 1)
+            if node.digest not in self._seen:
+                self._walk(document, into, depth + 1)
 
-    def _is_wanted(self, node: Descriptor, tree: Tree) -> bool:
-        if node.digest in tree.seen:
+    def _is_wanted(self, node: Descriptor) -> bool:
+        if node.digest in self._seen:
             return False
         if not is_document(node):
             raise InvalidJSON(
@@ -119,28 +134,27 @@ class Walker:
             )
         if not self._is_held(node):
             return True
-        tree.seen.add(node.digest)
-        tree.trusted = True
+        self._seen.add(node.digest)
+        self._skipped_existing = True
         return False
 
-    def _walk(self, document: Document, tree: Tree, depth: int) -> None:
+    def _walk(self, document: RawManifest, into: list[RawManifest], depth: int) -> None:
         self._count += 1
         self._bytes += len(document.raw)
+        self._seen.add(document.descriptor.digest)
         self._check(0, depth)
-        tree.seen.add(document.descriptor.digest)
         children = children_of(document.descriptor, document.raw)
         for blob in children.unknown:
             check_names_nothing(blob, self._source.read_blob(blob))
         for blob in children.blobs:
-            if blob.urls:
-                tree.elsewhere.add(blob.digest)
-            else:
-                tree.blobs.setdefault(blob.digest, blob)
-        self.add(children.documents, tree, depth)
-        tree.documents.append(document)
+            known = self._blobs.get(blob.digest)
+            if known is None or known.method is Method.FOREIGN:
+                self._blobs[blob.digest] = unchanged(blob)
+        self._add(children.documents, into, depth)
+        into.append(document)
 
     def _check(self, count: int, depth: int) -> None:
-        """Raises ContentMismatch when the tree would grow over its limits."""
+        """Raises ContentMismatch when there would be more than the limits allow."""
         if (
             depth > DEEPEST
             or self._count + count > MOST_MANIFESTS
@@ -161,17 +175,17 @@ def _check_fits(node: Descriptor, found: Descriptor) -> None:
         )
 
 
-class TreeReader:
-    """The manifests of *tree* without asking *source* again, and its blobs."""
+class PlanReader:
+    """The manifests of *plan* without asking *source* again, and its blobs."""
 
-    def __init__(self, source: Source, tree: Tree) -> None:
+    def __init__(self, source: Source, plan: Plan) -> None:
         self.place = source.place
         self.repository = source.repository
         self._source = source
-        self._documents = {one.descriptor.digest: one for one in tree.documents}
+        self._documents = {one.descriptor.digest: one for one in plan.documents}
 
-    def child(self, descriptor: Descriptor) -> Document:
-        """The manifest that *descriptor* names, which is in the tree."""
+    def child(self, descriptor: Descriptor) -> RawManifest:
+        """The manifest that *descriptor* names, which is in the plan."""
         return self._documents[descriptor.digest]
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
@@ -179,7 +193,7 @@ class TreeReader:
         return self._source.read_blob(descriptor)
 
 
-def index_of(document: Document) -> Index:
+def index_of(document: RawManifest) -> Index:
     """What the index *document* says. Raises InvalidJSON."""
     return Index.from_bytes(document.raw, document.descriptor.media_type)
 
@@ -191,7 +205,7 @@ _NO_PLATFORM = Platform("unknown", "unknown")
 class Narrowable(Named, Protocol):
     """What is asked for manifests and configs."""
 
-    def child(self, descriptor: Descriptor) -> Document:
+    def child(self, descriptor: Descriptor) -> RawManifest:
         """The manifest that *descriptor* names."""
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
@@ -199,30 +213,37 @@ class Narrowable(Named, Protocol):
 
 
 def narrowed(
-    source: Narrowable, root: Document, platforms: Sequence[Platform]
-) -> Document:
+    source: Narrowable, root: RawManifest, platforms: Sequence[Platform]
+) -> RawManifest:
     """*root* with the images for *platforms* alone, and what speaks of them.
 
     The bytes of *root* stay as they are when nothing is left out; a single image is
     taken out of its index. Raises NotFound, which tells what there is.
     """
+    where = label(source)
     if root.descriptor.media_type not in INDEX_TYPES:
-        _places(source, [_platform(source, root)], platforms)
+        alone = Candidate(root.descriptor, _platform(source, root), is_image=True)
+        narrow([alone], platforms, where)
         return root
     entries = list(_entries(source, root))
-    images = [entry for entry in entries if not _is_about_another(entry)]
-    have = [_entry_platform(source, entry) for entry in images]
-    wanted = {images[place].digest for place in _places(source, have, platforms)}
-    kept = tuple(entry for entry in entries if stays(entry, wanted))
+    candidates = [_candidate(source, entry) for entry in entries]
+    wanted, places = narrow(candidates, platforms, where)
+    kept = tuple(entries[place] for place in places)
     if kept == index_of(root).manifests:
         return root
     if len(wanted) == 1:
-        return source.child(next(e for e in images if e.digest in wanted))
-    return Document(*part_of_index(root.raw, root.descriptor.media_type, kept))
+        return source.child(entries[wanted[0]])
+    return part_of_index(root.raw, root.descriptor.media_type, kept)
+
+
+def _candidate(source: Narrowable, entry: Descriptor) -> Candidate:
+    if _is_about_another(entry):
+        return Candidate(entry, None, is_image=False)
+    return Candidate(entry, _entry_platform(source, entry), is_image=True)
 
 
 def images_of(
-    source: Narrowable, root: Document
+    source: Narrowable, root: RawManifest
 ) -> list[tuple[Descriptor, Platform | None]]:
     """The entries of the index *root* that are no attestations, and their platforms.
 
@@ -237,7 +258,7 @@ def images_of(
 
 
 def taken_of(
-    source: Narrowable, whole: Document, part: Descriptor, platform: Platform
+    source: Narrowable, whole: RawManifest, part: Descriptor, platform: Platform
 ) -> TakenPlatform | None:
     """What to say of *part*, taken of *whole* for *platform*; None if it is all."""
     if part.digest == whole.descriptor.digest:
@@ -255,25 +276,8 @@ def narrowing_notice(
     )
 
 
-def _places(
-    source: Narrowable, have: Sequence[Platform | None], platforms: Sequence[Platform]
-) -> list[int]:
-    """Which of *have* are wanted."""
-    found = []
-    for wanted in platforms:
-        place = best_match(wanted, have)
-        if place is None:
-            names = ", ".join(sorted({str(one) for one in have if one}))
-            raise NotFound(
-                f"{label(source)} holds no image for "
-                f"{wanted}, only for {names or 'nothing known'}"
-            )
-        found.append(place)
-    return found
-
-
 def _entries(
-    source: Narrowable, document: Document, depth: int = 0
+    source: Narrowable, document: RawManifest, depth: int = 0
 ) -> Iterator[Descriptor]:
     """What the index *document* names, the insides of inner indexes instead."""
     for entry in index_of(document).manifests:
@@ -289,7 +293,7 @@ def _entry_platform(source: Narrowable, entry: Descriptor) -> Platform | None:
     return _platform(source, source.child(entry))
 
 
-def _platform(source: Narrowable, document: Document) -> Platform | None:
+def _platform(source: Narrowable, document: RawManifest) -> Platform | None:
     """What the config of a manifest says; None when that is no image's."""
     manifest = Manifest.from_bytes(document.raw, document.descriptor.media_type)
     if manifest.config.size > JSON_LIMIT:

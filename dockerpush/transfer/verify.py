@@ -20,13 +20,20 @@ from ..archive.stored import (
     compression_of_type,
     manifests,
 )
-from ..documents import SUBJECT_ANNOTATION
+from ..documents import SUBJECT_ANNOTATION, RawManifest
 from ..errors import ContentMismatch
 from ..events import BytesRead
 from ..oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Digest, Index, Manifest
+from ..reference import Reference
+from ..state.blobs import PIECE
 from ..system.workers import Workers
 from ..values import value
-from .registry_target import PushTarget
+from .choices import BlobForecast
+from .known import Knowledge, Shortcuts
+from .push_image import forecast
+from .registry_target import RegistryTarget
+from .source import Source
+from .tree import Walker
 
 
 @value
@@ -40,7 +47,7 @@ class Verified:
 
 
 def verify_image(
-    target: PushTarget, image: StoredImage, reference: str, *, jobs: int
+    target: RegistryTarget, image: StoredImage, reference: str, *, jobs: int
 ) -> Verified:
     """Compare *image* of an archive with what *reference* (tag or digest) names.
 
@@ -68,7 +75,7 @@ def verify_image(
 
 
 def _remote_manifests(
-    target: PushTarget, descriptor: Descriptor, raw: bytes
+    target: RegistryTarget, descriptor: Descriptor, raw: bytes
 ) -> Iterator[tuple[Digest, Manifest]]:
     if descriptor.media_type not in INDEX_TYPES:
         yield descriptor.digest, Manifest.from_bytes(raw, descriptor.media_type)
@@ -110,7 +117,9 @@ def _pairs(
     )
 
 
-def _verify_layer(target: PushTarget, layer: Descriptor, stored: StoredBlob) -> None:
+def _verify_layer(
+    target: RegistryTarget, layer: Descriptor, stored: StoredBlob
+) -> None:
     if layer.urls:
         return
     wanted = stored.diff_id
@@ -136,4 +145,77 @@ def _verify_layer(target: PushTarget, layer: Descriptor, stored: StoredBlob) -> 
         raise ContentMismatch(
             f"layer {layer.digest} of the registry holds {holds}, the "
             f"archive's layer is {wanted}; push it again"
+        )
+
+
+def dry_run_copy(
+    source: Source, root: RawManifest, target: RegistryTarget, *, jobs: int
+) -> list[BlobForecast]:
+    """What a copy of *root* to *target* would do with each blob.
+
+    Raises what *source* does, RegistryError, NetworkError, Cancelled.
+    """
+    name = Reference(target.place, target.repository)
+    known = Knowledge(name, Compression.GZIP, name=Compression.GZIP.value)
+    plan = Walker(source).walk(root).plan()
+    return forecast(plan, Shortcuts(target, known, jobs))
+
+
+def verify_copy(
+    source: Source,
+    root: RawManifest,
+    target: RegistryTarget,
+    reference: str,
+    *,
+    jobs: int,
+) -> Verified:
+    """Read everything back that *root* of *source* needs from *target*.
+
+    *reference* is the tag or digest that it has there. Raises ContentMismatch, which
+    names the first difference, NotFoundInRegistry, RegistryError, NetworkError,
+    Cancelled.
+    """
+    client, repository = target.client, target.repository
+    found, raw = client.read_manifest(repository, reference)
+    if raw != root.raw:
+        raise ContentMismatch(
+            f"{repository}:{reference} is {found.digest} in the registry, the source "
+            f"has {root.descriptor.digest}; push it again"
+        )
+    plan = Walker(source).walk(root).plan()
+    blobs = [one for blob in plan.moving if (one := blob.descriptor)]
+    with Workers(target.cancellation, jobs, name="verify") as workers:
+        reading = [
+            workers.submit(
+                client.read_manifest, repository, str(document.descriptor.digest)
+            )
+            for document in plan.documents[:-1]
+        ]
+        workers.wait(reading)
+        hashing = [workers.submit(_verify_blob, target, blob) for blob in blobs]
+        workers.wait(hashing)
+    return Verified(
+        found.digest,
+        len(plan.documents),
+        len(blobs),
+        sum(blob.size for blob in blobs),
+    )
+
+
+def _verify_blob(target: RegistryTarget, blob: Descriptor) -> None:
+    """A worker thread's work."""
+    hasher = blob.digest.hasher()
+    buffer = memoryview(bytearray(PIECE))
+    reader = target.client.download(target.repository, blob.digest)
+    try:
+        while count := reader.readinto(buffer):
+            target.cancellation.check()
+            hasher.update(buffer[:count])
+            target.on_event(BytesRead(str(blob.digest), count))
+    finally:
+        reader.close()
+    found = Digest.from_hash(hasher)
+    if found != blob.digest:
+        raise ContentMismatch(
+            f"blob {blob.digest}: the registry gave bytes with the digest {found}"
         )

@@ -39,6 +39,8 @@ class PreparedBlob:
     of times. *release* gives back what keeps the bytes (a temp file, a budget); whoever
     made the blob calls it once, when the registry has the blob or the run has ended.
     *from_network* says that wrong bytes may be right when they are read once more.
+    *made_from* is the digest of the content that this run compressed into the blob,
+    None when it did not.
     """
 
     key: str
@@ -46,6 +48,7 @@ class PreparedBlob:
     open_at: Callable[[int], BlobReader]
     release: Callable[[], None] = lambda: None
     from_network: bool = False
+    made_from: Digest | None = None
 
 
 class CheckedContent:

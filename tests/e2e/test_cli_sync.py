@@ -304,9 +304,9 @@ def test_a_tag_that_moves_meanwhile_is_copied_as_it_was_planned(
     from dockerpush.sync.lists import Defaults, parse_lines
     from dockerpush.sync.planner import Planner
     from dockerpush.system.cancellation import Cancellation
-    from dockerpush.transfer.engine import Share, copy_image
+    from dockerpush.transfer.copy_image import copy_image
+    from dockerpush.transfer.engine import ConcurrencyLimits
     from dockerpush.transfer.source import RegistrySource
-    from dockerpush.transfer.target import RegistryTarget
 
     one, two = filled
     planned = digest_of(read(one, "red", "1"))
@@ -318,14 +318,16 @@ def test_a_tag_that_moves_meanwhile_is_copied_as_it_was_planned(
             for host in (one, two)
         )
         entries = parse_lines(f"{one}/red:1 {two}/red:1", "list", Defaults()).entries
-        planner = Planner({one: source}, {two: target}, Share(), cancellation, jobs=1)
+        planner = Planner(
+            {one: source}, {two: target}, ConcurrencyLimits(), cancellation, jobs=1
+        )
         (item,) = planner.plan(entries)
         assert item.digest == planned
         run_cli("copy", f"{one}/green:1", f"{one}/red:1")
         assert digest_of(read(one, "red", "1")) != planned
         copy_image(
             RegistrySource(source, "red"),
-            RegistryTarget(target_at(target, "red", cancellation)),
+            target_at(target, "red", cancellation),
             str(item.digest),
             tags=["1"],
         )

@@ -30,10 +30,10 @@ from dockerpush.registry.transport import TransportSettings
 from dockerpush.server import Registry, RegistryServer
 from dockerpush.system.cancellation import Cancellation
 from dockerpush.transfer.choices import CopyOptions
-from dockerpush.transfer.engine import Share, copy_image
-from dockerpush.transfer.registry_target import PushTarget
+from dockerpush.transfer.copy_image import copy_image
+from dockerpush.transfer.engine import ConcurrencyLimits
+from dockerpush.transfer.registry_target import RegistryTarget
 from dockerpush.transfer.source import RegistrySource
-from dockerpush.transfer.target import RegistryTarget
 from dockerpush.upload.blob_upload import Uploader
 from dockerpush.upload.limits import HostLimits, LearnedLimits
 
@@ -41,7 +41,7 @@ POLICY = RetryPolicy(attempts=2, base=0.01)
 MIB = 1024 * 1024
 
 
-def target_at(client, repository, cancellation, on_event=ignore) -> PushTarget:
+def target_at(client, repository, cancellation, on_event=ignore) -> RegistryTarget:
     uploader = Uploader(
         client,
         repository,
@@ -50,7 +50,7 @@ def target_at(client, repository, cancellation, on_event=ignore) -> PushTarget:
         cancellation=cancellation,
         on_event=on_event,
     )
-    return PushTarget(client, repository, uploader, cancellation, on_event)
+    return RegistryTarget(client, repository, uploader, cancellation, on_event=on_event)
 
 
 class Sides:
@@ -76,9 +76,7 @@ class Sides:
         with self.cancellation.child() as child:
             target = target_at(self.clients[1], "app", child, self.events.append)
             source = source or RegistrySource(self.clients[0], "app")
-            return copy_image(
-                source, RegistryTarget(target), reference, tags=["1"], **options
-            )
+            return copy_image(source, target, reference, tags=["1"], **options)
 
 
 @pytest.fixture
@@ -255,7 +253,7 @@ class TestEvents:
 
 class TestShare:
     def test_permits_bound_what_goes_on_at_a_registry(self):
-        share = Share({"a": 2, "b": 9})
+        share = ConcurrencyLimits({"a": 2, "b": 9})
         going, most = [], []
         lock = threading.Lock()
 
@@ -277,7 +275,7 @@ class TestShare:
         assert max(most) == 2
 
     def test_permits_in_another_order_do_not_lock_each_other_out(self):
-        share = Share({"a": 1, "b": 1})
+        share = ConcurrencyLimits({"a": 1, "b": 1})
 
         def work(*registries: str) -> None:
             for _ in range(200):
@@ -296,7 +294,7 @@ class TestShare:
             assert not any(thread.is_alive() for thread in threads)
 
     def test_waiting_ends_with_a_cancellation(self):
-        share, digest = Share({"a": 1}), Digest.of(b"")
+        share, digest = ConcurrencyLimits({"a": 1}), Digest.of(b"")
         with (
             Cancellation() as cancellation,
             share.permit(cancellation, "a"),

@@ -14,12 +14,12 @@ from archives import Image, attestation, gzipped, layout
 
 from dockerpush.archive import open_archive
 from dockerpush.archive.bundle import BundledImage, tar_layout
+from dockerpush.documents import RawManifest
 from dockerpush.errors import ArchiveError, ContentMismatch
 from dockerpush.events import ignore
 from dockerpush.oci import OCI_MANIFEST, Descriptor, Digest, Manifest
 from dockerpush.system.cancellation import Cancellation
-from dockerpush.transfer.engine import copy_image
-from dockerpush.transfer.manifests import Document
+from dockerpush.transfer.copy_image import copy_image
 from dockerpush.transfer.target import DirectoryTarget
 
 
@@ -32,11 +32,11 @@ class Blobs:
     place = "memory"
     repository = ""
 
-    def document(self, reference: str) -> Document:
+    def document(self, reference: str) -> RawManifest:
         raw = self.contents[Digest(reference)]
-        return Document(Descriptor.of(OCI_MANIFEST, raw), raw)
+        return RawManifest(Descriptor.of(OCI_MANIFEST, raw), raw)
 
-    def child(self, descriptor: Descriptor) -> Document:
+    def child(self, descriptor: Descriptor) -> RawManifest:
         return self.document(str(descriptor.digest))
 
     def read_blob(self, descriptor: Descriptor) -> bytes:

@@ -15,7 +15,7 @@ from stored import (
     raw_layer,
 )
 
-from dockerpush.archive.stored import Compression, StoredImage
+from dockerpush.archive.stored import StoredImage
 from dockerpush.oci import (
     DOCKER_LAYER,
     DOCKER_MANIFEST,
@@ -27,16 +27,16 @@ from dockerpush.oci import (
     Index,
     Manifest,
 )
-from dockerpush.transfer.decide import raw_layer_decision
-from dockerpush.transfer.manifests import SentBlob, documents
+from dockerpush.transfer.manifests import documents
 from dockerpush.transfer.plan import plan_push
+from dockerpush.transfer.prepare import raw_layer_decision
 from dockerpush.values import replace
 
 RAW = raw_layer(b"raw layer")
 PACKED = gzip_layer(b"packed", Digest.of(b"inside"))
-GZIPPED = SentBlob(Digest.of(b"gzipped"), 7, Compression.GZIP)
-ZSTD = SentBlob(Digest.of(b"zstd"), 4, Compression.ZSTD)
-UNCHANGED = SentBlob(PACKED.digest, PACKED.size, Compression.GZIP)
+GZIPPED = Descriptor(OCI_LAYER_GZIP, Digest.of(b"gzipped"), 7)
+ZSTD = Descriptor(OCI_LAYER_ZSTD, Digest.of(b"zstd"), 4)
+UNCHANGED = Descriptor(OCI_LAYER_GZIP, PACKED.digest, PACKED.size)
 
 
 def planned(*, root=None, entry=None, compress=True):

@@ -19,8 +19,8 @@ from dockerpush.archive.stored import Absent, Compression, StoredImage
 from dockerpush.documents import SUBJECT_ANNOTATION
 from dockerpush.errors import ArchiveError, NotFound
 from dockerpush.oci import Descriptor, Digest, Platform
-from dockerpush.transfer.decide import raw_layer_decision
 from dockerpush.transfer.plan import Method, PlannedIndex, PlannedManifest, plan_push
+from dockerpush.transfer.prepare import raw_layer_decision
 from dockerpush.values import replace
 
 RAW = raw_layer(b"raw layer")

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from dockerpush.errors import ArchiveError
-from dockerpush.transfer.decide import COUNT, SIZE, shrinks
+from dockerpush.transfer.prepare import COUNT, SIZE, shrinks
 
 NOISE = random.Random(5).randbytes(4 << 20)
 TEXT = b"the same words again and again, " * (128 * 1024)

@@ -325,8 +325,7 @@ class _Copying:
     def _copy(
         self, origin: ImageOrigin, target: Reference, targets: Connections
     ) -> Copied:
-        from ...transfer.engine import copy_image
-        from ...transfer.target import RegistryTarget
+        from ...transfer.copy_image import copy_image
 
         self._started = time.monotonic()
         with (
@@ -335,7 +334,7 @@ class _Copying:
         ):
             result = copy_image(
                 origin.source,
-                RegistryTarget(place),
+                place,
                 origin.reference,
                 tags=[str(name) for name in (target.digest, target.tag) if name],
                 options=self._request.options(targets.settings(target.registry).jobs),

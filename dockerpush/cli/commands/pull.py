@@ -129,7 +129,7 @@ def _output(args: Namespace, display: Display) -> ImageOutput | None:
 
     A docker-archive gets one platform if nobody says more.
     """
-    from ...transfer.loadable import LINUX_AMD64
+    from ...transfer.archive_target import LINUX_AMD64
 
     wanted = args.format if args.format in FORMS else None
     if args.output is None:

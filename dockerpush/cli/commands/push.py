@@ -31,7 +31,7 @@ from ..report import Tally, check_writable, write_digests
 
 if TYPE_CHECKING:
     from ...reference import Reference
-    from ...transfer.push_run import PushResult
+    from ...transfer.choices import PushResult
     from ..session import Session
 
 
@@ -270,10 +270,8 @@ def _copied(
     In one repository only the tag is new; in one registry blobs are mounted.
     """
     from ...transfer.choices import CopyOptions
-    from ...transfer.engine import copy_image
-    from ...transfer.push_run import PushResult
+    from ...transfer.copy_image import copy_image
     from ...transfer.source import RegistrySource
-    from ...transfer.target import RegistryTarget
 
     tags = [_tag(target)]
     options = CopyOptions(jobs=connections.settings(target.registry).jobs)
@@ -281,14 +279,12 @@ def _copied(
     with connections.target(target) as place:
         copied = copy_image(
             origin,
-            RegistryTarget(place),
+            place,
             str(result.descriptor.digest),
             tags=tags,
             options=options,
         )
-    return PushResult(
-        target.repository, tuple(tags), copied.descriptor, copied.blobs, copied.sent
-    )
+    return copied.as_push(target.repository, tags)
 
 
 def _verify(job: Job, connections: Connections, request: PushRequest) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Sequence
 
@@ -14,11 +15,10 @@ from .. import console, prompts
 from ..options import OPERANDS, read_password_line
 
 if TYPE_CHECKING:
-    from ...archive import Archive
+    from ...archive import Archive, StoredImage
     from ...oci import Digest
     from ...reference import Reference
     from ...server import ReadOnlySource
-    from ...transfer.verbatim import WholeImage
     from ..session import Session
 
 
@@ -128,23 +128,25 @@ def _source(
     """*archive* as it is; layers stay as they are packed. *names* gets its names."""
     from ...events import Notice
     from ...server import RawManifest, ReadOnlySource, SourceBlob
-    from ...transfer.verbatim import whole_archive
+    from ...transfer.archive_source import ArchiveSource
     from ..location import short_path
 
     repositories: dict[str, dict[str, Digest]] = {}
     manifests, blobs = {}, {}
-    for image in whole_archive(archive, session.cancellation):
-        for notice in image.notices:
+    source = ArchiveSource(archive)
+    for image in archive.images:
+        plan = source.add(image, session.cancellation)
+        for notice in plan.notices:
             session.on_event(Notice(f"{archive.path}: {notice}"))
-        for document in image.documents:
+        for document in plan.documents:
             digest = document.descriptor.digest
             manifests[digest] = RawManifest(
                 document.descriptor.media_type, digest, document.raw
             )
-        for prepared in image.blobs:
-            size = prepared.descriptor.size
-            blobs[prepared.descriptor.digest] = SourceBlob(size, prepared.open_at)
-        root = image.documents[-1].descriptor.digest
+        for blob in filter(None, (planned.descriptor for planned in plan.moving)):
+            opened = partial(source.open_blob, blob.digest)
+            blobs[blob.digest] = SourceBlob(blob.size, opened)
+        root = plan.documents[-1].descriptor.digest
         for name, text in _names(archive, image):
             place = (short_path(name), name.tag or "latest")
             label = f"{archive.path}:{text} ({root})"
@@ -167,7 +169,7 @@ def _claim(
         )
 
 
-def _names(archive: Archive, image: WholeImage) -> list[tuple[Reference, str]]:
+def _names(archive: Archive, image: StoredImage) -> list[tuple[Reference, str]]:
     """What *image* is called; one that has only tags is called as its file.
 
     Each name also as the archive has it.

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from ...sync.carried_directory import DirectorySource, DirectoryTargets
     from ...sync.lists import Defaults, SyncEntry, SyncList
     from ...sync.planner import Registry, SyncItem
+    from ...transfer.registry_target import RegistryTarget
     from ...transfer.source import Source
-    from ...transfer.target import RegistryTarget
     from ..session import Session
 
 STDIN = "-"
@@ -258,12 +258,10 @@ class RegistrySide:
     @contextmanager
     def target(self, reference: Reference) -> Iterator[RegistryTarget]:
         """The repository of *reference*, for one image."""
-        from ...transfer.target import RegistryTarget
-
         with ExitStack() as stack:
             with self._lock:
-                place = stack.enter_context(self._connections.target(reference))
-            yield RegistryTarget(place)
+                target = stack.enter_context(self._connections.target(reference))
+            yield target
 
     def names(self, reference: Reference, digest: Digest | None) -> list[str]:
         """Under which names an image is stored that is called *reference*.
@@ -287,7 +285,7 @@ class _Run:
         sources: Connections,
         targets: Connections,
     ) -> None:
-        from ...transfer.engine import Share
+        from ...transfer.engine import ConcurrencyLimits
 
         self._entries = entries
         self._request = request
@@ -302,7 +300,7 @@ class _Run:
         self._jobs = wanted.parallel or max(budget.values(), default=0)
         self._jobs = self._jobs or sources.settings().jobs
         self._looks = max(1, min(MOST_LOOKS, sum(budget.values())))
-        self._share = Share(budget)
+        self._limits = ConcurrencyLimits(budget)
         self._lock = threading.Lock()  # guards stderr
 
     def _target_side(self, targets: Connections) -> RegistrySide | DirectoryTargets:
@@ -324,7 +322,7 @@ class _Run:
         planner = Planner(
             self._from.registries,
             self._to.registries,
-            self._share,
+            self._limits,
             cancellation,
             jobs=self._looks,
         )
@@ -346,7 +344,7 @@ class _Run:
         """A worker thread's work."""
         from ...sync.planner import Action
         from ...transfer.choices import CopyOptions
-        from ...transfer.engine import copy_image
+        from ...transfer.copy_image import copy_image
 
         with self._to.target(item.target) as target:
             result = copy_image(
@@ -357,7 +355,7 @@ class _Run:
                 options=CopyOptions(
                     item.entry.platforms, item.entry.referrers, self._jobs
                 ),
-                share=self._share,
+                limits=self._limits,
             )
         item = replace(item, digest=result.descriptor.digest, sent=result.sent)
         if not result.manifests:

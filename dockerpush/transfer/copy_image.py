@@ -1,0 +1,156 @@
+"""Images that go byte for byte, from any source to any target."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Sequence
+
+from ..documents import RawManifest
+from ..oci import INDEX_TYPES, Descriptor, Platform
+from ..system.workers import Workers
+from ..values import replace
+from .choices import CopyOptions, CopyResult, TakenPlatform
+from .engine import ConcurrencyLimits, transfer
+from .plan import Plan, PlannedImage, Wanted
+from .source import Source
+from .target import Target
+from .tree import Walker, narrowed, narrowing_notice, taken_of
+
+
+def copy_image(
+    source: Source,
+    target: Target,
+    reference: str,
+    *,
+    tags: Sequence[str],
+    options: CopyOptions | None = None,
+    limits: ConcurrencyLimits | None = None,
+) -> CopyResult:
+    """Make *target* hold what *reference* (tag or digest) names, under each of *tags*.
+
+    Raises what `copy_images` does.
+    """
+    wanted = [Wanted(source, reference, tuple(tags))]
+    return copy_images(wanted, target, options=options, limits=limits)[0]
+
+
+def copy_images(
+    wanted: Sequence[Wanted],
+    target: Target,
+    *,
+    options: CopyOptions | None = None,
+    only: Platform | None = None,
+    limits: ConcurrencyLimits | None = None,
+) -> list[CopyResult]:
+    """Make *target* hold each of *wanted*; what was done for each.
+
+    *only* is the platform that is taken of an index when *options* names none. *limits*
+    is what transfers at the same time share. Raises what `engine.transfer` does, and
+    NotFound for a platform that is not there; then no tag was moved.
+    """
+    options = options or CopyOptions()
+    limits = limits or ConcurrencyLimits()
+    planner = CopyPlanner(wanted, target, options, only, limits)
+    return transfer(planner, target, jobs=options.jobs, limits=limits)
+
+
+class CopyPlanner:
+    """Plans each of *wanted*, and leaves out what *target* has already."""
+
+    def __init__(
+        self,
+        wanted: Sequence[Wanted],
+        target: Target,
+        options: CopyOptions,
+        only: Platform | None,
+        limits: ConcurrencyLimits,
+    ) -> None:
+        self._wanted = wanted
+        self._target = target
+        self._options = options
+        self._only = only
+        self._limits = limits
+        self._trusting = True
+
+    def plan(self, *, trusting: bool) -> list[PlannedImage]:
+        """Every image; of a target that has one under all its names, nothing moves."""
+        self._trusting = trusting and not self._options.referrers
+        if len(self._wanted) == 1:
+            return [self._plan(self._wanted[0])]
+        jobs = min(self._options.jobs, len(self._wanted))
+        with Workers(self._target.cancellation, jobs, name="find") as workers:
+            planning = [workers.submit(self._plan, one) for one in self._wanted]
+            return workers.wait(planning)
+
+    def _plan(self, wanted: Wanted) -> PlannedImage:
+        source, target = wanted.source, self._target
+        with self._limits.permit(target.cancellation, source.place, target.place):
+            whole = source.document(wanted.reference)
+            root, taken = self._chosen(source, whole)
+            image = PlannedImage(
+                source,
+                Plan(),
+                _names(wanted, whole.descriptor, root.descriptor),
+                label=(*wanted.names, wanted.reference)[0],
+                root=root,
+                whole=whole.descriptor,
+                taken=taken,
+            )
+            image.stored = self._stored_before(image.names, root)
+            if image.stored is None:
+                image.plan = self._walked(source, root)
+        return image
+
+    def _walked(self, source: Source, root: RawManifest) -> Plan:
+        walker = Walker(source, self._is_held, partial(self._fetch, source)).walk(root)
+        if self._options.referrers:
+            walker.add_referrers(self._target.cancellation)
+        return walker.plan()
+
+    def _fetch(
+        self, source: Source, nodes: Sequence[Descriptor]
+    ) -> Sequence[RawManifest]:
+        """Manifests of *source*, several at a time."""
+        jobs = min(self._options.jobs, len(nodes))
+        if jobs < 2:
+            return [source.child(node) for node in nodes]
+        with Workers(self._target.cancellation, jobs, name="find") as workers:
+            return workers.wait([workers.submit(source.child, node) for node in nodes])
+
+    def _chosen(
+        self, source: Source, whole: RawManifest
+    ) -> tuple[RawManifest, TakenPlatform | None]:
+        """What of *whole* is moved."""
+        platforms = self._options.platforms
+        if platforms:
+            part = narrowed(source, whole, platforms)
+            if part.descriptor.digest != whole.descriptor.digest:
+                self._target.on_event(
+                    narrowing_notice(whole.descriptor, part.descriptor, platforms)
+                )
+            return part, None
+        if self._only and whole.descriptor.media_type in INDEX_TYPES:
+            part = narrowed(source, whole, (self._only,))
+            return part, taken_of(source, whole, part.descriptor, self._only)
+        return whole, None
+
+    def _stored_before(
+        self, names: Sequence[str], root: RawManifest
+    ) -> Descriptor | None:
+        """What the target has of this very image, when it has all its names."""
+        named = [self._target.digest_of(name) for name in names if self._trusting]
+        fitting = [one for one in named if one and one.fits(root.raw)]
+        if not fitting or len(fitting) < len(named):
+            return None
+        return replace(root.descriptor, digest=fitting[0])
+
+    def _is_held(self, document: Descriptor) -> bool:
+        """True when the target has this manifest, and so everything that it needs."""
+        return self._trusting and self._target.has_document(document)
+
+
+def _names(wanted: Wanted, whole: Descriptor, root: Descriptor) -> tuple[str, ...]:
+    """What it is to be called; its own digest where that of the whole was said."""
+    return tuple(
+        str(root.digest) if name == whole.digest else name for name in wanted.names
+    )

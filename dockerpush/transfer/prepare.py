@@ -1,0 +1,308 @@
+"""Planned blobs made ready to be sent, and what is worth compressing.
+
+A blob that goes as it is becomes a window on its source. One that must be read first
+(to be compressed, or to learn its digest) is read by the producer thread alone; the
+bytes of a compressed one then lie in a spool.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zlib
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Iterator, Protocol
+
+from ..archive.decompress import digests, open_decompressed
+from ..archive.stored import Compression, StoredBlob, compression_of_type
+from ..errors import ContentMismatch
+from ..events import BytesRead, Notice, OnEvent
+from ..oci import Descriptor, Digest
+from ..system.cancellation import Cancellation
+from ..system.workers import Workers, block_threads
+from ..upload.content import BlobReader, PreparedBlob
+from ..values import value
+from .choices import PushOptions
+from .compress import Codec, compress
+from .plan import Method, PlannedBlob, blob_key
+from .spool import Spool, SpoolError, TempSpace, temp_directory
+
+if TYPE_CHECKING:
+    from .known import Knowledge
+
+
+class Readable(Protocol):
+    """The part of an archive that is read."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is, for messages."""
+
+    def open_at(self, member: str, offset: int = 0) -> io.RawIOBase | io.BytesIO:
+        """A reader of *member* from *offset* on, which the caller closes."""
+
+
+@value
+class CompressionStep:
+    """What stands between an archive and a target: blobs are read, and compressed."""
+
+    archive: Readable
+    codec: Codec
+    options: PushOptions
+
+    @contextmanager
+    def opened(
+        self, cancellation: Cancellation, on_event: OnEvent
+    ) -> Iterator[Preparer]:
+        """A preparer; its threads and temp space end with the ``with``."""
+        directory = self.options.temp_directory or temp_directory(os.environ)
+        with (
+            TempSpace(directory, self.options.temp_budget) as space,
+            Workers(cancellation, block_threads(), name="block") as blocks,
+        ):
+            yield Preparer(
+                self.archive, self.codec, blocks, space, cancellation, on_event
+            )
+
+
+@value
+class Preparer:
+    """Reads blobs of one archive; everything it needs, and no state."""
+
+    archive: Readable
+    codec: Codec
+    blocks: Workers
+    space: TempSpace
+    cancellation: Cancellation
+    on_event: OnEvent
+
+    def prepare(self, planned: PlannedBlob) -> PreparedBlob:
+        """*planned*, read once now; called on the producer thread.
+
+        Raises ContentMismatch when the bytes are not what the config promises,
+        ArchiveError, SpoolError, Cancelled.
+        """
+        if planned.method is not Method.COMPRESS:
+            return self._inspected(planned)
+        spool = self.space.admit(_upper_bound(planned.stored), self.cancellation)
+        if spool is None:
+            return self._without_space(planned, "is larger than the free temp space")
+        try:
+            return self._compressed(planned, spool)
+        except SpoolError as error:
+            self.space.release(spool)
+            if planned.stored.compression is not Compression.NONE:
+                raise
+            return self._without_space(planned, f"found no room ({error})")
+        except BaseException:
+            self.space.release(spool)
+            raise
+
+    def _compressed(self, planned: PlannedBlob, spool: Spool) -> PreparedBlob:
+        stored = planned.stored
+        with self._open_raw(stored) as reader:
+            packed = compress(
+                reader,
+                spool,
+                codec=self.codec,
+                blocks=self.blocks,
+                cancellation=self.cancellation,
+                on_read=self._reporter(planned.key),
+            )
+        check_diff_id(stored, packed.diff_id)
+        self.space.settle(spool)
+        return PreparedBlob(
+            planned.key,
+            Descriptor(self.codec.media_type, packed.digest, packed.size),
+            spool.open_at,
+            lambda: self.space.release(spool),
+            made_from=packed.diff_id,
+        )
+
+    def _open_raw(self, stored: StoredBlob) -> io.RawIOBase | io.BytesIO:
+        assert stored.member is not None
+        reader = self.archive.open_at(stored.member)
+        if stored.compression is Compression.NONE:
+            return reader
+        return open_decompressed(
+            reader, stored.compression, name=f"layer {stored.member}"
+        )
+
+    def _inspected(self, planned: PlannedBlob) -> PreparedBlob:
+        """A compressed layer of a docker-archive: one pass tells digest and diff_id."""
+        stored = planned.stored
+        assert stored.member is not None
+        found = digests(
+            self.archive.open_at(stored.member),
+            stored.compression,
+            cancellation=self.cancellation,
+            on_read=self._reporter(planned.key),
+            name=f"layer {stored.member}",
+        )
+        check_diff_id(stored, found.diff_id)
+        return self._window(planned, found.digest)
+
+    def _without_space(self, planned: PlannedBlob, why: str) -> PreparedBlob:
+        """*planned* raw and without a spool, since there is no room for one."""
+        stored = planned.stored
+        if stored.compression is not Compression.NONE or stored.digest is None:
+            raise SpoolError(
+                f"layer {stored.member} {why} in {self.space.directory}: free some "
+                "space there, or set TMPDIR to a larger directory"
+            )
+        self.on_event(
+            Notice(
+                f"layer {stored.digest.short} {why}: sent without compression",
+                minor=True,
+            )
+        )
+        return self._window(planned, stored.digest)
+
+    def _window(self, planned: PlannedBlob, digest: Digest) -> PreparedBlob:
+        stored = planned.stored
+        assert stored.member is not None
+        return PreparedBlob(
+            planned.key,
+            Descriptor(stored.actual_type, digest, stored.size),
+            partial(self.archive.open_at, stored.member),
+        )
+
+    def _reporter(self, key: str) -> Callable[[int], None]:
+        return lambda count: self.on_event(BytesRead(key, count))
+
+
+def _upper_bound(stored: StoredBlob) -> int:
+    """Bytes that a spool of *stored* may take: incompressible data grows a little."""
+    return stored.size + stored.size // 1000 + 64 * 1024
+
+
+def _check_digest(stored: StoredBlob, content: bytes) -> None:
+    if stored.digest is None:
+        return
+    hasher = stored.digest.hasher()
+    hasher.update(content)
+    found = Digest.from_hash(hasher)
+    if found != stored.digest:
+        raise ContentMismatch(
+            f"{stored.member}: its bytes have the digest {found}; the archive is "
+            "damaged, save it again"
+        )
+
+
+def check_diff_id(stored: StoredBlob, found: Digest) -> None:
+    """Raises ContentMismatch when the content of a layer is not what it should be."""
+    if found.contradicts(stored.content_digest):
+        raise ContentMismatch(
+            f"layer {stored.member}: its content has the digest {found}, the image's "
+            f"config says {stored.diff_id}; the archive is damaged, save it again"
+        )
+
+
+COUNT = 16
+SIZE = 64 * 1024
+WORTH = 0.9
+"""The part of its size to which a layer must shrink, else it is sent as it is."""
+
+
+def shrinks(open_at: Callable[[int], BlobReader], size: int) -> bool:
+    """True when a layer of *size* bytes gets smaller by compression.
+
+    COUNT blocks of SIZE bytes, spread evenly, stand for the whole; zlib judges them
+    whatever compresses later, so the same bytes give the same answer everywhere. Raises
+    what the readers of *open_at* raise.
+    """
+    before = after = 0
+    for offset in _offsets(size):
+        with closing(open_at(offset)) as reader:
+            block = _read(reader, min(SIZE, size - offset))
+        before += len(block)
+        after += len(zlib.compress(block, 1))
+    return after < before * WORTH
+
+
+def _offsets(size: int) -> list[int]:
+    """Where the blocks begin; fewer blocks when that many would overlap."""
+    count = min(COUNT, -(-size // SIZE))
+    last = size - SIZE
+    return (
+        [last * number // (count - 1) for number in range(count)] if count > 1 else [0]
+    )
+
+
+def _read(reader: BlobReader, count: int) -> bytes:
+    """*count* bytes, or fewer when the layer ends before them."""
+    buffer = bytearray(count)
+    view = memoryview(buffer)
+    while view and (got := reader.readinto(view)):
+        view = view[got:]
+    return bytes(buffer[: count - len(view)])
+
+
+class AutoCompression:
+    """gzip for raw layers, but as they are for those that would not shrink.
+
+    The sample is the same for the same bytes, so is the decision; each layer is looked
+    at once, and not at all when *known* tells what it became before. *kept* holds the
+    keys of those that stay raw.
+    """
+
+    def __init__(self, archive: Readable, known: Knowledge) -> None:
+        self.kept: set[str] = set()
+        self._known = known
+        self._archive = archive
+        self._decided: dict[str, Method] = {}
+
+    def __call__(self, layer: StoredBlob) -> Method:
+        """What becomes of *layer*. Raises ArchiveError when it cannot be read."""
+        key = blob_key(layer)
+        if key not in self._decided:
+            self._decided[key] = self._decide(layer, key)
+        return self._decided[key]
+
+    def _decide(self, layer: StoredBlob, key: str) -> Method:
+        method = raw_layer_decision(layer, compress=True)
+        member = layer.member
+        if method is not Method.COMPRESS or member is None:
+            return method
+        if layer.compression is not Compression.NONE or layer.diff_id is None:
+            return method
+        if self._known.was_compressed(layer.diff_id):
+            return method
+        if not self._known.stays_raw(layer.diff_id):
+            if shrinks(
+                lambda offset: self._archive.open_at(member, offset), layer.size
+            ):
+                return method
+            self._known.keep_raw(layer.diff_id, layer.size)
+        self.kept.add(key)
+        return raw_layer_decision(layer, compress=False)
+
+
+def raw_layer_decision(layer: StoredBlob, *, compress: bool) -> Method:
+    """What becomes of *layer* when raw ones are to be compressed, or are not.
+
+    Only a layer of an image is ever compressed; the other blobs of an artifact, such as
+    an attestation's statements, mean their exact bytes. bzip2 and xz have no media type
+    of their own, so such a layer is packed anew.
+    """
+    if layer.member is None:
+        return Method.FOREIGN
+    if not _is_layer(layer):
+        return Method.AS_IS
+    odd = layer.compression in (Compression.BZIP2, Compression.XZ)
+    if odd or (compress and _is_plain(layer)):
+        return Method.COMPRESS
+    return Method.RELABEL if layer.is_mislabelled else Method.AS_IS
+
+
+def _is_layer(layer: StoredBlob) -> bool:
+    """True for a layer of an image that may be unpacked."""
+    is_one = compression_of_type(layer.media_type) is not None
+    return layer.diff_id is not None and (layer.descriptor is None or is_one)
+
+
+def _is_plain(layer: StoredBlob) -> bool:
+    plain = compression_of_type(layer.actual_type) is Compression.NONE
+    return plain and layer.compression is Compression.NONE
