@@ -178,7 +178,7 @@ class Knowledge:
     def learn(
         self, blobs: Iterable[PlannedBlob], results: Mapping[str, UploadResult]
     ) -> None:
-        """Remember the pairs that this run made, and what the target holds.
+        """Remember pairs that this run made, and the layers that the target holds.
 
         Nothing of what was taken by the word of a trusted image is remembered.
         """
@@ -186,7 +186,7 @@ class Knowledge:
             return
         for blob in blobs:
             result, diff_id = results.get(blob.key), blob.stored.diff_id
-            if result is None or blob.method is Method.FOREIGN:
+            if result is None or blob.stored.member is None:
                 continue
             if result.made_from is not None:
                 self._learn_pair(result.made_from, result.descriptor)
