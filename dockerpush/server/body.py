@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import socket
 import time
+from typing import Iterator
 
 from ..expressions import expression
 from .messages import (
@@ -193,13 +194,8 @@ def open_body(headers: Headers, stream: io.BufferedIOBase) -> FixedBody | Chunke
     return FixedBody(stream, int(lengths.pop()) if lengths else 0)
 
 
-def read_all(body: Incoming, limit: int) -> bytes | None:
-    """The whole of *body*; None when it has more than *limit* bytes."""
-    if body.length is not None and body.length > limit:
-        return None
-    content, piece = bytearray(), memoryview(bytearray(BUFFER))
-    while count := body.readinto(piece):
-        content += piece[:count]
-        if len(content) > limit:
-            return None
-    return bytes(content)
+def pieces(body: Incoming) -> Iterator[memoryview]:
+    """The whole of *body*; each piece is good until the next one is asked for."""
+    buffer = memoryview(bytearray(BUFFER))
+    while count := body.readinto(buffer):
+        yield buffer[:count]

@@ -14,15 +14,16 @@ from __future__ import annotations
 import contextlib
 import enum
 import hashlib
-from typing import Any, Callable, Iterator, Mapping, Sequence
+import tempfile
+from typing import IO, Any, Callable, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from ..expressions import expression
 from ..oci import JSON_LIMIT, Digest, dump_json
 from ..values import replace, value
-from .body import read_all
+from .body import pieces
 from .checked_names import Repository, SessionId, Tag, parse_digest, parse_reference
-from .embedded import Registry
+from .embedded import IN_MEMORY, Registry
 from .logins import PasswordFile
 from .messages import (
     DENIED,
@@ -32,6 +33,7 @@ from .messages import (
     SIZE_INVALID,
     UNAUTHORIZED,
     UNSUPPORTED,
+    Incoming,
     ProtocolError,
     Request,
     Response,
@@ -144,37 +146,26 @@ def page_of_names(
 
 
 def page_of_referrers(
-    request: Request, entries: Sequence[dict[str, Any]]
+    request: Request, entries: Iterable[dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """The *entries*, sorted by digest, that fit into one index, and headers.
+    """Those of *entries*, sorted by digest, that fit into one index, and headers.
 
-    ``artifactType`` is a filter, and ``last`` the digest where the last page ended.
+    ``artifactType`` is a filter, and ``last`` the digest where the next page begins.
     """
-    kind, last = request.parameter("artifactType"), request.parameter("last")
+    kind = request.parameter("artifactType")
     headers = {} if kind is None else {"OCI-Filters-Applied": "artifactType"}
-    rest = [
-        entry
-        for entry in entries
-        if (kind is None or entry.get("artifactType") == kind)
-        and (last is None or entry["digest"] > last)
-    ]
-    page = rest[: _fitting(rest)]
-    if len(page) < len(rest):
-        query = {"last": page[-1]["digest"]}
-        headers |= _link(
-            request, query if kind is None else {"artifactType": kind, **query}
-        )
-    return page, headers
-
-
-def _fitting(entries: Sequence[dict[str, Any]]) -> int:
-    """How many entries, at least one, stay below the limit of a manifest."""
+    page: list[dict[str, Any]] = []
     room = JSON_LIMIT - 1024
-    for number, entry in enumerate(entries):
+    for entry in entries:
+        if kind is not None and entry.get("artifactType") != kind:
+            continue
         room -= len(dump_json(entry)) + 1
-        if room < 0:
-            return max(number, 1)
-    return len(entries)
+        if room < 0 and page:
+            query = {"last": str(page[-1]["digest"])}
+            filtered = query if kind is None else {"artifactType": kind, **query}
+            return page, headers | _link(request, filtered)
+        page.append(entry)
+    return page, headers
 
 
 def _link(request: Request, query: dict[str, str]) -> dict[str, str]:
@@ -222,12 +213,15 @@ class ManifestEndpoints:
 
     def read(self, request: Request, name: Repository, item: str) -> Response:
         """The manifest, byte for byte (Pulling manifests)."""
-        manifest = self._registry.manifest(name, parse_reference(item))
-        headers = {
-            "Content-Type": manifest.media_type,
-            "Docker-Content-Digest": str(manifest.digest),
-        }
-        return Response.of(200, headers, manifest.raw)
+        reference = parse_reference(item)
+        kind, digest, content, size = self._registry.open_manifest(name, reference)
+        headers = {"Content-Type": kind, "Docker-Content-Digest": str(digest)}
+        if isinstance(content, bytes):
+            return Response(200, headers, content, size)
+        if request.method == "HEAD":
+            content.close()
+            return Response(200, headers, b"", size)
+        return Response(200, headers, Span(content, size), size)
 
     def put(self, request: Request, name: Repository, item: str) -> Response:
         """Pushing Manifests, under a tag, a digest, or a digest with tags."""
@@ -236,8 +230,11 @@ class ManifestEndpoints:
             raise ProtocolError(400, MANIFEST_INVALID, f"not a tag: {item[:160]!r}")
         asked = [item] if isinstance(reference, Tag) else []
         tags = _parse_tags(asked + request.query.get("tag", []))
-        manifest = _read_manifest(request, reference)
-        subject = self._registry.put_manifest(name, manifest, tags)
+        with self._registry.spool() as file:
+            _receive(request.body, file)
+            with self._registry.large_json:
+                manifest = _read_manifest(request, file, reference)
+                subject = self._registry.put_manifest(name, manifest, tags)
         headers = {
             "Location": f"/v2/{name}/manifests/{manifest.digest}",
             "Docker-Content-Digest": str(manifest.digest),
@@ -250,24 +247,40 @@ class ManifestEndpoints:
 
     def delete(self, request: Request, name: Repository, item: str) -> Response:
         """Deleting tags, Deleting Manifests."""
-        self._registry.delete_manifest(name, parse_reference(item))
+        with self._registry.large_json:
+            self._registry.delete_manifest(name, parse_reference(item))
         return Response.of(202, {})
 
     def tags(self, request: Request, name: Repository, item: str) -> Response:
         """Listing Tags."""
-        page, headers = page_of_names(request, self._registry.tags(name))
-        return json_response({"name": name, "tags": page}, headers)
+        with self._registry.large_json:
+            page, headers = page_of_names(request, self._registry.tags(name))
+            record = {"name": name, "tags": page}
+            return self._spooled(json_response(record, headers))
 
     def referrers(self, request: Request, name: Repository, item: str) -> Response:
         """Listing Referrers."""
-        entries = self._registry.referrers(name, parse_digest(item))
-        page, headers = page_of_referrers(request, entries)
-        return index_response(index_of(page), headers)
+        last, subject = request.parameter("last") or "", parse_digest(item)
+        with self._registry.large_json:
+            entries = self._registry.referrers(name, subject, last)
+            page, headers = page_of_referrers(request, entries)
+            return self._spooled(index_response(index_of(page), headers))
 
     def catalog(self, request: Request) -> Response:
         """``/v2/_catalog``, which Docker's registry had before the specification."""
-        page, headers = page_of_names(request, self._registry.repositories())
-        return json_response({"repositories": page}, headers)
+        with self._registry.large_json:
+            page, headers = page_of_names(request, self._registry.repositories())
+            return self._spooled(json_response({"repositories": page}, headers))
+
+    def _spooled(self, response: Response) -> Response:
+        """*response*; a large one waits for its client in a file, not in memory."""
+        content = response.content
+        if not isinstance(content, bytes) or len(content) <= IN_MEMORY:
+            return response
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (closed when sent)
+        file.write(content)
+        file.seek(0)
+        return replace(response, content=Span(file, response.size))
 
 
 def _parse_tags(texts: list[str]) -> tuple[Tag, ...]:
@@ -280,12 +293,25 @@ def _parse_tags(texts: list[str]) -> tuple[Tag, ...]:
     return tuple(dict.fromkeys(tags))
 
 
-def _read_manifest(request: Request, reference: Tag | Digest) -> RawManifest:
-    """The body, which has the digest that *reference* is, if it is one."""
-    raw = read_all(request.body, JSON_LIMIT)
-    if raw is None:
+def _receive(body: Incoming, file: IO[bytes]) -> None:
+    """Write a manifest to *file*. Raises ProtocolError (413)."""
+    too_large = (body.length or 0) > JSON_LIMIT
+    for piece in () if too_large else pieces(body):
+        file.write(piece)
+        if file.tell() > JSON_LIMIT:
+            too_large = True
+            break
+    if too_large:
         message = f"a manifest may have {JSON_LIMIT} bytes"
         raise ProtocolError(413, SIZE_INVALID, message)
+
+
+def _read_manifest(
+    request: Request, file: IO[bytes], reference: Tag | Digest
+) -> RawManifest:
+    """What is in *file*, which has the digest that *reference* is, if it is one."""
+    file.seek(0)
+    raw = file.read()
     algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
     digest = Digest.from_hash(hashlib.new(algorithm, raw))
     if isinstance(reference, Digest) and digest != reference:
@@ -317,7 +343,7 @@ class UploadEndpoints:
         if algorithm not in ALGORITHMS:
             message = f"unknown digest-algorithm: {algorithm[:40]!r}"
             raise ProtocolError(400, DIGEST_INVALID, message)
-        session = self._registry.start_upload(name, algorithm)
+        session = self._registry.start_upload(name, algorithm, request.address)
         response = _accepted(name, session, 0)
         if self._registry.min_chunk is None:
             return response
@@ -360,7 +386,7 @@ class UploadEndpoints:
     def _whole(self, request: Request, name: Repository, digest: str) -> Response:
         """Single POST. What arrived of a broken one is of no use to anybody."""
         wanted = parse_digest(digest)
-        session = self._registry.start_upload(name, wanted.algorithm)
+        session = self._registry.start_upload(name, wanted.algorithm, request.address)
         try:
             self._registry.finish_upload(
                 name, session, request.body, start=None, digest=wanted

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
+import tempfile
+import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Iterable, Iterator, Sequence
+from typing import IO, Any, Iterable, Iterator, Sequence, Union
 
 from ..oci import Digest
 from ..system import files
@@ -22,10 +26,17 @@ from .messages import (
     manifest_unknown,
 )
 from .read_only import Needs, ReadOnlySource, needs_of, parse_manifest, reference_of
-from .storage import Layout, RawManifest, Storage, names_in, remove
+from .space import Space
+from .storage import RawManifest, Storage
+from .store_layout import Layout, names_in, remove
 from .upload_files import Uploads
 
 WEEK = 7 * 24 * 3600.0
+
+IN_MEMORY = 64 * 1024
+"""Bytes of a manifest that is received, or of a list that is sent, in memory."""
+
+Content = Union[bytes, Readable]
 
 
 class Registry:
@@ -34,7 +45,8 @@ class Registry:
     *read_only* refuses every change, and needs no directory to exist.
     *session_age* is how long an upload session lives without a byte, in seconds.
     *min_chunk* is announced as OCI-Chunk-Min-Length, in bytes. *sparse* accepts
-    manifests whose blobs or children are absent.
+    manifests whose blobs or children are absent. *max_size* is how many bytes there may
+    be of blobs, manifests and uploads.
     """
 
     def __init__(
@@ -46,14 +58,18 @@ class Registry:
         session_age: float = WEEK,
         min_chunk: int | None = None,
         sparse: bool = False,
+        max_size: int | None = None,
     ) -> None:
         self.read_only = read_only
         self.min_chunk = min_chunk
         self._sparse = sparse
         self._sources = tuple(sources)
         self._layout = Layout(Path(directory))
-        self._storage = Storage(self._layout)
-        self._uploads = Uploads(self._layout, session_age)
+        self.space = Space(max_size)
+        self._storage = Storage(self._layout, self.space)
+        self._uploads = Uploads(self._layout, session_age, self.space)
+        self.large_json = threading.Lock()
+        """Held by whoever has a manifest or a list in memory: one at a time."""
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Registry:
@@ -77,7 +93,9 @@ class Registry:
             return
         root = self._layout.root
         try:
-            self._layout.incomplete.mkdir(parents=True, exist_ok=True)
+            root.parent.mkdir(parents=True, exist_ok=True)
+            root.mkdir(mode=0o700, exist_ok=True)
+            self._layout.incomplete.mkdir(exist_ok=True)
             held = self._open.enter_context(files.try_lock(self._layout.lock))
             if not held:
                 raise ServerError(
@@ -86,7 +104,8 @@ class Registry:
                 )
             for name in names_in(self._layout.incomplete):
                 remove(self._layout.incomplete / name)
-            self._uploads.sweep()
+            self._uploads.load()
+            self._storage.load()
         except OSError as error:
             self.close()
             raise ServerError(f"cannot store in {root}: {error.strerror}") from error
@@ -143,9 +162,18 @@ class Registry:
 
     # Upload sessions
 
-    def start_upload(self, name: Repository, algorithm: str) -> SessionId:
-        """A new session, which expects a blob with a digest of *algorithm*."""
-        return self._uploads.start(name, algorithm)
+    def start_upload(
+        self, name: Repository, algorithm: str, address: str = ""
+    ) -> SessionId:
+        """A new session, which expects a blob with a digest of *algorithm*.
+
+        Raises ProtocolError (503) when there are too many, also of one *address*.
+        """
+        return self._uploads.start(name, algorithm, address)
+
+    def upload_count(self) -> int:
+        """How many sessions are open."""
+        return len(self._uploads)
 
     def upload_size(self, name: Repository, session: SessionId) -> int:
         """Bytes received. Raises ProtocolError (BLOB_UPLOAD_UNKNOWN)."""
@@ -201,14 +229,36 @@ class Registry:
             raise manifest_unknown(reference or "not a tag")
         return found
 
-    def manifest(self, name: Repository, reference: Tag | Digest | None) -> RawManifest:
-        """Raises ProtocolError (MANIFEST_UNKNOWN or NAME_UNKNOWN)."""
+    def open_manifest(
+        self, name: Repository, reference: Tag | Digest | None
+    ) -> tuple[str, Digest, Content, int]:
+        """Media type, digest, content and size; a file is to be closed.
+
+        Raises ProtocolError (MANIFEST_UNKNOWN or NAME_UNKNOWN).
+        """
         digest = self.resolve(name, reference)
-        found = self._manifest(name, digest)
-        if found is None:
+        for source in self._sources:
+            found = source.manifest(name, digest)
+            if found is not None:
+                return found.media_type, digest, found.raw, len(found.raw)
+        opened = self._storage.open_manifest(name, digest)
+        size = self._storage.content_size(digest)
+        if opened is None or size is None:
             self._check_repository(name)
             raise manifest_unknown(reference or digest)
-        return found
+        return opened[0], digest, opened[1], size  # type: ignore[return-value]
+
+    def manifest(self, name: Repository, reference: Tag | Digest | None) -> RawManifest:
+        """Raises ProtocolError (MANIFEST_UNKNOWN or NAME_UNKNOWN)."""
+        media_type, digest, content, _ = self.open_manifest(name, reference)
+        if isinstance(content, bytes):
+            return RawManifest(media_type, digest, content)
+        with contextlib.closing(content):
+            return RawManifest(media_type, digest, content.read())  # type: ignore[attr-defined]
+
+    def spool(self) -> IO[bytes]:
+        """A file for JSON of any size, which is in memory as long as it is small."""
+        return tempfile.SpooledTemporaryFile(IN_MEMORY)
 
     def put_manifest(
         self, name: Repository, manifest: RawManifest, tags: Iterable[Tag]
@@ -260,15 +310,30 @@ class Registry:
             found.update(source.repositories.get(name, ()))
         return sorted(found)
 
-    def referrers(self, name: Repository, subject: Digest) -> list[dict[str, Any]]:
-        """The descriptors of the manifests whose subject is *subject*."""
-        found = {entry["digest"]: entry for entry in self._all_referrers(name, subject)}
-        return [found[digest] for digest in sorted(found)]
+    def referrers(
+        self, name: Repository, subject: Digest, after: str
+    ) -> Iterator[dict[str, Any]]:
+        """The descriptors of what refers to *subject*, in the order of their digests.
+
+        Only those of a digest above *after*. Each is read when it is asked for.
+        """
+        lists = [self._storage.referrers(name, subject, after)]
+        for source in self._sources:
+            entries = source.referrers(name, subject)
+            lists.append(entry for entry in entries if entry["digest"] > after)
+        last = ""
+        for entry in heapq.merge(*lists, key=lambda entry: str(entry["digest"])):
+            if entry["digest"] != last:
+                yield entry
+            last = entry["digest"]
 
     def repositories(self) -> list[str]:
         """Every repository that holds something, in the order of ASCII."""
-        names = self._layout.repositories()
-        found = {str(name) for name in names if self._storage.has_repository(name)}
+        if self.read_only:
+            names = self._layout.repositories()
+            found = {str(name) for name in names if self._storage.has_repository(name)}
+        else:
+            found = set(self._storage.repositories())
         for source in self._sources:
             found.update(source.repositories)
         return sorted(found)
@@ -281,20 +346,6 @@ class Registry:
             if digest is not None:
                 return digest
         return self._storage.tagged(name, tag)
-
-    def _manifest(self, name: Repository, digest: Digest) -> RawManifest | None:
-        for source in self._sources:
-            found = source.manifest(name, digest)
-            if found is not None:
-                return found
-        return self._storage.manifest(name, digest)
-
-    def _all_referrers(
-        self, name: Repository, subject: Digest
-    ) -> Iterator[dict[str, Any]]:
-        yield from self._storage.referrers(name, subject)
-        for source in self._sources:
-            yield from source.referrers(name, subject)
 
     def _delete_by_digest(self, name: Repository, digest: Digest) -> bool:
         if any(source.manifest(name, digest) for source in self._sources):
@@ -315,13 +366,12 @@ class Registry:
     def _check_needs(self, name: Repository, needs: Needs) -> None:
         if self._sparse:
             return
-        absent = [digest for digest in needs.blobs if not self._has_blob(name, digest)]
-        absent += [
-            digest for digest in needs.manifests if not self._has_manifest(name, digest)
-        ]
-        if absent:
+        blobs, manifests = dict.fromkeys(needs.blobs), dict.fromkeys(needs.manifests)
+        absent = (digest for digest in blobs if not self._has_blob(name, digest))
+        childless = (one for one in manifests if not self._has_manifest(name, one))
+        details = tuple(itertools.islice(itertools.chain(absent, childless), 100))
+        if details:
             message = "the manifest needs what this repository does not hold"
-            details = tuple(dict.fromkeys(absent))[:100]
             raise ProtocolError(400, MANIFEST_BLOB_UNKNOWN, message, details=details)
 
     def _has_blob(self, name: Repository, digest: Digest) -> bool:

@@ -33,6 +33,7 @@ from .body import (
 from .dispatch import Api, split_target
 from .logins import parse_basic
 from .messages import (
+    STORAGE_FULL,
     UNKNOWN,
     UNSUPPORTED,
     Disconnected,
@@ -66,8 +67,6 @@ UNSENT = 32 * 1024
 
 LINGER_SECONDS = 1.0
 """How long a connection that ends with an error waits for the client to read it."""
-
-STORAGE_FULL = 507
 
 CLIENT_GONE = 499
 """The status of a request whose client was gone before the answer, in the log."""
@@ -319,13 +318,17 @@ class Handler:
 
     def _send_content(self, head: bytes, response: Response) -> None:
         content = response.content
+        wanted = self._head is None or self._head.method != "HEAD"
         if isinstance(content, bytes):
-            wanted = self._head is None or self._head.method != "HEAD"
-            self._writer.write(head + content if wanted else head)
+            small = len(content) < BUFFER and wanted
+            self._writer.write(head + content if small else head)
+            if wanted and not small:
+                self._writer.write(content)
             return
         with contextlib.closing(content.content) as readable:
             self._writer.write(head)
-            self._send_span(readable, content.count)
+            if wanted:
+                self._send_span(readable, content.count)
 
     def _tell(self, status: int, sent: int, why: str) -> None:
         head, body = self._head, self._body

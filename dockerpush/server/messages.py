@@ -32,6 +32,9 @@ UNAUTHORIZED = "UNAUTHORIZED"
 UNKNOWN = "UNKNOWN"
 UNSUPPORTED = "UNSUPPORTED"
 
+STORAGE_FULL = 507
+"""The status when there is no room for what comes."""
+
 
 class ServerError(PusherError):
     """The embedded registry cannot start; the message says what to change."""
@@ -99,6 +102,13 @@ def upload_unknown() -> ProtocolError:
     """The session is finished, cancelled or expired, or never was."""
     message = "no such upload session: start over with a POST"
     return ProtocolError(404, BLOB_UPLOAD_UNKNOWN, message)
+
+
+def busy(what: str, seconds: int) -> ProtocolError:
+    """There is too much of *what* just now; a client tries again after *seconds*."""
+    headers = {"Retry-After": str(seconds)}
+    message = f"too many {what} at once: try again in a moment"
+    return ProtocolError(503, TOOMANYREQUESTS, message, headers=headers)
 
 
 def kept_elsewhere(what: str) -> ProtocolError:

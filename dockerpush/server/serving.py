@@ -181,7 +181,7 @@ class RegistryServer:
         on_access: Callable[[Access], None] | None = None,
         client_timeout: float = CLIENT_TIMEOUT,
     ) -> None:
-        self._registry = registry
+        self.registry = registry
         self._address = (address, port)
         self._api = Api(registry, _password_file(htpasswd, users))
         self._context = None if tls is None else _tls_context(*tls)
@@ -224,7 +224,7 @@ class RegistryServer:
 
         Raises ServerError when the directory or the port is taken.
         """
-        self._registry.open()
+        self.registry.open()
         try:
             listener = Listener(
                 self._address,
@@ -234,7 +234,7 @@ class RegistryServer:
                 context=lambda: self._context,
             )
         except OSError as error:
-            self._registry.close()
+            self.registry.close()
             reason = error.strerror or str(error)
             raise ServerError(f"cannot listen on {self.host}: {reason}") from error
         self._listener = listener
@@ -254,7 +254,7 @@ class RegistryServer:
         self._listener.server_close()
         self._thread.join()
         self._listener = self._thread = None
-        self._registry.close()
+        self.registry.close()
         self.settled = self._api.settle(SETTLE_SECONDS)
 
 

@@ -5,136 +5,29 @@ and linked, a tag moved, or a blob deleted, as if nothing else went on. Content 
 written and hashed before, outside the lock. Readers take no lock: each file is whole
 whenever it is there, and content that vanishes under a link counts as absent.
 
-Where things lie in the registry's directory, and how they get there in one step.
-
-::
-
-    blobs/<algorithm>/<xx>/<hex>                      content, also of manifests
-    repositories/<name>/_blobs/<algorithm>/<hex>      empty: the repository holds it
-    repositories/<name>/_manifests/<algorithm>/<hex>  its media type
-    repositories/<name>/_tags/<tag>=<capitals>        a digest
-    repositories/<name>/_referrers/<subject>/<hex>/<algorithm>-<hex>   a descriptor
-    repositories/<name>/_uploads/<uuid>               bytes received so far
-    incomplete/                                       emptied at the start
-    lock                                              held by the server that writes
-
-No component of a repository name starts with an underscore, so the two never meet.
-Files appear under their final name by a rename and are complete then; nothing is
-flushed to the disk by force, so this holds for a killed server, not for a power cut.
+A lock of the system is held beside it, so that `serve --gc` can work on the directory
+of a server that runs.
 """
 
 from __future__ import annotations
 
 import contextlib
+import heapq
 import json
-import os
 import threading
-import uuid
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Iterable, Iterator
 
 from ..oci import Digest, dump_json
+from ..system import files
 from ..values import value
-from .checked_names import Repository, SessionId, Tag
+from .checked_names import Repository, Tag
+from .holdings import Holdings
+from .space import Space
+from .store_layout import Layout, move, names_in, read_small, remove
 
-
-class Layout:
-    """The paths below *root*; only checked names go in."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.incomplete = root / "incomplete"
-        self.lock = root / "lock"
-        self._blobs = root / "blobs"
-        self._repositories = root / "repositories"
-
-    def repository(self, name: Repository) -> Path:
-        """The directory of one repository."""
-        return self._repositories / name
-
-    def content(self, digest: Digest) -> Path:
-        """The bytes of a blob or a manifest."""
-        return self._blobs / digest.algorithm / digest.hex[:2] / digest.hex
-
-    def blob_link(self, name: Repository, digest: Digest) -> Path:
-        """There when the repository holds the blob."""
-        return self.repository(name) / "_blobs" / digest.algorithm / digest.hex
-
-    def manifest_link(self, name: Repository, digest: Digest) -> Path:
-        """There when the repository holds the manifest; its media type."""
-        return self.repository(name) / "_manifests" / digest.algorithm / digest.hex
-
-    def tag(self, name: Repository, tag: Tag) -> Path:
-        """The digest that a tag stands for."""
-        return self.tags(name) / tag.file_name
-
-    def tags(self, name: Repository) -> Path:
-        """The directory of all tags."""
-        return self.repository(name) / "_tags"
-
-    def referrers(self, name: Repository, subject: Digest) -> Path:
-        """The directory of the descriptors of what refers to *subject*."""
-        directory = self.repository(name) / "_referrers"
-        return directory / subject.algorithm / subject.hex
-
-    def upload(self, name: Repository, session: SessionId) -> Path:
-        """The bytes that a session received."""
-        return self.uploads(name) / session
-
-    def uploads(self, name: Repository) -> Path:
-        """The directory of all sessions."""
-        return self.repository(name) / "_uploads"
-
-    def repositories(self) -> Iterator[Repository]:
-        """Every repository there is, in no order; those without content as well."""
-        for path, directories, _ in os.walk(self._repositories):
-            if any(name.startswith("_") for name in directories):
-                relative = Path(path).relative_to(self._repositories)
-                yield Repository(relative.as_posix())
-            directories[:] = [name for name in directories if name[:1] != "_"]
-
-    def write(self, path: Path, content: bytes) -> None:
-        """Let *path* hold *content* from one moment to the next."""
-        temporary = self.incomplete / uuid.uuid4().hex
-        try:
-            temporary.write_bytes(content)
-            move(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-def move(source: Path, target: Path) -> None:
-    """Rename, making the directories of *target* where they are missing."""
-    try:
-        source.replace(target)
-    except FileNotFoundError:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source.replace(target)
-
-
-def names_in(directory: Path) -> list[str]:
-    """The names in *directory*; none when it does not exist."""
-    try:
-        return os.listdir(directory)  # noqa: PTH208 (no Path is needed for each)
-    except FileNotFoundError:
-        return []
-
-
-def read_small(path: Path) -> bytes | None:
-    """What a file of a few bytes holds; None when there is none."""
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def remove(path: Path) -> bool:
-    """Delete a file; false when there is none."""
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-        return True
-    return False
+CHANGE_SECONDS = 60.0
+"""How long `serve --gc` in another process may take to remove what it found."""
 
 
 @value
@@ -157,9 +50,33 @@ class Reference:
 class Storage:
     """What the registry keeps in its directory."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, space: Space) -> None:
         self.layout = layout
+        self._space = space
+        self._holdings = Holdings(layout, space)
+        self._collected: object = None
         self._lock = threading.Lock()  # guards the links, tags and referrers
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Nobody else changes what the repositories hold, for the ``with``."""
+        with self._lock, files.locked(self.layout.changes, timeout=CHANGE_SECONDS):
+            collected = _stamp(self.layout.collected)
+            if collected != self._collected:
+                self._collected = collected
+                self._holdings.load()
+            yield
+
+    def load(self) -> None:
+        """Count what there is. Raises OSError."""
+        with self._lock:
+            self._collected = _stamp(self.layout.collected)
+            self._holdings.load()
+
+    def repositories(self) -> list[str]:
+        """Those in which something was stored, in the order of ASCII, once loaded."""
+        with self._lock:
+            return self._holdings.repositories()
 
     # Reading
 
@@ -190,13 +107,25 @@ class Storage:
         except FileNotFoundError:
             return None
 
+    def open_manifest(
+        self, name: Repository, digest: Digest
+    ) -> tuple[str, BinaryIO] | None:
+        """The media type of a manifest of the repository, and a file to be closed."""
+        media_type = read_small(self.layout.manifest_link(name, digest))
+        if media_type is None:
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            file = self.layout.content(digest).open("rb", buffering=0)
+            return media_type.decode(), file
+        return None
+
     def manifest(self, name: Repository, digest: Digest) -> RawManifest | None:
         """A manifest of the repository."""
-        media_type = read_small(self.layout.manifest_link(name, digest))
-        raw = read_small(self.layout.content(digest)) if media_type else None
-        if media_type is None or raw is None:
+        found = self.open_manifest(name, digest)
+        if found is None:
             return None
-        return RawManifest(media_type.decode(), digest, raw)
+        with found[1] as file:
+            return RawManifest(found[0], digest, file.read())
 
     def has_manifest(self, name: Repository, digest: Digest) -> bool:
         """True when `manifest` would give one."""
@@ -213,11 +142,21 @@ class Storage:
         files = names_in(self.layout.tags(name))
         return {tag for file in files if (tag := Tag.from_file_name(file))}
 
-    def referrers(self, name: Repository, subject: Digest) -> list[dict[str, Any]]:
-        """The descriptors of what refers to *subject*, in the order of digests."""
+    def referrers(
+        self, name: Repository, subject: Digest, after: str
+    ) -> Iterator[dict[str, Any]]:
+        """The descriptors of what refers to *subject*, in the order of digests.
+
+        Only those of a digest above *after*. Each is read when it is asked for.
+        """
         directory = self.layout.referrers(name, subject)
-        raw = (read_small(directory / file) for file in sorted(names_in(directory)))
-        return [json.loads(text) for text in raw if text is not None]
+        names = (file.replace("-", ":", 1) for file in names_in(directory))
+        waiting = [digest for digest in names if digest > after]
+        heapq.heapify(waiting)
+        while waiting:
+            raw = read_small(directory / heapq.heappop(waiting).replace(":", "-"))
+            if raw is not None:
+                yield json.loads(raw)
 
     # Writing
 
@@ -226,16 +165,18 @@ class Storage:
 
         The link comes first: a server killed between the two still has the upload.
         """
-        with self._lock:
-            self._link(self.layout.blob_link(name, digest), b"")
+        with self.changing():
+            known = self.content_size(digest) or 0
+            self._link_blob(name, digest)
             move(upload, self.layout.content(digest))
+            self._space.store((self.content_size(digest) or 0) - known)
 
     def mount(self, name: Repository, digest: Digest) -> bool:
         """Let the repository hold a blob that another one does; false when none."""
-        with self._lock:
+        with self.changing():
             if self.content_size(digest) is None:
                 return False
-            self._link(self.layout.blob_link(name, digest), b"")
+            self._link_blob(name, digest)
             return True
 
     def put_manifest(
@@ -251,13 +192,18 @@ class Storage:
 
         *check* runs under the lock and raises when something it needs is absent.
         """
-        content = self.layout.content(manifest.digest)
-        with self._lock:
+        with self.changing():
             check()
             if self.content_size(manifest.digest) is None:
-                self.layout.write(content, manifest.raw)
+                with self._space.room_for(len(manifest.raw)):
+                    content = self.layout.content(manifest.digest)
+                    self.layout.write(content, manifest.raw)
+                self._space.store(len(manifest.raw))
             link = self.layout.manifest_link(name, manifest.digest)
+            known = link.exists()
             self.layout.write(link, manifest.media_type.encode())
+            if not known:
+                self._holdings.add(name, manifest.digest)
             if reference is not None:
                 path = self._referrer(name, reference.subject, manifest.digest)
                 self.layout.write(path, dump_json(reference.entry))
@@ -266,41 +212,54 @@ class Storage:
 
     def delete_tag(self, name: Repository, tag: Tag) -> bool:
         """Forget a tag, not the manifest; false when there is none."""
-        with self._lock:
+        with self.changing():
             return remove(self.layout.tag(name, tag))
 
     def delete_manifest(
         self, name: Repository, digest: Digest, subject: Digest | None
     ) -> bool:
         """Forget a manifest, the tags on it, and that it refers to *subject*."""
-        with self._lock:
+        with self.changing():
             for tag in self.tags(name):
                 if self.tagged(name, Tag(tag)) == digest:
                     remove(self.layout.tag(name, Tag(tag)))
             if subject is not None:
                 remove(self._referrer(name, subject, digest))
-            found = remove(self.layout.manifest_link(name, digest))
-            self._drop_unused(digest)
-            return found
+            return self._unlink(self.layout.manifest_link(name, digest), digest)
 
     def delete_blob(self, name: Repository, digest: Digest) -> bool:
         """Forget a blob of one repository; its bytes go with the last one."""
-        with self._lock:
-            found = remove(self.layout.blob_link(name, digest))
-            self._drop_unused(digest)
-            return found
+        with self.changing():
+            return self._unlink(self.layout.blob_link(name, digest), digest)
 
-    def _drop_unused(self, digest: Digest) -> None:
-        for name in self.layout.repositories():
-            links = (self.layout.blob_link, self.layout.manifest_link)
-            if any(link(name, digest).exists() for link in links):
-                return
-        remove(self.layout.content(digest))
+    def _unlink(self, link: Path, digest: Digest) -> bool:
+        """Remove a link, and the content with the last one; false when it is absent."""
+        if not remove(link):
+            return False
+        if self._holdings.remove(digest):
+            size = self.content_size(digest) or 0
+            if remove(self.layout.content(digest)):
+                self._space.store(-size)
+        return True
 
-    def _link(self, path: Path, content: bytes) -> None:
-        if not path.exists():
-            self.layout.write(path, content)
+    def _link_blob(self, name: Repository, digest: Digest) -> None:
+        """Let the repository hold a blob; an old link is as young as a new one then."""
+        path = self.layout.blob_link(name, digest)
+        if path.exists():
+            path.touch()
+            return
+        self.layout.write(path, b"")
+        self._holdings.add(name, digest)
 
     def _referrer(self, name: Repository, subject: Digest, digest: Digest) -> Path:
         file = f"{digest.algorithm}-{digest.hex}"
         return self.layout.referrers(name, subject) / file
+
+
+def _stamp(path: Path) -> object:
+    """What changes when another file is put in place of *path*."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns

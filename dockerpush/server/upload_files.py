@@ -8,15 +8,22 @@ from, is therefore the truth and stays it; the old request ends without an answe
 
 The hash runs along with the bytes. Where it cannot be trusted (after a restart, a full
 disk, another algorithm) the file is read once more at the end.
+
+There is a limited number of sessions. While there is room, nobody is asked; then each
+address has an equal share, and a session of one that has more goes for one that has
+less. When there is no room for bytes, sessions that nobody moved for an hour go.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import logging
 import os
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Callable, Iterator
 
@@ -28,13 +35,18 @@ from .messages import (
     Disconnected,
     Incoming,
     ProtocolError,
+    busy,
     upload_range,
     upload_unknown,
 )
-from .storage import Layout, names_in, remove
+from .slots import client_of
+from .space import Space
+from .store_layout import ATTEMPTS, Layout, names_in, remove
 
 if TYPE_CHECKING:
     from hashlib import _Hash
+
+log = logging.getLogger(__name__)
 
 SETTLE = 1.0
 """Seconds that a new request leaves an older one of the same session."""
@@ -42,15 +54,43 @@ SETTLE = 1.0
 PIECE = 1024 * 1024
 """Bytes of the one buffer that a request receives into."""
 
+SESSIONS = 2048
+"""Sessions that may be open at one time."""
+
+ABANDONED = 3600.0
+"""Seconds without a byte after which a session may go when there is no room."""
+
+RETRY_AFTER = 10
+"""Seconds after which a client may ask for a session again."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class Session:
-    """One upload. Its methods may be called from any thread."""
+    """One upload of *client*. Its methods may be called from any thread.
 
-    def __init__(self, path: Path, hasher: _Hash | None) -> None:
+    *space* counts the bytes; *make_room* is called when there is no room for them, and
+    says whether there is now.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        hasher: _Hash | None = None,
+        *,
+        name: str = "",
+        client: str = "",
+        space: Space | None = None,
+        make_room: Callable[[], bool] = lambda: False,
+    ) -> None:
         """*hasher* has seen every byte of *path*, or is None."""
         self.path = path
+        self.name = name
+        self.client = client
         self._hasher = hasher
         self._hashed = 0
+        self._space = space or Space()
+        self._make_room = make_room
         self._owner: object | None = None
         self._changed = threading.Condition()  # guards all of the above, and the file
 
@@ -88,16 +128,27 @@ class Session:
                 self._check_owner(owner)
                 found = self._digest(digest)
                 if found == digest:
+                    size = self._size()
                     adopt(self.path)
+                    self._space.receive(-size)
                     return
-                remove(self.path)
+                self._remove()
         message = f"wanted {digest}, the bytes received are {found}"
         raise ProtocolError(400, DIGEST_INVALID, message)
 
     def discard(self) -> None:
         """Delete the bytes; whoever still writes ends without an answer."""
         with self.owned(), self._changed:
-            remove(self.path)
+            self._remove()
+
+    def age(self) -> float:
+        """Seconds since the last byte came; 0 when one comes just now, or none can."""
+        if self._owner is not None:
+            return 0.0
+        try:
+            return time.time() - self.path.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[object]:
@@ -130,14 +181,39 @@ class Session:
     def _write(self, file: BinaryIO, piece: memoryview, owner: object) -> None:
         with self._changed:
             self._check_owner(owner)
+            self._reserve(len(piece))
             written = 0
             try:
                 while written < len(piece):
-                    written += file.write(piece[written:])
+                    written += self._write_some(file, piece[written:])
             finally:
+                self._space.receive(written - len(piece))
                 if self._hasher is not None:
                     self._hasher.update(piece[:written])
                     self._hashed += written
+
+    def _reserve(self, count: int) -> None:
+        if not self._space.fits(count):
+            self._make_room()
+        self._space.receive(count)
+
+    def _write_some(self, file: BinaryIO, piece: memoryview) -> int:
+        try:
+            return self._write_bytes(file, piece)
+        except OSError as error:
+            if error.errno not in _FULL or not self._make_room():
+                raise
+            return self._write_bytes(file, piece)
+
+    @staticmethod
+    def _write_bytes(file: BinaryIO, piece: memoryview) -> int:
+        return file.write(piece)
+
+    def _remove(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            size = self.path.stat().st_size
+            if remove(self.path):
+                self._space.receive(-size)
 
     def _check_owner(self, owner: object) -> None:
         if self._owner is not owner:
@@ -173,23 +249,47 @@ class Session:
 class Uploads:
     """The sessions of all repositories, open for *max_age* seconds without a byte."""
 
-    def __init__(self, layout: Layout, max_age: float) -> None:
+    def __init__(
+        self, layout: Layout, max_age: float, space: Space | None = None
+    ) -> None:
         self._layout = layout
         self._max_age = max_age
+        self._space = space or Space()
         self._sessions: dict[SessionId, Session] = {}
         self._lock = threading.Lock()  # guards _sessions and _swept
         self._swept: float | None = None
 
-    def start(self, name: Repository, algorithm: str) -> SessionId:
-        """A new session, empty, for a blob with a digest of *algorithm*."""
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def load(self) -> None:
+        """Take over the sessions that an earlier server left, and drop the old ones."""
+        for name in self._layout.repositories():
+            for file in names_in(self._layout.uploads(name)):
+                session = self._register(name, SessionId(file))
+                with contextlib.suppress(FileNotFoundError):
+                    self._space.received += session.path.stat().st_size
+            self._layout.prune(name)
+        self.sweep()
+
+    def start(self, name: Repository, algorithm: str, address: str = "") -> SessionId:
+        """A new session, empty, for a blob with a digest of *algorithm*.
+
+        Raises ProtocolError (503) when there are too many.
+        """
         self.sweep(min(self._max_age, 600.0))
-        session_id = SessionId.new()
-        path = self._layout.upload(name, session_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(exist_ok=False)
-        with self._lock:
-            self._sessions[session_id] = Session(path, hashlib.new(algorithm))
-        return session_id
+        session_id, client = SessionId.new(), client_of(address)
+        session = self._register(
+            name, session_id, client=client, hasher=hashlib.new(algorithm)
+        )
+        if len(self._sessions) > SESSIONS:
+            self._make_place(session_id, client)
+        for _ in range(ATTEMPTS):  # another request may remove an empty directory
+            with contextlib.suppress(FileNotFoundError):
+                session.path.parent.mkdir(parents=True, exist_ok=True)
+                session.path.touch(exist_ok=False)
+                return session_id
+        raise busy("changes of this repository", RETRY_AFTER)
 
     def find(self, name: Repository, session_id: SessionId) -> Session:
         """An open session, also one from before a restart.
@@ -201,21 +301,22 @@ class Uploads:
             self.forget(name, session_id)
         if not path.exists():
             raise upload_unknown()
-        with self._lock:
-            return self._sessions.setdefault(session_id, Session(path, None))
+        return self._register(name, session_id)
 
     def forget(self, name: Repository, session_id: SessionId) -> None:
         """Drop a session and its bytes, if any are left."""
         with self._lock:
             session = self._sessions.pop(session_id, None)
         path = self._layout.upload(name, session_id)
-        (session or Session(path, None)).discard()
+        (session or Session(path, space=self._space)).discard()
+        self._layout.prune(name)
 
     def forget_if_gone(self, name: Repository, session_id: SessionId) -> None:
         """Drop a session whose bytes became a blob, or were the wrong ones."""
         if not self._layout.upload(name, session_id).exists():
             with self._lock:
                 self._sessions.pop(session_id, None)
+            self._layout.prune(name)
 
     def sweep(self, interval: float = 0.0) -> None:
         """Drop what is too old, unless that was done *interval* seconds ago."""
@@ -224,10 +325,70 @@ class Uploads:
             if self._swept is not None and now - self._swept < interval:
                 return
             self._swept = now
-        for name in self._layout.repositories():
-            for file in names_in(self._layout.uploads(name)):
-                if self._is_old(self._layout.uploads(name) / file):
-                    self.forget(name, SessionId(file))
+        for session_id, session in self._snapshot():
+            if self._is_old(session.path):
+                self.forget(Repository(session.name), session_id)
+
+    def make_room(self) -> bool:
+        """Drop sessions that nobody moved for an hour, the oldest one first.
+
+        As few as give room for one piece; false when there is none.
+        """
+        before, found = self._space.received, False
+        old = [(session.age(), session_id) for session_id, session in self._snapshot()]
+        for age, session_id in sorted(old, reverse=True):
+            if age < ABANDONED or (found and before - self._space.received >= PIECE):
+                break
+            found = self._drop(session_id) or found
+        return found
+
+    def _register(
+        self,
+        name: Repository,
+        session_id: SessionId,
+        *,
+        client: str = "",
+        hasher: _Hash | None = None,
+    ) -> Session:
+        session = Session(
+            self._layout.upload(name, session_id),
+            hasher,
+            name=name,
+            client=client,
+            space=self._space,
+            make_room=self.make_room,
+        )
+        with self._lock:
+            return self._sessions.setdefault(session_id, session)
+
+    def _snapshot(self) -> list[tuple[SessionId, Session]]:
+        with self._lock:
+            return list(self._sessions.items())
+
+    def _make_place(self, new: SessionId, client: str) -> None:
+        """Drop a session for the one that is *new*. Raises ProtocolError (503)."""
+        sessions = [item for item in self._snapshot() if item[0] != new]
+        counts = Counter(session.client for _, session in sessions)
+        share = SESSIONS // len({*counts, client})
+        victims = [
+            (session.age(), session_id)
+            for session_id, session in sessions
+            if session.age() >= ABANDONED
+            or (counts[client] < share < counts[session.client] and session.age())
+        ]
+        if not victims or not self._drop(max(victims)[1]):
+            with self._lock:
+                self._sessions.pop(new, None)
+            raise busy("uploads", RETRY_AFTER)
+
+    def _drop(self, session_id: SessionId) -> bool:
+        with self._lock:
+            session = self._sessions.get(session_id)
+        if session is None:
+            return False
+        log.info("dropped an upload to %s that nobody moved", session.name)
+        self.forget(Repository(session.name), session_id)
+        return True
 
     def _is_old(self, path: Path) -> bool:
         try:

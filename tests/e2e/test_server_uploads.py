@@ -31,7 +31,7 @@ from dockerpush.oci import Digest
 from dockerpush.server import upload_files as sessions
 from dockerpush.server.checked_names import Repository
 from dockerpush.server.messages import Disconnected, ProtocolError
-from dockerpush.server.storage import Layout, names_in
+from dockerpush.server.store_layout import Layout, names_in
 from dockerpush.server.upload_files import Session, Uploads
 
 

@@ -21,7 +21,7 @@ from dockerpush.server.messages import (
     parse_range,
     upload_range,
 )
-from dockerpush.server.storage import Layout
+from dockerpush.server.store_layout import Layout
 
 TAGS = st.text(string.ascii_letters + string.digits + "_.-", min_size=1, max_size=128)
 

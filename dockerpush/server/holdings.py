@@ -1,0 +1,84 @@
+"""What the repositories hold, counted: so that nobody walks the directory for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Iterator
+
+from ..oci import Digest
+from .checked_names import Repository
+from .space import Space
+from .store_layout import Layout, names_in
+
+LINK_KINDS = ("_blobs", "_manifests")
+
+
+class Holdings:
+    """How many links each digest has; see `Layout`.
+
+    Whoever calls holds the lock of the storage. A digest takes some 200 bytes.
+    """
+
+    def __init__(self, layout: Layout, space: Space) -> None:
+        self._layout = layout
+        self._space = space
+        self._links: dict[bytes, int] = {}
+        self._repositories: set[str] = set()
+        self._sorted: list[str] | None = None
+
+    def load(self) -> None:
+        """Count what lies in the directory."""
+        self._links.clear()
+        self._repositories.clear()
+        self._sorted = None
+        for name in self._layout.repositories():
+            for digest in linked(self._layout.repository(name), LINK_KINDS):
+                self.add(name, digest)
+        self._space.store(content_bytes(self._layout.blobs) - self._space.stored)
+
+    def add(self, name: Repository, digest: Digest) -> None:
+        """The repository has one link more to the digest."""
+        key = _key(digest)
+        self._links[key] = self._links.get(key, 0) + 1
+        if name not in self._repositories:
+            self._repositories.add(str(name))
+            self._sorted = None
+
+    def remove(self, digest: Digest) -> bool:
+        """A repository has one link less to the digest; true when it was the last."""
+        key = _key(digest)
+        count = self._links.pop(key, 0)
+        if count > 1:
+            self._links[key] = count - 1
+        return count <= 1
+
+    def repositories(self) -> list[str]:
+        """Those in which something was stored, in the order of ASCII."""
+        if self._sorted is None:
+            self._sorted = sorted(self._repositories)
+        return self._sorted
+
+
+def linked(repository: Path, kinds: tuple[str, ...]) -> Iterator[Digest]:
+    """The digests of the links in the directories *kinds* of a repository."""
+    for kind in kinds:
+        for algorithm in names_in(repository / kind):
+            for name in names_in(repository / kind / algorithm):
+                yield Digest(f"{algorithm}:{name}")
+
+
+def content_bytes(blobs: Path) -> int:
+    """Bytes of all content below the directory *blobs*."""
+    total = 0
+    for path, _, names in os.walk(blobs):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(path, name)).st_size  # noqa: PTH116, PTH118
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def _key(digest: Digest) -> bytes:
+    return bytes.fromhex(digest.hex)  # no two algorithms give the same length
