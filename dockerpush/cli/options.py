@@ -422,7 +422,7 @@ _ALIASES = {
     "authfile": ("--registry-config", "--compat-auth-file"),
     "retry_times": ("--retry",),
 }
-_SWITCHES = ("plain_http",)
+_SWITCHES = ("plain_http", "allow_private_redirects")
 
 
 def add_connection_options(parser: ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import zlib
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 PIECE = 256 * 1024
 """Bytes that a piece of a body should have: a link of 20 KB/s takes one in 13 s."""
+PACKED_LIMIT = 1024 * 1024
+"""Bytes of a blob that is looked at as a whole where its label says gzip."""
 LEFTOVER = 64 * 1024
 """Bytes of an answer worth reading to keep its connection."""
 ERROR_LIMIT = 64 * 1024
@@ -95,6 +98,11 @@ class Response:
         text = (self.header("Content-Length") or "").strip()
         return int(text) if text.isascii() and text.isdigit() else None
 
+    @property
+    def encoding(self) -> str:
+        """How the body was packed for the way, as its label says: "" for not at all."""
+        return (self.header("Content-Encoding") or "").strip().lower()
+
     def read(self, limit: int) -> bytes:
         """At most *limit* bytes of the rest of the body."""
         pieces: list[bytes] = []
@@ -111,6 +119,7 @@ class Response:
         if (self.size or 0) > limit:
             raise too_large
         content = self.read(limit + 1)
+        content = unpacked(content, self.encoding, limit + 1)
         if len(content) > limit:
             raise too_large
         return content
@@ -138,19 +147,32 @@ class Response:
             return piece
         self._cancellation.check()
         self._ended = True
-        bodiless = self.method == "HEAD" or self.status in (204, 304)
-        missing = 0 if bodiless else (self.size or 0) - self._read
+        missing = 0 if self._is_bodiless else (self.size or 0) - self._read
         if missing > 0:
             raise translated(label, "", http.client.IncompleteRead(b"", missing))
         return b""
 
     def close(self) -> None:
         """Give the connection back, or close it when too much is left to read."""
-        if not self._ended and (self.size or 0) <= LEFTOVER:
+        if not self._ended and self._is_short:
             self._drain()
         if not self._ended:
             self._raw.close()
         self._raw.release_conn()
+
+    @property
+    def _is_short(self) -> bool:
+        """True when little is left to read, and its end will be seen.
+
+        Without a length the end is that of the connection, which may stay open.
+        """
+        if self._is_bodiless or getattr(self._raw, "chunked", False):
+            return True
+        return self.size is not None and self.size <= LEFTOVER
+
+    @property
+    def _is_bodiless(self) -> bool:
+        return self.method == "HEAD" or self.status in (204, 304)
 
     def _drain(self) -> None:
         try:
@@ -160,13 +182,31 @@ class Response:
             log.debug("the rest of an answer is lost: %s", error)
 
 
+def unpacked(content: bytes, encoding: str, limit: int) -> bytes:
+    """*content*, at most *limit* bytes, without the gzip that its *encoding* names.
+
+    Proxies pack what nobody asked them to. What is no gzip, whatever the label says,
+    is left alone.
+    """
+    if encoding != "gzip" or not content.startswith(b"\x1f\x8b"):
+        return content
+    try:
+        return zlib.decompressobj(31).decompress(content, limit)
+    except zlib.error:
+        return content
+
+
 class BlobReader:
     """The bytes of a blob as they come; *size* is that of the whole, if it is known."""
 
     def __init__(self, response: Response, size: int | None, *, skip: int = 0) -> None:
         self._response = response
         self._skip = skip
+        self._first = memoryview(b"")  # read already
         self.size = size
+        self.encoding = response.encoding
+        kind = (response.header("Content-Type") or "").strip().lower()
+        self.is_page = kind.startswith("text/html")  # which a login page is, no blob
 
     @classmethod
     def at(cls, response: Response, offset: int) -> BlobReader:
@@ -200,11 +240,28 @@ class BlobReader:
     ) -> None:
         self.close()
 
+    def unpack_unless(self, is_right: Callable[[bytes], bool]) -> None:
+        """Take off the gzip of a small blob that is labelled so, unless it *is_right*.
+
+        It may be that of the blob itself, and then the label is wrong.
+        """
+        if self.encoding != "gzip" or self._skip:
+            return
+        content = self._response.read(PACKED_LIMIT)
+        if len(content) < PACKED_LIMIT and not is_right(content):
+            content = unpacked(content, self.encoding, JSON_LIMIT)
+            self.size = len(content)
+        self._first = memoryview(content)
+
     def readinto(self, buffer: memoryview) -> int:
         """Fill *buffer* as far as the next bytes go; 0 at the end.
 
         Raises TransientError when the connection breaks, Cancelled.
         """
+        if self._first:
+            count = min(len(buffer), len(self._first))
+            buffer[:count], self._first = self._first[:count], self._first[count:]
+            return count
         while self._skip:
             scratch = memoryview(bytearray(min(PIECE, self._skip)))
             count = self._response.readinto(scratch)
@@ -314,7 +371,8 @@ def failure(response: Response, advice: str = "") -> PusherError:
 
 def _body(response: Response) -> bytes:
     try:
-        return response.read(ERROR_LIMIT)
+        content = response.read(ERROR_LIMIT)
+        return unpacked(content, response.encoding, ERROR_LIMIT)
     except NetworkError:
         return b""  # the status says enough
 

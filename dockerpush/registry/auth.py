@@ -3,8 +3,9 @@
 Rules: credentials and tokens go to the registry's own origin, and to the token server
 that its challenge names, once that was vetted; to nobody else. A token is fetched once
 for all threads that wait for it, lives by the monotonic clock, and is refreshed before
-a request that would outlive it. A second 401 with a token that was fetched for this
-very request means no, and is never asked again.
+a request that would outlive it. The challenge of the latest 401 for a repository counts
+for that repository, and the scope that it names is asked for beside our own. A second
+401 that says nothing new, to a token that was fetched for this very request, means no.
 
 A token server (distribution, docs/spec/auth/token.md and oauth.md) is asked with GET
 and Basic; with POST for an identity token, or where GET is not allowed. Its redirects
@@ -96,7 +97,10 @@ def choose(challenges: Iterable[Challenge]) -> Challenge | None:
 
 @value
 class Grant:
-    """What goes into an Authorization header; *fresh* when it was made just now."""
+    """What goes into an Authorization header; *fresh* when it was made just now.
+
+    *key* says which challenge it answers: for a token realm, service and scopes.
+    """
 
     header: Secret
     fresh: bool
@@ -127,8 +131,10 @@ class Authenticator:
         self._source = source
         self._server = TokenServer(transport, registry, clock)
         self._clock = clock
-        self._lock = threading.Lock()  # guards the three below
-        self._challenge: Challenge | None = None
+        self._lock = threading.Lock()  # guards what is below
+        self._challenges: dict[str, Challenge] = {}  # by repository
+        self._latest: Challenge | None = None
+        self._named_scopes: dict[str, tuple[str, ...]] = {}  # by repository
         self._entries: dict[tuple[str, ...], _Entry] = {}
         self._credentials: dict[str, Credentials | None] = {}
 
@@ -140,10 +146,19 @@ class Authenticator:
                 self._credentials[repository] = found
             return self._credentials[repository]
 
-    def store_challenge(self, lines: Iterable[str], url: str) -> bool:
+    def store_challenge(
+        self,
+        lines: Iterable[str],
+        url: str,
+        *,
+        repository: str = "",
+        scopes: Iterable[str] = (),
+    ) -> bool:
         """Remember the challenge of a 401 from *url*; False when it has none for us.
 
-        Raises NetworkError when its token server must not be trusted.
+        It is that of *repository*, and of all others that have none of their own. A
+        scope that it names beside *scopes* is asked for from now on. Raises
+        NetworkError when its token server must not be trusted.
         """
         challenge = choose(parse_challenges(lines))
         if challenge is None:
@@ -152,23 +167,32 @@ class Authenticator:
             realm = validate_realm(challenge.parameters["realm"], url)
             challenge = Challenge("bearer", {**challenge.parameters, "realm": realm})
         with self._lock:
-            self._challenge = challenge
+            self._challenges[repository] = self._latest = challenge
+            named = self._named_scopes.get(repository, ())
+            words = challenge.parameters.get("scope", "").split()
+            new = [one for one in words if not _covered(one, (*scopes, *named))]
+            self._named_scopes[repository] = (*named, *new)
         return True
 
     @property
     def challenge(self) -> Challenge | None:
-        """The challenge that was learned; None when there was none so far."""
+        """The latest challenge; None when there was none so far."""
         with self._lock:
-            return self._challenge
+            return self._latest
 
     def can_answer(self, repository: str) -> bool:
         """True when `authorization` has something to send to the challenge known."""
-        credentials = self.credentials(repository)
-        with self._lock:
-            challenge = self._challenge
+        challenge, credentials = self._challenge(repository)
         if challenge is None or challenge.scheme != "basic":
             return challenge is not None
         return basic(credentials) is not None
+
+    def _challenge(
+        self, repository: str
+    ) -> tuple[Challenge | None, Credentials | None]:
+        credentials = self.credentials(repository)
+        with self._lock:
+            return self._challenges.get(repository, self._latest), credentials
 
     def authorization(
         self, repository: str, scopes: tuple[str, ...], needed_seconds: float = 0.0
@@ -177,36 +201,56 @@ class Authenticator:
 
         A token will be good for *needed_seconds*, if the server gives such tokens.
         Raises Unauthorized, RegistryError, NetworkError or TransientError when the
-        token server does not give one, and Cancelled.
+        token server of *repository* does not give one, and Cancelled.
         """
-        credentials = self.credentials(repository)
+        challenge, credentials = self._challenge(repository)
+        key = self._key(repository, scopes)
         if credentials is not None and credentials.registry_token:
             text = credentials.registry_token.reveal()
-            return Grant(Secret(f"Bearer {text}"), fresh=True)
-        with self._lock:
-            challenge = self._challenge
+            return Grant(Secret(f"Bearer {text}"), fresh=True, key=key)
         if challenge is None:
             return None
         if challenge.scheme == "basic":
             return basic(credentials)
-        return self._bearer(challenge, scopes, credentials, needed_seconds)
+        try:
+            return self._bearer(key, credentials, needed_seconds)
+        except RegistryError:
+            with self._lock:
+                is_own = repository in self._challenges
+            if is_own:
+                raise
+            return None  # another repository's token server: what is ours?
+
+    def is_outdated(
+        self, grant: Grant, repository: str, scopes: tuple[str, ...]
+    ) -> bool:
+        """True when another challenge is known by now than the one *grant* answers."""
+        return grant.key != self._key(repository, scopes)
+
+    def _key(self, repository: str, scopes: tuple[str, ...]) -> tuple[str, ...]:
+        challenge, credentials = self._challenge(repository)
+        if credentials is not None and credentials.registry_token:
+            return ("registry token",)
+        if challenge is None or challenge.scheme == "basic":
+            return ("basic",)
+        with self._lock:
+            named = self._named_scopes.get(repository, ())
+        wanted = challenge.parameters
+        return (wanted["realm"], wanted.get("service", ""), *scopes, *named)
 
     def _bearer(
         self,
-        challenge: Challenge,
-        scopes: tuple[str, ...],
+        key: tuple[str, ...],
         credentials: Credentials | None,
         needed_seconds: float,
     ) -> Grant:
-        realm = challenge.parameters["realm"]
-        service = challenge.parameters.get("service", "")
-        key = (realm, service, *scopes)
+        realm, service, *scopes = key
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
         with entry.lock:
             token, fresh = entry.token, False
             if token is None or not token.lasts(needed_seconds, self._clock()):
-                token = self._server.fetch(realm, service, scopes, credentials)
+                token = self._server.fetch(realm, service, tuple(scopes), credentials)
                 entry.token, fresh = token, True
         header = Secret(f"Bearer {token.text.reveal()}")
         return Grant(header, fresh=fresh, token=token, key=key)
@@ -229,7 +273,23 @@ def basic(credentials: Credentials | None) -> Grant | None:
         return None
     pair = f"{credentials.username}:{credentials.password.reveal()}"
     encoded = base64.b64encode(pair.encode()).decode()
-    return Grant(Secret(f"Basic {encoded}"), fresh=True)
+    return Grant(Secret(f"Basic {encoded}"), fresh=True, key=("basic",))
+
+
+def _covered(scope: str, wanted: Iterable[str]) -> bool:
+    """True when *wanted* has what *scope* asks for, or that is no scope of ours.
+
+    ``repository:team/app:pull`` is covered by ``repository:team/app:pull,push``, and
+    Gitea's ``*`` asks for nothing.
+    """
+    name, _, actions = scope.rpartition(":")
+    have = {
+        action
+        for one in wanted
+        if one.rpartition(":")[0] == name
+        for action in one.rpartition(":")[2].split(",")
+    }
+    return ":" not in name or have.issuperset(actions.split(","))
 
 
 SHORTEST_LIFE = 60.0
@@ -409,7 +469,8 @@ class TokenServer:
                 "would go along"
             )
         if response.status != 200:
-            raise failure(response, advice_for(self._registry, credentials))
+            advice = advice_for(self._registry, credentials, sent=True)
+            raise failure(response, advice)
         try:
             content = response.read_json("a token", TOKEN_LIMIT)
             record = require(parse_json(content, "token"), dict, "token")
@@ -433,14 +494,22 @@ def _token(record: dict[str, Any], started: float, response: Response) -> Token:
     return Token(Secret(text), started + lifetime, lifetime)
 
 
-def advice_for(registry: str, credentials: Credentials | None) -> str:
-    """What to do about a refusal by *registry*, and whose credentials were refused."""
+def advice_for(registry: str, credentials: Credentials | None, *, sent: bool) -> str:
+    """What to do about a refusal by *registry*, and whose credentials were refused.
+
+    *sent* says whether it has seen them at all.
+    """
     if credentials is None:
         return (
             f"no credentials were given; run 'dockerpush login {registry}', "
             "or use --username and --password-stdin"
         )
     who = f" of {credentials.username!r}" if credentials.username else ""
+    if not sent:
+        return (
+            f"the registry did not ask for credentials, so those{who} from "
+            f"{credentials.source} were not sent"
+        )
     return (
         f"refused with the credentials{who} from {credentials.source}; correct them "
         f"(dockerpush login {registry}), or have them given the right to do this"

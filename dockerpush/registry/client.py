@@ -9,45 +9,58 @@ its digest. Any number of threads may use one client.
 from __future__ import annotations
 
 import itertools
-from types import TracebackType
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, TypeVar
+from typing import Any, Callable, Iterable, Iterator, TypeVar
 from urllib.parse import urlencode
 
 from ..credentials.identity import CredentialSource, anonymous
 from ..errors import (
     ContentMismatch,
+    InvalidDigest,
+    InvalidJSON,
     NotFoundInRegistry,
     RegistryError,
     TransientError,
 )
-from ..events import OnEvent, ignore
-from ..oci import Descriptor, Digest
+from ..events import Notice, OnEvent, ignore
+from ..oci import INDEX_TYPES, Descriptor, Digest
 from ..reference import check_repository, check_tag
 from ..system.cancellation import Cancellation
 from .answers import PIECE, BlobReader, Download, Response
 from .auth import Challenge
 from .connections import Piece
-from .debug import one_line, show_url, uploads_log
-from .http_session import SAME_METHOD, Call, Session
+from .debug import uploads_log
+from .http_session import Call, Session
 from .looks import unless_refused
 from .manifest_answers import (
     ACCEPT,
+    StoredManifest,
     check_digest,
     described,
     digest_for,
     digest_in,
     doubt_in,
     is_link_race,
+    may_be_there,
     named_by,
 )
-from .pages import Page, parse_referrers, parse_tags, read_pages, referrers_tag
+from .pages import (
+    Listed,
+    Page,
+    parse_listed,
+    parse_referrers,
+    parse_tags,
+    read_pages,
+    referrers_tag,
+)
 from .retry import RetryPolicy, retrying
 from .transport import TransportSettings
 from .uploads import (
     Upload,
     acknowledged,
+    log_upload,
     opened_upload,
     reported_offset,
+    shown_range,
     updated_upload,
     with_digest,
 )
@@ -58,17 +71,6 @@ PULL = "pull"
 PUSH = "pull,push"
 """What a client may do; tokens are asked for accordingly."""
 OCTETS = {"Content-Type": "application/octet-stream"}
-
-
-class StoredManifest(NamedTuple):
-    """A manifest that a registry has taken.
-
-    *subject* is what it says to have listed it as a referrer of (OCI-Subject), None
-    when it says nothing.
-    """
-
-    digest: Digest
-    subject: Digest | None
 
 
 class RegistryClient:
@@ -104,12 +106,7 @@ class RegistryClient:
     def __enter__(self) -> RegistryClient:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -118,12 +115,12 @@ class RegistryClient:
 
     @property
     def base(self) -> str:
-        """Scheme, host and port in use; plain HTTP may turn out with the first call."""
+        """Scheme, host and port; plain HTTP may turn out with the first call."""
         return self._session.base
 
     @property
     def challenge(self) -> Challenge | None:
-        """How this registry wants to be told who we are; None: it did not ask yet."""
+        """How this registry asked who we are; None: it did not ask yet."""
         return self._session.auth.challenge
 
     @property
@@ -141,30 +138,39 @@ class RegistryClient:
 
     def ping(self) -> None:
         """Return when the registry speaks this protocol and takes our credentials."""
-        self._done(Call("GET", "/v2/", (200,)), f"asking {self.registry}")
+        self.api_version()
 
     # Blobs that are there
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
-        """Bytes of the blob *digest* in *repository*; None when it is not there."""
-        call = self._call("HEAD", repository, f"blobs/{digest}")
-        try:
-            with self._sent(call, f"looking for blob {digest.short}") as response:
-                size = response.size
-            if size is None:  # a registry that answers HEAD without Content-Length
-                with self.open_blob(repository, digest) as reader:
-                    size = reader.size
-        except NotFoundInRegistry:
-            return None
-        return size
+        """Bytes of the blob *digest* in *repository*; None: not there, or not told."""
+        return self._look_for(repository, digest)[1]
 
     def has_blob(self, repository: str, blob: Descriptor) -> bool:
-        """True when *repository* holds *blob*, all of it, as far as can be told.
+        """True when *repository* holds *blob*, all of it, as far as can be told."""
+        return bool(self.holds_blob(repository, blob))
+
+    def holds_blob(self, repository: str, blob: Descriptor) -> bool | None:
+        """As `has_blob`, None when the registry refuses to tell.
 
         A look that only saves work: one that is refused tells nothing.
         """
-        size = unless_refused(lambda: self.blob_size(repository, blob.digest))
-        return size == blob.size
+        found = unless_refused(lambda: self._look_for(repository, blob.digest))
+        if found is None:
+            return None
+        is_there, size = found
+        return is_there and size in (None, blob.size)
+
+    def _look_for(self, repository: str, digest: Digest) -> tuple[bool, int | None]:
+        call = self._call("HEAD", repository, f"blobs/{digest}")
+        try:
+            with self._sent(call, f"looking for blob {digest.short}") as response:
+                if response.size is not None:
+                    return True, response.size
+            with self.open_blob(repository, digest) as reader:  # HEAD had no length
+                return not reader.is_page, reader.size
+        except NotFoundInRegistry:
+            return False, None
 
     def open_blob(self, repository: str, digest: Digest, offset: int = 0) -> BlobReader:
         """The bytes of the blob from *offset* on, not verified; the caller closes it.
@@ -176,7 +182,9 @@ class RegistryClient:
             "GET", repository, f"blobs/{digest}", (200, 206, 416), headers=wanted
         )
         response = self._sent(call, f"reading blob {digest.short}")
-        return BlobReader.at(response, offset)
+        reader = BlobReader.at(response, offset)
+        reader.unpack_unless(digest.fits)
+        return reader
 
     def download(self, repository: str, digest: Digest, offset: int = 0) -> Download:
         """As `open_blob`, but a broken connection goes on where it stopped."""
@@ -203,10 +211,10 @@ class RegistryClient:
                     content += piece
             return bytes(content)
 
-        content = self._retrying(read, f"reading blob {digest.short}")
-        if not digest.fits(content):
+        found = self._retrying(read, f"reading blob {digest.short}")
+        if not digest.fits(found):
             raise ContentMismatch(f"blob {digest}: the registry sent something else")
-        return content
+        return found
 
     def delete_blob(self, repository: str, digest: Digest) -> None:
         """Delete the blob *digest* (distribution-spec, Deleting Blobs)."""
@@ -234,22 +242,38 @@ class RegistryClient:
     def manifest_descriptor(
         self, repository: str, reference: str, accept: Iterable[str] = ACCEPT
     ) -> Descriptor | None:
-        """The descriptor of what *reference* names; None when there is nothing."""
+        """The descriptor of what *reference* names; None when there is nothing.
+
+        What HEAD does not tell, and why ever it does not, is asked by GET, which is
+        what registries are tried with.
+        """
         what = f"looking for {repository}:{reference}"
         try:
             found = self._retrying(
                 lambda: self._head_manifest(repository, reference, accept), what
             )
-            if found is None:  # the answer to HEAD does not say what it is
-                found = self.read_manifest(repository, reference, accept)[0]
+        except (RegistryError, TransientError) as error:
+            if error.status in (None, 401, 429):
+                raise
+            found = None
+        try:
+            return found or self.read_manifest(repository, reference, accept)[0]
         except NotFoundInRegistry:
             return None
-        return found
+
+    def find_manifest(self, repository: str, reference: str) -> Descriptor | None:
+        """As `manifest_descriptor`, for a look that only saves work: one HEAD."""
+        return unless_refused(
+            lambda: self._retrying(
+                lambda: self._head_manifest(repository, reference),
+                f"looking for {repository}:{reference}",
+            )
+        )
 
     def _head_manifest(
         self, repository: str, reference: str, accept: Iterable[str] = ACCEPT
     ) -> Descriptor | None:
-        call = self._manifest_call("HEAD", repository, reference, accept, (200, 405))
+        call = self._manifest_call("HEAD", repository, reference, accept)
         with self._session.send(call) as response:
             return named_by(response, reference)
 
@@ -264,10 +288,11 @@ class RegistryClient:
     ) -> StoredManifest:
         """Store *raw* under *reference*, a tag or its digest.
 
-        When an answer is lost, it is looked up whether the manifest has arrived before
-        it is sent again, and likewise after a 2xx that tells neither 201 nor a digest:
-        such is the login page of a proxy. Raises RegistryError when it has not arrived,
-        ContentMismatch when the registry names another digest.
+        Whether it is there counts, not the answer: it is looked up after an answer that
+        was lost, after a refusal (the tag may be immutable, and have this digest), and
+        after a 2xx that tells neither 201 nor a digest, such as the login page of a
+        proxy. Raises RegistryError when it is not there, ContentMismatch when the
+        registry names another digest.
         """
         digest = digest_for(checked_reference(reference), raw)
         call = self._write(
@@ -278,33 +303,28 @@ class RegistryClient:
         )
         attempts = itertools.count()
 
+        def is_named(look: Callable[[str, str], Descriptor | None]) -> bool:
+            found = unless_refused(lambda: look(repository, reference))
+            return found is not None and found.digest == digest
+
         def put() -> tuple[RegistryError | None, Digest | None]:
-            if next(attempts) and self._holds(repository, reference, digest):
+            if next(attempts) and is_named(self._head_manifest):
                 return None, None
             try:
                 with self._session.send(call) as response:
                     check_digest(response, digest)
                     return doubt_in(response), digest_in(response, "OCI-Subject")
             except RegistryError as error:
-                if not is_link_race(error):
-                    raise
-                raise TransientError(str(error), status=error.status) from error
+                if is_link_race(error):
+                    raise TransientError(str(error), status=error.status) from error
+                if may_be_there(error):
+                    return error, None
+                raise
 
         doubt, subject = self._retrying(put, f"storing {repository}:{reference}")
-        if doubt is not None:
-            found = self.manifest_descriptor(repository, reference)
-            if found is None or found.digest != digest:
-                raise doubt
+        if doubt and not is_named(self.manifest_descriptor):
+            raise doubt
         return StoredManifest(digest, subject)
-
-    def _holds(self, repository: str, reference: str, digest: Digest) -> bool:
-        try:
-            found = self._head_manifest(repository, reference)
-        except TransientError:
-            raise
-        except (RegistryError, ContentMismatch):
-            return False
-        return found is not None and found.digest == digest
 
     def delete_manifest(self, repository: str, reference: str) -> None:
         """Delete the tag or, with a digest, the manifest *reference*."""
@@ -318,8 +338,9 @@ class RegistryClient:
     ) -> Iterator[str]:
         """The tags of *repository* in the registry's order, those after *last*.
 
-        Raises InvalidJSON for an answer that is no list of tags, ContentMismatch when
-        the registry does not say clearly which page comes next.
+        What cannot be a tag is skipped, with one warning. Raises InvalidJSON for an
+        answer that is no list of tags, ContentMismatch when the registry does not say
+        clearly which page comes next.
         """
         tail = "tags/list" + query(n=str(page_size), last=last)
         for page in self._pages(repository, tail, parse_tags):
@@ -330,41 +351,54 @@ class RegistryClient:
     ) -> tuple[Descriptor, ...]:
         """The manifests that have *digest* as their subject (Listing Referrers).
 
-        A registry that does not know the endpoint is asked for the tag
-        ``sha256-<hex>`` instead. Raises what `tags` does.
+        A registry that does not list them is asked for the tag ``sha256-<hex>``
+        instead. Raises what `tags` does.
         """
         tail = f"referrers/{digest}" + query(artifactType=artifact_type or "")
-        pages = self._pages(repository, tail, parse_referrers)
+        pages = self._pages(repository, tail, parse_listed)
         try:
             found = list(next(pages, []))
-        except NotFoundInRegistry:
-            raw = self.tagged_referrers(repository, digest)
-            found = parse_referrers(raw) if raw else []
+        except (RegistryError, InvalidJSON, InvalidDigest) as error:
+            if isinstance(error, RegistryError) and error.status == 401:
+                raise
+            found = self._tagged_referrers(repository, digest)
         for page in pages:
             found += page
         return tuple(one for one in found if artifact_type in (None, one.artifact_type))
 
-    def lists_referrers(self, repository: str, digest: Digest) -> bool:
-        """True when the registry knows the endpoint that lists those of *digest*.
-
-        Raises what `tags` does.
-        """
+    def _tagged_referrers(self, repository: str, digest: Digest) -> list[Descriptor]:
         try:
-            next(self._pages(repository, f"referrers/{digest}", parse_referrers))
-        except NotFoundInRegistry:
-            return False
-        return True
+            raw = self.tagged_referrers(repository, digest)
+            return parse_referrers(raw).found if raw else []
+        except InvalidJSON as error:
+            self._on_event(Notice(f"{error}: taken for none", warning=True))
+            return []
+
+    def lists_referrers(self, repository: str, digest: Digest) -> bool:
+        """True when the registry lists those of *digest* itself, as far as it tells."""
+
+        pages = self._pages(repository, f"referrers/{digest}", parse_listed)
+        return unless_refused(lambda: next(pages)) is not None
 
     def tagged_referrers(self, repository: str, digest: Digest) -> bytes | None:
-        """The index under `referrers_tag` of *digest*, None when there is none."""
+        """The index under `referrers_tag` of *digest*, None when there is none.
+
+        Raises InvalidJSON when something else has that tag.
+        """
+        tag = referrers_tag(digest)
         try:
-            return self.read_manifest(repository, referrers_tag(digest))[1]
+            found, raw = self.read_manifest(repository, tag)
         except NotFoundInRegistry:
             return None
+        if digest.fits(raw):
+            return None  # a registry that takes the tag for the digest
+        if found.media_type not in INDEX_TYPES:
+            raise InvalidJSON(f"{repository}:{tag} is no list of referrers")
+        return raw
 
     def _pages(
-        self, repository: str, tail: str, parse: Callable[[bytes], list[T]]
-    ) -> Iterator[list[T]]:
+        self, repository: str, tail: str, parse: Callable[[bytes], Listed]
+    ) -> Iterator[list[Any]]:
         def read(where: str) -> Page:
             call = self._call("GET", repository, where)
 
@@ -374,7 +408,7 @@ class RegistryClient:
 
             return self._retrying(page, f"listing {repository}")
 
-        return read_pages(repository, tail, read, parse)
+        return read_pages(repository, tail, read, parse, on_event=self._on_event)
 
     # Uploads
 
@@ -412,7 +446,7 @@ class RegistryClient:
             if response.status == 201:
                 return None
             upload = opened_upload(repository, response)
-        _log(upload, "opened in %s", repository)
+        log_upload(upload, "opened in %s", repository)
         return upload
 
     def send_chunk(
@@ -420,21 +454,24 @@ class RegistryClient:
     ) -> Upload:
         """The session after *body*, *size* bytes, was added at its offset.
 
-        One attempt. The new offset is what the registry acknowledged: unchanged when it
-        wants the same bytes sent to another location.
+        One attempt. The new offset is what the registry acknowledged.
         """
         sent = f"{upload.offset}-{upload.offset + size - 1}"
         call = self._write(
-            *("PATCH", repository, upload.location, (200, 201, 202, 204, *SAME_METHOD)),
+            *("PATCH", repository, upload.location, (200, 201, 202, 204)),
             headers={**OCTETS, "Content-Range": sent},
             stream=body,
             size=size,
         )
         with self._session.send(call) as response:
             told = response.header("Range")
-            _log(upload, "sent bytes %s: %d, %s", sent, response.status, _range(told))
-            if response.status in SAME_METHOD:
-                return updated_upload(upload, response, upload.offset)
+            log_upload(
+                upload,
+                "sent bytes %s: %d, %s",
+                sent,
+                response.status,
+                shown_range(told),
+            )
             offset = acknowledged(told, upload.offset, size)
             return updated_upload(upload, response, offset)
 
@@ -446,7 +483,7 @@ class RegistryClient:
         call = self._write("GET", repository, upload.location, (200, 202, 204))
         with self._sent(call, "asking where the upload stands") as response:
             told = response.header("Range")
-            _log(upload, "asked where it stands: %s", _range(told))
+            log_upload(upload, "asked where it stands: %s", shown_range(told))
             offset = reported_offset(told)
             return updated_upload(
                 upload, response, upload.offset if offset is None else offset
@@ -468,8 +505,7 @@ class RegistryClient:
         """
         headers = dict(OCTETS)
         if body is not None and upload.offset:
-            end = upload.offset + size - 1
-            headers["Content-Range"] = f"{upload.offset}-{end}"
+            headers["Content-Range"] = f"{upload.offset}-{upload.offset + size - 1}"
         where = with_digest(upload.location, digest)
         call = self._write(
             *("PUT", repository, where, (200, 201, 204)),
@@ -478,17 +514,15 @@ class RegistryClient:
             size=size,
         )
         with self._session.send(call) as response:
-            _log(upload, "closed at byte %d: %s", upload.offset + size, digest)
+            log_upload(upload, "closed at byte %d: %s", upload.offset + size, digest)
             check_digest(response, digest)
 
     def cancel_upload(self, repository: str, upload: Upload) -> None:
         """Have the registry forget the session. One attempt."""
-        accept = (200, 202, 204, 404)
-        call = self._write("DELETE", repository, upload.location, accept)
+        where, accept = upload.location, (200, 202, 204, 404)
+        call = self._write("DELETE", repository, where, accept)
         with self._session.send(call) as response:
-            _log(upload, "cancelled, status %d", response.status)
-
-    # How a call is made and sent
+            log_upload(upload, "cancelled, status %d", response.status)
 
     def _call(
         self,
@@ -514,8 +548,8 @@ class RegistryClient:
         accept: tuple[int, ...],
         **more: Any,
     ) -> Call:
-        wanted = (scope(repository, PUSH),)
-        return self._call(method, repository, where, accept, scopes=wanted, **more)
+        more["scopes"] = (scope(repository, PUSH),)
+        return self._call(method, repository, where, accept, **more)
 
     def _manifest_call(
         self,
@@ -523,16 +557,15 @@ class RegistryClient:
         repository: str,
         reference: str,
         types: Iterable[str],
-        accept: tuple[int, ...] = (200,),
     ) -> Call:
         where = f"manifests/{checked_reference(reference)}"
         headers = {"Accept": ", ".join(types)}
-        return self._call(method, repository, where, accept, headers=headers)
+        return self._call(method, repository, where, headers=headers)
 
     def _delete(self, repository: str, where: str, what: str) -> None:
-        wanted = (scope(repository, "delete"),)
-        accept = (200, 202, 204)
-        self._done(self._call("DELETE", repository, where, accept, scopes=wanted), what)
+        wanted, accept = (scope(repository, "delete"),), (200, 202, 204)
+        call = self._call("DELETE", repository, where, accept, scopes=wanted)
+        self._sent(call, what).close()
 
     def _retrying(self, call: Callable[[], T], what: str) -> T:
         return retrying(
@@ -541,9 +574,6 @@ class RegistryClient:
 
     def _sent(self, call: Call, what: str) -> Response:
         return self._retrying(lambda: self._session.send(call), what)
-
-    def _done(self, call: Call, what: str) -> None:
-        self._sent(call, what).close()
 
 
 def scope(repository: str, actions: str) -> str:
@@ -566,13 +596,3 @@ def query(**parameters: str) -> str:
     """``?name=value&...`` of those that have a value, or ""."""
     given = {name: value for name, value in parameters.items() if value}
     return "?" + urlencode(given) if given else ""
-
-
-def _log(upload: Upload, text: str, *values: object) -> None:
-    """One line for OCI_DEBUG_UPLOAD: what happened to which session."""
-    uploads_log.debug(f"upload session %s: {text}", show_url(upload.location), *values)
-
-
-def _range(header: str | None) -> str:
-    """The registry's own words, which need not be a range."""
-    return "no Range" if header is None else f"Range {one_line(header, 60)}"

@@ -9,6 +9,8 @@ Rules:
 - A peer may answer before it has the whole body (413, 401), and close. So we look for
   an answer between pieces, and still ask for one after the connection broke. Such a
   connection is never used again.
+- An interim answer (1xx) may come at any time and is no answer: it is read, and passed
+  over.
 - Works over urllib3 1.26 and 2: only hooks that both have are overridden.
 """
 
@@ -30,6 +32,7 @@ from urllib3.util.ssltransport import SSLTransport
 from urllib3.util.wait import wait_for_read
 
 from ..errors import ArchiveError
+from ..expressions import expression
 from ..system.cancellation import Cancellation
 from ..system.workers import left_behind
 from ..values import value
@@ -47,6 +50,13 @@ Piece = Union[bytes, bytearray, memoryview]
 
 POLL = 0.1
 """Seconds between two looks at the cancellation while a connection is being made."""
+SWITCHING_PROTOCOLS = 101
+MOST_INTERIM, MOST_LINES, MOST_BYTES = 1000, 200, 65536
+"""Interim answers to one request, their header lines, and bytes of each that we read.
+
+Whoever works on a closing PUT for an hour may say 102 every few seconds.
+"""
+_INTERIM = expression(rb"HTTP/1\.[01] 1(?!01)")
 LATE_ANSWER = 5.0
 """Seconds to wait for an answer after a peer stopped taking the body."""
 
@@ -171,6 +181,35 @@ def watch_tls(context: ssl.SSLContext, cancellation: Cancellation) -> None:
     context.sslsocket_class = WatchedTLSSocket
 
 
+class FinalResponse(http.client.HTTPResponse):
+    """The answer after all interim ones; *reader* has read some of those already."""
+
+    def __init__(
+        self, sock: Any, *arguments: Any, reader: Any = None, **options: Any
+    ) -> None:
+        super().__init__(sock, *arguments, **options)
+        if reader is not None:
+            self.fp.close()
+            self.fp = reader
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(MOST_INTERIM):
+            status: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status[1] < 200 or status[1] == SWITCHING_PROTOCOLS:
+                return status
+            skip_head(self.fp)
+        raise http.client.BadStatusLine("interim answers without end")
+
+
+def skip_head(reader: Any) -> None:
+    """Read the header lines of an interim answer from *reader*, to the empty one."""
+    for _ in range(MOST_LINES):
+        line = reader.readline(MOST_BYTES)
+        if line in (b"\r\n", b"\n", b""):
+            return
+    raise http.client.HTTPException("an interim answer with too many headers")
+
+
 class WatchedConnection(urllib3.connection.HTTPConnection):
     """An HTTP connection by the rules of this module."""
 
@@ -183,6 +222,7 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
         self._sending = False
         self._answers = 0
         self._cut: BaseException | None = None  # why the body was not sent to its end
+        self._reader: Any = None  # of an answer that came before the end of the body
 
     def _new_conn(self) -> socket.socket:
         self._answers = 0
@@ -246,6 +286,7 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
     ) -> None:
         """Send a request; an answer that comes early, or a break, ends the body."""
         self._cut, self._sent, self._sending = None, 0, False
+        self._reader, self.response_class = None, FinalResponse
         if self.sock is None:
             self.connect()
         self._wait_at_most(self._dialer.timeout)
@@ -281,16 +322,55 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
         # before its first answer, TLS 1.3 has session tickets to read
         if isinstance(self.sock, ssl.SSLSocket) and not self._answers:
             return False
-        return self.sock is not None and wait_for_read(self.sock, timeout=0)
+        if self.sock is None or not wait_for_read(self.sock, timeout=0):
+            return False
+        return not self._skip_interim()
+
+    def _skip_interim(self) -> bool:
+        """Read what can be read now; True when it was interim answers and no more."""
+        if self._reader is None:
+            self._reader = self.sock.makefile("rb")
+            self.response_class = functools.partial(FinalResponse, reader=self._reader)  # type: ignore[assignment]
+        try:
+            found = self._peek()
+            while _INTERIM.match(found):
+                skip_head(self._reader)
+                found = self._peek()
+                if not found:
+                    return True
+        except (OSError, http.client.HTTPException) as error:
+            self._cut = error
+        return False
+
+    def _peek(self) -> bytes:
+        """The next bytes of an answer; b"" when there are none now, or at the end."""
+        seconds = self.sock.gettimeout()
+        self.sock.settimeout(0)
+        try:
+            return bytes(self._reader.peek(1))
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return b""
+        finally:
+            self.sock.settimeout(seconds)
+
+    def close(self) -> None:
+        """Close the connection, also what was read ahead."""
+        if self._reader is not None:
+            self._reader.close()  # it would keep the socket open
+            self._reader = None
+        super().close()
 
     def getresponse(self) -> Any:
         """The answer. Raises TransientError when the body broke and none is there."""
         sock, cut = self.sock, self._cut
+        reader, self._reader = self._reader, None  # the answer's own from here on
         if cut is not None:
             self._wait_at_most(min(LATE_ANSWER, self._dialer.timeout))
         try:
             answer = super().getresponse()
         except (OSError, http.client.HTTPException) as error:
+            if reader is not None:
+                reader.close()
             self._dialer.cancellation.check()
             if cut is None and not (self._size and _is_break(error)):
                 raise

@@ -1,13 +1,14 @@
 """One registry as a place to send calls to: authorization, redirects, warnings.
 
 Rules: an Authorization goes to the registry's own origin alone. Redirects are followed
-up to five times, with the same method, and only without a body that cannot be sent
-again; 301, 302 and 303 only for GET and HEAD; never from https to http. A loopback
-registry that does not answer TLS is asked in plain HTTP from then on.
+up to five times as they stand, with the same method and the body once more; 301, 302
+and 303 only for GET and HEAD; never from https to http. A loopback registry that does
+not answer TLS is asked in plain HTTP from then on.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -34,6 +35,12 @@ DOCKER_HUB_API = "registry-1.docker.io"
 MOVED = frozenset((301, 302, 303, 307, 308))
 SAME_METHOD = frozenset((307, 308))
 MOST_REDIRECTS = 5
+ENDLESS = (
+    "redirected again and again; check the configuration of the registry, or of the "
+    "proxy before it"
+)
+MOST_CHALLENGES = 3
+"""Times that one call is sent, each time with an answer to another challenge."""
 BODY_NEEDS = 60.0
 """Seconds that a token must be good for, at least, before a body is sent."""
 SLOW_LINK = 1024 * 1024.0
@@ -47,8 +54,8 @@ class Call:
     """One request and what is an answer to it.
 
     *url* is absolute, or a path of the registry; *accept* the statuses that are a
-    success. *content* is a small body that may be sent twice, *stream* one that may
-    not, of *size* bytes.
+    success. *content* is a small body, *stream* a large one of *size* bytes, which is
+    iterated once for each time that it is sent.
     """
 
     method: str
@@ -91,6 +98,7 @@ class Session:
         self.auth = Authenticator(registry, credentials, self.transport, clock=clock)
         self._lock = threading.Lock()  # guards _warned
         self._warned: set[str] = set()
+        self._asked_root = False
 
     @property
     def base(self) -> str:
@@ -104,39 +112,42 @@ class Session:
         TransientError or Cancelled. Tries once, but for what authorization takes.
         """
         url = self.base + call.url if call.url.startswith("/") else call.url
-        response = self._authorized(call, url)
+        response, grant = self._authorized(call, url)
         for _ in range(MOST_REDIRECTS):
-            if response.status in call.accept:
-                self._pass_on_warnings(response)
-                return response
-            if response.status not in MOVED:
+            if response.status not in MOVED or response.status in call.accept:
                 break
             with response:
                 url = self._redirected(call, response)
-            response = self._authorized(call, url)
+            response, grant = self._authorized(call, url)
         if response.status in call.accept:
+            self._pass_on_warnings(response)
             return response
         with response:
-            raise failure(response, self._advice(call, response))
+            if response.status in MOVED:
+                raise failure(response, ENDLESS)
+            sent = grant is not None
+            raise failure(response, self._advice(call, response, sent=sent))
 
-    def _authorized(self, call: Call, url: str) -> Response:
-        """The answer to *call*; after a 401 the one to a second try, if that may help.
+    def _authorized(self, call: Call, url: str) -> tuple[Response, Grant | None]:
+        """The answer to *call*, and what it was sent with.
 
-        A stream cannot be sent again: its 401 is final here, but what was learned
-        makes the next call with it a better one.
+        After a refusal the answer to another try, if that may help. A stream is not
+        sent again at once: its 401 is final here, but what was learned makes the next
+        call with it a better one.
         """
-        grant = self._grant(call, url)
-        response = self._once(call, url, grant)
-        url = response.url
-        if response.status != 401 or not self._is_registry_origin(url):
-            return response
-        if (
-            not self._should_retry_auth(call, response, grant)
-            or call.stream is not None
-        ):
-            return response
-        response.close()
-        return self._once(call, url, self._grant(call, url))
+        for attempt in itertools.count(1):
+            grant = self._grant(call, url)
+            response = self._once(call, url, grant)
+            url = response.url
+            if (
+                not self._is_registry_origin(url)
+                or not self._should_retry_auth(call, response, grant)
+                or call.stream is not None
+                or attempt == MOST_CHALLENGES
+            ):
+                return response, grant
+            response.close()
+        raise AssertionError("unreachable")
 
     def _grant(self, call: Call, url: str) -> Grant | None:
         if not self._is_registry_origin(url):
@@ -150,21 +161,37 @@ class Session:
     def _should_retry_auth(
         self, call: Call, response: Response, grant: Grant | None
     ) -> bool:
-        """Learn from a 401; True when there is an authorization that may do."""
-        if grant is not None:
-            return self.auth.refuse(grant)
-        known = self._store_challenge(response) or self._ask_root()
-        return known and self.auth.can_answer(call.repository)
+        """Learn from a refusal; True when there is an authorization that may do.
 
-    def _store_challenge(self, response: Response) -> bool:
-        lines = response.header_lines("WWW-Authenticate")
-        return self.auth.store_challenge(lines, response.url)
+        403 and 404 may be what strangers are told, if we did not say who we are.
+        """
+        if response.status == 401:
+            known = self._store_challenge(call, response)
+            if grant is None:
+                known = known or self._ask_root(call)
+                return known and self.auth.can_answer(call.repository)
+            refused = self.auth.refuse(grant)
+            return refused or self.auth.is_outdated(grant, call.repository, call.scopes)
+        if response.status not in (403, 404) or grant is not None or self._asked_root:
+            return False
+        if self.auth.credentials(call.repository) is None:
+            return False
+        return self._ask_root(call) and self.auth.can_answer(call.repository)
 
-    def _ask_root(self) -> bool:
-        """Ask ``/v2/`` for the challenge that the real answer left out (gcr.io)."""
+    def _store_challenge(self, call: Call, response: Response) -> bool:
+        return self.auth.store_challenge(
+            response.header_lines("WWW-Authenticate"),
+            response.url,
+            repository=call.repository,
+            scopes=call.scopes,
+        )
+
+    def _ask_root(self, call: Call) -> bool:
+        """Ask ``/v2/`` for the challenge that an answer left out (gcr.io)."""
+        self._asked_root = True
         url = self.base + "/v2/"
         with self._once(Call("GET", url, (200, 401)), url, None) as response:
-            return response.status == 401 and self._store_challenge(response)
+            return response.status == 401 and self._store_challenge(call, response)
 
     def _once(self, call: Call, url: str, grant: Grant | None) -> Response:
         headers = dict(call.headers)
@@ -216,7 +243,7 @@ class Session:
         url = resolve_location(location, response.url)
         requests_log.debug("redirect to %s", show_url(url))
         keeps_method = response.status in SAME_METHOD or call.method in ("GET", "HEAD")
-        if keeps_method and call.stream is None:
+        if keeps_method:
             return url
         place = Place.parse(url).origin
         advice = f"redirects to {place}, which would lose the request; "
@@ -236,8 +263,11 @@ class Session:
             if new:
                 self._on_event(Notice(f"{self.registry} warns: {text}"))
 
-    def _advice(self, call: Call, response: Response) -> str:
-        """What to do about a refusal, where that depends on who we are."""
+    def _advice(self, call: Call, response: Response, *, sent: bool) -> str:
+        """What to do about a refusal, where that depends on who we are.
+
+        *sent* says whether credentials, or a token for them, went along.
+        """
         home = self._is_registry_origin(response.url)
         if not home or response.status not in (401, 403, 404):
             return ""
@@ -245,9 +275,15 @@ class Session:
             return ""  # an upload session that is gone
         credentials = self.auth.credentials(call.repository)
         if response.status != 404:
-            return advice_for(self.registry, credentials)
-        source = credentials.source if credentials else "none were given"
-        return f"not found, or no access with these credentials (source: {source})"
+            return advice_for(self.registry, credentials, sent=sent)
+        if credentials is None:
+            return (
+                "not found, or only to be seen with credentials: "
+                f"dockerpush login {self.registry}"
+            )
+        if not sent:
+            return "not found; the registry did not ask for credentials"
+        return f"not found, or no access with the credentials from {credentials.source}"
 
     def close(self) -> None:
         """Close the connections that are not in use."""

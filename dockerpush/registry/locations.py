@@ -170,25 +170,37 @@ def allowed_from(home: Iterable[Address]) -> frozenset[AddressScope]:
 def resolve_location(location: str, request_url: str) -> str:
     """The absolute URL that a *location* means in the answer to *request_url*.
 
-    A Location on the request's own host never changes its scheme from https to http,
-    and never loses its port. Raises NetworkError for what is no URL, and for one that
-    would leave https for another host's http.
+    It is taken as it stands. Raises NetworkError for what is no URL, and for one that
+    leads from https to http.
+    """
+    here = Place.parse(request_url).origin
+    place = Place.parse(_absolute(location.strip(), request_url))
+    if here.scheme == "https" and place.origin.scheme == "http":
+        raise NetworkError(
+            f"{here} leads from https to {show_url(place.url)}; refused, since what "
+            "is sent there could be read on the way: have the registry, or the proxy "
+            "before it, name https"
+        )
+    return place.url
+
+
+def resolve_own(location: str, request_url: str) -> str:
+    """As `resolve_location`, for a URL of the registry's own API, below ``/v2/``.
+
+    A proxy that ends the TLS makes it lose its port (distribution#2862) or name http
+    (distribution#996): on the request's own host both are put right.
     """
     here = Place.parse(request_url).origin
     place = Place.parse(_absolute(location.strip(), request_url))
     there = place.origin
     downgrade = here.scheme == "https" and there.scheme == "http"
-    if there.host == here.host:
-        lost_port = (
-            there.scheme == here.scheme and there.port == DEFAULT_PORTS[there.scheme]
-        )
-        return f"{here}{place.target}" if downgrade or lost_port else place.url
-    if downgrade:
-        raise NetworkError(
-            f"{here} leads from https to {show_url(place.url)}; refused, since what "
-            "is sent there could be read on the way"
-        )
-    return place.url
+    lost_port = (
+        there.scheme == here.scheme and there.port == DEFAULT_PORTS[there.scheme]
+    )
+    is_own = there.host == here.host and place.target.startswith("/v2/")
+    if is_own and (downgrade or lost_port):
+        return f"{here}{place.target}"
+    return resolve_location(location, request_url)
 
 
 def _absolute(location: str, request_url: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, RegistryError
 from ..oci import (
     DOCKER_INDEX,
@@ -23,7 +25,24 @@ from .debug import one_line, show_url
 ACCEPT = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST, OCI_ARTIFACT)
 """Every type of manifest that we can read, the most telling first."""
 _TELLS_NOTHING = ("", "application/json", "application/octet-stream", "text/plain")
+_CANNOT_BE_STORED = frozenset(
+    (
+        *("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_INVALID", "NAME_UNKNOWN"),
+        *("NAME_INVALID", "DIGEST_INVALID", "SIZE_INVALID", "UNSUPPORTED"),
+    )
+)
 _INSIDE = frozenset(("config", "layers"))  # what only an image manifest has
+
+
+class StoredManifest(NamedTuple):
+    """A manifest that a registry has taken.
+
+    *subject* is what it says to have listed it as a referrer of (OCI-Subject), None
+    when it says nothing.
+    """
+
+    digest: Digest
+    subject: Digest | None
 
 
 def doubt_in(response: Response) -> RegistryError | None:
@@ -57,13 +76,23 @@ def named_by(response: Response, reference: str) -> Descriptor | None:
     """
     digest, size = stated_digest(response), response.size
     media_type = (response.header("Content-Type") or "").partition(";")[0]
-    if response.status == 405 or digest is None or not size or not media_type:
+    if digest is None or not size or not media_type or response.encoding:
         return None
     if ":" in reference and digest != reference:
         raise ContentMismatch(
             f"{show_url(response.url)}: the registry names {digest} instead"
         )
     return Descriptor(media_type.strip(), digest, size)
+
+
+def may_be_there(error: RegistryError) -> bool:
+    """True when a PUT may be refused because the tag is immutable.
+
+    Registries say so by 400 (ECR, Nexus), 403 (Artifactory), 409 (Quay), 412 (Harbor).
+    What they say of a manifest that cannot be stored at all is no such refusal.
+    """
+    immutable = error.status in (400, 403, 405, 409, 412)
+    return immutable and error.code not in _CANNOT_BE_STORED
 
 
 def stated_digest(response: Response) -> Digest | None:
@@ -98,18 +127,19 @@ def described(response: Response, reference: str, raw: bytes) -> Descriptor:
     where = show_url(response.url)
     stated = stated_digest(response)
     wanted = Digest(reference) if ":" in reference else stated
-    digest = _digest_like(wanted, raw)
+    digest = digest_like(wanted, raw)
     for expected in (wanted, stated):
         if expected is not None and not expected.fits(raw):
             raise ContentMismatch(
-                f"{where}: the manifest has the digest {_digest_like(expected, raw)} "
+                f"{where}: the manifest has the digest {digest_like(expected, raw)} "
                 f"instead of {expected}"
             )
     header = (response.header("Content-Type") or "").partition(";")[0].strip().lower()
     return Descriptor(_media_type(raw, header, where), digest, len(raw))
 
 
-def _digest_like(example: Digest | None, raw: bytes) -> Digest:
+def digest_like(example: Digest | None, raw: bytes) -> Digest:
+    """The digest of *raw*, by the algorithm of *example*."""
     if example is None:
         return Digest.of(raw)
     hasher = example.hasher()
@@ -119,7 +149,7 @@ def _digest_like(example: Digest | None, raw: bytes) -> Digest:
 
 def digest_for(reference: str, raw: bytes) -> Digest:
     """The digest of *raw*. Raises ContentMismatch when *reference* is another one."""
-    digest = _digest_like(Digest(reference) if ":" in reference else None, raw)
+    digest = digest_like(Digest(reference) if ":" in reference else None, raw)
     if ":" in reference and digest != reference:
         raise ContentMismatch(f"the manifest has the digest {digest}, not {reference}")
     return digest

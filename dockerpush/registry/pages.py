@@ -8,16 +8,15 @@ of understanding.
 from __future__ import annotations
 
 import re
-from typing import Callable, Iterable, Iterator, NamedTuple, TypeVar
+from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
-from ..errors import ContentMismatch, InvalidJSON, NetworkError
+from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, NetworkError
+from ..events import Notice, OnEvent, ignore
 from ..expressions import expression
-from ..oci import Descriptor, Digest, Index, optional, parse_json, require
+from ..oci import Descriptor, Digest, optional, parse_json, require
 from .answers import Response
 from .debug import one_line, show_url
-from .locations import resolve_location, same_origin
-
-T = TypeVar("T")
+from .locations import resolve_own, same_origin
 
 MOST_PAGES = 10_000
 """Pages of one list that are read; more of them have no end."""
@@ -117,30 +116,51 @@ class Page(NamedTuple):
         return cls(content, response.url, next_page(response))
 
 
+class Listed(NamedTuple):
+    """What is on a page, and the *odd* entries on it that cannot be understood."""
+
+    found: list[Any]
+    odd: list[str]
+
+
 def read_pages(
     repository: str,
     first: str,
     read: Callable[[str], Page],
-    parse: Callable[[bytes], list[T]],
-) -> Iterator[list[T]]:
+    parse: Callable[[bytes], Listed],
+    *,
+    on_event: OnEvent = ignore,
+) -> Iterator[list[Any]]:
     """What *parse* finds on the page *first* and on those that its links lead to.
 
-    Raises ContentMismatch for pages that never end. A page without anything on it may
-    lead back: what there is was read.
+    Odd entries are skipped, with one warning for all of them. Raises ContentMismatch
+    for pages that never end. A page without anything on it may lead back: what there
+    is was read.
     """
-    where, seen = first, set[str]()
+    where, seen, odd = first, set[str](), list[str]()
     for _ in range(MOST_PAGES):
         page = read(where)
         entries, digest = parse(page.content), str(Digest.of(page.content))
-        repeated = bool(entries) and digest in seen
+        repeated = bool(entries.found) and digest in seen
         seen |= {page.url, where, digest}
-        if repeated or (entries and page.following in seen):
+        if repeated or (entries.found and page.following in seen):
             break
-        yield entries
+        odd += entries.odd
+        yield entries.found
         if page.following is None or page.following in seen:
+            if odd:
+                on_event(Notice(_skipped(repository, odd), warning=True))
             return
         where = page.following
     raise _endless(repository)
+
+
+def _skipped(repository: str, odd: list[str]) -> str:
+    more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+    return (
+        f"listing {repository}: skipped {one_line(odd[0], 80)!r}{more}, which the "
+        "registry lists but which cannot be right"
+    )
 
 
 def next_page(response: Response) -> str | None:
@@ -159,7 +179,7 @@ def next_page(response: Response) -> str | None:
         ) from error
     if target is None:
         return None
-    url = resolve_location(target, response.url)
+    url = resolve_own(target, response.url)
     if not same_origin(url, response.url):
         raise NetworkError(f"{where}: the next page is elsewhere")
     return url
@@ -180,16 +200,36 @@ def referrers_tag(subject: Digest) -> str:
     return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
 
 
-def parse_tags(content: bytes) -> list[str]:
-    """The tags in one page. Raises InvalidJSON, also for what cannot be a tag."""
-    record = require(parse_json(content, "tags"), dict, "tags")
-    tags = optional(record, "tags", list, "tags") or []
-    for tag in tags:
-        if not isinstance(tag, str) or not _TAG.fullmatch(tag):
-            raise InvalidJSON(f"tags: not a tag: {str(tag)[:80]!r}")
-    return list(tags)
+def parse_tags(content: bytes) -> Listed:
+    """The tags in one page; null is none. Raises InvalidJSON."""
+    record = parse_json(content, "tags")
+    if record is None:
+        return Listed([], [])
+    listed = Listed([], [])
+    for tag in optional(require(record, dict, "tags"), "tags", list, "tags") or []:
+        is_tag = isinstance(tag, str) and _TAG.fullmatch(tag)
+        (listed.found if is_tag else listed.odd).append(tag if is_tag else str(tag))
+    return listed
 
 
-def parse_referrers(content: bytes) -> list[Descriptor]:
-    """The manifests in one page. Raises InvalidJSON or InvalidDigest."""
-    return list(Index.from_bytes(content).manifests)
+def parse_listed(content: bytes) -> Listed:
+    """As `parse_referrers`, from the endpoint that lists them.
+
+    Raises InvalidJSON also for null: whoever answers so does not know.
+    """
+    record = parse_json(content, "referrers")
+    if not isinstance(record, dict) or record.get("manifests") is None:
+        raise InvalidJSON("referrers: no list")
+    return parse_referrers(content)
+
+
+def parse_referrers(content: bytes) -> Listed:
+    """The manifests in an index of referrers. Raises InvalidJSON."""
+    record = require(parse_json(content, "referrers"), dict, "referrers")
+    listed = Listed([], [])
+    for entry in optional(record, "manifests", list, "referrers") or []:
+        try:
+            listed.found.append(Descriptor.from_json(entry, "referrers"))
+        except (InvalidJSON, InvalidDigest) as error:
+            listed.odd.append(str(error))
+    return listed

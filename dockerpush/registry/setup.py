@@ -87,6 +87,7 @@ def transport_for(
         ssl_context=ssl_context,
         proxy_for=proxies.address_for,
         rate=rate,
+        allow_private_redirects=settings.allow_private_redirects,
     )
 
 

@@ -9,9 +9,7 @@ closing gives the connection back when nothing is left on it.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import ipaddress
 import ssl
 import threading
 from types import MappingProxyType
@@ -62,7 +60,8 @@ class TransportSettings:
     for the answer to a PUT or PATCH, which a registry may have to think about.
     *ssl_context* gets ``host[:port]``; *proxy_for* gets a URL and returns the proxy's,
     user and password included, or None. *headers* go to the registry's own origin only.
-    *rate* limits the bytes of all bodies, sent and received together.
+    *rate* limits the bytes of all bodies, sent and received together. A host that the
+    user did not name may be at a private address with *allow_private_redirects*.
     """
 
     plain_http: bool = False
@@ -76,6 +75,7 @@ class TransportSettings:
     proxy_for: Callable[[str], str | None] = direct
     resolve: Resolver = resolve_by_system
     rate: RateLimiter | None = None
+    allow_private_redirects: bool = False
 
 
 class Transport:
@@ -116,8 +116,6 @@ class Transport:
         self._cancellation.check()
         place = Place.parse(url)
         proxy = self._settings.proxy_for(url)
-        if proxy is not None and self._is_foreign(place.origin):
-            self._admit_literal(place.origin.host)
         pool = self._pool(place.origin, proxy)
         absolute = proxy is not None and place.origin.scheme == "http"
         sent = {"User-Agent": self._settings.user_agent, **headers}
@@ -173,7 +171,7 @@ class Transport:
     def _new_pool(self, origin: Origin, proxy: str | None) -> _TLSPool:
         options: dict[str, object] = {
             "maxsize": self._settings.jobs + 1,
-            "dialer": self._dialer(foreign=self._is_foreign(origin) and not proxy),
+            "dialer": self._dialer(vetted=self._is_vetted(origin, proxy)),
         }
         if proxy is not None:
             options.update(self._proxy_options(proxy))
@@ -203,16 +201,19 @@ class Transport:
         keys = ("_proxy", "_proxy_headers", "_proxy_config")
         return {key: manager.connection_pool_kw[key] for key in keys}
 
-    def _dialer(self, *, foreign: bool) -> Dialer:
+    def _dialer(self, *, vetted: bool) -> Dialer:
         return Dialer(
             self._cancellation,
             self._settings.resolve,
             self._settings.timeout,
             self._settings.connect_timeout,
-            self._admit_foreign if foreign else _admit_all,
+            self._admit_foreign if vetted else _admit_all,
         )
 
-    def _is_foreign(self, origin: Origin) -> bool:
+    def _is_vetted(self, origin: Origin, proxy: str | None) -> bool:
+        """True when its address matters to us; a *proxy* sees to its own."""
+        if proxy is not None or self._settings.allow_private_redirects:
+            return False
         return origin.host != self._home.host
 
     def _admit_foreign(self, host: str, address: Address) -> None:
@@ -220,14 +221,9 @@ class Transport:
         if near is not AddressScope.PUBLIC and near not in self._allowed():
             raise NetworkError(
                 f"{self._home.host_port} leads to {host}, which is a {near.value} "
-                "address; refused, since the registry itself is elsewhere"
+                "address; refused, since the registry itself is elsewhere: if that is "
+                "the registry's storage, use --allow-private-redirects"
             )
-
-    def _admit_literal(self, host: str) -> None:
-        """As `_admit_foreign`, when a proxy looks the names up for us."""
-        with contextlib.suppress(ValueError):
-            ipaddress.ip_address(host)
-            self._admit_foreign(host, Address(0, (host,)))
 
     def _allowed(self) -> frozenset[AddressScope]:
         with self._lock:

@@ -10,8 +10,8 @@ from ..expressions import expression
 from ..oci import Digest
 from ..values import field, value
 from .answers import Response
-from .debug import show_url
-from .locations import resolve_location
+from .debug import one_line, show_url, uploads_log
+from .locations import resolve_own
 
 
 @value
@@ -39,7 +39,7 @@ def opened_upload(repository: str, response: Response) -> Upload:
         raise RegistryError(
             "POST", show_url(response.url), 202, "", "an upload without a Location"
         )
-    upload = Upload(resolve_location(location, response.url))
+    upload = Upload(resolve_own(location, response.url))
     return updated_upload(upload, response, 0)
 
 
@@ -49,7 +49,7 @@ def updated_upload(upload: Upload, response: Response, offset: int) -> Upload:
     lowest = chunk_length(response.header("OCI-Chunk-Min-Length"))
     highest = chunk_length(response.header("OCI-Chunk-Max-Length"))
     return Upload(
-        resolve_location(location, response.url) if location else upload.location,
+        resolve_own(location, response.url) if location else upload.location,
         offset,
         upload.min_chunk if lowest is None else lowest,
         upload.max_chunk if highest is None else highest,
@@ -97,3 +97,13 @@ def chunk_length(value: str | None) -> int | None:
     """Bytes in OCI-Chunk-Min-Length or OCI-Chunk-Max-Length; None for none."""
     text = (value or "").strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+def log_upload(upload: Upload, text: str, *values: object) -> None:
+    """One line for OCI_DEBUG_UPLOAD: what happened to which session."""
+    uploads_log.debug(f"upload session %s: {text}", show_url(upload.location), *values)
+
+
+def shown_range(header: str | None) -> str:
+    """The registry's own words, which need not be a range."""
+    return "no Range" if header is None else f"Range {one_line(header, 60)}"

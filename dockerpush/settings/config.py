@@ -52,6 +52,7 @@ class Settings:
     cert_dir: Path | None
     proxy: str | None = field(repr=False)
     no_proxy: str | None
+    allow_private_redirects: bool
     blob_chunk: int
     jobs: int
     limit_rate: int | None

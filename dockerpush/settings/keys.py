@@ -139,6 +139,11 @@ KEYS: tuple[Key, ...] = (
     _key("proxy", PROXY, "proxy for every request, as http://HOST:PORT"),
     _key("no_proxy", TEXT, "hosts that need no proxy, as in NO_PROXY"),
     _key(
+        *("allow_private_redirects", BOOLEAN),
+        help="follow a registry to storage or token servers at private addresses",
+        default=False,
+    ),
+    _key(
         *("blob_chunk", SIZE, "size of one chunk of a large blob"),
         default=50 * 1024 * 1024,
     ),

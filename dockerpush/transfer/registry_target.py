@@ -12,7 +12,6 @@ from ..events import OnEvent, Outcome, ignore
 from ..oci import Descriptor, Digest
 from ..reference import Reference
 from ..registry.client import RegistryClient
-from ..registry.looks import unless_refused
 from ..registry.setup import retry_policy
 from ..registry.uploads import Upload
 from ..settings.config import Settings
@@ -123,9 +122,7 @@ class RegistryTarget:
 
     def digest_of(self, reference: str) -> Digest | None:
         """What *reference* names there, None when the registry does not tell."""
-        found = unless_refused(
-            lambda: self.client.manifest_descriptor(self.repository, reference)
-        )
+        found = self.client.find_manifest(self.repository, reference)
         return found.digest if found is not None else None
 
     def has_document(self, document: Descriptor) -> bool:

@@ -27,7 +27,6 @@ from ..oci import (
     require,
 )
 from ..registry.client import RegistryClient
-from ..registry.looks import unless_refused
 from ..registry.pages import parse_referrers, referrers_tag
 from ..values import replace
 
@@ -182,7 +181,7 @@ def keep_referrers(
     nothing: the manifests are there. Raises Cancelled.
     """
     try:
-        if not unless_refused(lambda: client.lists_referrers(repository, subject)):
+        if not client.lists_referrers(repository, subject):
             with _listing:
                 _add_to_list(client, repository, subject, listed)
     except Cancelled:
@@ -207,7 +206,7 @@ def _add_to_list(
     """What the list has already stays as it is, unknown keys included."""
     raw = client.tagged_referrers(repository, subject)
     raw = raw or Index(OCI_INDEX, ()).to_bytes()
-    have = {one.digest for one in parse_referrers(raw)}
+    have = {one.digest for one in parse_referrers(raw).found}
     missing = [one.to_json() for one in listed if one.digest not in have]
     if missing:
         record = parse_json(raw, "index")

@@ -22,7 +22,6 @@ from typing import Callable, ClassVar, Mapping, Sequence, Union
 from ..errors import (
     Cancelled,
     ContentMismatch,
-    NetworkError,
     PusherError,
     RegistryError,
     TransientError,
@@ -47,9 +46,6 @@ from ..values import replace, value
 from .content import CheckedContent, PreparedBlob
 from .limits import Fault, LearnedLimits, Observed, Tail, fault_of, observed_in
 from .open_session import UploadSession, UploadTarget
-
-MOST_REDIRECTS = 5
-"""Times that one chunk may be sent elsewhere, as by 307."""
 
 
 class RequestKind(enum.Enum):
@@ -99,7 +95,6 @@ class BlobUpload:
         self._cut: Request | None = None
         self._unanswered: Request | None = None
         self._token_renewed = False
-        self._redirects = 0
 
     def run(self) -> None:
         """Return once the registry has the blob.
@@ -188,21 +183,9 @@ class BlobUpload:
         answer = target.client.send_chunk(
             target.repository, upload, pieces, request.size
         )
-        if answer.offset <= request.start:
-            self._count_redirect()
-        else:
-            self._token_renewed, self._redirects = False, 0
+        self._token_renewed = False
         session.acknowledged(answer)
         session.record(self._limits.chunk_size)
-
-    def _count_redirect(self) -> None:
-        """The registry wants the same chunk elsewhere."""
-        self._redirects += 1
-        if self._redirects > MOST_REDIRECTS:
-            raise NetworkError(
-                f"blob {self._digest}: sent from place to place without end; "
-                "check the configuration of the registry or of the proxy before it"
-            )
 
     def _finish(self, request: Request) -> None:
         client, repository = self._target.client, self._target.repository
@@ -452,10 +435,12 @@ class Uploader:
         """MOUNTED, or UPLOADED for what must be sent, with the session if there is one.
 
         Only the first of *sources* is tried: what keeps a registry from mounting
-        rarely depends on the source, and each try costs a request.
+        rarely depends on the source, and each try costs a request. Some registries say
+        that they mounted and did not (201 for nothing): one that lied is not asked any
+        more.
         """
         client, repository = self._target.client, self._target.repository
-        for source in sources[:1]:
+        for source in sources[:1] if self._target.limits.mounts is not False else ():
             try:
                 opened = client.start_upload(
                     repository, mount=descriptor.digest, source=source
@@ -465,8 +450,19 @@ class Uploader:
                     raise
                 log.info("no mount from %s: %s", source, error)
             else:
-                return Outcome.MOUNTED if opened is None else Outcome.UPLOADED, opened
+                if opened is None and self._is_mounted(descriptor):
+                    return Outcome.MOUNTED, None
+                return Outcome.UPLOADED, opened
         return Outcome.UPLOADED, None
+
+    def _is_mounted(self, descriptor: Descriptor) -> bool:
+        """True when the answer to a mount is true, as its host's first one shows."""
+        target, limits = self._target, self._target.limits
+        if limits.mounts is None:
+            limits.mounts = target.client.holds_blob(target.repository, descriptor)
+        if limits.mounts is False:
+            log.info("no mount of %s: it is not there", descriptor.digest)
+        return limits.mounts is not False
 
     def _send(self, blob: PreparedBlob, opened: Upload | None) -> None:
         target, descriptor = self._target, blob.descriptor

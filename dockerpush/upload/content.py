@@ -51,6 +51,18 @@ class PreparedBlob:
     made_from: Digest | None = None
 
 
+class Pieces:
+    """A part of a content, from its start each time that it is iterated."""
+
+    def __init__(self, content: CheckedContent, start: int, end: int) -> None:
+        self._content = content
+        self._start = start
+        self._end = end
+
+    def __iter__(self) -> Iterator[memoryview]:
+        return self._content.read_pieces(self._start, self._end)
+
+
 class CheckedContent:
     """The bytes of *blob* for one upload, hashed and reported as they go.
 
@@ -108,12 +120,16 @@ class CheckedContent:
             self._on_event(BytesSent(self._blob.key, offset - self.position))
             self.position = offset
 
-    def pieces(self, start: int, end: int) -> Iterator[memoryview]:
+    def pieces(self, start: int, end: int) -> Pieces:
         """The bytes from *start* to *end*, in views of one buffer that is used again.
 
-        Raises as `start_at` does, and as `verify` does instead of giving the last
-        piece of the content.
+        Iterating raises as `start_at` does, and as `verify` does instead of giving the
+        last piece of the content.
         """
+        return Pieces(self, start, end)
+
+    def read_pieces(self, start: int, end: int) -> Iterator[memoryview]:
+        """As `pieces`, once."""
         self.start_at(start)
         while self.position < end:
             piece = self._read_piece(

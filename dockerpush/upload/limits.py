@@ -276,6 +276,8 @@ class LearnedLimits:
         self._clock = clock
         self._lock = threading.Lock()  # guards _limits and _free_at
         self._free_at = clock()
+        self.mounts: bool | None = None
+        """Whether a mount that is answered with success is one; None: not known yet."""
 
     @property
     def current(self) -> HostLimits:

@@ -195,7 +195,7 @@ def test_cancelling_stops_between_two_pieces():
     cancellation = Cancellation()
     blob = blob_of(noise(4 * prepared.PIECE))
     with CheckedContent(blob, cancellation, lambda event: None) as content:
-        pieces = content.pieces(0, content.size)
+        pieces = iter(content.pieces(0, content.size))
         next(pieces)
         cancellation.cancel("stop")
         with pytest.raises(Cancelled, match="stop"):
@@ -296,14 +296,27 @@ def test_a_mounted_blob_is_not_sent():
 
     def mount(request: Incoming) -> Answer:
         asked.append(request.query)
+        registry.blobs[request.query["mount"]] = b"x" * 1000
         return Answer(201, {"Location": "/v2/team/app/blobs/x"})
 
-    registry.script("POST", mount)
+    registry.script("POST", mount, mount)
     with uploading(registry) as sender:
         outcome = sender.send(content, mount_from=("team/base", "team/other"))
-    assert outcome is Outcome.MOUNTED
-    assert asked == [{"mount": str(Digest.of(content)), "from": "team/base"}]
-    assert registry.methods() == ["HEAD", "POST"]
+        assert outcome is Outcome.MOUNTED
+        assert asked == [{"mount": str(Digest.of(content)), "from": "team/base"}]
+        assert registry.methods() == ["HEAD", "POST", "HEAD"]  # the first one is proved
+        assert sender.send(b"y" * 1000, mount_from=["team/base"]) is Outcome.MOUNTED
+    assert registry.methods()[3:] == ["HEAD", "POST"]
+
+
+def test_a_mount_that_was_a_lie_is_the_last_one():
+    registry = FakeRegistry()
+    registry.script("POST", Answer(201, {"Location": "/v2/team/app/blobs/x"}))
+    with uploading(registry) as sender:
+        for number in range(2):
+            content = noise(1000 + number)
+            assert sender.send(content, mount_from=["team/base"]) is Outcome.UPLOADED
+    assert registry.methods().count("POST") == 3
 
 
 def test_the_session_of_a_mount_that_was_not_done_is_used():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dockerpush.errors import NetworkError
 from dockerpush.oci import Digest
-from dockerpush.registry.locations import resolve_location, same_origin
+from dockerpush.registry.locations import resolve_location, resolve_own, same_origin
 from dockerpush.registry.uploads import (
     acknowledged,
     chunk_length,
@@ -34,11 +34,7 @@ BLOB = Digest.of(b"")
         ("other.example.com/v2/x", "https://other.example.com/v2/x"),
         ("https://other.example.com/x#y", "https://other.example.com/x"),
         ("https://other.example.com", "https://other.example.com/"),
-        # a proxy ended the TLS (distribution#996), or lost the port (#2862)
-        ("http://r.example.com:8443/x", "https://r.example.com:8443/x"),
-        ("http://r.example.com/x", "https://r.example.com:8443/x"),
-        ("http://r.example.com:5000/x", "https://r.example.com:8443/x"),
-        ("https://r.example.com/x", "https://r.example.com:8443/x"),
+        ("https://r.example.com/x", "https://r.example.com/x"),
         ("HTTPS://R.Example.COM:8443/X", "https://r.example.com:8443/X"),
         ("https://r.example.com:9443/x", "https://r.example.com:9443/x"),
         (" https://r.example.com:8443/x ", "https://r.example.com:8443/x"),
@@ -46,6 +42,24 @@ BLOB = Digest.of(b"")
 )
 def test_a_location_is_understood_as_it_was_meant(location, url):
     assert resolve_location(location, HERE) == url
+
+
+@pytest.mark.parametrize(
+    ("location", "url"),
+    [
+        # a proxy ended the TLS (distribution#996), or lost the port (#2862)
+        ("http://r.example.com:8443/v2/x", "https://r.example.com:8443/v2/x"),
+        ("http://r.example.com/v2/x", "https://r.example.com:8443/v2/x"),
+        ("http://r.example.com:5000/v2/x", "https://r.example.com:8443/v2/x"),
+        ("https://r.example.com/v2/x", "https://r.example.com:8443/v2/x"),
+        # storage beside the registry is not the registry
+        ("https://r.example.com/minio/x", "https://r.example.com/minio/x"),
+        ("https://r.example.com:9000/v2/x", "https://r.example.com:9000/v2/x"),
+        ("https://other.example.com/v2/x", "https://other.example.com/v2/x"),
+    ],
+)
+def test_only_the_registrys_own_paths_are_mended(location, url):
+    assert resolve_own(location, HERE) == url
 
 
 def test_plain_http_may_lead_anywhere():
@@ -57,6 +71,8 @@ def test_plain_http_may_lead_anywhere():
 @pytest.mark.parametrize(
     "location",
     [
+        "http://r.example.com:8443/x",
+        "http://r.example.com/v2/x",
         "http://other.example.com/x",
         "https://u:p@r.example.com/x",
         "ftp://r.example.com/x",
@@ -85,9 +101,8 @@ def test_any_location_resolves_or_is_refused(text):
 
 @given(st.sampled_from(["http", "https"]), st.sampled_from(["", ":80", ":443", ":1"]))
 def test_the_own_host_stays_on_https(scheme, port):
-    assert resolve_location(f"{scheme}://r.example.com{port}/x", HERE).startswith(
-        "https"
-    )
+    location = f"{scheme}://r.example.com{port}/v2/x"
+    assert resolve_own(location, HERE).startswith("https")
 
 
 @pytest.mark.parametrize(
