@@ -30,6 +30,7 @@ COMMANDS = {
     "digest": "show the digest that a tag stands for",
     "copy": "copy an image from one registry into another",
     "sync": "copy many images, as a list says",
+    "images": "list the images that manifests, charts and Compose files name",
     "verify": "prove that a registry holds what an archive holds",
     "serve": "run a registry on this machine",
     "check": "try what a push to a repository would need",

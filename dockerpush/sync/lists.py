@@ -27,7 +27,7 @@ from typing import (
     Sequence,
 )
 
-from ..errors import InvalidJSON, InvalidReference, UsageError
+from ..errors import InvalidJSON, InvalidReference, NotFound, UsageError
 from ..expressions import expression
 from ..oci import Platform
 from ..reference import Place, Reference, parse_source, parse_target
@@ -377,7 +377,7 @@ def checked(
 ) -> SyncList:
     """*found*, when there are no *problems* and no target is written twice.
 
-    Raises SyncListError.
+    Raises SyncListError, and NotFound for a list without images.
     """
     problems = list(problems)
     if defaults.into_directory:
@@ -385,7 +385,10 @@ def checked(
     else:
         problems += _clashes(found.entries)
     if not found.entries and not problems:
-        problems.append(Problem(1, "no images in it"))
+        raise NotFound(
+            f"{name}: no images in it, nothing was copied; if a command wrote the "
+            "list, see whether it failed"
+        )
     if problems:
         raise SyncListError(name, problems)
     return found

@@ -170,16 +170,24 @@ class TestLists:
         assert [line.split(":")[1] for line in told] == ["1", "3", "4"]
         assert "3 mistakes, nothing was copied" in done.error
 
-    @pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"{", b"[1]", b'{"sync":1}'])
+    @pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[1]", b'{"sync":1}'])
     def test_what_is_no_list_is_one_line(self, content, run_cli, tmp_path):
         (tmp_path / "list").write_bytes(content)
         done = run_cli("sync", tmp_path / "list", "b.test")
         assert done.returncode == 2
         assert done.error.startswith("error: ") and "Traceback" not in done.stderr
 
+    @pytest.mark.parametrize("content", [b"", b"# none\n", b"{}", b'{"sync":[]}'])
+    def test_a_list_without_images_is_not_found(self, content, run_cli, tmp_path):
+        (tmp_path / "list").write_bytes(content)
+        for file in (tmp_path / "list", "-"):
+            done = run_cli("sync", file, "b.test", stdin=content)
+            assert done.returncode == 4
+            assert "no images in it" in done.error and done.stderr.count("\n") == 1
+
     def test_no_list_at_all(self, run_cli):
         done = run_cli("sync", "nothing-here", "b.test")
-        assert done.returncode == 1 and "nothing-here" in done.error
+        assert done.returncode == 4 and "nothing-here" in done.error
 
 
 class TestPlans:

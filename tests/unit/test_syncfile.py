@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockerpush.errors import InvalidJSON, UsageError
+from dockerpush.errors import InvalidJSON, NotFound, UsageError
 from dockerpush.oci import Platform
 from dockerpush.reference import Place, Reference
 from dockerpush.sync.list_document import is_document, located, parse_document
@@ -81,11 +81,15 @@ class TestLines:
             ("a.test/y:1 ./dir", "dockerpush sync FILE oci:DIR"),
             ("a.test/y:1 a.test/y:1", "its own target"),
             ("a.test/y:1\na.test/z/y:1", "the target of line 1"),
-            ("# nothing", "no images"),
         ],
     )
     def test_mistakes_are_explained(self, text, problem):
         with pytest.raises(SyncListError, match=re.escape(problem)):
+            lines(text)
+
+    @pytest.mark.parametrize("text", ["", "# nothing", "\n \n"])
+    def test_a_list_without_images_is_not_found(self, text):
+        with pytest.raises(NotFound, match="no images in it"):
             lines(text)
 
     def test_without_a_place_every_line_needs_a_target(self):
@@ -98,6 +102,8 @@ class TestLines:
             assert lines(text)
         except SyncListError as error:
             assert all(problem.line >= 1 for problem in error.problems)
+        except NotFound:
+            assert not text.strip() or "#" in text
 
 
 class TestDocuments:
@@ -155,7 +161,7 @@ class TestDocuments:
 
     @pytest.mark.parametrize(
         "value",
-        ["{", "[]", '{"version": 2, "sync": []}', '{"sync": {}}', "[" * 5000, "{}"],
+        ["{", "[]", '{"version": 2, "sync": []}', '{"sync": {}}', "[" * 5000],
     )
     def test_what_is_no_list_is_a_mistake(self, value):
         assert is_document(value, "list")
@@ -194,6 +200,8 @@ class TestDocuments:
             assert document({"sync": value} if isinstance(value, list) else value)
         except SyncListError as error:
             assert error.problems
+        except NotFound as error:
+            assert "no images" in str(error)
 
     @given(
         st.recursive(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockerpush.errors import UsageError
+from dockerpush.errors import NotFound, UsageError
 from dockerpush.oci import Platform
 from dockerpush.reference import Place
 from dockerpush.sync import list_yaml
@@ -249,9 +249,6 @@ class TestWhatIsRefused:
             ("sync:\n\t- x", 2, "not YAML"),
             ("sync: ]", 1, "not YAML"),
             ("sync: [{source: \x01}]", 1, "not YAML"),
-            ("", 1, "no images in it"),
-            ("# nothing", 1, "no images in it"),
-            ("sync:", 1, "no images in it"),
             ("a.test/x:1", 1, "another ending"),
             ("- a.test/x:1", 1, "wanted an object"),
             (f"sync: {'[' * DEPTH_LIMIT}", 1, "within each other"),
@@ -264,6 +261,11 @@ class TestWhatIsRefused:
         found = mistake(text)
         assert found[0] == line and words in found[1]
         assert "\n" not in found[1]
+
+    @pytest.mark.parametrize("text", ["", "# nothing", "sync:", "sync: []"])
+    def test_a_list_without_images_is_not_found(self, text):
+        with pytest.raises(NotFound, match="no images in it"):
+            parsed(text)
 
     def test_few_lines_cannot_mean_millions(self):
         lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
@@ -342,3 +344,5 @@ def test_whatever_is_in_it_there_is_a_list_or_a_list_of_mistakes(text):
         assert parse_document(text, "list.yaml", TO, {}).entries
     except SyncListError as error:
         assert all(problem.line >= 1 for problem in error.problems)
+    except NotFound as error:
+        assert "no images" in str(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from argparse import SUPPRESS, ArgumentParser, Namespace
@@ -12,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
 
-from ...errors import PusherError, UsageError
+from ...errors import UsageError
 from ...settings.keys import RECEIVING
 from ...values import replace, value
 from .. import console, location
@@ -29,6 +28,7 @@ from ..options import (
     warn_of_unused_sides,
 )
 from ..report import some_failed
+from ..text_files import read_text, shown_name
 
 if TYPE_CHECKING:
     from ...oci import Digest
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from ...transfer.source import Source
     from ..session import Session
 
-STDIN = "-"
 MOST_LOOKS = 32
 """Images that are compared at a time, within the budget of each registry."""
 _LIMIT = 4 * 1024 * 1024  # bytes of a list that are read
@@ -174,9 +173,11 @@ def _read_list(request: SyncRequest, origin: DirectorySource | None) -> SyncList
     from ...sync.lists import SyncListError, parse_lines
 
     whole = origin if request.whole else None
-    name, text = (
-        _content(request.file) if whole is None else _names(request.file, whole)
-    )
+    if whole is None:
+        name = shown_name(request.file)
+        text = read_text(request.file, _LIMIT, "is it a list of images?")
+    else:
+        name, text = _names(request.file, whole)
     defaults = request.defaults
     try:
         if whole is None and is_document(text, name):
@@ -196,25 +197,6 @@ def _names(file: str, origin: DirectorySource) -> tuple[str, str]:
             f"to copy one: dockerpush copy {file}:NAME DST"
         )
     return file, "\n".join(map(str, origin.images))
-
-
-def _content(file: str) -> tuple[str, str]:
-    """What the list is called in messages, and its text. Raises PusherError."""
-    try:
-        if file == STDIN:
-            raw = sys.stdin.buffer.read(_LIMIT + 1)
-        else:
-            with Path(file).open("rb") as opened:
-                raw = opened.read(_LIMIT + 1)
-    except OSError as error:
-        raise PusherError(f"{file}: cannot be read: {error.strerror}") from error
-    name = "standard input" if file == STDIN else file
-    if len(raw) > _LIMIT:
-        raise UsageError(f"{name}: more than {_LIMIT} bytes; is it a list of images?")
-    try:
-        return name, raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{name}: not a text in UTF-8: {error.reason}") from error
 
 
 def _defaults(args: Namespace, into: Path | None) -> Defaults:
