@@ -7,6 +7,7 @@ holds a client up. What does not fit into the queue is counted and dropped.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import queue
 import threading
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
 
-from ..oci import dump_json
 from ..values import value
 from .messages import ServerError
 
@@ -58,7 +58,7 @@ def as_text(access: Access, now: float) -> str:
         str(moved),
         f"{access.seconds * 1000:.0f}ms",
     )
-    why = f" {dump_json(access.why).decode()}" if access.why else ""
+    why = f" {json.dumps(access.why)}" if access.why else ""
     return " ".join(fields) + why
 
 
@@ -77,7 +77,7 @@ def as_json(access: Access, now: float) -> str:
     }
     if access.why:
         record["why"] = access.why
-    return dump_json(record).decode()
+    return json.dumps(record)
 
 
 def _time(now: float) -> str:
@@ -127,6 +127,8 @@ class AccessLog:
         with contextlib.suppress(queue.Full):
             self._lines.put(None, timeout=PATIENCE)
         self._thread.join(PATIENCE)
+        if self._path is not None and not self._thread.is_alive():
+            self._file.close()
 
     def _write_all(self) -> None:
         while (line := self._lines.get()) is not None:

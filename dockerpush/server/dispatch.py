@@ -1,27 +1,16 @@
-"""The endpoints of the distribution-spec: a request in, a response out.
-
-Which endpoint of the distribution-spec a request is for; pure.
-
-Lists in pages, with a Link to the next (distribution-spec, Content Discovery).
-
-The endpoints of blobs, manifests and lists.
-
-The endpoints of blob uploads.
-"""
+"""The endpoints of the distribution-spec: a request in, a response out."""
 
 from __future__ import annotations
 
 import contextlib
-import enum
 import hashlib
 import tempfile
-from typing import IO, Any, Callable, Iterable, Iterator, Mapping, Sequence
-from urllib.parse import parse_qs, quote, unquote, urlencode
+from typing import IO, Callable, Iterable, Iterator, Mapping
 
-from ..expressions import expression
-from ..oci import JSON_LIMIT, Digest, dump_json
-from ..values import replace, value
+from ..oci import JSON_LIMIT, Digest
+from ..values import replace
 from .body import pieces
+from .browsers import Browsers
 from .checked_names import Repository, SessionId, Tag, parse_digest, parse_reference
 from .embedded import IN_MEMORY, Registry
 from .logins import PasswordFile
@@ -29,9 +18,9 @@ from .messages import (
     DENIED,
     DIGEST_INVALID,
     MANIFEST_INVALID,
-    NAME_UNKNOWN,
     SIZE_INVALID,
     UNAUTHORIZED,
+    UNKNOWN,
     UNSUPPORTED,
     Incoming,
     ProtocolError,
@@ -43,134 +32,22 @@ from .messages import (
     json_response,
     media_type_of,
     parse_content_range,
-    parse_count,
     parse_range,
     upload_range,
 )
+from .metrics import CONTENT_TYPE, Metrics
 from .read_only import index_of, stated_type
-from .storage import RawManifest
-
-
-class Resource(enum.Enum):
-    """What a path names."""
-
-    BASE = "base"
-    CATALOG = "catalog"
-    BLOB = "blob"
-    UPLOADS = "uploads"
-    UPLOAD = "upload"
-    MANIFEST = "manifest"
-    TAGS = "tags"
-    REFERRERS = "referrers"
-
-
-@value
-class Route:
-    """A resource of *repository*; *item* is a digest, reference or session, unchecked.
-
-    *repository* is None for what belongs to no repository.
-    """
-
-    resource: Resource
-    repository: Repository | None = None
-    item: str = ""
-
-
-_PATTERNS = (
-    (Resource.UPLOADS, expression(r"(.+)/blobs/uploads/?()")),
-    (Resource.UPLOAD, expression(r"(.+)/blobs/uploads/([^/]+)")),
-    (Resource.BLOB, expression(r"(.+)/blobs/([^/]+)")),
-    (Resource.MANIFEST, expression(r"(.+)/manifests/([^/]+)")),
-    (Resource.TAGS, expression(r"(.+)/tags/list()")),
-    (Resource.REFERRERS, expression(r"(.+)/referrers/([^/]+)")),
+from .routes import (
+    METHODS,
+    Resource,
+    Route,
+    check_method,
+    page_of_names,
+    page_of_referrers,
+    parse_route,
 )
-
-METHODS = {
-    Resource.BASE: ("GET", "HEAD"),
-    Resource.CATALOG: ("GET", "HEAD"),
-    Resource.BLOB: ("GET", "HEAD", "DELETE"),
-    Resource.UPLOADS: ("POST",),
-    Resource.UPLOAD: ("GET", "HEAD", "PATCH", "PUT", "DELETE"),
-    Resource.MANIFEST: ("GET", "HEAD", "PUT", "DELETE"),
-    Resource.TAGS: ("GET", "HEAD"),
-    Resource.REFERRERS: ("GET", "HEAD"),
-}
-"""The methods that an endpoint knows."""
-
-
-def split_target(target: str) -> tuple[str, dict[str, list[str]]]:
-    """The decoded path of a request target, and the values of its query.
-
-    Raises ProtocolError (400) for a query with absurdly many fields.
-    """
-    path, _, query = target.partition("?")
-    try:
-        return unquote(path), parse_qs(query, keep_blank_values=True, max_num_fields=64)
-    except ValueError as error:
-        raise ProtocolError(400, UNSUPPORTED, f"bad query: {error}") from error
-
-
-def parse_route(path: str) -> Route:
-    """The route of a decoded path. Raises ProtocolError: 404, or a bad name."""
-    if path in ("/v2", "/v2/"):
-        return Route(Resource.BASE)
-    if path == "/v2/_catalog":
-        return Route(Resource.CATALOG)
-    rest = path[len("/v2/") :] if path.startswith("/v2/") else ""
-    for resource, pattern in _PATTERNS:
-        match = pattern.fullmatch(rest)
-        if match is not None:
-            return Route(resource, Repository(match[1]), match[2])
-    raise ProtocolError(404, NAME_UNKNOWN, f"no such endpoint: {path[:160]!r}")
-
-
-def check_method(route: Route, method: str) -> None:
-    """Raises ProtocolError (405) when the endpoint does not know *method*."""
-    known = METHODS[route.resource]
-    if method not in known:
-        headers = {"Allow": ", ".join(known)}
-        message = f"{method} is not for this endpoint"
-        raise ProtocolError(405, UNSUPPORTED, message, headers=headers)
-
-
-def page_of_names(
-    request: Request, names: Sequence[str]
-) -> tuple[list[str], dict[str, str]]:
-    """The *names*, which are sorted, that ``n`` and ``last`` ask for, and headers."""
-    count, last = parse_count(request.parameter("n")), request.parameter("last")
-    rest = [name for name in names if last is None or name > last]
-    page = rest if count is None else rest[:count]
-    if not page or len(page) == len(rest):
-        return page, {}
-    return page, _link(request, {"n": str(count), "last": page[-1]})
-
-
-def page_of_referrers(
-    request: Request, entries: Iterable[dict[str, Any]]
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Those of *entries*, sorted by digest, that fit into one index, and headers.
-
-    ``artifactType`` is a filter, and ``last`` the digest where the next page begins.
-    """
-    kind = request.parameter("artifactType")
-    headers = {} if kind is None else {"OCI-Filters-Applied": "artifactType"}
-    page: list[dict[str, Any]] = []
-    room = JSON_LIMIT - 1024
-    for entry in entries:
-        if kind is not None and entry.get("artifactType") != kind:
-            continue
-        room -= len(dump_json(entry)) + 1
-        if room < 0 and page:
-            query = {"last": str(page[-1]["digest"])}
-            filtered = query if kind is None else {"artifactType": kind, **query}
-            return page, headers | _link(request, filtered)
-        page.append(entry)
-    return page, headers
-
-
-def _link(request: Request, query: dict[str, str]) -> dict[str, str]:
-    """The header that points to the next page (RFC 8288)."""
-    return {"Link": f'<{quote(request.path)}?{urlencode(query)}>; rel="next"'}
+from .slots import is_loopback
+from .storage import RawManifest
 
 
 class BlobEndpoints:
@@ -440,11 +317,26 @@ _EVERY_RESPONSE = {"Docker-Distribution-Api-Version": "registry/2.0"}
 
 
 class Api:
-    """Answers requests out of a registry, for the users of a password file if any."""
+    """Answers requests out of a registry, for the users of a password file if any.
 
-    def __init__(self, registry: Registry, users: PasswordFile | None = None) -> None:
+    *names* are those under which browsers find it. *metrics* are for its users, and
+    without any for this machine, unless they are public (*metrics_public*).
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        users: PasswordFile | None = None,
+        *,
+        names: Iterable[str] = (),
+        metrics: Metrics | None = None,
+        metrics_public: bool = False,
+    ) -> None:
         self._registry = registry
         self._users = users
+        self._browsers = Browsers(names)
+        self._metrics = metrics or Metrics()
+        self._metrics_public = metrics_public
         blob, upload = BlobEndpoints(registry), UploadEndpoints(registry)
         manifest = self._manifest = ManifestEndpoints(registry)
         self._endpoints: Mapping[tuple[Resource, str], Endpoint] = {
@@ -475,6 +367,10 @@ class Api:
         if self._users is not None:
             self._users.close()
 
+    def rejected_logins(self) -> int:
+        """How many logins were wrong."""
+        return 0 if self._users is None else self._users.rejected
+
     def settle(self, seconds: float) -> bool:
         """Wait for what cannot be ended; false when it takes longer than that."""
         return self._users is None or self._users.settle(seconds)
@@ -489,14 +385,15 @@ class Api:
             raise ProtocolError(401, UNAUTHORIZED, message, headers=headers)
 
     def _answer(self, request: Request) -> Response:
+        if request.path == "/healthz":
+            return self._health(request)
+        self._browsers.check(request)
+        if request.path == "/metrics":
+            return self._measured(request)
         self.check_user(request)
         route = parse_route(request.path)
         check_method(route, request.method)
-        if self._registry.read_only and request.method not in READING:
-            headers = {"Allow": ", ".join(READING)}
-            raise ProtocolError(
-                405, DENIED, "the registry is read-only", headers=headers
-            )
+        self._check_allowed(request, route)
         if route.resource is Resource.BASE:
             return json_response({})
         if route.repository is None:
@@ -504,3 +401,41 @@ class Api:
         method = "GET" if request.method == "HEAD" else request.method
         endpoint = self._endpoints[route.resource, method]
         return endpoint(request, route.repository, route.item)
+
+    def _check_allowed(self, request: Request, route: Route) -> None:
+        """Raises ProtocolError (405) for what this registry was told not to do."""
+        kept = not self._registry.deletes and route.resource is not Resource.UPLOAD
+        if self._registry.read_only and request.method not in READING:
+            message = "the registry is read-only"
+            allowed: tuple[str, ...] = READING
+        elif kept and request.method == "DELETE":
+            message = "deletes are switched off (serve --no-delete)"
+            allowed = tuple(x for x in METHODS[route.resource] if x != "DELETE")
+        else:
+            return
+        headers = {"Allow": ", ".join(allowed)}
+        raise ProtocolError(405, DENIED, message, headers=headers)
+
+    def _health(self, request: Request) -> Response:
+        """For whoever starts servers again that do not work."""
+        _check_reading(request)
+        if self._registry.is_healthy():
+            return json_response({"status": "ok"})
+        raise ProtocolError(503, UNKNOWN, "the directory of the registry is gone")
+
+    def _measured(self, request: Request) -> Response:
+        _check_reading(request)
+        if not self._metrics_public:
+            self.check_user(request)
+            if self._users is None and not is_loopback(request.address):
+                message = "metrics are for this machine; see serve --metrics-public"
+                raise ProtocolError(403, DENIED, message)
+        text = self._metrics.text().encode()
+        return Response.of(200, {"Content-Type": CONTENT_TYPE}, text)
+
+
+def _check_reading(request: Request) -> None:
+    if request.method not in READING:
+        headers = {"Allow": ", ".join(READING)}
+        message = f"{request.method} is not for this endpoint"
+        raise ProtocolError(405, UNSUPPORTED, message, headers=headers)

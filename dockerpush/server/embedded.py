@@ -46,7 +46,7 @@ class Registry:
     *session_age* is how long an upload session lives without a byte, in seconds.
     *min_chunk* is announced as OCI-Chunk-Min-Length, in bytes. *sparse* accepts
     manifests whose blobs or children are absent. *max_size* is how many bytes there may
-    be of blobs, manifests and uploads.
+    be of blobs, manifests and uploads. Without *deletes* nothing that was stored goes.
     """
 
     def __init__(
@@ -59,8 +59,10 @@ class Registry:
         min_chunk: int | None = None,
         sparse: bool = False,
         max_size: int | None = None,
+        deletes: bool = True,
     ) -> None:
         self.read_only = read_only
+        self.deletes = deletes and not read_only
         self.min_chunk = min_chunk
         self._sparse = sparse
         self._sources = tuple(sources)
@@ -116,6 +118,10 @@ class Registry:
     def close(self) -> None:
         """Give the directory back."""
         self._open.close()
+
+    def is_healthy(self) -> bool:
+        """False when the directory that a server writes to is gone."""
+        return self.read_only or self._layout.incomplete.is_dir()
 
     # Blobs
 

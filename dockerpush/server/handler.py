@@ -30,7 +30,7 @@ from .body import (
     HeadTooLarge,
     open_body,
 )
-from .dispatch import Api, split_target
+from .dispatch import Api
 from .logins import parse_basic
 from .messages import (
     STORAGE_FULL,
@@ -46,6 +46,7 @@ from .messages import (
     error_response,
 )
 from .request_head import Head, read_head
+from .routes import split_target
 from .slots import Slot
 
 log = logging.getLogger(__name__)
@@ -351,6 +352,7 @@ class Handler:
         lines = [
             f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}",
             f"Date: {formatdate(usegmt=True)}",
+            "X-Content-Type-Options: nosniff",
             *(f"{name}: {value}" for name, value in response.headers.items()),
         ]
         if response.status != HTTPStatus.NO_CONTENT:

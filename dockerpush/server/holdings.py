@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Iterator
 
@@ -35,7 +34,8 @@ class Holdings:
         for name in self._layout.repositories():
             for digest in linked(self._layout.repository(name), LINK_KINDS):
                 self.add(name, digest)
-        self._space.store(content_bytes(self._layout.blobs) - self._space.stored)
+        size = sum(_size_of(path) for _, path in contents(self._layout.blobs))
+        self._space.store(size - self._space.stored)
 
     def add(self, name: Repository, digest: Digest) -> None:
         """The repository has one link more to the digest."""
@@ -53,6 +53,10 @@ class Holdings:
             self._links[key] = count - 1
         return count <= 1
 
+    def is_linked(self, digest: Digest) -> bool:
+        """True when a repository holds the digest."""
+        return _key(digest) in self._links
+
     def repositories(self) -> list[str]:
         """Those in which something was stored, in the order of ASCII."""
         if self._sorted is None:
@@ -68,16 +72,20 @@ def linked(repository: Path, kinds: tuple[str, ...]) -> Iterator[Digest]:
                 yield Digest(f"{algorithm}:{name}")
 
 
-def content_bytes(blobs: Path) -> int:
-    """Bytes of all content below the directory *blobs*."""
-    total = 0
-    for path, _, names in os.walk(blobs):
-        for name in names:
-            try:
-                total += os.stat(os.path.join(path, name)).st_size  # noqa: PTH116, PTH118
-            except FileNotFoundError:
-                continue
-    return total
+def contents(blobs: Path) -> Iterator[tuple[Digest, Path]]:
+    """All content below the directory *blobs*."""
+    for algorithm in names_in(blobs):
+        for start in names_in(blobs / algorithm):
+            for name in names_in(blobs / algorithm / start):
+                path = blobs / algorithm / start / name
+                yield Digest(f"{algorithm}:{name}"), path
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _key(digest: Digest) -> bytes:

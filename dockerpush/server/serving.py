@@ -16,15 +16,17 @@ import time
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
 from types import TracebackType
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 from ..system.processes import raise_file_limit
 from .access_log import Access
+from .certificate import Certificate
 from .dispatch import Api
 from .embedded import Registry
 from .handler import Handler, Served, Watch
 from .logins import PasswordFile
 from .messages import ServerError, UserFileError
+from .metrics import Metrics
 from .slots import Slot, Slots
 from .users import read_htpasswd, read_users
 
@@ -165,6 +167,8 @@ class RegistryServer:
     is told of every answer, from any thread, right before it is sent, and *on_access*
     when it was sent. Once stopped, *settled* is false when a check of a password still
     runs: it cannot be interrupted, and some libraries abort a process that ends then.
+    *names* are further ones under which browsers find it; *metrics_public* shows
+    ``/metrics`` to everybody.
     Raises ServerError when a file cannot be used.
     """
 
@@ -179,13 +183,24 @@ class RegistryServer:
         tls: tuple[Path, Path] | None = None,
         on_request: OnRequest | None = None,
         on_access: Callable[[Access], None] | None = None,
+        names: Sequence[str] = (),
+        metrics_public: bool = False,
         client_timeout: float = CLIENT_TIMEOUT,
     ) -> None:
         self.registry = registry
         self._address = (address, port)
-        self._api = Api(registry, _password_file(htpasswd, users))
-        self._context = None if tls is None else _tls_context(*tls)
-        self._watch = Watch(on_request or _ignore, on_access or _ignore)
+        self._certificate = None if tls is None else Certificate(*tls)
+        self._metrics = Metrics()
+        known = [] if self._certificate is None else self._certificate.names
+        self._api = Api(
+            registry,
+            _password_file(htpasswd, users),
+            names=[address, *names, *known],
+            metrics=self._metrics,
+            metrics_public=metrics_public,
+        )
+        self._on_access = on_access or _ignore
+        self._watch = Watch(on_request or _ignore, self._count)
         self._client_timeout = client_timeout
         self.settled = True
         self._listener: Listener | None = None
@@ -217,7 +232,12 @@ class RegistryServer:
     @property
     def url(self) -> str:
         """``http://address:port``, or with https."""
-        return f"{'http' if self._context is None else 'https'}://{self.host}"
+        return f"{'http' if self._certificate is None else 'https'}://{self.host}"
+
+    def reload(self) -> None:
+        """Read the certificate again. Raises ServerError, and the old one stays."""
+        if self._certificate is not None:
+            self._certificate.load()
 
     def start(self) -> None:
         """Accept connections in a thread until `stop`.
@@ -231,13 +251,14 @@ class RegistryServer:
                 self._api,
                 watch=self._watch,
                 client_timeout=self._client_timeout,
-                context=lambda: self._context,
+                context=self._context,
             )
         except OSError as error:
             self.registry.close()
             reason = error.strerror or str(error)
             raise ServerError(f"cannot listen on {self.host}: {reason}") from error
         self._listener = listener
+        self._measure(listener.slots)
         self._address = (self._address[0], listener.server_address[1])
         self._thread = threading.Thread(
             target=listener.serve_forever, args=(0.1,), name="serve-accept"
@@ -257,6 +278,21 @@ class RegistryServer:
         self.registry.close()
         self.settled = self._api.settle(SETTLE_SECONDS)
 
+    def _context(self) -> ssl.SSLContext | None:
+        return None if self._certificate is None else self._certificate.context
+
+    def _count(self, access: Access) -> None:
+        self._metrics(access)
+        self._on_access(access)
+
+    def _measure(self, slots: Slots) -> None:
+        add, space = self._metrics.add, self.registry.space
+        add("connections", "Open connections.", slots.__len__)
+        add("upload_sessions", "Open upload sessions.", self.registry.upload_count)
+        add("store_bytes", "Bytes of blobs and manifests.", lambda: space.stored)
+        add("upload_bytes", "Bytes of unfinished uploads.", lambda: space.received)
+        add("failed_logins_total", "Wrong logins.", self._api.rejected_logins)
+
 
 def _password_file(htpasswd: Path | None, users: Path | None) -> PasswordFile | None:
     """None when nobody asked for passwords. Raises ServerError."""
@@ -265,19 +301,6 @@ def _password_file(htpasswd: Path | None, users: Path | None) -> PasswordFile | 
     if htpasswd is not None:
         return read_htpasswd(Path(htpasswd))
     return None if users is None else read_users(Path(users))
-
-
-def _tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate, key, password="")  # never asks for one
-    except (OSError, ValueError) as error:
-        message = (
-            f"cannot use the certificate {certificate} with the key {key}: {error}"
-        )
-        raise ServerError(message) from error
-    return context
 
 
 def _ignore(_: object) -> None:

@@ -122,4 +122,14 @@ def client_of(address: str) -> str:
         return str(found)
     if found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)
+    if found.is_loopback:
+        return str(found)
     return str(ipaddress.ip_network((found, 64), strict=False))
+
+
+def is_loopback(address: str) -> bool:
+    """True for an address of this machine alone."""
+    try:
+        return ipaddress.ip_address(client_of(address).partition("/")[0]).is_loopback
+    except ValueError:
+        return address == "localhost"

@@ -8,11 +8,13 @@ import json
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
 import urllib.error
 import urllib.request
+import warnings
 from pathlib import Path
 from typing import Iterator
 
@@ -29,9 +31,17 @@ SKOPEO = ("skopeo", "--insecure-policy")
 
 @contextlib.contextmanager
 def served(
-    run_cli, *arguments: object, number: signal.Signals = signal.SIGTERM, **options
+    run_cli,
+    *arguments: object,
+    number: signal.Signals = signal.SIGTERM,
+    stderr: list[str] | None = None,
+    started: list | None = None,
+    **options,
 ) -> Iterator[str]:
-    """The URL of a registry that ends with 0 when it gets the signal *number*."""
+    """The URL of a registry that ends with 0 when it gets the signal *number*.
+
+    *stderr* gets what it said there, *started* the process.
+    """
     child = run_cli.start(
         *("serve", "--port", 0, *arguments),
         stdout=subprocess.PIPE,
@@ -39,11 +49,16 @@ def served(
         **options,
     )
     with child:
+        if started is not None:
+            started.append(child)
         try:
             yield child.stdout.readline().decode().strip()
             child.send_signal(number)
             assert child.wait(20) == 0
-            assert b"Traceback" not in child.stderr.read()
+            said = child.stderr.read()
+            assert b"Traceback" not in said
+            if stderr is not None:
+                stderr.append(said.decode())
         finally:
             child.kill()
 
@@ -272,6 +287,125 @@ def test_sigterm_ends_it_while_passwords_are_checked(run_cli, tmp_path):
             time.sleep(0.5)
             started = time.monotonic()
         assert time.monotonic() - started < 3
+
+
+def test_each_request_has_a_line_on_stderr(run_cli, tmp_path):
+    """Or in a file, or as JSON, or nowhere."""
+    archive = small_archive(tmp_path / "image.tar", names=["team/app:7"])
+    log = tmp_path / "access.log"
+    for flags, count in (((), 1), (("-q",), 0), (("-q", "--access-log", log), 0)):
+        said: list[str] = []
+        with served(run_cli, *flags, archive, stderr=said) as url:
+            assert run_cli("tags", f"{host_of(url)}/team/app").returncode == 0
+        line = " 127.0.0.1 - GET /v2/team/app/tags/list"
+        assert said[0].count(line) == count
+        assert "warning" not in said[0]
+    assert log.read_text().count(line) == 1
+    with served(run_cli, "--log-json", "--access-log", log, archive) as url:
+        assert run_cli("tags", f"{host_of(url)}/team/none").returncode == 4
+    record = json.loads(log.read_text().splitlines()[-1])
+    assert (record["status"], record["method"]) == (404, "GET")
+    assert "no such repository" in record["why"]
+
+
+@pytest.mark.parametrize(
+    ("address", "flags", "rights"),
+    [
+        ("127.0.0.1", (), None),
+        ("localhost", (), None),
+        ("0.0.0.0", (), "pull, push and delete"),
+        ("0.0.0.0", ("--no-delete",), "pull and push"),
+        ("0.0.0.0", ("--read-only",), "pull"),
+        ("0.0.0.0", ("--users", "USERS"), None),
+    ],
+)
+def test_a_registry_that_is_open_to_others_says_so(
+    run_cli, tmp_path, address, flags, rights
+):
+    users = write_users(tmp_path / "users", {"alice": "secret"})
+    flags = [users if flag == "USERS" else flag for flag in flags]
+    said: list[str] = []
+    where = ("--addr", address, "--dir", tmp_path / "r", "-q")
+    with served(run_cli, *where, *flags, stderr=said) as url:
+        assert url.startswith("http")
+    if rights is None:
+        assert "warning" not in said[0]
+    else:
+        assert said[0].startswith("warning: everybody who reaches 0.0.0.0 port 0 may ")
+        assert f" may {rights}: give --users FILE" in said[0]
+
+
+def certificate_of(host: str) -> bytes:
+    name, _, port = host.rpartition(":")
+    return ssl.get_server_certificate((name, int(port))).encode()
+
+
+def test_sighup_loads_a_new_certificate_and_begins_the_log_again(run_cli, tmp_path):
+    """One that cannot be used leaves the old one in use, and is said."""
+    make_certificates(tmp_path)
+    certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
+    log, said, started = tmp_path / "log", [], []
+    flags = ("--tls-cert", certificate, "--tls-key", key, "--access-log", log)
+    with served(run_cli, *flags, stderr=said, started=started) as url:
+        first = certificate_of(host_of(url))
+        (tmp_path / "new").mkdir()
+        make_certificates(tmp_path / "new")
+        (tmp_path / "new/server.pem").replace(certificate)
+        started[0].send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        assert certificate_of(host_of(url)) == first
+        (tmp_path / "new/server.key").replace(key)
+        log.rename(tmp_path / "old")
+        started[0].send_signal(signal.SIGHUP)
+        until = time.monotonic() + 10
+        while certificate_of(host_of(url)) == first:
+            assert time.monotonic() < until
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        urllib.request.urlopen(f"{url.rstrip('/')}/healthz", context=context).close()
+    assert said[0].count("warning: cannot use the certificate") == 1
+    assert "; what was loaded before stays in use" in said[0]
+    assert "/healthz 200" in log.read_text()
+    assert (tmp_path / "old").read_text() == ""
+
+
+def test_tls_below_1_2_is_refused(run_cli, tmp_path):
+    make_certificates(tmp_path)
+    certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    versions = ((ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True))
+    flags = ("--tls-cert", certificate, "--tls-key", key)
+    with served(run_cli, *flags) as url, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        name, _, port = host_of(url).rpartition(":")
+        for version, taken in versions:
+            context.minimum_version = ssl.TLSVersion.TLSv1
+            context.maximum_version = version
+            context.set_ciphers("DEFAULT:@SECLEVEL=0")
+            with socket.create_connection((name, int(port)), 5) as sock:
+                try:
+                    context.wrap_socket(sock).close()
+                    assert taken
+                except OSError:
+                    assert not taken
+
+
+def test_a_registry_may_have_a_largest_size_and_keep_everything(run_cli, tmp_path):
+    archive = small_archive(tmp_path / "image.tar")
+    where = ("--dir", tmp_path / "r", "--no-delete")
+    with served(run_cli, *where, "--max-size", "100") as url:
+        done = run_cli("push", archive, "-t", f"{host_of(url)}/app:1")
+        assert done.returncode == 1 and "full" in done.stderr
+    with served(run_cli, *where, "--max-size", "10MiB") as url:
+        assert run_cli("push", archive, "-t", f"{host_of(url)}/app:1").returncode == 0
+        request = urllib.request.Request(f"{url}/v2/app/manifests/1", method="DELETE")
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request)
+        with caught.value as answer:
+            assert answer.code == 405 and b"switched off" in answer.read()
+        assert run_cli("tags", f"{host_of(url)}/app").stdout == "1\n"
+    assert run_cli("serve", "--max-size", "x").returncode == 2
 
 
 def test_two_servers_do_not_share_a_directory(run_cli, tmp_path):

@@ -179,6 +179,7 @@ def serving(directory: Path, **options: Any) -> Iterator[tuple[RegistryServer, C
     *options* of RegistryServer are told from those of Registry by name.
     """
     names = ("address", "htpasswd", "users", "tls", "on_request", "client_timeout")
+    names += ("on_access", "names", "metrics_public", "page")
     outer = {name: options.pop(name) for name in names if name in options}
     with RegistryServer(Registry(directory, **options), **outer) as server:
         client = Client(server.host)

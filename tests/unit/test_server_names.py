@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from dockerpush.errors import PusherError
 from dockerpush.oci import Digest
 from dockerpush.server.checked_names import Repository, SessionId, Tag, parse_reference
-from dockerpush.server.dispatch import Resource, Route, parse_route, split_target
 from dockerpush.server.messages import (
     ProtocolError,
     media_type_of,
@@ -21,6 +20,7 @@ from dockerpush.server.messages import (
     parse_range,
     upload_range,
 )
+from dockerpush.server.routes import Resource, Route, parse_route, split_target
 from dockerpush.server.store_layout import Layout
 
 TAGS = st.text(string.ascii_letters + string.digits + "_.-", min_size=1, max_size=128)

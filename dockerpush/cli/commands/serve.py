@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Iterator, NamedTuple, Sequence
 
-from ...errors import UsageError
+from ...errors import PusherError, UsageError
+from ...settings.quantities import parse_size
 from .. import console, prompts
 from ..options import OPERANDS, read_password_line
 
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
     from ...archive import Archive, StoredImage
     from ...oci import Digest
     from ...reference import Reference
-    from ...server import ReadOnlySource
+    from ...server import ReadOnlySource, RegistryServer
+    from ...server.access_log import AccessLog
     from ..session import Session
 
 
@@ -36,40 +40,107 @@ def configure(parser: ArgumentParser) -> None:
         metavar="DIR",
         help="where pushed images are kept (default: registry in the state directory)",
     )
-    parser.add_argument("--addr", default="127.0.0.1", help="default: 127.0.0.1")
-    parser.add_argument("--port", type=_port, default=5000, help="0: any free one")
     parser.add_argument(
-        "--read-only", "--store-ro", action="store_true", help="refuse every push"
+        "--addr",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="address to listen on (default: 127.0.0.1)",
+    )
+    parser.add_argument(
+        "--port",
+        metavar="PORT",
+        type=_port,
+        default=5000,
+        help="port to listen on, 0 for a free one (default: 5000)",
+    )
+    parser.add_argument(
+        "--read-only", "--store-ro", action="store_true", help="refuse every change"
     )
     parser.add_argument(
         "--sparse",
         action="store_true",
-        help="take manifests whose layers or platforms are not there (yet)",
+        help="accept manifests whose layers or platforms are not there (yet)",
     )
     _add_user_options(parser)
-    parser.add_argument("--tls-cert", metavar="FILE", help="PEM certificate, for HTTPS")
-    parser.add_argument("--tls-key", metavar="FILE", help="PEM key of the certificate")
+    _add_web_options(parser)
+    _add_disk_options(parser)
+
+
+def _add_web_options(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("TLS, browsers and logs")
+    group.add_argument(
+        "--tls-cert", metavar="FILE", help="PEM certificate, for HTTPS; SIGHUP reloads"
+    )
+    group.add_argument("--tls-key", metavar="FILE", help="PEM key of the certificate")
+    group.add_argument(
+        "--host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a further name under which browsers reach it (may be repeated)",
+    )
+    group.add_argument(
+        "--access-log",
+        metavar="FILE",
+        help="append a line for each request to FILE (default: standard error)",
+    )
+    group.add_argument(
+        "--log-json", action="store_true", help="write these lines as JSON"
+    )
+    group.add_argument(
+        "--metrics-public",
+        action="store_true",
+        help="show /metrics to everybody (default: to users, else to this machine)",
+    )
+
+
+def _add_disk_options(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("disk")
+    group.add_argument(
+        "--max-size",
+        metavar="SIZE",
+        help="most bytes to keep: 50GiB, 800M (default: what the disk has)",
+    )
+    group.add_argument(
+        "--no-delete",
+        action="store_true",
+        help="refuse to delete tags, manifests and blobs (default with --read-only)",
+    )
+    group.add_argument(
+        "--gc",
+        action="store_true",
+        help="remove blobs that no manifest names, also while it serves, and end",
+    )
+    group.add_argument(
+        "--dry-run", action="store_true", help="with --gc: only say what would go"
+    )
 
 
 def run(args: Namespace, session: Session) -> int:
     """Serve until SIGINT or SIGTERM, which is the way to end it: exit code 0."""
     from ...archive import open_archive
     from ...server import Registry, RegistryServer
-    from ...state.directory import StateDirectory
 
     if _changes_users(args):
         return _change_users(args)
+    if args.dry_run and not args.gc:
+        raise UsageError("--dry-run goes with --gc only")
+    directory = _directory(args, session)
+    if args.gc:
+        return _collect(args, directory)
     if (args.tls_cert is None) != (args.tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together")
-    state = StateDirectory.locate(os.environ, session.on_event)
     with ExitStack() as stack:
         archives = [stack.enter_context(open_archive(name)) for name in args.archives]
         registry = Registry(
-            Path(args.dir) if args.dir else state.path / "registry",
+            directory,
             read_only=args.read_only,
             sparse=args.sparse,
             sources=_sources(archives, session),
+            max_size=None if args.max_size is None else parse_size(args.max_size),
+            deletes=not args.no_delete,
         )
+        log = _access_log(args, session)
         server = RegistryServer(
             registry,
             args.addr,
@@ -77,8 +148,14 @@ def run(args: Namespace, session: Session) -> int:
             htpasswd=_given_path("--htpasswd", args.htpasswd),
             users=_given_path("--users", args.users),
             tls=_tls(args),
+            on_access=log,
+            names=args.host,
+            metrics_public=args.metrics_public,
         )
-        with server:
+        if log is not None:
+            stack.callback(log.close)
+        _warn_of_strangers(args)
+        with server, _reloading(server, log):
             console.result(server.url)
             sys.stdout.flush()
             session.wait_for_signal()
@@ -86,6 +163,74 @@ def run(args: Namespace, session: Session) -> int:
         sys.stderr.flush()
         os._exit(console.DONE)  # a check of a password runs on, and nothing else
     return console.DONE
+
+
+def _directory(args: Namespace, session: Session) -> Path:
+    from ...state.directory import StateDirectory
+
+    if args.dir:
+        return Path(args.dir)
+    return StateDirectory.locate(os.environ, session.on_event).path / "registry"
+
+
+def _collect(args: Namespace, directory: Path) -> int:
+    """Remove what no manifest names; the exit code."""
+    from ...server.garbage import collect
+
+    if args.archives or args.read_only:
+        raise UsageError("--gc serves nothing: leave ARCHIVE and --read-only out")
+    done = collect(directory, dry_run=args.dry_run)
+    for name in done.unread:
+        console.warn(f"{name} has a manifest that cannot be read: all its blobs stay")
+    verb = "would remove" if args.dry_run else "removed"
+    console.result(f"{verb} {done.files} blobs, {console.size_text(done.size)}")
+    return console.DONE
+
+
+def _access_log(args: Namespace, session: Session) -> AccessLog | None:
+    from ...server.access_log import AccessLog
+
+    path = _given_path("--access-log", args.access_log)
+    if path is None and session.display.quiet:
+        return None
+    return AccessLog(path, sys.stderr, as_json=args.log_json)
+
+
+def _warn_of_strangers(args: Namespace) -> None:
+    """Say who may do what when more than this machine reaches an open registry."""
+    from ...server.slots import is_loopback
+
+    if args.users or args.htpasswd or is_loopback(args.addr):
+        return
+    rights = "pull" if args.read_only else "pull, push and delete"
+    if args.no_delete and not args.read_only:
+        rights = "pull and push"
+    console.warn(
+        f"everybody who reaches {args.addr} port {args.port} may {rights}: "
+        "give --users FILE, or --addr 127.0.0.1"
+    )
+
+
+@contextlib.contextmanager
+def _reloading(server: RegistryServer, log: AccessLog | None) -> Iterator[None]:
+    """On SIGHUP read the certificate again and begin the access log again."""
+
+    def reload(*_: object) -> None:
+        try:
+            server.reload()
+            if log is not None:
+                log.reopen()
+        except PusherError as error:
+            console.warn(f"{error}; what was loaded before stays in use")
+
+    if not hasattr(signal, "SIGHUP"):
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, reload)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _tls(args: Namespace) -> tuple[Path, Path] | None:
