@@ -40,6 +40,7 @@ _BLOB_TYPES = (
     "application/vnd.docker.image.rootfs.",
     OCI_CONFIG,
     DOCKER_CONFIG,
+    "application/vnd.buildkit.cacheconfig.",
 )
 # sha256:9f86..., also of an algorithm that we cannot verify
 _DIGEST = expression(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
@@ -96,11 +97,11 @@ def _of_index(index: Index) -> Children:
     return Children(
         tuple(filter(is_document, index.manifests)),
         blobs,
-        tuple(blob for blob in blobs if _may_name(blob)),
+        tuple(blob for blob in blobs if may_name(blob)),
     )
 
 
-def _may_name(blob: Descriptor) -> bool:
+def may_name(blob: Descriptor) -> bool:
     """False for layers and configs, and for what is too large for a document."""
     return blob.size <= JSON_LIMIT and not blob.media_type.startswith(_BLOB_TYPES)
 

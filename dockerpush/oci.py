@@ -400,9 +400,26 @@ class ImageConfig:
     diff_ids: tuple[Digest, ...]
 
     @classmethod
+    def find(cls, raw: bytes) -> ImageConfig | None:
+        """What *raw* says as an image config; None when it is something else.
+
+        Artifacts have all kinds of configs under the type of an image's: ``{}`` in a
+        bundle of OPA. Raises InvalidJSON or InvalidDigest.
+        """
+        try:
+            record = parse_json(raw, "config")
+        except InvalidJSON:
+            return None
+        is_image = isinstance(record, dict) and record.get("rootfs") is not None
+        return cls._of(record) if is_image else None
+
+    @classmethod
     def from_bytes(cls, raw: bytes) -> ImageConfig:
         """Raises InvalidJSON or InvalidDigest."""
-        record = require(parse_json(raw, "config"), dict, "config")
+        return cls._of(require(parse_json(raw, "config"), dict, "config"))
+
+    @classmethod
+    def _of(cls, record: Mapping[str, Any]) -> ImageConfig:
         rootfs = require(record.get("rootfs"), dict, "config.rootfs")
         diff_ids = optional(rootfs, "diff_ids", list, "config.rootfs") or []
         return cls(

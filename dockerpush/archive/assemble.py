@@ -17,9 +17,11 @@ Format).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Collection, Iterable, Iterator, Mapping, Sequence
 
-from ..errors import ArchiveError
+from ..errors import ArchiveError, InvalidDigest, InvalidJSON
+from ..events import Notice
 from ..expressions import expression
 from ..oci import (
     OCI_CONFIG,
@@ -32,7 +34,13 @@ from ..oci import (
     required,
 )
 from ..values import replace, value
-from .contents import Contents, blob_digest, check_bytes, config_digest
+from .contents import (
+    Contents,
+    LimitExceeded,
+    blob_digest,
+    check_bytes,
+    config_digest,
+)
 from .headers import canonical, quoted
 from .layout import (
     INDEX_JSON,
@@ -51,6 +59,8 @@ from .stored import (
     StoredImage,
     StoredIndex,
     StoredManifest,
+    StoredOther,
+    leaves,
     manifests,
     missing_blobs,
 )
@@ -116,25 +126,39 @@ _SHOWN = 3
 
 @value
 class Entry:
-    """One image of manifest.json: its RepoTags as written, and what it consists of."""
+    """One image of manifest.json: its RepoTags as written, and what it consists of.
+
+    *doubts* are what docker does not mind, and others may.
+    """
 
     names: tuple[str, ...]
     manifest: StoredManifest
+    doubts: tuple[str, ...] = ()
 
 
 def read_entries(
     contents: Contents, entries: list[Any], foreign: Mapping[Digest, Descriptor]
-) -> tuple[Entry, ...]:
-    """The images of manifest.json, decoded as *entries*, in its order.
+) -> tuple[list[Entry], list[StoredImage]]:
+    """The images of manifest.json, decoded as *entries*, and those that are broken.
 
-    *foreign* are layers that lie elsewhere as index.json says. Raises ArchiveError when
-    something is missing or does not fit, InvalidJSON, InvalidDigest.
+    *foreign* are layers that lie elsewhere as index.json says. Raises LimitExceeded.
     """
     reader = _EntryReader(contents, foreign)
-    return tuple(
-        reader.read(record, f"{MANIFEST_JSON}[{number}]")
-        for number, record in enumerate(entries)
-    )
+    found, broken = [], []
+    for number, record in enumerate(entries):
+        try:
+            found.append(reader.read(record, f"{MANIFEST_JSON}[{number}]"))
+        except LimitExceeded:
+            raise
+        except (ArchiveError, InvalidJSON, InvalidDigest) as error:
+            tags = record.get("RepoTags") if isinstance(record, dict) else None
+            names = [name for name in tags if name] if isinstance(tags, list) else []
+            broken.append(StoredImage(_each(names), (), None, None, str(error)))
+    return found, broken
+
+
+def _each(names: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(str, names)))
 
 
 class _EntryReader:
@@ -174,14 +198,16 @@ class _EntryReader:
             image_config,
             tuple(blob for blob in blobs if blob is not None),
         )
-        return Entry(tuple(dict.fromkeys(names)), manifest)
+        return Entry(_each(names), manifest, _doubts(what, config.name, raw))
 
     def _read_config(self, member: Member, layers: int, what: str) -> ImageConfig:
-        """The config in *member*, with its digest checked and as many *layers*."""
-        digest = config_digest(member.name)
-        if digest is not None:
-            check_bytes(self._contents.document(member), digest, member.name)
+        """The config in *member*, with as many *layers*."""
         config = self._contents.image_config(member)
+        if config is None:
+            raise ArchiveError(
+                f"image {what}: {quoted(member.name)} is no config of an image; save "
+                "it again"
+            )
         if len(config.diff_ids) != layers:
             raise ArchiveError(
                 f"image {what} has {layers} layers in {MANIFEST_JSON}, but "
@@ -214,6 +240,21 @@ class _EntryReader:
         if key not in self._layers:
             self._layers[key] = _stored_layer(self._contents, member, diff_id)
         return self._layers[key]
+
+
+def _doubts(what: str, name: str, config: bytes) -> tuple[str, ...]:
+    """What is strange about a config, which docker loads whatever it is called."""
+    digest = config_digest(name)
+    try:
+        if digest is not None:
+            check_bytes(config, digest, name)
+    except ArchiveError:
+        found = Digest.of(config)
+        return (
+            f"image {what}: its config was changed after it was saved: its digest is "
+            f"{found}, its file is {quoted(name)}",
+        )
+    return ()
 
 
 def _strings(record: Mapping[str, Any], key: str, where: str) -> list[str]:
@@ -269,7 +310,8 @@ def assemble(
     contents = Contents(members, documents, heads)
     index = contents.find(INDEX_JSON)
     layout = read_layout(contents, index) if index else Layout()
-    entries: tuple[Entry, ...] = ()
+    entries: list[Entry] = []
+    broken: list[StoredImage] = []
     member = contents.find(MANIFEST_JSON)
     if member is not None:
         document = parse_json(contents.document(member), MANIFEST_JSON)
@@ -277,13 +319,97 @@ def assemble(
             layout = read_manifest_folder(contents, member)
         elif document is not None:
             records = require(document, list, MANIFEST_JSON)
-            entries = read_entries(contents, records, layout.foreign)
+            entries, broken = read_entries(contents, records, layout.foreign)
     if layout.whole is not None and not entries:
         layout = replace(layout, roots=(Root((), (), layout.whole),))
-    images = (*_joined(entries, layout), *_remaining(entries, layout))
-    if not images:
+    images = [*_joined(entries, layout), *_remaining(entries, layout), *layout.broken]
+    found = _settled(_without_doubles(images, broken))
+    if not found:
         raise ArchiveError(explain_no_image(members))
-    return joined_platforms(images)
+    return joined_platforms(found)
+
+
+def _without_doubles(
+    images: Iterable[StoredImage], broken: Iterable[StoredImage]
+) -> list[StoredImage]:
+    """*images*, with *broken* entries of manifest.json, each image told of once.
+
+    What index.json has in full makes up for a broken entry. What it has in part or
+    damaged is not used where manifest.json has the same name, and that is said.
+    """
+    images = list(images)
+    whole = [image for image in images if not image.problem]
+    broken = [
+        one
+        for one in broken
+        if not (one.names and any(map(partial(_covers, other=one), whole)))
+    ]
+    found: list[StoredImage] = []
+    for image in images:
+        if image.problem and any(map(partial(_covers, other=image), broken)):
+            continue
+        place = next(
+            (n for n, one in enumerate(found) if one.entry and _covers(one, image)),
+            None,
+        )
+        if not image.problem or place is None:
+            found.append(image)
+        else:
+            notice = Notice(f"not used: {image.problem}", warning=True)
+            found[place] = _noticed(found[place], [notice])
+    return found + broken
+
+
+def _covers(image: StoredImage, other: StoredImage) -> bool:
+    """True when *image* has every name that *other* has, which has some."""
+    names = set(map(canonical, image.names))
+    tags = {*image.tags, *(name.rpartition(":")[2] for name in names)}
+    return (
+        _is_called(other)
+        and names.issuperset(map(canonical, other.names))
+        and tags.issuperset(other.tags)
+    )
+
+
+def _settled(images: Sequence[StoredImage]) -> tuple[StoredImage, ...]:
+    """Those of *images* that can be asked for, the first with notices of the others.
+
+    Those are nameless: broken, or no images beside some that are. Raises ArchiveError
+    when nothing but broken ones is left.
+    """
+    sound = [image for image in images if not image.problem]
+    main = [image for image in sound if _is_called(image) or _holds_image(image)]
+    kept = main or sound
+    broken = [image for image in images if image.problem]
+    if broken and not kept:
+        raise ArchiveError(broken[0].problem)
+    if not kept:
+        return ()
+    notices = [Notice(_left_out(image)) for image in sound if image not in kept]
+    notices += [
+        Notice(f"left out: {image.problem}", warning=True)
+        for image in broken
+        if not _is_called(image)
+    ]
+    return (_noticed(kept[0], notices), *kept[1:], *filter(_is_called, broken))
+
+
+def _noticed(image: StoredImage, notices: Sequence[Notice]) -> StoredImage:
+    return replace(image, notices=(*image.notices, *notices))
+
+
+def _is_called(image: StoredImage) -> bool:
+    return bool(image.names or image.tags)
+
+
+def _holds_image(image: StoredImage) -> bool:
+    return any(one.image_config for one in manifests(image.entry or image.root))
+
+
+def _left_out(image: StoredImage) -> str:
+    assert image.root is not None, "an entry of manifest.json is an image"
+    kind = image.root.descriptor.media_type if image.root.descriptor else ""
+    return f"left out, it has no name: {_digest(image.root)} ({kind[:80]})"
 
 
 def referrers(
@@ -353,12 +479,14 @@ def _roots_by_config(roots: Iterable[Root]) -> dict[Digest, list[Root]]:
 def _image(
     entry: Entry, root: Root | None, layout: Layout, names: Iterable[str]
 ) -> StoredImage:
+    notices = tuple(Notice(doubt, warning=True) for doubt in entry.doubts)
     if root is None:
-        return StoredImage(*_names(names, ()), entry.manifest, None)
+        return StoredImage(*_names(names, ()), entry.manifest, None, notices=notices)
     return StoredImage(
         *_names((*names, *root.names), root.tags),
         entry.manifest,
         _fitting(root.node, entry.manifest, layout),
+        notices=notices,
     )
 
 
@@ -367,7 +495,7 @@ def _fitting(
 ) -> StoredManifest | StoredIndex | None:
     """*node*, when it says the same as *entry* of the files they share."""
     found = list(manifests(node))
-    if isinstance(node, Absent) or any(_problems(found, layout)):
+    if isinstance(node, (Absent, StoredOther)) or any(_problems(node, layout)):
         return None
     config = entry.config_descriptor.digest
     files = [layer.member for layer in entry.layers]
@@ -379,11 +507,11 @@ def _fitting(
     return node if fits else None
 
 
-def _problems(found: Iterable[StoredManifest], layout: Layout) -> Iterator[str]:
-    for manifest in found:
-        problem = layout.problems.get(_digest(manifest))
+def _problems(node: Node, layout: Layout) -> Iterator[str]:
+    for leaf in leaves(node):
+        problem = layout.problems.get(_digest(leaf))
         if problem:
-            yield f"manifest {_digest(manifest)}: {problem}"
+            yield f"manifest {_digest(leaf)}: {problem}"
 
 
 def _remaining(entries: Iterable[Entry], layout: Layout) -> Iterator[StoredImage]:
@@ -394,13 +522,8 @@ def _remaining(entries: Iterable[Entry], layout: Layout) -> Iterator[StoredImage
     known = {entry.manifest.config_descriptor.digest for entry in entries}
     about = {_digest(root.node) for root in _about_others(layout)}
     for root in layout.roots:
-        found = list(manifests(root.node))
-        if any(item.config_descriptor.digest in known for item in found):
-            continue
-        named = root.names or root.tags
-        if known and not named and not any(item.image_config for item in found):
-            continue
-        if _digest(root.node) not in about:
+        configs = {item.config_descriptor.digest for item in manifests(root.node)}
+        if known.isdisjoint(configs) and _digest(root.node) not in about:
             yield _checked_image(root, layout)
 
 
@@ -409,37 +532,44 @@ def _about_others(layout: Layout) -> list[Root]:
     present = {digest for root in layout.roots for digest in _digests(root.node)}
     found = []
     for root in layout.roots:
-        digests = [_digest(item) for item in manifests(root.node)]
+        digests = [_digest(item) for item in leaves(root.node)]
         if digests and all(layout.subjects.get(one) in present for one in digests):
             found.append(root)
     return found
 
 
 def _checked_image(root: Root, layout: Layout) -> StoredImage:
-    """*root* as an image of its own. Raises ArchiveError unless it is one."""
+    """*root* as an image of its own, with a problem unless it can be one."""
     node = root.node
-    what = quoted((root.names + root.tags + (str(_digest(node)),))[0])
-    found = list(manifests(node))
-    problem = next(_problems(found, layout), None)
+    names = _names(root.names, root.tags)
+    what = quoted((*root.names, *root.tags, str(_digest(node)))[0])
+    problem = _problem(node, what, layout)
+    if problem or isinstance(node, Absent):
+        return StoredImage(*names, None, None, problem)
+    return StoredImage(*names, None, node)
+
+
+def _problem(node: Node, what: str, layout: Layout) -> str:
+    """Why *node* cannot be pushed; "" when it can."""
+    problem = next(_problems(node, layout), "")
     if problem:
-        raise ArchiveError(
-            f"image {what}: {problem}; the archive is damaged, save it again"
-        )
-    if isinstance(node, Absent) or not found:
-        gone: tuple[Digest, ...] = (_digest(node),)
-        if isinstance(node, StoredIndex):
-            gone = tuple(_digest(child) for child in node.manifests)
-        raise _incomplete(what, gone)
-    if isinstance(node, StoredManifest) and not node.complete:
-        raise _incomplete(what, missing_blobs(node))
-    return StoredImage(*_names(root.names, root.tags), None, node)
+        return f"image {what}: {problem}; the archive is damaged, save it again"
+    if isinstance(node, Absent):
+        found = f"image {what}: {node.problem}"
+        return found if node.problem else _incomplete(what, (_digest(node),))
+    if isinstance(node, StoredIndex):
+        gone = tuple(_digest(leaf) for leaf in leaves(node) if isinstance(leaf, Absent))
+        if gone and len(gone) == len(list(leaves(node))):
+            return _incomplete(what, gone)
+    elif not node.complete:
+        return _incomplete(what, missing_blobs(node))
+    return ""
 
 
-def _incomplete(what: str, gone: tuple[Digest, ...]) -> ArchiveError:
+def _incomplete(what: str, gone: tuple[Digest, ...]) -> str:
     more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-    first = gone[0] if gone else "a manifest"
-    return ArchiveError(
-        f"truncated or incomplete archive: image {what} needs {first}{more}, which "
+    return (
+        f"truncated or incomplete archive: image {what} needs {gone[0]}{more}, which "
         "the archive does not hold; save it again"
     )
 

@@ -25,8 +25,13 @@ DESCRIPTOR_LIMIT = 50_000
 DOCUMENT_DESCRIPTOR_LIMIT = 20_000
 """Layers or manifests that one document may name, about a kilobyte each once read."""
 
+_JSON_HEAD = expression(rb"\s*(?:[{\[]|\Z)|\xef\xbb\xbf|\xff\xfe|\xfe\xff")
 _BLOB_NAME = expression(r"blobs/(sha256|sha384|sha512)/([0-9a-f]+)")
 _CONFIG_NAME = expression(r"(?:sha256:)?([0-9a-f]{64})(?:\.json)?")
+
+
+class LimitExceeded(ArchiveError):
+    """The archive would take more memory or time than any honest one."""
 
 
 class Contents:
@@ -48,7 +53,7 @@ class Contents:
         self._heads = heads
         self._kept: dict[str, bytes] = {}
         self._kept_size = 0
-        self._configs: dict[str, ImageConfig] = {}
+        self._configs: dict[str, ImageConfig | None] = {}
         self._descriptors = 0
 
     def find(self, name: str) -> Member | None:
@@ -82,7 +87,7 @@ class Contents:
             )
         self._kept_size += member.size
         if self._kept_size > DOCUMENTS_LIMIT:
-            raise ArchiveError(
+            raise LimitExceeded(
                 f"{quoted(member.name)}: all the JSON takes more than the "
                 f"{DOCUMENTS_LIMIT} bytes it may"
             )
@@ -95,13 +100,22 @@ class Contents:
         self._kept[member.name] = content
         return content
 
-    def image_config(self, member: Member) -> ImageConfig:
-        """The image config in *member*. Raises ArchiveError, InvalidJSON."""
+    def image_config(self, member: Member) -> ImageConfig | None:
+        """The image config in *member*; None when that is none, such as ``{}``.
+
+        Raises ArchiveError, InvalidJSON, InvalidDigest.
+        """
         if member.name not in self._configs:
             with naming(member.name):
-                config = ImageConfig.from_bytes(self.document(member))
+                config = ImageConfig.find(self.document(member))
             self._configs[member.name] = config
         return self._configs[member.name]
+
+    def may_be_json(self, member: Member) -> bool:
+        """True unless the first bytes of *member* say that it is something else."""
+        return (
+            member.size > 0 and _JSON_HEAD.match(self._heads[member.name]) is not None
+        )
 
     def compression(self, member: Member) -> Compression:
         """How the blob in *member* is packed."""
@@ -111,7 +125,7 @@ class Contents:
         """Take note of what the document *raw* names, before it is decoded."""
         count = raw.count(b'"digest"')
         if count > DOCUMENT_DESCRIPTOR_LIMIT:
-            raise ArchiveError(
+            raise LimitExceeded(
                 f"{quoted(name)}: it names {count} layers or manifests, the limit is "
                 f"{DOCUMENT_DESCRIPTOR_LIMIT}"
             )
@@ -121,7 +135,7 @@ class Contents:
         """Take note of *count* more layers or manifests. Raises ArchiveError."""
         self._descriptors += count
         if self._descriptors > DESCRIPTOR_LIMIT:
-            raise ArchiveError(
+            raise LimitExceeded(
                 f"it names more than {DESCRIPTOR_LIMIT} layers and manifests"
             )
 

@@ -13,16 +13,20 @@ platforms they are one image, under an index that is made here.
 from __future__ import annotations
 
 import re
-from typing import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Iterable, Iterator, Mapping, Sequence
 
-from ..errors import ArchiveError
+from ..documents import check_names_nothing, children_of, is_document, may_name
+from ..errors import ArchiveError, InvalidDigest, InvalidJSON
 from ..expressions import expression
 from ..oci import (
     DOCKER_CONFIG,
     INDEX_TYPES,
+    JSON_LIMIT,
     MANIFEST_TYPES,
+    OCI_ARTIFACT,
     OCI_CONFIG,
     OCI_INDEX,
+    OCI_MANIFEST,
     RAW_LAYER_TYPES,
     Descriptor,
     Digest,
@@ -31,12 +35,13 @@ from ..oci import (
     Manifest,
     Platform,
     dump_json,
+    optional,
     parse_json,
     require,
 )
 from ..platforms import normalised
 from ..values import field, replace, value
-from .contents import Contents, check_bytes, naming
+from .contents import Contents, LimitExceeded, check_bytes, naming
 from .headers import canonical, quoted
 from .stored import (
     Absent,
@@ -47,6 +52,7 @@ from .stored import (
     StoredImage,
     StoredIndex,
     StoredManifest,
+    StoredOther,
     manifests,
 )
 
@@ -175,6 +181,8 @@ _LAYER_TYPES = (
     "application/vnd.docker.image.rootfs.",
 )
 _INSIDE = frozenset(("config", "layers"))  # what only an image manifest has
+_KEYS = (b'"layers"', b'"manifests"')  # what a document of a known type has
+_TELLS_NOTHING = ("", "application/json", "application/octet-stream", "text/plain")
 _ATTESTATION = "vnd.docker.reference.type"
 
 
@@ -194,7 +202,8 @@ class Layout:
     *problems* says by digest why a manifest does not fit its blobs; *subjects* which
     manifest another one is about; *foreign* which layers lie elsewhere. *whole* is
     index.json itself, where it lists the platforms of one image without a name
-    (image-spec, image-layout.md, index.json File).
+    (image-spec, image-layout.md, index.json File). *broken* are entries of index.json
+    that cannot be read.
     """
 
     roots: tuple[Root, ...] = ()
@@ -202,24 +211,54 @@ class Layout:
     problems: Mapping[Digest, str] = field(default_factory=dict)
     subjects: Mapping[Digest, Digest] = field(default_factory=dict)
     foreign: Mapping[Digest, Descriptor] = field(default_factory=dict)
+    broken: tuple[StoredImage, ...] = ()
 
 
 def read_layout(contents: Contents, member: Member) -> Layout:
     """Everything that the index.json in *member* leads to.
 
-    Manifests, indexes and configs are checked against their descriptors. Raises
-    ArchiveError, InvalidJSON, InvalidDigest.
+    Manifests, indexes and configs are checked against their descriptors; what is wrong
+    with one of them is told where it belongs. Raises ArchiveError, InvalidJSON,
+    InvalidDigest for what is wrong with the whole.
     """
     raw = contents.document(member)
     contents.count_mentions(raw, member.name)
     with naming(member.name):
-        index = Index.from_bytes(raw)
+        index, broken = _read_index_json(raw)
     walk = _Walk(contents)
     nodes = tuple(walk.visit(descriptor, 1).node for descriptor in index.manifests)
     whole = None
-    if _lists_platforms(index):
+    if _lists_platforms(index) and not broken:
         whole = StoredIndex(Descriptor.of(index.media_type, raw), raw, nodes)
-    return walk.layout(_merged(index.manifests, nodes), whole)
+    roots = _merged(index.manifests, nodes)
+    alone = all(_is_file(root.node) for root in roots)
+    roots = tuple(
+        replace(root, node=walk.as_document(root.node))
+        if _is_file(root.node) and (alone or root.names or root.tags)
+        else root
+        for root in roots
+    )
+    return replace(walk.layout(roots, whole), broken=broken)
+
+
+def _is_file(node: Node) -> bool:
+    """True for what index.json names, and is no document of a known type."""
+    return isinstance(node, StoredOther) and node.raw is None
+
+
+def _read_index_json(raw: bytes) -> tuple[Index, tuple[StoredImage, ...]]:
+    """What index.json says, and those of its entries that cannot be read."""
+    record = require(parse_json(raw, INDEX_JSON), dict, INDEX_JSON)
+    entries, broken = [], []
+    for number, entry in enumerate(optional(record, "manifests", list, "index") or ()):
+        try:
+            Descriptor.from_json(entry, "entry")
+            entries.append(entry)
+        except (InvalidJSON, InvalidDigest) as error:
+            problem = f"{quoted(INDEX_JSON)}: manifests[{number}]: {error}"
+            broken.append(StoredImage(*_said_names(entry), None, None, problem))
+    index = Index.from_bytes(dump_json({**record, "manifests": entries}))
+    return index, tuple(broken)
 
 
 def read_manifest_folder(contents: Contents, member: Member) -> Layout:
@@ -242,7 +281,7 @@ def _lists_platforms(index: Index) -> bool:
 
 
 def _merged(
-    descriptors: tuple[Descriptor, ...], nodes: tuple[Node, ...]
+    descriptors: Iterable[Descriptor], nodes: Iterable[Node]
 ) -> tuple[Root, ...]:
     """One root for each digest, which an index lists once for every tag."""
     roots: dict[Digest, Root] = {}
@@ -265,6 +304,15 @@ def _tags(descriptor: Descriptor) -> tuple[str, ...]:
     """The annotation that docker means as a tag, and others as a reference."""
     name = (descriptor.annotations or {}).get(REF_NAME)
     return (name,) if name and is_tag(name) else ()
+
+
+def _said_names(entry: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names and tags of an *entry* that is no descriptor."""
+    annotations = entry.get("annotations") if isinstance(entry, dict) else None
+    said = annotations if isinstance(annotations, dict) else {}
+    found = {str(said[key]) for key in (FULL_NAME, REF_NAME) if said.get(key)}
+    tags = tuple(filter(is_tag, found))
+    return tuple(found.difference(tags)), tags
 
 
 def is_tag(name: str) -> bool:
@@ -290,7 +338,7 @@ class _Walk:
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
-        self._visited: dict[tuple[Digest, int], _Visited] = {}
+        self._visited: dict[tuple[Digest, int, str], _Visited] = {}
         self._problems: dict[Digest, str] = {}
         self._subjects: dict[Digest, Digest] = {}
         self._foreign: dict[Digest, Descriptor] = {}
@@ -302,7 +350,7 @@ class _Walk:
 
     def visit(self, descriptor: Descriptor, depth: int) -> _Visited:
         """What *descriptor* names, *depth* indexes below the top."""
-        key = (descriptor.digest, descriptor.size)
+        key = (descriptor.digest, descriptor.size, descriptor.media_type)
         known = self._visited.get(key)
         if known is None:
             known = self._visited[key] = self._find(descriptor, depth)
@@ -313,25 +361,94 @@ class _Walk:
 
     def _find(self, descriptor: Descriptor, depth: int) -> _Visited:
         _check_depth(depth)
+        try:
+            member = self._held(descriptor)
+            if not is_document(descriptor) and not self._is_manifest(
+                descriptor, member
+            ):
+                return _Visited(self._read_blob(descriptor, member))
+            if member is None:
+                return _Visited(Absent(descriptor))
+            raw = self._contents.document(member)
+            check_bytes(raw, descriptor.digest, member.name)
+            with naming(member.name):
+                return self.read(descriptor, raw, depth)
+        except LimitExceeded:
+            raise
+        except (ArchiveError, InvalidJSON, InvalidDigest) as error:
+            return _Visited(Absent(descriptor, str(error)))
+
+    def _held(self, descriptor: Descriptor) -> Member | None:
+        """The file with what *descriptor* names, of the size that it says."""
         member = self._contents.find_blob(descriptor.digest)
-        if member is None:
-            return _Visited(Absent(descriptor))
-        if member.size != descriptor.size:
+        if member is not None and member.size != descriptor.size:
             raise ArchiveError(
                 f"{quoted(member.name)}: {member.size} bytes, its descriptor says "
                 f"{descriptor.size}; the archive is damaged, save it again"
             )
-        raw = self._contents.document(member)
-        check_bytes(raw, descriptor.digest, member.name)
-        with naming(member.name):
-            return self.read(descriptor, raw, depth)
+        return member
+
+    def _is_manifest(self, descriptor: Descriptor, member: Member | None) -> bool:
+        """True when a type that tells nothing stands for a document that we know."""
+        if descriptor.media_type not in _TELLS_NOTHING or member is None:
+            return not descriptor.media_type
+        if member.size > JSON_LIMIT or not self._contents.may_be_json(member):
+            return False
+        return any(key in self._contents.document(member) for key in _KEYS)
+
+    def _read_blob(self, descriptor: Descriptor, member: Member | None) -> StoredOther:
+        """What an index names and is no document: nothing can do without it."""
+        if member is None and not descriptor.urls:
+            raise ArchiveError(
+                f"truncated or incomplete archive: {descriptor.digest} "
+                f"({descriptor.media_type[:80]}) is not in it; save it again"
+            )
+        if member and may_name(descriptor) and self._contents.may_be_json(member):
+            check_names_nothing(descriptor, self._contents.document(member))
+        blob = self._layer(descriptor, None, descriptor.digest)
+        return StoredOther(descriptor, None, (blob,))
+
+    def as_document(self, node: Node) -> Node:
+        """*node*, an entry of index.json of an unknown type, as a manifest."""
+        assert node.descriptor is not None, "an entry of index.json has one"
+        try:
+            member = self._contents.find_blob(node.descriptor.digest)
+            if member is None or member.size > JSON_LIMIT:
+                raise ArchiveError(
+                    f"{node.descriptor.digest}: it is of the type "
+                    f"{node.descriptor.media_type[:80]!r}, and too large for a manifest"
+                )
+            raw = self._contents.document(member)
+            check_bytes(raw, node.descriptor.digest, member.name)
+            return StoredOther(node.descriptor, raw, ())
+        except LimitExceeded:
+            raise
+        except (ArchiveError, InvalidJSON) as error:
+            return Absent(node.descriptor, str(error))
 
     def read(self, descriptor: Descriptor, raw: bytes, depth: int) -> _Visited:
         """The index or manifest in *raw*."""
         self._contents.count_mentions(raw, descriptor.digest)
-        if _is_index(raw, descriptor):
+        kind = _kind_of(raw, descriptor)
+        if kind == OCI_ARTIFACT:
+            return _Visited(self._read_artifact(descriptor, raw))
+        if kind == OCI_INDEX:
             return self._read_index(descriptor, raw, depth)
         return _Visited(self._read_manifest(descriptor, raw))
+
+    def _read_artifact(self, descriptor: Descriptor, raw: bytes) -> StoredOther:
+        """An artifact manifest of OCI 1.1's release candidates."""
+        descriptor = replace(descriptor, media_type=OCI_ARTIFACT)
+        self._note_subject(descriptor, raw)
+        blobs = children_of(descriptor, raw).blobs
+        found = tuple(self._layer(one, None, descriptor.digest) for one in blobs)
+        return StoredOther(descriptor, raw, found)
+
+    def _note_subject(self, descriptor: Descriptor, raw: bytes) -> None:
+        subject = parse_json(raw, "artifact").get("subject")
+        if subject:
+            found = Descriptor.from_json(subject, "artifact.subject")
+            self._subjects[descriptor.digest] = found.digest
 
     def _read_index(self, descriptor: Descriptor, raw: bytes, depth: int) -> _Visited:
         index = Index.from_bytes(raw, descriptor.media_type)
@@ -385,7 +502,9 @@ class _Walk:
             )
         if not _is_image(descriptor, manifest):
             return raw, None
-        return raw, self._contents.image_config(member)
+        config = self._contents.image_config(member)
+        is_of_layers = config and (config.diff_ids or not manifest.layers)
+        return raw, config if is_of_layers else None
 
     def _layer(
         self, layer: Descriptor, diff_id: Digest | None, manifest: Digest
@@ -414,8 +533,8 @@ class _Walk:
         )
 
 
-def _is_index(raw: bytes, descriptor: Descriptor) -> bool:
-    """True when *raw* lists manifests.
+def _kind_of(raw: bytes, descriptor: Descriptor) -> str:
+    """What *raw* is: OCI_INDEX for any index, OCI_MANIFEST, OCI_ARTIFACT.
 
     Raises ArchiveError for what is obsolete, and for a type that cannot be read: it may
     need more than can be told.
@@ -427,24 +546,26 @@ def _is_index(raw: bytes, descriptor: Descriptor) -> bool:
             "takes any more; pull the image anew and save it again"
         )
     media_type = record.get("mediaType") or descriptor.media_type
+    if media_type == OCI_ARTIFACT:
+        return OCI_ARTIFACT
     if media_type and media_type not in (*INDEX_TYPES, *MANIFEST_TYPES):
         raise ArchiveError(
             f"{descriptor.digest}: a document of the type {str(media_type)[:80]!r}, "
             "which dockerpush cannot read"
         )
     without = media_type in INDEX_TYPES and _INSIDE.isdisjoint(record)
-    return "manifests" in record or without
+    return OCI_INDEX if "manifests" in record or without else OCI_MANIFEST
 
 
 def _check_depth(depth: int) -> None:
     if depth > DEPTH_LIMIT:
-        raise ArchiveError(f"indexes within indexes, more than {DEPTH_LIMIT} deep")
+        raise LimitExceeded(f"indexes within indexes, more than {DEPTH_LIMIT} deep")
 
 
 def _described(node: Node, descriptor: Descriptor) -> Node:
     """*node* under another *descriptor*, with the media type that its bytes have."""
     if isinstance(node, Absent):
-        return Absent(descriptor)
+        return replace(node, descriptor=descriptor)
     if node.descriptor:
         descriptor = replace(descriptor, media_type=node.descriptor.media_type)
     return replace(node, descriptor=descriptor)

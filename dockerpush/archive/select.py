@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Iterator, Sequence
 
-from ..errors import NotFound, UsageError
+from ..errors import ArchiveError, NotFound, UsageError
+from ..events import Notice
 from ..oci import Digest, Platform
 from ..platforms import best_match
 from ..values import replace
@@ -27,27 +28,53 @@ def select_image(
     *name* is a RepoTag as written, a reference that means the same to Docker, the end
     of one (``app:1`` for ``localhost/app:1``), a tag, or a digest, tried in this order.
     Raises NotFound when it means none; UsageError when it, or its absence, leaves the
-    choice among several. Both list what there is.
+    choice among several; ArchiveError when it means one that cannot be pushed.
     """
     if name is None:
-        images = _for(images, platforms)
-        if len(images) > 1:
-            raise UsageError(
-                f"the archive holds {len(images)} images, pick one with --name: "
-                + ", ".join(_apart(images))
-            )
-        return images[0]
+        return _only(_for(images, platforms))
     found = _for(_matching(images, name), platforms)
     if not found:
         raise NotFound(
             f"no image {quoted(name)} in the archive, it holds: {describe(images)}"
         )
+    _check(found)
     if len(found) > 1:
         raise UsageError(
             f"{quoted(name)} means {len(found)} images of the archive, pick one with "
             f"--name: {', '.join(_apart(found))}"
         )
     return found[0]
+
+
+def _only(images: Sequence[StoredImage]) -> StoredImage:
+    """The only one of *images* that can be pushed; it tells of the others."""
+    sound = [image for image in images if not image.problem]
+    if len(sound) > 1:
+        raise UsageError(
+            f"the archive holds {len(sound)} images, pick one with --name: "
+            + ", ".join(_apart(sound))
+        )
+    broken = [image for image in images if image.problem]
+    if not broken:
+        return sound[0]
+    if not sound or any(_keys(image) & _keys(sound[0]) for image in broken):
+        _check(broken)
+    notices = [
+        Notice(f"left out: {label(image)}: {image.problem}", warning=True)
+        for image in broken
+    ]
+    return replace(sound[0], notices=(*sound[0].notices, *notices))
+
+
+def _keys(image: StoredImage) -> set[str]:
+    return {*map(canonical, image.names), *image.tags}
+
+
+def _check(images: Sequence[StoredImage]) -> None:
+    """Raises ArchiveError when one of *images* cannot be pushed."""
+    for image in images:
+        if image.problem:
+            raise ArchiveError(image.problem)
 
 
 def _for(

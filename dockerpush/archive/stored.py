@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Iterator, NamedTuple, Union
 
+from ..events import Notice
 from ..oci import (
     DOCKER_LAYER,
     DOCKER_LAYER_GZIP,
@@ -175,17 +176,42 @@ class StoredManifest:
 
         A layer that may be fetched elsewhere (``urls``) is not needed.
         """
-        return self.config is not None and all(
-            layer.member is not None or (layer.descriptor and layer.descriptor.urls)
-            for layer in self.layers
-        )
+        return self.config is not None and all(map(is_complete, self.layers))
+
+
+def is_complete(blob: StoredBlob) -> bool:
+    """True for a blob that is there, or that may be fetched elsewhere (``urls``)."""
+    return blob.member is not None or bool(blob.descriptor and blob.descriptor.urls)
+
+
+@value
+class StoredOther:
+    """What an index names that is neither an image nor an index; its bytes stay.
+
+    *raw* is its bytes when it is a document, such as an OCI artifact manifest, and
+    *layers* are the blobs that it names. Else *raw* is None and *layers* is itself, a
+    blob: BuildKit's cache is an index of layers.
+    """
+
+    descriptor: Descriptor
+    raw: bytes | None
+    layers: tuple[StoredBlob, ...]
+
+    @property
+    def complete(self) -> bool:
+        """True when every byte that a push needs is in the archive."""
+        return all(map(is_complete, self.layers))
 
 
 @value
 class Absent:
-    """A manifest that an index names, and that the archive does not hold."""
+    """What an index names, and the archive does not hold.
+
+    With a *problem* it is damaged, or nothing can do without it.
+    """
 
     descriptor: Descriptor
+    problem: str = ""
 
     complete = False
 
@@ -204,7 +230,7 @@ class StoredIndex:
         return all(child.complete for child in self.manifests)
 
 
-Node = Union[StoredManifest, StoredIndex, Absent]
+Node = Union[StoredManifest, StoredIndex, StoredOther, Absent]
 
 
 @value
@@ -213,28 +239,43 @@ class StoredImage:
 
     *names* are RepoTags and full references of annotations as written, in order,
     without repeats; *tags* those annotations that hold only a tag. *entry* is what
-    manifest.json says of it, *root* what index.json names; at least one is there.
+    manifest.json says of it, *root* what index.json names; at least one is there, but
+    for an image that cannot be used: *problem* says why. *notices* are for whoever
+    pushes it; a strict push refuses what is a warning.
     """
 
     names: tuple[str, ...]
     tags: tuple[str, ...]
     entry: StoredManifest | None
-    root: StoredManifest | StoredIndex | None
+    root: StoredManifest | StoredIndex | StoredOther | None
+    problem: str = ""
+    notices: tuple[Notice, ...] = ()
+
+
+def leaves(node: Node | None) -> Iterator[StoredManifest | StoredOther | Absent]:
+    """Whatever *node* names that is no index, in the archive's order."""
+    if isinstance(node, StoredIndex):
+        for child in node.manifests:
+            yield from leaves(child)
+    elif node is not None:
+        yield node
 
 
 def manifests(node: Node | None) -> Iterator[StoredManifest]:
     """Every manifest that *node* holds, in the archive's order."""
-    if isinstance(node, StoredManifest):
-        yield node
-    elif isinstance(node, StoredIndex):
-        for child in node.manifests:
-            yield from manifests(child)
+    for leaf in leaves(node):
+        if isinstance(leaf, StoredManifest):
+            yield leaf
 
 
-def missing_blobs(manifest: StoredManifest) -> tuple[Digest, ...]:
-    """The digests of what *manifest* needs and the archive does not hold."""
-    gone = [] if manifest.config is not None else [manifest.config_descriptor.digest]
-    for layer in manifest.layers:
-        if layer.member is None and layer.descriptor and not layer.descriptor.urls:
-            gone.append(layer.descriptor.digest)
+def missing_blobs(node: StoredManifest | StoredOther) -> tuple[Digest, ...]:
+    """The digests of what *node* needs and the archive does not hold."""
+    gone = []
+    if isinstance(node, StoredManifest) and node.config is None:
+        gone.append(node.config_descriptor.digest)
+    gone += [
+        layer.descriptor.digest
+        for layer in node.layers
+        if layer.descriptor and not is_complete(layer)
+    ]
     return tuple(gone)

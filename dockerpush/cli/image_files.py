@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..transfer.choices import CopyOptions, CopyResult
     from ..transfer.source import Source
     from ..transfer.target import Target
+    from .report import Tally
     from .session import Session
 
 
@@ -141,14 +142,16 @@ def archive_origins(
     *,
     every: bool,
     referrers: bool,
+    tally: Tally,
 ) -> list[ImageOrigin]:
     """The image of an archive that is meant, or *every* one, with *referrers* or not.
 
-    Raises UsageError, NotFound, ArchiveError.
+    *tally* is told of those that cannot be copied. Raises UsageError, NotFound,
+    ArchiveError.
     """
     from ..archive import open_archive
+    from ..archive.select import label
     from ..archive.sniff import is_forward
-    from ..events import Notice
     from ..transfer.archive_source import ArchiveSource
 
     if is_forward(place.path):
@@ -161,16 +164,20 @@ def archive_origins(
     source = ArchiveSource(archive)
     origins = []
     for image in images:
+        if image.problem and every:
+            tally.failed(f"{place.path}:{label(image)}", image.problem)
+            continue
         plan = source.add(image, session.cancellation)
         for notice in plan.notices:
-            session.on_event(Notice(notice))
+            session.on_event(notice)
         digest = plan.documents[-1].descriptor.digest
-        label = _label(image, digest, place)
-        origin = ImageOrigin(source, str(digest), label, image.names, image.tags)
+        called = _label(image, digest, place)
+        origin = ImageOrigin(source, str(digest), called, image.names, image.tags)
         origins.append(origin)
     if referrers:
         for image in (*archive.images, *archive.referrers()):
-            source.add(image, session.cancellation)
+            if not image.problem:
+                source.add(image, session.cancellation)
     return origins
 
 
@@ -183,11 +190,12 @@ def _chosen(
         raise UsageError(f"--all-tags takes every image: leave out {place.name!r:.200}")
     if every:
         return list(archive.images)
-    if place.name is None and len(archive.images) > 1:
+    sound = [image for image in archive.images if not image.problem]
+    if place.name is None and len(sound) > 1:
         raise UsageError(
-            f"{place.path} holds {len(archive.images)} images, name one, as in "
+            f"{place.path} holds {len(sound)} images, name one, as in "
             f"{location.OCI_PREFIX}DIR:NAME or {DOCKER_ARCHIVE}:FILE:NAME: "
-            + describe(archive.images)
+            + describe(sound)
         )
     return [select_image(archive.images, place.name)]
 

@@ -196,9 +196,11 @@ class ForwardSource:
         options: PushOptions,
     ) -> PushResult:
         """Push one of `images`, reading the file once more."""
+        from ..archive.select import identity
         from ..transfer.stream import push_stream
 
-        place = self.images.index(image)
+        meant = identity(image)
+        place = [identity(one) for one in self.images].index(meant)
         with self._open() as archive:
             return push_stream(
                 target,

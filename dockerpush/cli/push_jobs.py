@@ -237,7 +237,10 @@ def _jobs_of_all(
     tally: Tally,
 ) -> list[Job]:
     """One for each name of each image; an image that gets none counts as failed."""
-    images = source.images
+    images = [image for image in source.images if not image.problem]
+    for image in source.images:
+        if image.problem:
+            tally.failed(f"{operand}:{label(image)}", image.problem)
     if not request.targets:
         found = _below(location.place(request.registry or ""), images)
     else:

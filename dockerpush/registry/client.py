@@ -23,7 +23,7 @@ from ..errors import (
 )
 from ..events import Notice, OnEvent, ignore
 from ..oci import INDEX_TYPES, Descriptor, Digest
-from ..reference import check_repository, check_tag
+from ..reference import check_repository
 from ..system.cancellation import Cancellation
 from .answers import PIECE, BlobReader, Download, Response
 from .auth import Challenge
@@ -35,6 +35,7 @@ from .manifest_answers import (
     ACCEPT,
     StoredManifest,
     check_digest,
+    checked_reference,
     described,
     digest_for,
     digest_in,
@@ -238,6 +239,17 @@ class RegistryClient:
                 return described(response, reference, raw), raw
 
         return self._retrying(read, f"reading {repository}:{reference}")
+
+    def find_document(self, repository: str, node: Descriptor) -> bytes | None:
+        """*node*, of an unknown type; None for a blob, to which some answer 500."""
+        accept = (node.media_type, *ACCEPT)
+        call = self._manifest_call("GET", repository, node.digest, accept)
+        try:
+            with self._session.send(call) as response:
+                raw = response.read_json("a manifest")
+        except (RegistryError, TransientError):
+            return None
+        return raw if node.digest.fits(raw) else None
 
     def manifest_descriptor(
         self, repository: str, reference: str, accept: Iterable[str] = ACCEPT
@@ -579,17 +591,6 @@ class RegistryClient:
 def scope(repository: str, actions: str) -> str:
     """What a token is asked for (distribution, docs/spec/auth/scope.md)."""
     return f"repository:{repository}:{actions}"
-
-
-def checked_reference(reference: str) -> str:
-    """*reference*, a tag or a digest, fit for a URL.
-
-    Raises InvalidReference or InvalidDigest.
-    """
-    if ":" in reference:
-        return Digest(reference)
-    check_tag(reference)
-    return reference
 
 
 def query(**parameters: str) -> str:

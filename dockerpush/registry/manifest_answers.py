@@ -19,11 +19,13 @@ from ..oci import (
     parse_json,
     require,
 )
+from ..reference import check_tag
 from .answers import Response
 from .debug import one_line, show_url
 
 ACCEPT = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST, OCI_ARTIFACT)
 """Every type of manifest that we can read, the most telling first."""
+_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 _TELLS_NOTHING = ("", "application/json", "application/octet-stream", "text/plain")
 _CANNOT_BE_STORED = frozenset(
     (
@@ -118,11 +120,23 @@ def check_digest(response: Response, digest: Digest) -> None:
         )
 
 
+def checked_reference(reference: str) -> str:
+    """*reference*, a tag or a digest, fit for a URL.
+
+    Raises InvalidReference or InvalidDigest.
+    """
+    if ":" in reference:
+        return Digest(reference)
+    check_tag(reference)
+    return reference
+
+
 def described(response: Response, reference: str, raw: bytes) -> Descriptor:
     """The descriptor of *raw*, a manifest that came for *reference*.
 
     Raises ContentMismatch when the digest is not that of the reference or the header,
-    InvalidJSON when the document is not what its media type says (CVE-2021-41190).
+    InvalidJSON when the document is not what its media type says (CVE-2021-41190). Of a
+    type that is not known it may be anything, when the registry states its digest.
     """
     where = show_url(response.url)
     stated = stated_digest(response)
@@ -135,7 +149,17 @@ def described(response: Response, reference: str, raw: bytes) -> Descriptor:
                 f"instead of {expected}"
             )
     header = (response.header("Content-Type") or "").partition(";")[0].strip().lower()
+    is_text = header.startswith("text/") or header in _TELLS_NOTHING
+    if stated and not is_text and header not in ACCEPT and not _is_json(raw):
+        return Descriptor(header, digest, len(raw))
     return Descriptor(_media_type(raw, header, where), digest, len(raw))
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        return isinstance(parse_json(raw, ""), dict)
+    except InvalidJSON:
+        return False
 
 
 def digest_like(example: Digest | None, raw: bytes) -> Digest:
@@ -166,6 +190,8 @@ def _media_type(raw: bytes, header: str, where: str) -> str:
         )
     is_index = "manifests" in record or (said or known) in INDEX_TYPES
     media_type = said or known or (OCI_INDEX if is_index else OCI_MANIFEST)
+    if known and known not in ACCEPT and not known.startswith(_SCHEMA_1):
+        return known
     fitting = INDEX_TYPES if is_index else (*MANIFEST_TYPES, OCI_ARTIFACT)
     if media_type not in fitting or (is_index and not _INSIDE.isdisjoint(record)):
         raise InvalidJSON(

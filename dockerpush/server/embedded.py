@@ -375,7 +375,13 @@ class Registry:
         blobs, manifests = dict.fromkeys(needs.blobs), dict.fromkeys(needs.manifests)
         absent = (digest for digest in blobs if not self._has_blob(name, digest))
         childless = (one for one in manifests if not self._has_manifest(name, one))
-        details = tuple(itertools.islice(itertools.chain(absent, childless), 100))
+        others = (
+            one
+            for one in dict.fromkeys(needs.either)
+            if not (self._has_blob(name, one) or self._has_manifest(name, one))
+        )
+        gone = itertools.chain(absent, childless, others)
+        details = tuple(itertools.islice(gone, 100))
         if details:
             message = "the manifest needs what this repository does not hold"
             raise ProtocolError(400, MANIFEST_BLOB_UNKNOWN, message, details=details)

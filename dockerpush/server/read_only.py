@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Mapping
 
+from ..documents import is_document
 from ..errors import InvalidDigest, InvalidJSON
 from ..oci import (
     INDEX_TYPES,
@@ -38,10 +39,14 @@ ANNOTATIONS = 2 * 1024 * 1024
 
 @value
 class Needs:
-    """Digests without which a manifest is not complete."""
+    """Digests without which a manifest is not complete.
+
+    *either* may be manifests or blobs: their type is not known.
+    """
 
     blobs: tuple[Digest, ...] = ()
     manifests: tuple[Digest, ...] = ()
+    either: tuple[Digest, ...] = ()
 
 
 def parse_manifest(raw: bytes, media_type: str) -> Manifest | Index:
@@ -83,9 +88,16 @@ def _check_values(raw: bytes) -> None:
 
 
 def needs_of(manifest: Manifest | Index) -> Needs:
-    """Config and layers, or children; not what may be fetched elsewhere (``urls``)."""
+    """Config and layers, or children; not what may be fetched elsewhere (``urls``).
+
+    The children of an index may be blobs, as in a cache of BuildKit.
+    """
     if isinstance(manifest, Index):
-        return Needs(manifests=tuple(child.digest for child in manifest.manifests))
+        children = [child for child in manifest.manifests if not child.urls]
+        return Needs(
+            manifests=tuple(one.digest for one in children if is_document(one)),
+            either=tuple(one.digest for one in children if not is_document(one)),
+        )
     parts = (manifest.config, *manifest.layers)
     return Needs(blobs=tuple(part.digest for part in parts if not part.urls))
 

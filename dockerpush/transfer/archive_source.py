@@ -13,6 +13,7 @@ from ..archive.decompress import digests
 from ..archive.stored import StoredBlob, StoredImage
 from ..documents import RawManifest
 from ..errors import ArchiveError, ContentMismatch, NotFound
+from ..events import Notice
 from ..oci import Descriptor, Digest
 from ..system.cancellation import Cancellation
 from ..values import replace
@@ -62,7 +63,8 @@ class ArchiveSource:
         known = {key: found for key, found in became.items() if found}
         notices = dict.fromkeys(plan.notices)
         for manifest in plan.manifests():
-            notices.update(dict.fromkeys(mislabelled(manifest.stored, AS_IT_IS)))
+            told = mislabelled(manifest.stored, AS_IT_IS)
+            notices.update(dict.fromkeys(map(Notice, told)))
         made = documents(plan.root, known)
         plan = replace(plan, blobs=blobs, documents=made, notices=tuple(notices))
         self.take(plan)
@@ -136,6 +138,14 @@ class ArchiveSource:
     def referrers(self, subject: Digest) -> Sequence[Descriptor]:
         """The manifests that have *subject* as theirs."""
         return self._referrers.get(subject, [])
+
+    def has(self, blob: Descriptor) -> bool:
+        """True when it holds *blob*."""
+        return blob.digest in self._members
+
+    def find_document(self, node: Descriptor) -> RawManifest | None:
+        """None: an archive does not tell, so it is a blob."""
+        return None
 
     def _with_digest(
         self, planned: PlannedBlob, cancellation: Cancellation

@@ -20,7 +20,7 @@ from ..oci import (
     Manifest,
 )
 from ..values import replace
-from .plan import PlannedIndex, PlannedManifest, PlannedNode
+from .plan import PlannedIndex, PlannedManifest, PlannedNode, PlannedOther
 
 
 def documents(
@@ -40,17 +40,24 @@ def _documents(
     if isinstance(node, PlannedManifest):
         yield _manifest_document(node, became)
         return
+    if isinstance(node, PlannedOther):
+        if node.stored.raw is not None:
+            yield RawManifest(node.stored.descriptor, node.stored.raw)
+        return
     entries = []
     for child in node.children:
         made = documents(child, became)
         yield from made
-        entries.append(_entry(child, made[-1].descriptor))
+        entries.append(_entry(child, made[-1].descriptor if made else None))
     yield _index_document(node, entries)
 
 
-def _entry(child: PlannedNode, now: Descriptor) -> Descriptor:
-    """What an index says of *child*, which is stored as *now*."""
+def _entry(child: PlannedNode, now: Descriptor | None) -> Descriptor:
+    """What an index says of *child*, which is stored as *now*; None for a blob."""
     before = child.stored.descriptor
+    if now is None:
+        assert before is not None, "only an index names a blob"
+        return before
     if before is not None:
         return replace(
             before, media_type=now.media_type, digest=now.digest, size=now.size

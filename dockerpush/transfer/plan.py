@@ -32,10 +32,13 @@ from ..archive.stored import (
     StoredImage,
     StoredIndex,
     StoredManifest,
+    StoredOther,
     manifests,
+    missing_blobs,
 )
 from ..documents import RawManifest, part_of_index, stays, subject_of
 from ..errors import ArchiveError, NotFound
+from ..events import Notice
 from ..oci import Descriptor, Digest, Platform
 from ..platforms import best_match
 from ..values import field, record, replace, value
@@ -110,7 +113,17 @@ class PlannedIndex:
     verbatim: bool
 
 
-PlannedNode = Union[PlannedManifest, PlannedIndex]
+@value
+class PlannedOther:
+    """What goes as it is, a document or a blob that only an index names."""
+
+    stored: StoredOther
+    layers: tuple[str, ...]
+
+    verbatim = True
+
+
+PlannedNode = Union[PlannedManifest, PlannedIndex, PlannedOther]
 
 
 @value
@@ -126,7 +139,7 @@ class Plan:
 
     root: PlannedNode | None = None
     blobs: tuple[PlannedBlob, ...] = ()
-    notices: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
     configs: tuple[PlannedBlob, ...] = ()
     documents: tuple[RawManifest, ...] = ()
     referrers: tuple[RawManifest, ...] = ()
@@ -135,7 +148,13 @@ class Plan:
 
     def manifests(self) -> Iterator[PlannedManifest]:
         """Every image and artifact manifest that may have to be built."""
-        return _manifests(self.root) if self.root else iter(())
+        for leaf in self.leaves():
+            if isinstance(leaf, PlannedManifest):
+                yield leaf
+
+    def leaves(self) -> Iterator[PlannedManifest | PlannedOther]:
+        """What names blobs, of what may have to be built."""
+        return _leaves_of(self.root) if self.root else iter(())
 
     @property
     def moving(self) -> list[PlannedBlob]:
@@ -198,8 +217,12 @@ def plan_push(
 
     Raises NotFound when no manifest is for one of *platforms*; ArchiveError when the
     archive lacks what is needed: what is for one of *platforms*, with *strict* anything
-    that it names, else everything.
+    that it names, else everything; or when *image* has a problem, with *strict* also
+    for what it warns of.
     """
+    warnings = [notice.text for notice in image.notices if notice.warning]
+    if image.problem or (strict and warnings):
+        raise ArchiveError(image.problem or warnings[0])
     notices: list[str] = []
     root = _choose(image, decide)
     if platforms:
@@ -209,8 +232,8 @@ def plan_push(
     node = _plan_node(root, decide, notices)
     if node is None:
         raise ArchiveError(f"nothing in the archive is complete: {_missing(root)}")
-    said = tuple(dict.fromkeys(notices))
-    return Plan(node, tuple(_blobs(node, decide)), said, _configs(node))
+    told = (*image.notices, *map(Notice, dict.fromkeys(notices)))
+    return Plan(node, tuple(_blobs(node, decide)), told, _configs(node))
 
 
 def blob_key(blob: StoredBlob) -> str:
@@ -230,7 +253,10 @@ def images_in(root: Node | None) -> list[StoredManifest]:
     return [node for node in manifests(root) if platform_of(node).os != _UNKNOWN]
 
 
-def _choose(image: StoredImage, decide: Decide) -> StoredManifest | StoredIndex:
+_Root = Union[StoredManifest, StoredIndex, StoredOther]
+
+
+def _choose(image: StoredImage, decide: Decide) -> _Root:
     """The archive's own manifest where it can stay as it is, else the one we build.
 
     An entry of manifest.json is for one platform, so it cannot stand for several, nor
@@ -295,11 +321,9 @@ def _place_for(wanted: Platform, candidates: Sequence[Candidate], where: str) ->
     )
 
 
-def _narrow(
-    root: StoredManifest | StoredIndex, platforms: tuple[Platform, ...]
-) -> StoredManifest | StoredIndex:
+def _narrow(root: _Root, platforms: tuple[Platform, ...]) -> _Root:
     """*root* with the images for *platforms* alone. Raises ArchiveError, NotFound."""
-    nodes = list(_leaves(root)) if isinstance(root, StoredIndex) else [root]
+    nodes: list[Node] = list(_leaves(root)) if isinstance(root, StoredIndex) else [root]
     images = images_in(root)
     candidates = [
         Candidate(
@@ -317,7 +341,7 @@ def _narrow(
                 f"the archive lacks parts of the image for "
                 f"{candidates[place].platform}: {_missing(nodes[place])}"
             )
-    if len(wanted) == 1 or isinstance(root, StoredManifest):
+    if len(wanted) == 1 or not isinstance(root, StoredIndex):
         node = nodes[wanted[0]]
         assert isinstance(node, StoredManifest), "only manifests are images"
         return node
@@ -339,11 +363,14 @@ def _leaves(index: StoredIndex) -> Iterator[Node]:
 
 
 def _plan_node(node: Node, decide: Decide, notices: list[str]) -> PlannedNode | None:
-    if isinstance(node, Absent) or (
-        isinstance(node, StoredManifest) and not node.complete
-    ):
+    if isinstance(node, Absent) and node.problem:
+        raise ArchiveError(node.problem)
+    if isinstance(node, StoredIndex):
+        return _plan_index(node, decide, notices)
+    if isinstance(node, Absent) or not node.complete:
         notices.append(f"not in the archive, left out: {_name(node)}")
         return None
+    layers = tuple(map(blob_key, node.layers))
     if isinstance(node, StoredManifest):
         verbatim = node.raw is not None and all(
             decide(layer).keeps for layer in node.layers
@@ -352,8 +379,8 @@ def _plan_node(node: Node, decide: Decide, notices: list[str]) -> PlannedNode | 
             notices += mislabelled(
                 node, "{}: stored so, which gives the manifest a new digest"
             )
-        return PlannedManifest(node, tuple(map(blob_key, node.layers)), verbatim)
-    return _plan_index(node, decide, notices)
+        return PlannedManifest(node, layers, verbatim)
+    return PlannedOther(node, layers)
 
 
 def _plan_index(
@@ -372,13 +399,17 @@ def _plan_index(
             )
         else:
             children.append(child)
-    if not children:
+    if not children and index.manifests:
         return None
     changed = len(children) < len(index.manifests) or not index.raw
-    if changed and len(children) == 1:
+    if changed and len(children) == 1 and not _is_blob(children[0]):
         return children[0]
     verbatim = not changed and all(child.verbatim for child in children)
     return PlannedIndex(index, tuple(children), verbatim)
+
+
+def _is_blob(node: PlannedNode) -> bool:
+    return isinstance(node, PlannedOther) and node.stored.raw is None
 
 
 def _lost_subjects(index: StoredIndex, planned: list[PlannedNode | None]) -> set[str]:
@@ -410,26 +441,35 @@ def _subject(node: PlannedNode) -> str:
 
 
 def _blobs(node: PlannedNode, decide: Decide) -> Iterator[PlannedBlob]:
+    """Each once. What something needs byte for byte goes so, whatever others want."""
+    kept = {key for leaf in _leaves_of(node) if leaf.verbatim for key in leaf.layers}
     seen = set()
-    for manifest in _manifests(node):
-        for layer in manifest.stored.layers:
-            key = blob_key(layer)
-            if key not in seen:
-                seen.add(key)
-                yield PlannedBlob(key, layer, decide(layer))
+    for leaf in _leaves_of(node):
+        for key, layer in zip(leaf.layers, leaf.stored.layers):
+            if key in seen:
+                continue
+            seen.add(key)
+            method = decide(layer)
+            if method is Method.COMPRESS and key in kept:
+                method = Method.AS_IS
+            yield PlannedBlob(key, layer, method)
 
 
 def _configs(node: PlannedNode) -> tuple[PlannedBlob, ...]:
-    stored = (manifest.stored.config_descriptor for manifest in _manifests(node))
+    stored = (
+        leaf.stored.config_descriptor
+        for leaf in _leaves_of(node)
+        if isinstance(leaf, PlannedManifest)
+    )
     return tuple(unique(unchanged(replace(config, urls=())) for config in stored))
 
 
-def _manifests(node: PlannedNode) -> Iterator[PlannedManifest]:
-    if isinstance(node, PlannedManifest):
-        yield node
-    else:
+def _leaves_of(node: PlannedNode) -> Iterator[PlannedManifest | PlannedOther]:
+    if isinstance(node, PlannedIndex):
         for child in node.children:
-            yield from _manifests(child)
+            yield from _leaves_of(child)
+    else:
+        yield node
 
 
 def _name(node: Node) -> str:
@@ -457,9 +497,7 @@ def _missing_names(node: Node) -> Iterator[str]:
             yield from _missing_names(child)
     elif isinstance(node, Absent):
         yield f"manifest {_name(node)}"
-    elif not node.complete:
-        if node.config is None:
-            yield f"config {node.config_descriptor.digest.short}"
-        for layer in node.layers:
-            if layer.member is None and layer.digest:
-                yield f"layer {layer.digest.short}"
+    else:
+        for digest in missing_blobs(node):
+            is_layer = any(layer.digest == digest for layer in node.layers)
+            yield f"{'layer' if is_layer else 'config'} {digest.short}"

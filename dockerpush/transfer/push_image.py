@@ -53,7 +53,7 @@ def push_planned(
 ) -> PushResult:
     """Make *target* hold what *plan* says of an image of the archive of *step*."""
     for notice in plan.notices:
-        target.on_event(Notice(notice))
+        target.on_event(notice)
     source = ArchiveSource(step.archive)
     source.take(plan)
     planner = _Planned(PlannedImage(source, plan, tuple(tags)))
@@ -83,7 +83,7 @@ def dry_run(
     """What `push_image` would do, by asking the registry and sending nothing."""
     codec, plan, shortcuts = _planned(target, archive, image, tags, options)
     for notice in plan.notices:
-        target.on_event(Notice(notice))
+        target.on_event(notice)
     return forecast(plan, shortcuts, codec)
 
 

@@ -44,6 +44,12 @@ class Source(Named, Protocol):
     def referrers(self, subject: Digest) -> Sequence[Descriptor]:
         """The manifests that have *subject* as theirs."""
 
+    def has(self, blob: Descriptor) -> bool:
+        """True when it holds *blob*, which may be fetched elsewhere."""
+
+    def find_document(self, node: Descriptor) -> RawManifest | None:
+        """The entry *node* of an index, of an unknown type; None when it is a blob."""
+
 
 class RegistrySource:
     """A repository of the registry that *client* talks to."""
@@ -72,6 +78,15 @@ class RegistrySource:
     def referrers(self, subject: Digest) -> Sequence[Descriptor]:
         """The manifests that have *subject* as theirs."""
         return self._client.referrers(self.repository, subject)
+
+    def has(self, blob: Descriptor) -> bool:
+        """True when it holds *blob*, as far as it tells."""
+        return self._client.has_blob(self.repository, blob)
+
+    def find_document(self, node: Descriptor) -> RawManifest | None:
+        """The entry *node* of an index, of an unknown type; None when it is a blob."""
+        raw = self._client.find_document(self.repository, node)
+        return None if raw is None else RawManifest(node, raw)
 
 
 class FileReader:
@@ -149,6 +164,14 @@ class CacheSource:
         """None: the cache keeps no list of them."""
         return ()
 
+    def has(self, blob: Descriptor) -> bool:
+        """True when the cache holds *blob*."""
+        return self._cache.has(blob)
+
+    def find_document(self, node: Descriptor) -> RawManifest | None:
+        """None: the cache does not tell, so it is a blob."""
+        return None
+
 
 class CachingSource:
     """A repository of a registry; manifests that *cache* holds are not asked for."""
@@ -189,6 +212,15 @@ class CachingSource:
     def referrers(self, subject: Digest) -> Sequence[Descriptor]:
         """The manifests that have *subject* as theirs."""
         return self._source.referrers(subject)
+
+    def has(self, blob: Descriptor) -> bool:
+        """True when the cache or the registry holds *blob*."""
+        return self._cache.has(blob) or self._source.has(blob)
+
+    def find_document(self, node: Descriptor) -> RawManifest | None:
+        """The entry *node* of an index, of an unknown type; None when it is a blob."""
+        found = self._source.find_document(node)
+        return found and self._kept(found)
 
     def _read(self, descriptor: Descriptor) -> bytes | None:
         self._pins.add([descriptor.digest])

@@ -40,7 +40,7 @@ from ..values import replace, value
 from .choices import PushOptions, PushResult
 from .compress import Codec, compress
 from .known import Knowledge, Shortcuts
-from .plan import Method, Plan, PlannedBlob, PlannedManifest, plan_push
+from .plan import Method, Plan, PlannedBlob, PlannedManifest, PlannedOther, plan_push
 from .prepare import CompressionStep, raw_layer_decision
 from .push_image import (
     codec_of,
@@ -92,7 +92,7 @@ def wrong_guess(
 ) -> ArchiveError | None:
     """What to say of the first blob that did not become what *plan* wants of it."""
     methods = {blob.key: blob.method for blob in plan.blobs}
-    for manifest in plan.manifests():
+    for manifest in plan.leaves():
         for key, layer in zip(manifest.layers, manifest.stored.layers):
             went = passed.get(layer.member or "")
             method = _wanted(manifest, methods[key])
@@ -101,7 +101,7 @@ def wrong_guess(
     return None
 
 
-def _wanted(manifest: PlannedManifest, method: Method) -> Method:
+def _wanted(manifest: PlannedManifest | PlannedOther, method: Method) -> Method:
     """A manifest that stays byte for byte needs its blobs so, whatever others want."""
     return Method.AS_IS if manifest.verbatim else method
 

@@ -29,6 +29,7 @@ from ..oci import (
     Platform,
 )
 from ..system.cancellation import Cancellation
+from ..values import replace
 from .choices import TakenPlatform
 from .plan import (
     Candidate,
@@ -144,14 +145,40 @@ class Walker:
         self._seen.add(document.descriptor.digest)
         self._check(0, depth)
         children = children_of(document.descriptor, document.raw)
-        for blob in children.unknown:
-            check_names_nothing(blob, self._source.read_blob(blob))
+        after_all = {one.digest for one in children.unknown if self._finds(one, into)}
         for blob in children.blobs:
             known = self._blobs.get(blob.digest)
-            if known is None or known.method is Method.FOREIGN:
-                self._blobs[blob.digest] = unchanged(blob)
+            if blob.digest not in after_all and (
+                known is None or known.method is Method.FOREIGN
+            ):
+                self._blobs[blob.digest] = self._planned(blob)
         self._add(children.documents, into, depth)
         into.append(document)
+
+    def _planned(self, blob: Descriptor) -> PlannedBlob:
+        """*blob* as it is; left where its urls point when the source lacks it."""
+        planned = unchanged(blob)
+        if planned.method is Method.FOREIGN and self._source.has(blob):
+            return replace(planned, method=Method.AS_IS)
+        return planned
+
+    def _finds(self, node: Descriptor, into: list[RawManifest]) -> bool:
+        """True when *node*, of a type that is not known, is a document: it is added.
+
+        Raises InvalidJSON when it names what would have to come along.
+        """
+        if node.digest in self._seen:
+            return True
+        found = self._source.find_document(node)
+        raw = found.raw if found else self._source.read_blob(node)
+        check_names_nothing(node, raw)
+        if found:
+            self._count += 1
+            self._bytes += len(raw)
+            self._check(0, 0)
+            self._seen.add(node.digest)
+            into.append(found)
+        return found is not None
 
     def _check(self, count: int, depth: int) -> None:
         """Raises ContentMismatch when there would be more than the limits allow."""

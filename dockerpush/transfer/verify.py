@@ -8,7 +8,7 @@ is bounded, nothing is written to disk.
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, Mapping
+from typing import Container, Iterable, Iterator, Mapping
 
 from ..archive.decompress import digests, peeked
 from ..archive.sniff import compression_of
@@ -17,7 +17,9 @@ from ..archive.stored import (
     StoredBlob,
     StoredImage,
     StoredManifest,
+    StoredOther,
     compression_of_type,
+    leaves,
     manifests,
 )
 from ..documents import SUBJECT_ANNOTATION, RawManifest
@@ -56,13 +58,17 @@ def verify_image(
     """
     client, repository = target.client, target.repository
     descriptor, raw = client.read_manifest(repository, reference)
-    remote = dict(_remote_manifests(target, descriptor, raw))
+    named = dict(_remote_manifests(target, descriptor, raw))
+    remote = {digest: found for digest, found in named.items() if found is not None}
     pairs = [
         pair
         for manifest in manifests(image.root or image.entry)
         if manifest.complete and not _lost_its_subject(manifest, remote)
         for pair in _pairs(manifest, remote.values())
     ]
+    for leaf in leaves(image.root):
+        if isinstance(leaf, StoredOther) and leaf.complete:
+            pairs += _other_pairs(target, leaf, named)
     blobs = {layer.digest: (layer, stored) for layer, stored in pairs}
     with Workers(target.cancellation, jobs, name="verify") as workers:
         reading = [
@@ -76,14 +82,35 @@ def verify_image(
 
 def _remote_manifests(
     target: RegistryTarget, descriptor: Descriptor, raw: bytes
-) -> Iterator[tuple[Digest, Manifest]]:
-    if descriptor.media_type not in INDEX_TYPES:
+) -> Iterator[tuple[Digest, Manifest | None]]:
+    """What is below *descriptor*, None for what is no image's manifest."""
+    if descriptor.media_type in MANIFEST_TYPES:
         yield descriptor.digest, Manifest.from_bytes(raw, descriptor.media_type)
-        return
-    for child in Index.from_bytes(raw, descriptor.media_type).manifests:
-        if child.media_type in (*MANIFEST_TYPES, *INDEX_TYPES):
-            found = target.client.read_manifest(target.repository, str(child.digest))
-            yield from _remote_manifests(target, *found)
+    elif descriptor.media_type not in INDEX_TYPES:
+        yield descriptor.digest, None
+    else:
+        for child in Index.from_bytes(raw, descriptor.media_type).manifests:
+            if child.media_type in (*MANIFEST_TYPES, *INDEX_TYPES):
+                name = str(child.digest)
+                found = target.client.read_manifest(target.repository, name)
+                yield from _remote_manifests(target, *found)
+            else:
+                yield child.digest, None
+
+
+def _other_pairs(
+    target: RegistryTarget, stored: StoredOther, named: Container[Digest]
+) -> list[tuple[Descriptor, StoredBlob]]:
+    """The blobs of what goes byte for byte, which has to be *named* in the registry."""
+    digest = stored.descriptor.digest
+    if digest not in named:
+        raise ContentMismatch(
+            f"the registry's index does not name {digest}, the archive's does; push it "
+            "again"
+        )
+    if stored.raw is not None:
+        target.client.read_manifest(target.repository, str(digest))
+    return [(one.descriptor, one) for one in stored.layers if one.descriptor]
 
 
 def _lost_its_subject(
@@ -120,7 +147,7 @@ def _pairs(
 def _verify_layer(
     target: RegistryTarget, layer: Descriptor, stored: StoredBlob
 ) -> None:
-    if layer.urls:
+    if stored.member is None:  # a foreign layer, which stays where its urls point
         return
     wanted = stored.diff_id
     as_it_is = wanted is None or compression_of_type(layer.media_type) is None

@@ -738,7 +738,12 @@ class TestOddPlaces:
             blob.unlink()
         run_all(run_cli, ("copy", f"{source.host}/small:1", f"oci:{out}"))
         assert len(index_of(out)) == 2
-        refused(run_cli, 6, ("copy", f"oci:{out}", tmp_path / "x.tar"))
+        gone = f"{source.host}/nested:1"
+        refused(run_cli, 6, ("copy", f"oci:{out}:{gone}", tmp_path / "x.tar"))
+        (done,) = run_all(run_cli, ("copy", f"oci:{out}", tmp_path / "x.tar"))
+        assert f"warning: left out: {gone}: " in done.stderr
+        (done,) = refused(run_cli, 7, ("copy", "-a", f"oci:{out}", tmp_path / "y.tar"))
+        assert "1 of 2 copies failed" in done.error
         run_all(run_cli, line)
         assert len(roots(out)) == 2
 

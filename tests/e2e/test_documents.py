@@ -71,6 +71,7 @@ IMAGE = Case(((MANIFEST, PLAIN),), (SETTINGS, CONTENT))
 ENTRY = descriptor(MANIFEST, PLAIN, platform={"os": "linux", "architecture": "amd64"})
 NAMING = dump({"parts": [{"more": descriptor("a/b", CONTENT)}]})
 HARMLESS = dump({"layers": [{"blob": digest(CONTENT), "parent": -1}], "size": 3})
+SIMPLE = document(mediaType=ODD, hello=1)
 THINGS = document(mediaType=ARTIFACT, blobs=[descriptor("a/b", CONTENT)])
 
 
@@ -112,6 +113,11 @@ WHOLE = {
     ),
     "an index with bytes of an unknown type": beside("a/b", b"\x00\x01" * 300),
     "an index with JSON of an unknown type": beside(ODD, HARMLESS),
+    "an unknown type that names nothing": lone(ODD, SIMPLE),
+    "no JSON under an unknown type": lone("a/b", b"\x00\x01" * 300),
+    "a manifest of an unknown type in an index": IMAGE.above(ODD, SIMPLE).above(
+        INDEX, index(ENTRY, descriptor(ODD, SIMPLE))
+    ),
     "an artifact": lone(ARTIFACT, THINGS, CONTENT),
     "an artifact without blobs": lone(
         ARTIFACT, document(mediaType=ARTIFACT, blobs=None)

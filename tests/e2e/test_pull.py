@@ -76,6 +76,9 @@ class FakeRegistry:
         self.tags["1"] = root.digest
         return root
 
+    def has_blob(self, repository: str, blob: Descriptor) -> bool:
+        return blob.digest in self.blobs
+
     def read_manifest(self, repository: str, reference: str):
         digest = self.tags.get(reference, reference)
         self.asked.append((digest, 0))
@@ -308,16 +311,26 @@ def test_an_index_of_too_many_manifests_is_refused(bench):
     assert len(bench.registry.asked) == 1
 
 
-def test_a_layer_that_is_elsewhere_is_left_there(bench):
+def foreign() -> archives.Layout:
+    """An image whose layer may be fetched elsewhere."""
     inner = archives.layout(AMD)
     digest = Digest(inner.entries[0]["digest"])
     manifest = json.loads(inner.blobs[f"blobs/sha256/{digest.hex}"])
     manifest["layers"][0]["urls"] = ["https://elsewhere.example/layer"]
     raw = archives.dump(manifest)
     entry = archives.descriptor(OCI_MANIFEST, raw)
-    bench.registry.add(
-        archives.Layout({**inner.blobs, archives.blob(raw): raw}, (entry,))
-    )
+    return archives.Layout({**inner.blobs, archives.blob(raw): raw}, (entry,))
+
+
+def test_a_layer_that_may_be_elsewhere_is_taken_where_it_is(bench):
+    bench.registry.add(foreign())
+    bench.pull()
+    assert bench.cache.size_of(layer_digest(AMD))
+
+
+def test_a_layer_that_is_elsewhere_is_left_there(bench):
+    bench.registry.add(foreign())
+    del bench.registry.blobs[layer_digest(AMD)]
     assert bench.pull().blobs == 2
     assert bench.cache.size_of(layer_digest(AMD)) is None
     assert bench.cached() is not None

@@ -617,23 +617,38 @@ def test_a_bomb_of_many_small_values_is_refused(error_in):
     assert "more than 250000 values" in error_in({"manifest.json": bomb})
 
 
-@pytest.mark.parametrize(
-    "make", [layout, lambda image: both(layout(image), image)], ids=["oci", "both"]
-)
-@pytest.mark.parametrize("what", ["manifest", "config"])
-def test_changed_bytes_of_a_manifest_or_config_are_noticed(error_in, make, what):
-    files = make(A)
-    files = files.files() if isinstance(files, Layout) else files
+def damaged(files, what):
+    """*files* with a changed manifest or config, and the name of that."""
     (manifest,) = (entry["digest"] for entry in layout(A).entries)
     name = blob(A.config) if what == "config" else f"blobs/sha256/{manifest[7:]}"
-    files[name] = files[name].replace(b"linux", b"linuz").replace(b"json", b"jsom")
+    content = files[name].replace(b"linux", b"linuz").replace(b"json", b"jsom")
+    return {**files, name: content}, name
+
+
+@pytest.mark.parametrize("what", ["manifest", "config"])
+def test_changed_bytes_of_a_manifest_or_config_are_noticed(error_in, what):
+    files, name = damaged(layout(A).files(), what)
     assert name in error_in(files)
 
 
-def test_a_config_that_is_not_what_its_name_says_is_refused(error_in):
-    files = simple(A, config=f"{sha256(A.config)}.json")
-    files[f"{sha256(A.config)}.json"] = A.config.replace(b"amd64", b"arm64")
-    assert "it should be sha256:" in error_in(files)
+@pytest.mark.parametrize("what", ["manifest", "config"])
+def test_manifest_json_goes_before_a_changed_manifest_or_config(images_in, what):
+    """As docker loads it; whoever pushes it is warned, and a strict push refuses."""
+    files, name = damaged(both(layout(A), A), what)
+    (image,) = images_in(files)
+    assert image.entry.config == files[blob(A.config)] and image.root is None
+    assert all(notice.warning for notice in image.notices)
+    assert name in image.notices[-1].text
+
+
+def test_a_config_that_is_not_what_its_name_says_is_warned_of(images_in):
+    name = f"{sha256(A.config)}.json"
+    edited = A.config.replace(b"amd64", b"arm64")
+    (image,) = images_in({**simple(A, config=name), name: edited})
+    assert image.entry.config == edited
+    assert image.entry.config_descriptor.digest == digest(edited)
+    (notice,) = image.notices
+    assert notice.warning and digest(edited) in notice.text
 
 
 def test_a_manifest_of_another_size_than_its_descriptor_says_is_refused(error_in):
@@ -693,7 +708,7 @@ def test_what_a_pipe_gave_is_enough():
     (image,) = assemble(members, documents, heads)
     assert image.entry.config == A.config
     del documents["config.json"]
-    with pytest.raises(InvalidJSON, match=r"'config.json': not JSON"):
+    with pytest.raises(ArchiveError, match=r"'config.json': not JSON"):
         assemble(members, documents, heads)
 
 

@@ -101,7 +101,7 @@ class TestIndexes:
         plan = plan_push(image(root=root), COMPRESS)
         assert len(plan.root.children) == 2
         assert not plan.root.verbatim
-        assert "linux/s390x" in plan.notices[0]
+        assert "linux/s390x" in plan.notices[0].text
 
     def test_the_only_platform_that_is_there_is_pushed_as_itself(self):
         root = oci_index([self.amd64, Absent(self.absent())])
@@ -128,7 +128,7 @@ class TestIndexes:
         plan = plan_push(image(root=root), COMPRESS)
         kept = [child.stored for child in plan.root.children]
         assert kept == [rewritten, self.arm64]
-        assert rewritten.descriptor.digest.short in plan.notices[0]
+        assert rewritten.descriptor.digest.short in plan.notices[0].text
 
     def test_one_platform_is_pushed_as_itself(self):
         root = oci_index([self.amd64, self.arm64])

@@ -149,7 +149,8 @@ def _copy(
         into = ImageOutput(target, form, request.no_clobber)
     with ExitStack() as stack:
         sources = stack.enter_context(Connections(from_there, session, writes=False))
-        copying = _Copying(request, sources, session)
+        tally = Tally("copies", session)
+        copying = _Copying(request, sources, session, tally)
         if source:
             origins = archive_origins(
                 source,
@@ -157,14 +158,17 @@ def _copy(
                 stack,
                 every=request.all_tags,
                 referrers=request.referrers,
+                tally=tally,
             )
         else:
             origins = copying.registry_origins()
         if into:
-            return copying.to_file(origins, into, is_local=bool(source))
-        return copying.to_registry(
-            origins, stack.enter_context(Connections(to_there, session))
-        )
+            copying.to_file(origins, into, is_local=bool(source))
+        else:
+            targets = stack.enter_context(Connections(to_there, session))
+            copying.to_registry(origins, targets)
+        tally.finish()
+    return console.DONE
 
 
 def _uses(*, source: bool, target: bool) -> tuple[str, Sequence[str]]:
@@ -248,11 +252,16 @@ class _Copying:
     """One run of the command."""
 
     def __init__(
-        self, request: CopyRequest, sources: Connections, session: Session
+        self,
+        request: CopyRequest,
+        sources: Connections,
+        session: Session,
+        tally: Tally,
     ) -> None:
         self._request = request
         self._sources = sources
         self._session = session
+        self._tally = tally
         self._started = time.monotonic()
 
     def registry_origins(self) -> list[ImageOrigin]:
@@ -279,12 +288,13 @@ class _Copying:
 
     def to_file(
         self, origins: Sequence[ImageOrigin], into: ImageOutput, *, is_local: bool
-    ) -> int:
-        """Copy all of them into one file or directory; the exit code.
+    ) -> None:
+        """Copy all of them into one file or directory.
 
         *is_local* says that they come from one.
         """
         options = self._request.options(self._sources.settings().jobs)
+        self._tally.expect(len(origins))
         done = []
         for origin, result in copy_to_file(origins, into, options, self._session):
             target = self._request.target
@@ -298,10 +308,9 @@ class _Copying:
         for copied in done:
             self._report(copied, to_stdout=into.place.path == location.STDOUT)
         self._write_digests(done)
-        return console.DONE
 
-    def to_registry(self, origins: Sequence[ImageOrigin], targets: Connections) -> int:
-        """Copy each to its place in the registry; the exit code."""
+    def to_registry(self, origins: Sequence[ImageOrigin], targets: Connections) -> None:
+        """Copy each to its place in the registry."""
         wanted = _target(self._request.target)
         if self._request.all_tags and (wanted.tag or wanted.digest):
             raise UsageError("--all-tags takes repositories: no tag, no digest")
@@ -310,17 +319,14 @@ class _Copying:
         if not self._request.all_tags:
             pairs = pairs[:1]
         _check_apart(pairs)
-        tally = Tally("copies", self._session)
-        tally.expect(len(pairs))
+        self._tally.expect(len(pairs))
         for origin, target in pairs:
-            with tally.attempt(str(target)):
+            with self._tally.attempt(str(target)):
                 if self._request.no_clobber and _is_taken(target, targets):
                     _report_skipped(origin.label, str(target), self._session)
                 else:
                     done.append(self._copy(origin, target, targets))
         self._write_digests(done)
-        tally.finish()
-        return console.DONE
 
     def _copy(
         self, origin: ImageOrigin, target: Reference, targets: Connections

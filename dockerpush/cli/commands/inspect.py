@@ -6,12 +6,13 @@ No layer of a registry is downloaded.
 from __future__ import annotations
 
 from argparse import SUPPRESS, ArgumentParser, Namespace
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterator, Sequence
 
 from ...errors import UsageError
 from .. import console
 from ..endpoints import Connections
-from ..image_sources import image_name, open_source
+from ..image_sources import image_name
+from ..inspected import Inspected, contents_of
 from ..options import (
     add_connection_options,
     add_credential_options,
@@ -21,6 +22,7 @@ from ..options import (
 
 if TYPE_CHECKING:
     from ...archive.stored import StoredBlob, StoredImage, StoredManifest
+    from ...oci import Descriptor
     from ...reference import Reference
     from ..session import Session
 
@@ -99,32 +101,68 @@ def _run_remote(reference: Reference, args: Namespace, session: Session) -> int:
 
 
 def _run_archive(args: Namespace, session: Session) -> int:
-    with open_source(args.source, session.cancellation) as source:
-        records = [record for image in source.images for record in _records(image)]
-    if session.display.json:
-        console.json_result({"images": records})
+    as_json = session.display.json
+    with contents_of(args.source, session.cancellation, hashed=as_json) as found:
+        records = [one for image in found.images for one in _records(image, found)]
+        broken = [_broken(image) for image in found.images if image.problem]
+    for notice in [one for image in found.images for one in image.notices]:
+        session.on_event(notice)
+    if as_json:
+        console.json_result(
+            {"images": records, **({"broken": broken} if broken else {})}
+        )
         return console.DONE
     for record in records:
         _print(record)
+    for one in broken:
+        console.warn(f"{', '.join(one['tags'])}: {one['problem']}")
     return console.DONE
 
 
-def _records(image: StoredImage) -> Iterator[dict[str, Any]]:
-    """One record a platform, the way ``--json`` shows it."""
-    from ...archive.stored import manifests
+def _broken(image: StoredImage) -> dict[str, Any]:
+    return {"tags": [*image.names, *image.tags], "problem": image.problem}
 
-    for manifest in manifests(image.root or image.entry):
-        yield {
-            "tags": [*image.names, *image.tags],
-            "platform": _platform(manifest),
-            "digest": manifest.descriptor.digest if manifest.descriptor else None,
-            "config": {
-                "digest": manifest.config_descriptor.digest,
-                "size": manifest.config_descriptor.size,
-            },
-            "complete": manifest.complete,
-            "layers": [_layer(layer) for layer in manifest.layers],
-        }
+
+def _records(image: StoredImage, found: Inspected) -> Iterator[dict[str, Any]]:
+    """One record a manifest, the way ``--json`` shows it.
+
+    The blobs that an index names itself, as BuildKit's cache does, have one for all.
+    """
+    from ...archive.stored import StoredManifest, StoredOther, leaves
+
+    root = image.root or image.entry
+    blobs: list[StoredBlob] = []
+    for leaf in leaves(root):
+        if isinstance(leaf, StoredOther) and leaf.raw is None:
+            blobs += leaf.layers
+        elif isinstance(leaf, StoredManifest):
+            yield _record(image, leaf.descriptor, leaf, leaf.layers, found)
+        elif isinstance(leaf, StoredOther):
+            yield _record(image, leaf.descriptor, None, leaf.layers, found)
+    if root and (blobs or not any(True for _ in leaves(root))):
+        yield _record(image, root.descriptor, None, blobs, found)
+
+
+def _record(
+    image: StoredImage,
+    descriptor: Descriptor | None,
+    manifest: StoredManifest | None,
+    layers: Sequence[StoredBlob],
+    found: Inspected,
+) -> dict[str, Any]:
+    from ...archive.stored import is_complete
+
+    config = manifest.config_descriptor if manifest else None
+    whole = manifest.complete if manifest else all(map(is_complete, layers))
+    return {
+        "tags": [*image.names, *image.tags],
+        "platform": _platform(manifest) if manifest else "unknown",
+        "digest": descriptor.digest if descriptor else None,
+        "mediaType": descriptor.media_type if descriptor else None,
+        "config": {"digest": config.digest, "size": config.size} if config else None,
+        "complete": whole,
+        "layers": [_layer(layer, found) for layer in layers],
+    }
 
 
 def _platform(manifest: StoredManifest) -> str:
@@ -133,11 +171,11 @@ def _platform(manifest: StoredManifest) -> str:
     return str(manifest.image_config.platform) if manifest.image_config else "unknown"
 
 
-def _layer(layer: StoredBlob) -> dict[str, Any]:
+def _layer(layer: StoredBlob, found: Inspected) -> dict[str, Any]:
     return {
-        "digest": layer.digest,
+        "digest": layer.digest or found.digest_of(layer),
         "size": layer.size,
-        "media_type": layer.actual_type,
+        "mediaType": layer.actual_type,
         "diff_id": layer.diff_id,
     }
 
@@ -147,8 +185,11 @@ def _print(record: dict[str, Any]) -> None:
     rows = [
         ("  platform", record["platform"]),
         ("  digest", record["digest"] or "(built when it is pushed)"),
-        ("  config", record["config"]["digest"]),
     ]
+    if record["config"]:
+        rows.append(("  config", record["config"]["digest"]))
+    else:
+        rows.append(("  type", record["mediaType"]))
     if not record["complete"]:
         rows.append(("  note", "parts of it are not in the archive"))
     console.table(rows)
@@ -158,7 +199,7 @@ def _print(record: dict[str, Any]) -> None:
             (
                 "  " + str(layer["digest"] or layer["diff_id"] or "?"),
                 console.size_text(layer["size"]),
-                layer["media_type"],
+                layer["mediaType"],
             )
             for layer in record["layers"]
         ]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Iterator, NamedTuple, Sequence
 
 from ...errors import PusherError, UsageError
 from ...settings.quantities import parse_size
+from ...values import replace
 from .. import console, prompts
 from ..options import OPERANDS, read_password_line
 
@@ -271,7 +272,7 @@ def _source(
     archive: Archive, session: Session, names: dict[tuple[str, str], _Served]
 ) -> ReadOnlySource:
     """*archive* as it is; layers stay as they are packed. *names* gets its names."""
-    from ...events import Notice
+    from ...archive.select import label as name_of
     from ...server import RawManifest, ReadOnlySource, SourceBlob
     from ...transfer.archive_source import ArchiveSource
     from ..location import short_path
@@ -280,9 +281,13 @@ def _source(
     manifests, blobs = {}, {}
     source = ArchiveSource(archive)
     for image in archive.images:
+        if image.problem:
+            console.warn(f"not served: {name_of(image)}: {image.problem}")
+            continue
         plan = source.add(image, session.cancellation)
         for notice in plan.notices:
-            session.on_event(Notice(f"{archive.path}: {notice}"))
+            text = f"{archive.path}: {notice.text}"
+            session.on_event(replace(notice, text=text))
         for document in plan.documents:
             digest = document.descriptor.digest
             manifests[digest] = RawManifest(
