@@ -13,7 +13,7 @@ def main() -> int:
 
     The version alone is told without loading what reads arguments.
     """
-    if sys.argv[1:] == ["--version"]:
+    if sys.argv[1:] in (["--version"], ["-V"], ["version"]):
         sys.stdout.write(f"dockerpush {__version__}\n")
         return 0
     gc.disable()  # until the command runs: what is loaded by then is no garbage

@@ -36,6 +36,12 @@ class NotFound(PusherError):
     """A file, an image in an archive, or something in a registry does not exist."""
 
 
+def file_error(what: str, error: OSError) -> PusherError:
+    """The error that *what*, a file, cannot be used; NotFound when it is not there."""
+    kind = NotFound if isinstance(error, FileNotFoundError) else PusherError
+    return kind(f"{what}: {(error.strerror or str(error)).lower()}")
+
+
 class ArchiveError(PusherError):
     """An archive is broken, incomplete or hostile."""
 

@@ -18,6 +18,9 @@ from .values import replace, value
 DOCKER_HUB = "docker.io"
 """The registry that a name without one belongs to."""
 
+DOCKER = "docker://"
+"""What may stand before an image of a registry."""
+
 REPOSITORY_LIMIT = 255
 TAG_LIMIT = 128
 HOST_LIMIT = 253
@@ -242,6 +245,11 @@ def _is_port(tag: str) -> bool:
         return False
     number = int(tag)
     return number in (80, 443) or (1024 <= number <= 65535 and number not in _YEARS)
+
+
+def without_docker(text: str) -> str:
+    """*text* without ``docker://``, which skopeo writes before images of registries."""
+    return text[len(DOCKER) * text.startswith(DOCKER) :]
 
 
 def split_scheme(text: str) -> tuple[str | None, str]:

@@ -26,9 +26,10 @@ def select_image(
     Of several that it means the one for *platforms*, where they tell.
 
     *name* is a RepoTag as written, a reference that means the same to Docker, the end
-    of one (``app:1`` for ``localhost/app:1``), a tag, or a digest, tried in this order.
-    Raises NotFound when it means none; UsageError when it, or its absence, leaves the
-    choice among several; ArchiveError when it means one that cannot be pushed.
+    of one (``app:1`` for ``localhost/app:1``), a tag, a repository without its tag, or
+    a digest, tried in this order. Raises NotFound when it means none; UsageError when
+    it, or its absence, leaves the choice among several; ArchiveError when it means one
+    that cannot be pushed.
     """
     if name is None:
         return _only(_for(images, platforms))
@@ -135,6 +136,10 @@ def _matching(images: Sequence[StoredImage], name: str) -> list[StoredImage]:
         lambda text: canonical(text) == meant,
         lambda text: canonical(text).endswith(f"/{name}"),
         lambda text: canonical(text).rpartition(":")[2] == name,
+        lambda text: (
+            f"/{_untagged(text)}".endswith((f"/{name}", f"/{_untagged(name)}"))
+            and ":" not in name.rpartition("/")[2]
+        ),
     )
     for rule in rules:
         names = [tuple(filter(rule, image.names)) for image in images]
@@ -147,6 +152,11 @@ def _matching(images: Sequence[StoredImage], name: str) -> list[StoredImage]:
             return found
     by_tag = [replace(i, names=(), tags=(name,)) for i in images if name in i.tags]
     return by_tag or [image for image in images if name in map(str, _digests(image))]
+
+
+def _untagged(name: str) -> str:
+    """*name* without its tag, so that ``app`` finds the only one of its tags."""
+    return meant[: meant.rindex(":")] if ":" in (meant := canonical(name)) else meant
 
 
 def _digests(image: StoredImage) -> Iterator[Digest]:

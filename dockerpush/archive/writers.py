@@ -30,8 +30,8 @@ from ..errors import (
     NotFoundInRegistry,
     PusherError,
     RegistryError,
-    StateError,
     UsageError,
+    file_error,
 )
 from ..oci import (
     JSON_LIMIT,
@@ -176,7 +176,7 @@ class FilledTar:
         free = shutil.disk_usage(self._part.parent).free
         missing = self._layout.size - sum(self._have.values())
         if missing > free:
-            raise StateError(
+            raise PusherError(
                 f"{self._final}: it takes {missing >> 20} MiB, and the disk has "
                 f"{free >> 20} MiB free: make room, or write it elsewhere"
             )
@@ -254,8 +254,8 @@ def _replace(path: Path, content: bytes) -> None:
 def naming_output(output: Path | BinaryIO) -> Iterator[None]:
     """Turn what the system says about *output* into errors that a user is told.
 
-    UsageError for one that exists, else PusherError; a reader who has gone away is
-    nobody's fault.
+    UsageError for one that exists, NotFound without its directory, else PusherError;
+    a reader who has gone away is nobody's fault.
     """
     name = output if isinstance(output, Path) else "standard output"
     try:
@@ -265,9 +265,7 @@ def naming_output(output: Path | BinaryIO) -> Iterator[None]:
     except FileExistsError as error:
         raise UsageError(f"{name} exists, and stays as it is") from error
     except OSError as error:
-        raise PusherError(
-            f"{name}: cannot be written: {error.strerror or error}"
-        ) from error
+        raise file_error(f"cannot write {name}", error) from error
 
 
 def give_name(part: Path, path: Path, *, no_clobber: bool) -> None:

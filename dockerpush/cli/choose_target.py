@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Sequence
 
 from ..errors import InvalidReference, PusherError, UsageError
-from ..reference import DOCKER_HUB, Place, Reference
+from ..reference import DOCKER_HUB, Place, Reference, without_docker
 from ..state.history import Destination, Login
 from ..values import value
 from . import console, location, prompts
@@ -74,7 +74,7 @@ def infer_target(
     """
     name = _ImageName.parse(repo_tag)
     if registry is not None:
-        target, why = name.below(Place.parse(registry)), "--registry"
+        target, why = name.below(Place.parse(without_docker(registry))), "--registry"
     else:
         target, why = _from_events(name, known)
     return Inference(target, known.is_confirmed(target), why)
@@ -211,6 +211,26 @@ def infer(
     return _asked(inferred.reference)
 
 
+def confirm_all(
+    targets: Iterable[Reference], consent: Consent, connections: Connections
+) -> None:
+    """Return when somebody agreed to every one of *targets*, now or before.
+
+    Raises UsageError otherwise.
+    """
+    from ..state.history import PushHistory
+
+    history = PushHistory(connections.state)
+    new = dict.fromkeys(one.name for one in targets if not history.is_confirmed(one))
+    if consent.given or not new:
+        return
+    names = ", ".join(new)
+    if not prompts.is_interactive():
+        raise UsageError(f"nobody has confirmed a push to {names} yet; add --yes")
+    if not prompts.confirm(f"Push to {names}?"):
+        raise UsageError(f"not pushed to {names}")
+
+
 def _announced(inferred: Inference, *, quiet: bool) -> Reference:
     if not quiet:
         console.say(f"pushing to {inferred.reference} ({inferred.why})")
@@ -304,6 +324,7 @@ def registry_of(text: str, connections: Connections) -> str:
     from ..credentials.credential_store import registry_name
     from ..reference import split_scheme
 
+    text = without_docker(text)
     registry = location.place(registry_name(text)).registry
     if split_scheme(text)[0] == "http":
         connections.use_plain_http(registry)

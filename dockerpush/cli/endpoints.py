@@ -114,6 +114,12 @@ class Connections:
             self._clients[registry] = self._new_client(registry)
         return self._clients[registry]
 
+    def has(self, reference: Reference) -> bool:
+        """True when the registry has something under *reference*."""
+        named = str(reference.digest or reference.tag or "latest")
+        client = self.client(reference.registry)
+        return client.manifest_descriptor(reference.repository, named) is not None
+
     @contextmanager
     def target(self, reference: Reference) -> Iterator[RegistryTarget]:
         """Where a push to *reference* goes, for one push."""

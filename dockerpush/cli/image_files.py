@@ -101,7 +101,13 @@ class ImageOrigin:
     tags: tuple[str, ...] = ()
 
 
-def output_form(place: location.Local, *, no_clobber: bool) -> str:
+def exists(place: location.Local, form: str) -> bool:
+    """True when *place* is a file that an image of *form* would replace."""
+    is_file = form != OCI_DIRECTORY and place.path != location.STDOUT
+    return is_file and Path(place.path).exists()
+
+
+def output_form(place: location.Local) -> str:
     """The form that is written to *place*, of `FORMS`.
 
     Raises UsageError for what cannot be written there.
@@ -114,8 +120,6 @@ def output_form(place: location.Local, *, no_clobber: bool) -> str:
             raise UsageError("a directory cannot go to standard output")
     form = place.form or _guessed(place)
     if form != OCI_DIRECTORY and place.path != location.STDOUT:
-        if no_clobber and path.exists():
-            raise UsageError(f"{path} exists, and stays as it is")
         if path.is_dir():
             raise UsageError(f"{path} is a directory: name a file for a {form}")
         if path.suffix in _COMPRESSED:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Sequence, Union
 
 from ..errors import InvalidReference, PusherError, StateError, UsageError
+from ..reference import DOCKER_HUB, Reference, looks_like_file, without_docker
 from . import console, location
 
 if TYPE_CHECKING:
     from ..archive import Archive, StoredImage
     from ..archive.forward import ForwardArchive
     from ..oci import Platform
-    from ..reference import Reference
     from ..state.cache import Cache, Pins
     from ..system.cancellation import Cancellation
     from ..transfer.choices import (
@@ -400,9 +400,7 @@ def image_name(text: str) -> Reference | None:
 
     Without a registry, a tag or a digest it is taken for the name of a file.
     """
-    from ..reference import DOCKER_HUB, Reference
-
-    name = location.without_scheme(text)
+    name = without_docker(text)
     if name == text and is_file(text):
         return None
     try:
@@ -418,8 +416,6 @@ def image_name(text: str) -> Reference | None:
 
 def is_file(text: str) -> bool:
     """True when *text* names a file or directory, or has the form of a file's name."""
-    from ..reference import looks_like_file
-
     return text == STDIN or looks_like_file(text) or Path(text).exists()
 
 

@@ -14,7 +14,7 @@ from ..values import replace, value
 from . import console, report
 from .choose_target import target_lock, target_of
 from .image_sources import open_source
-from .report import Tally, check_writable, compare, write_digests
+from .report import Tally, check_writable, compare, skipped, write_digests
 
 if TYPE_CHECKING:
     from ..reference import Reference
@@ -63,6 +63,10 @@ def run(request: PushRequest, connections: Connections) -> int:
         done = []
         for target in targets:
             with tally.attempt(str(target)):
+                if request.no_clobber and connections.has(target):
+                    sources = " ".join(request.operands)
+                    skipped(sources, str(target), session.display)
+                    continue
                 if request.dry_run:
                     _dry_run(joined, target, connections, request)
                 else:

@@ -12,19 +12,23 @@ skopeo's words; a plain path will do where it can be told from an image.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import InvalidReference, UsageError
 from ..expressions import expression
+from ..reference import (
+    DOCKER,
+    DOCKER_HUB,
+    LooksLikeFile,
+    OnePart,
+    Place,
+    Reference,
+    looks_like_file,
+    parse_source,
+    parse_target,
+    without_docker,
+)
 from ..transfer.choices import DOCKER_ARCHIVE, OCI_ARCHIVE, OCI_DIRECTORY
 from ..values import value
-
-if TYPE_CHECKING:
-    from ..reference import Place, Reference
-
-
-REGISTRY = "docker://"
-"""What may stand before an image of a registry, as skopeo writes it."""
 
 
 def source(text: str, *, if_file: str = "") -> Reference:
@@ -32,9 +36,7 @@ def source(text: str, *, if_file: str = "") -> Reference:
 
     Raises InvalidReference, also for a name of one part that a file or a directory has.
     """
-    from ..reference import DOCKER_HUB, LooksLikeFile, parse_source
-
-    name = without_scheme(text)
+    name = without_docker(text)
     try:
         reference = parse_source(name)
     except LooksLikeFile as error:
@@ -50,10 +52,8 @@ def source(text: str, *, if_file: str = "") -> Reference:
 
 def target(text: str, *, if_file: str = "") -> Reference:
     """The image that is written. Raises InvalidReference, as `source` does."""
-    from ..reference import LooksLikeFile, OnePart, parse_target
-
     try:
-        return parse_target(without_scheme(text))
+        return parse_target(without_docker(text))
     except (LooksLikeFile, OnePart) as error:
         raise _with_hint(error, if_file) from error
 
@@ -63,9 +63,7 @@ def place(text: str) -> Place:
 
     Raises InvalidReference, and UsageError for what is rather a file or a directory.
     """
-    from ..reference import Place, looks_like_file
-
-    name = without_scheme(text)
+    name = without_docker(text)
     found = Place.parse(name)
     is_host = "." in found.registry or ":" in found.registry
     here = not is_host and name == text and Path(text).exists()
@@ -79,15 +77,8 @@ def place(text: str) -> Place:
 
 def short_path(name: Reference) -> str:
     """The repository of *name* as people write it: ``library/nginx`` is ``nginx``."""
-    from ..reference import DOCKER_HUB
-
     official = name.registry == DOCKER_HUB and name.repository.startswith("library/")
     return name.repository[len("library/") :] if official else name.repository
-
-
-def without_scheme(text: str) -> str:
-    """*text* without ``docker://``."""
-    return text[len(REGISTRY) * text.startswith(REGISTRY) :]
 
 
 def _kind(text: str) -> str:
@@ -135,7 +126,7 @@ def local(text: str) -> Local | None:
             if not path or not (name is None or _NAME.fullmatch(name)):
                 raise UsageError(f"{text!r:.200}: wanted {prefix}PATH[:NAME]")
             return Local(path, form, name)
-    if text.startswith(REGISTRY):
+    if text.startswith(DOCKER):
         return None
     is_path = text == STDOUT or text.startswith(("/", "./", "../", "~"))
     if is_path or text.endswith(_ENDINGS) or Path(text).exists():

@@ -7,82 +7,152 @@ import gc
 import importlib
 import logging
 import sys
-from argparse import SUPPRESS, ArgumentParser, Namespace
+from argparse import (
+    PARSER,
+    SUPPRESS,
+    Action,
+    ArgumentError,
+    ArgumentParser,
+    Namespace,
+)
 from types import TracebackType
 from typing import Any, NoReturn, Sequence
 
 from .. import __version__
 from ..errors import PusherError
 from . import console
-from .options import OPERANDS, add_common_options, display, normalised, warn_of_unused
+from .options import (
+    EMPTY,
+    MAY_BE_EMPTY,
+    OPERANDS,
+    add_common_options,
+    display,
+    normalised,
+    subparsers,
+    warn_of_unused,
+)
 
 log = logging.getLogger(__name__)
 
 COMMANDS = {
-    "login": "check credentials at a registry, and keep them",
-    "logout": "forget what login kept",
-    "save": "save images of docker, nerdctl or podman as archives",
     "push": "push an archive to a registry",
     "pull": "pull images into the cache, and into archives",
-    "cache": "list, verify and prune what was pulled",
+    "copy": "copy an image between registries, archives and OCI directories",
+    "sync": "copy many images, as a list says",
     "inspect": "show the images of an archive, or an image of a registry",
+    "verify": "prove that a registry holds what an archive holds",
+    "login": "check credentials at a registry, and keep them",
+    "logout": "forget what login kept",
     "tags": "list the tags of a repository",
     "digest": "show the digest that a tag stands for",
-    "copy": "copy an image from one registry into another",
-    "sync": "copy many images, as a list says",
     "images": "list the images that manifests, charts and Compose files name",
-    "verify": "prove that a registry holds what an archive holds",
-    "serve": "run a registry on this machine",
     "check": "try what a push to a repository would need",
+    "save": "save images of docker, nerdctl or podman as archives",
+    "serve": "run a registry on this machine",
+    "cache": "list, verify and remove what was pulled",
     "config": "show the settings in force, and where each came from",
     "completion": "print a script that completes command lines in a shell",
 }
+WITHOUT_OPTIONS = {
+    "help": "show this page, or how to use one command",
+    "version": "show the version",
+}
+EVERYTHING = "--help-all"
 
 
 class Parser(ArgumentParser):
-    """An argument parser whose errors end with one ``error:`` line."""
+    """An argument parser with pages of our own, whose errors are one line."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(add_help=False, allow_abbrev=False, **more)
+
+    @property
+    def command(self) -> str:
+        """The command that it is for, "" for the program."""
+        return self.prog.partition(" ")[2]
+
+    def format_help(self) -> str:
+        """The page of ``--help``."""
+        return _page(self, everything=False)
 
     def error(self, message: str) -> NoReturn:
-        """Print usage and *message*, and exit with 2."""
-        self.print_usage(sys.stderr)
-        console.error_line(f"{message}; see '{self.prog} --help'")
+        """Say in one line what is wrong with the arguments; the exit code is 2."""
+        from .mistakes import explained  # for mistakes only
+
+        console.error_line(explained(message, self))
         raise SystemExit(console.USAGE)
+
+    def _get_value(self, action: Action, arg_string: str) -> Any:
+        """Refuse an empty value, which is mostly a variable that is not set."""
+        of_command = action.nargs == PARSER
+        if not arg_string and not of_command and action.dest not in MAY_BE_EMPTY:
+            raise ArgumentError(action, EMPTY)
+        return super()._get_value(action, arg_string)
+
+
+class _ShowPage(Action):
+    """Print the page of a command, and end."""
+
+    def __call__(self, parser: ArgumentParser, *args: Any, **more: Any) -> NoReturn:
+        assert isinstance(parser, Parser), "commands have parsers of ours"
+        everything = self.dest == "help_all"
+        sys.stdout.write(_page(parser, everything=everything))
+        raise SystemExit(console.DONE)
 
 
 def build_parser(
     wanted: Sequence[str] = tuple(COMMANDS), named: Sequence[str] = tuple(COMMANDS)
-) -> ArgumentParser:
+) -> Parser:
     """The tree of arguments: the *named* commands, the *wanted* ones with options."""
-    parser = Parser(
-        prog="dockerpush",
-        description="Push container images to registries: no daemon, flat memory.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--version", action="version", version=f"dockerpush {__version__}"
-    )
+    parser = Parser(prog="dockerpush")
+    shown = f"dockerpush {__version__}"
+    parser.add_argument("-V", "--version", action="version", version=shown)
     add_common_options(parser, default=None)
+    _add_help(parser)
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", parser_class=Parser
     )
     for name in named:
-        command = commands.add_parser(
-            name,
-            help=COMMANDS[name],
-            description=COMMANDS[name],
-            allow_abbrev=False,
-        )
+        command = commands.add_parser(name, help=COMMANDS[name])
         if name in wanted:
-            add_common_options(command, default=SUPPRESS)
             _module(name).configure(command)
+            add_common_options(command, default=SUPPRESS)
+            _add_help(command)
     return parser
 
 
-def _parsed(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
+def _add_help(parser: ArgumentParser) -> None:
+    more: Any = {"action": _ShowPage, "nargs": 0, "default": SUPPRESS}
+    parser.add_argument("-h", "--help", help="show this page", **more)
+    parser.add_argument(EVERYTHING, help="show all options", **more)
+
+
+def _page(parser: Parser, *, everything: bool) -> str:
+    pages = importlib.import_module(".help_pages", __package__)  # for help only
+    if not parser.command:
+        return str(pages.overview({**COMMANDS, **WITHOUT_OPTIONS}))
+    return str(pages.page(parser.command, parser, everything=everything))
+
+
+def _check_options(parser: Parser, argv: Sequence[str]) -> None:
+    """Tell of an option that there is not before anything that is missing."""
+    commands = subparsers(parser)
+    for word in argv:
+        name = word.partition("=")[0]
+        if word == "--":
+            return
+        if word in commands and parser.command == "":
+            parser = commands[word]
+        elif word[:2] == "--" and name not in parser._option_string_actions:
+            parser.error(f"unrecognized arguments: {word}")
+
+
+def _parsed(parser: Parser, argv: Sequence[str]) -> Namespace:
     """The arguments; operands may stand on both sides of an option.
 
     argparse leaves those over that come after one, when their number is not fixed.
     """
+    _check_options(parser, argv)
     args, left = parser.parse_known_args(argv)
     operands = getattr(args, OPERANDS, None)
     if "--" in left:
@@ -96,7 +166,8 @@ def _parsed(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         elif known is None:
             setattr(args, operands, left.pop(0))
     if left:
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
+        named = subparsers(parser).get(args.command, parser)
+        named.error(f"unrecognized arguments: {' '.join(strange or left)}")
     return args
 
 
@@ -108,12 +179,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     # a first word that is a command is the only one; an option may stand before it
-    first = argv[:1] if argv and argv[0] in COMMANDS else COMMANDS
+    if not argv or argv[0] not in COMMANDS:
+        shown = _without_options(argv)
+        if shown is not None:
+            return shown
+    first = argv[:1] if argv[0] in COMMANDS else COMMANDS
     parser = build_parser([name for name in first if name in argv], tuple(first))
     args = _parsed(parser, argv)
     if args.command is None:
-        parser.print_help(sys.stderr)
-        return console.USAGE
+        parser.error("the following arguments are required: COMMAND")
     _report_bugs(show_traceback=args.debug)
     try:
         code = _run(args)
@@ -139,6 +213,25 @@ def _main(argv: Sequence[str]) -> int:
         console.to_devnull(sys.stdout)
         return console.OTHER
     return code
+
+
+def _without_options(argv: Sequence[str]) -> int | None:
+    """Show the overview, a page or the version; the exit code, None for a command."""
+    word = argv[0] if argv else None
+    if word in ("-V", "--version", "version"):
+        console.result(f"dockerpush {__version__}")
+        return console.DONE
+    if word not in (None, "help", "-h", "--help", EVERYTHING):
+        return None
+    command = argv[1] if word == "help" and len(argv) > 1 else ""
+    parser = build_parser([command] if command in COMMANDS else [])
+    if command in COMMANDS:
+        parser = subparsers(parser)[command]
+    elif command and command not in WITHOUT_OPTIONS and not command.startswith("-"):
+        parser.error(f"argument COMMAND: invalid choice: {command!r} (")
+    text = _page(parser, everything=EVERYTHING in argv)
+    (sys.stdout if argv else sys.stderr).write(text)
+    return console.DONE if argv else console.USAGE
 
 
 def _run(args: Namespace) -> int:

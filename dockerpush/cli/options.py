@@ -15,8 +15,17 @@ from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Collection, Iterator, Mapping, Sequence
 
-from ..errors import PusherError, UsageError
-from ..settings.keys import KEYS, PROXY, PUSHING, RECEIVING, SENDING, Key, flag
+from ..errors import PusherError, UsageError, file_error
+from ..settings.keys import (
+    KEYS,
+    KEYS_BY_NAME,
+    PROXY,
+    PUSHING,
+    RECEIVING,
+    SENDING,
+    Key,
+    flag,
+)
 from . import console
 from .console import Display
 from .endpoints import Endpoint
@@ -37,6 +46,19 @@ OPERANDS = "operands"
 """Where a command says which argument takes operands after the first ones."""
 
 
+EMPTY = "the value is empty; is a variable not set?"
+MAY_BE_EMPTY = {"proxy", "no_proxy", "last"}
+"""Options whose empty value means something: no proxy, from the first tag on."""
+
+
+def subparsers(parser: ArgumentParser) -> Mapping[str, Any]:
+    """The commands of the program's *parser*."""
+    for action in parser._actions:
+        if action.dest == "command" and isinstance(action.choices, dict):
+            return action.choices
+    return {}
+
+
 def normalised(argv: Sequence[str]) -> list[str]:
     """*argv* with every spelling of a boolean option as ``--option=value``."""
     words: list[str] = []
@@ -48,42 +70,39 @@ def normalised(argv: Sequence[str]) -> list[str]:
     return [f"{word}=true" if word in BOOLEANS else word for word in words]
 
 
+OUTPUT, CREDENTIALS, CONNECTION = "progress and debugging", "credentials", "connection"
+TUNING, RARE = "tuning", "rarely needed"
+SIDES = {"src": "source", "dest": "destination"}
+ADVANCED = {
+    *(OUTPUT, CREDENTIALS, CONNECTION, TUNING, RARE),
+    *(f"for the {name} alone" for name in SIDES.values()),
+}
+"""Groups of options that only ``--help-all`` shows."""
+
+
 def add_common_options(parser: ArgumentParser, *, default: Any) -> None:
     """What may stand before the command as well as after it."""
-    group = parser.add_argument_group("output")
+    group = parser.add_argument_group(OUTPUT)
 
-    def add(*names: str, otherwise: Any, **more: Any) -> None:
+    def add(group: Any, *names: str, otherwise: Any, **more: Any) -> None:
         value = SUPPRESS if default is SUPPRESS else otherwise
         group.add_argument(*names, default=value, **more)
 
+    def switch(group: Any, *names: str, help: str) -> None:
+        add(group, *names, action="store_true", otherwise=False, help=help)
+
+    switch(parser, "-q", "--quiet", help="print results, warnings and errors only")
+    switch(parser, "-v", "--verbose", help="say what is decided and why")
+    switch(group, "-D", "--debug", help="show every request, and where a bug came from")
     add(
-        "-q",
-        "--quiet",
-        action="store_true",
-        otherwise=False,
-        help="only results, warnings and errors",
-    )
-    add(
-        "-v",
-        "--verbose",
-        action="store_true",
-        otherwise=False,
-        help="say what is decided and why",
-    )
-    add(
-        "-D",
-        "--debug",
-        action="store_true",
-        otherwise=False,
-        help="show every request (secrets redacted), and tracebacks of bugs",
-    )
-    add(
+        group,
         "--progress",
         choices=("auto", "tty", "plain", "none"),
         otherwise="auto",
-        help="bars, lines or nothing (default: bars on a terminal, else lines)",
+        help="bars, lines or nothing (default: auto, bars on a terminal, else lines)",
     )
     add(
+        group,
         "--no-progress",
         "--no-tty",
         dest="progress",
@@ -93,17 +112,31 @@ def add_common_options(parser: ArgumentParser, *, default: Any) -> None:
         help=SUPPRESS,
     )
     add(
+        group,
         "--progress-interval",
         type=seconds,
         otherwise=30.0,
         metavar="SECONDS",
-        help="time between progress lines when there is no terminal (default: 30)",
+        help="time between progress lines without a terminal (default: 30)",
     )
 
 
-def add_trust_option(parser: ArgumentParser) -> None:
-    """``--trust-target``, for commands that push archives."""
+def add_json_option(parser: ArgumentParser, help: str) -> None:
+    """``--json``, and ``--format json``, which means the same."""
+    parser.add_argument("--json", action="store_true", help=help)
+    parser.add_argument("--format", choices=("json",), help=SUPPRESS)
+
+
+def add_digestfile_option(parser: ArgumentParser) -> None:
+    """``--digestfile``."""
     parser.add_argument(
+        "--digestfile", metavar="FILE", help="write the digest of the manifest to FILE"
+    )
+
+
+def add_trust_option(group: Any) -> None:
+    """``--trust-target``, for commands that push archives."""
+    group.add_argument(
         "--trust-target",
         action="store_true",
         help="take compressed layers from the image under the target's tag by its "
@@ -112,20 +145,23 @@ def add_trust_option(parser: ArgumentParser) -> None:
     )
 
 
+def add_platform_option(parser: ArgumentParser, help: str) -> None:
+    """``--platform``, as often as there are platforms."""
+    parser.add_argument(
+        "--platform", action="append", default=[], metavar="OS/ARCH", help=help
+    )
+
+
 def add_selection(parser: ArgumentParser) -> None:
     """What of an image is copied."""
-    parser.add_argument(
-        "--platform",
-        action="append",
-        default=[],
-        metavar="OS/ARCH",
-        help="only this platform of a multi-platform image, which changes its digest "
-        "(may be repeated; default: all, with attestations)",
+    add_platform_option(
+        parser,
+        "copy only this platform, which changes the digest (repeatable; default: all)",
     )
     parser.add_argument(
         "--referrers",
         action="store_true",
-        help="also what refers to the image: signatures, SBOMs",
+        help="copy also signatures, SBOMs and other referrers",
     )
 
 
@@ -294,24 +330,29 @@ def add_credential_options(
 ) -> None:
     """The ways to say who one is; hidden what is none with *passwords_only*."""
     group = parser.add_argument_group(
-        "credentials", "without these: what login, docker and podman have stored"
+        CREDENTIALS, "default: what login, docker and podman have stored"
     )
-    group.add_argument("-u", "--username", metavar="NAME")
-    group.add_argument(
-        "-p",
-        "--password",
-        metavar="PASSWORD",
-        help="others can see it in the process list: prefer --password-stdin",
-    )
-    group.add_argument(
+    basic = parser if passwords_only else group
+    basic.add_argument("-u", "--username", metavar="NAME", help="user at the registry")
+    basic.add_argument(
         "--password-stdin",
         "--pass-stdin",
         action="store_true",
         help="read the password from standard input",
     )
-    group.add_argument("--password-file", metavar="FILE", help="read it from FILE")
-    group.add_argument("--creds", metavar="NAME:PASSWORD", help="both in one")
-    token, none = "a bearer token", "use no credentials at all"
+    group.add_argument(
+        "-p",
+        "--password",
+        metavar="PASSWORD",
+        help="the password; others see it in the process list",
+    )
+    group.add_argument(
+        "--password-file", metavar="FILE", help="read the password from FILE"
+    )
+    group.add_argument(
+        "--creds", metavar="NAME:PASSWORD", help="user and password in one"
+    )
+    token, none = "send this bearer token", "use no credentials at all"
     if passwords_only:
         token = none = SUPPRESS
     group.add_argument("--registry-token", metavar="TOKEN", help=token)
@@ -409,7 +450,7 @@ def _read_file(name: str) -> str:
         with open(name, encoding="utf-8") as file:  # noqa: PTH123
             return file.read(64 * 1024).rstrip("\r\n")
     except OSError as error:
-        raise PusherError(f"--password-file {name}: {error.strerror}") from error
+        raise file_error(f"--password-file {name}", error) from error
     except ValueError as error:
         raise PusherError(f"--password-file {name}: it is not UTF-8") from error
 
@@ -427,7 +468,7 @@ _SWITCHES = ("plain_http", "allow_private_redirects")
 
 def add_connection_options(parser: ArgumentParser) -> None:
     """How to reach a registry: one option for each setting that is about that."""
-    group = parser.add_argument_group("connection")
+    group = parser.add_argument_group(CONNECTION)
     for key in KEYS:
         if key.flag and key.name not in PUSHING:
             _add_setting(group, key)
@@ -440,37 +481,40 @@ def add_connection_options(parser: ArgumentParser) -> None:
         help="the same as --tls-verify=false",
     )
     group.add_argument(
-        "--config", metavar="FILE", help="configuration instead of the state's own"
+        "--config", metavar="FILE", help="read FILE in place of config.json"
     )
 
 
 def add_transfer_options(parser: ArgumentParser, used: Collection[str]) -> None:
     """How to move bytes: the *used* settings, and hidden what else is still taken."""
-    group = parser.add_argument_group("transfer")
+    group = parser.add_argument_group(TUNING)
     for key in KEYS:
         if key.name in PUSHING:
-            _add_setting(group, key, hidden=key.name not in used)
+            basic = key.name in ("compress", "jobs")
+            _add_setting(parser if basic else group, key, hidden=key.name not in used)
 
 
-def _add_setting(group: Any, key: Key, *, hidden: bool = False) -> None:
-    names = [*_ALIASES.get(key.name, ()), flag(key.name)]
-    names.sort(key=lambda name: name.startswith("--"))
+def _add_setting(
+    group: Any, key: Key, *, side: str = "", hidden: bool = False, help: str = ""
+) -> None:
+    names = [flag(f"{side}{key.name}")]
+    if not side:
+        names = [*_ALIASES.get(key.name, ()), *names]
+        names.sort(key=lambda name: name.startswith("--"))
     default = key.shown(key.default)
-    text = key.help + f" (default: {default})" * bool(default)
+    text = help or key.help + f" (default: {default})" * bool(default)
     more: dict[str, Any] = {"help": SUPPRESS if hidden else text}
     if key.name in _SWITCHES:
         more.update(action="store_const", const="true")
     else:
-        more["metavar"] = key.name.upper().replace("_", "-")
-    group.add_argument(*names, dest=key.name, default=None, **more)
+        more.update(metavar=key.kind.metavar, choices=key.kind.choices or None)
+    group.add_argument(*names, dest=f"{side}{key.name}", default=None, **more)
 
-
-SIDES = {"src": "source", "dest": "destination"}
 
 _TRUST = ("plain_http", "tls_verify", "cacert", "cert", "key", "cert_dir", "authfile")
-_SECRETS = {
+_SECRETS: Mapping[str, Mapping[str, Any]] = {
     "username": {"metavar": "NAME"},
-    "password": {"metavar": "PASSWORD", "help": "prefer the ways that hide it"},
+    "password": {"metavar": "PASSWORD"},
     "password_stdin": {"action": "store_true"},
     "password_file": {"metavar": "FILE"},
     "creds": {"metavar": "NAME:PASSWORD"},
@@ -485,27 +529,22 @@ def add_side_options(parser: ArgumentParser, used: Collection[str]) -> None:
     add_credential_options(parser)
     add_connection_options(parser)
     for side, name in SIDES.items():
-        group = parser.add_argument_group(
-            f"for the {name} alone", "as the options without the prefix"
-        )
+        group = parser.add_argument_group(f"for the {name} alone")
         for secret, more in _SECRETS.items():
-            group.add_argument(flag(f"{side}_{secret}"), **more)  # type: ignore[arg-type]
+            group.add_argument(flag(f"{side}_{secret}"), help=_as(secret), **more)
         for key in _TRUST:
-            _add_trust(group, side, key)
+            _add_setting(group, KEYS_BY_NAME[key], side=f"{side}_", help=_as(key))
         group.add_argument(
             f"--{side}-no-tls-verify",
             dest=f"{side}_tls_verify",
             action="store_const",
             const="false",
+            help=f"the same as --{side}-tls-verify=false",
         )
 
 
-def _add_trust(group: Any, side: str, key: str) -> None:
-    name = flag(f"{side}_{key}")
-    if key == "plain_http":
-        group.add_argument(name, action="store_const", const="true")
-    else:
-        group.add_argument(name, metavar=key.upper().replace("_", "-"))
+def _as(name: str) -> str:
+    return f"as {flag(name)}"
 
 
 def warn_of_unused_sides(args: Namespace, *, source: bool, target: bool) -> None:

@@ -16,6 +16,7 @@ from ..values import value
 from . import console, location
 from .choose_target import (
     Consent,
+    confirm_all,
     infer,
     parse_target_option,
     program,
@@ -64,6 +65,7 @@ class PushRequest:
     trust_target: bool = False
     dry_run: bool = False
     verify: bool = False
+    no_clobber: bool = False
     agreed: bool = False
     if_busy: str = "wait"
     digestfile: str | None = None
@@ -161,7 +163,11 @@ def all_jobs(
         with tally.attempt(operand):
             source = stack.enter_context(_open_pushed(operand, request, connections))
             jobs += _jobs(operand, source, request, connections, tally)
-    return _apart(jobs)
+    jobs = _apart(jobs)
+    if request.all_tags and not request.targets:
+        targets = [job.target for job in jobs]
+        confirm_all(targets, request.consent(request.operands[0]), connections)
+    return jobs
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from ..transfer.source import RegistrySource
 from ..transfer.tree import DEEPEST, index_of, narrowed
 from ..values import value
 from . import console
+from .image_config import runtime_settings, settings_rows
 
 if TYPE_CHECKING:
     from ..documents import RawManifest
@@ -140,8 +141,6 @@ def record_of(
 
 def _image_record(image: RemoteImage) -> dict[str, Any]:
     manifest = image.manifest
-    settings = image.config.get("config")
-    labels = settings.get("Labels") if isinstance(settings, dict) else None
     return {
         "platform": str(image.platform) if image.platform else None,
         "digest": image.descriptor.digest,
@@ -149,7 +148,7 @@ def _image_record(image: RemoteImage) -> dict[str, Any]:
         "artifactType": manifest.artifact_type,
         "annotations": dict(image.descriptor.annotations or {}),
         "created": image.config.get("created"),
-        "labels": labels if isinstance(labels, dict) else {},
+        **runtime_settings(image.config),
         "config": {"digest": manifest.config.digest, "size": manifest.config.size},
         "compressedSize": sum(layer.size for layer in manifest.layers),
         "layers": [
@@ -183,7 +182,7 @@ def show(record: dict[str, Any]) -> None:
             ("  compressed", console.size_text(image["compressedSize"])),
             ("  config", image["config"]["digest"]),
         ]
-        rows += [("  label", f"{k}={v}") for k, v in image["labels"].items()]
+        rows += settings_rows(image)
         console.table((name, console.printable(text)) for name, text in rows)
         console.table(
             [("  LAYER", "SIZE", "TYPE")]

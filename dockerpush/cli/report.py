@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, Sequence
 
-from ..errors import Cancelled, PusherError, SomeFailed, UsageError
+from ..errors import Cancelled, PusherError, SomeFailed, UsageError, file_error
 from . import console
 
 if TYPE_CHECKING:
@@ -83,13 +83,21 @@ def some_failed(failed: Sequence[str], total: int, what: str) -> SomeFailed:
     return SomeFailed(f"{count} of {total} {what} failed: {names}{more}")
 
 
+def skipped(source: str, target: str, display: Display) -> None:
+    """Say that *target* exists and was not written."""
+    if display.json:
+        console.json_result({"source": source, "target": target, "skipped": True})
+    if not display.quiet:
+        console.say(f"note: {target} exists and is left as it is")
+
+
 def check_writable(path: str) -> None:
-    """Nothing, when a digest could be written there. Raises UsageError."""
+    """Nothing, when a digest could be written there. Raises NotFound, PusherError."""
     try:
         with Path(path).open("a"):
             pass
     except OSError as error:
-        raise UsageError(f"--digestfile {path}: {error.strerror}") from error
+        raise file_error(f"--digestfile {path}", error) from error
 
 
 def write_digests(path: str, done: Iterable[tuple[str, str]]) -> None:
@@ -105,7 +113,7 @@ def write_digests(path: str, done: Iterable[tuple[str, str]]) -> None:
     try:
         Path(path).write_text(text)
     except OSError as error:
-        raise PusherError(f"--digestfile {path}: {error.strerror}") from error
+        raise file_error(f"--digestfile {path}", error) from error
 
 
 def compare(

@@ -223,13 +223,11 @@ class Session:
         return response
 
     def _falls_back(self, url: str) -> bool:
-        """Turn to plain HTTP for good when *url* is a loopback registry's."""
+        """Turn to plain HTTP for good at a registry on loopback, or an insecure one."""
         origin = Place.parse(url).origin
         home = self._origin
-        if not is_loopback(origin.host) or (origin.host, origin.port) != (
-            home.host,
-            home.port,
-        ):
+        allowed = self._settings.insecure or is_loopback(origin.host)
+        if not allowed or (origin.host, origin.port) != (home.host, home.port):
             return False
         log.info("%s does not speak TLS, going on in plain HTTP", origin.host_port)
         self._origin = Origin("http", origin.host, origin.port)

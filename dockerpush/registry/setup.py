@@ -81,6 +81,7 @@ def transport_for(
 
     return TransportSettings(
         plain_http=settings.plain_http,
+        insecure=not settings.tls_verify,
         timeout=settings.timeout,
         jobs=settings.jobs,
         user_agent=f"dockerpush/{__version__}",

@@ -19,7 +19,7 @@ from typing import (
     Union,
 )
 
-from ..errors import NotFound, PusherError, UsageError
+from ..errors import NotFound, PusherError, UsageError, file_error
 from ..expressions import expression
 from ..system.cancellation import Cancellation
 from ..system.files import try_lock
@@ -254,10 +254,7 @@ def _written_whole(path: Path) -> Iterator[BinaryIO]:
         with _partial(path) as file:
             yield file
     except OSError as error:
-        raise PusherError(
-            f"cannot write {path}: {error.strerror}: nothing was left there; free some "
-            "space or choose another place with -o"
-        ) from error
+        raise file_error(f"cannot write {path}", error) from error
 
 
 @contextlib.contextmanager
@@ -288,5 +285,5 @@ def _only_writer(part: Path) -> Iterator[bool]:
         alone = True
         if os.name == "posix":
             with contextlib.suppress(OSError):
-                alone = stack.enter_context(try_lock(part))
+                alone = stack.enter_context(try_lock(part, mode=0o666))
         yield alone

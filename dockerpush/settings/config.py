@@ -19,7 +19,7 @@ from ..expressions import expression
 from ..oci import JSON_LIMIT, parse_json
 from ..reference import Place
 from ..values import field, value
-from .keys import KEYS, KEYS_BY_NAME, PATH, PROXY, Key
+from .keys import DIRECTORY, KEYS, KEYS_BY_NAME, PATH, PROXY, Key
 
 CONFIG_FILE = "config.json"
 BUILT_IN = "built in"
@@ -207,7 +207,8 @@ def _value(name: str, value: Any, directory: Path, where: str) -> Any:
         )
     text = str(value).lower() if isinstance(value, bool) else str(value)
     parsed = _parsed(key, text, where)
-    return directory / _expanded(parsed, where) if key.kind is PATH else parsed
+    is_path = key.kind in (PATH, DIRECTORY)
+    return directory / _expanded(parsed, where) if is_path else parsed
 
 
 def _expanded(path: Path, where: str) -> Path:

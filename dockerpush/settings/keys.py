@@ -17,6 +17,9 @@ from .quantities import (
     parse_size,
 )
 
+LEAST_CHUNK = 64 * 1024
+"""Smaller chunks are more requests than bytes; registries refuse them."""
+
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 _CREDENTIALS = expression(r"^((?:[a-z]+://)?).*@", re.IGNORECASE | re.DOTALL)
@@ -27,11 +30,14 @@ class Kind:
     """A type of value. *parse* reads it from a text, and raises UsageError.
 
     *json* are the types that it may have in a JSON file, *show* writes it for people.
+    *metavar* stands for the value in help, *choices* are all values that there are.
     """
 
     parse: Callable[[str], Any]
     json: tuple[type, ...] = (str,)
     show: Callable[[Any], str] = str
+    metavar: str = "TEXT"
+    choices: tuple[str, ...] = ()
 
 
 @value
@@ -85,6 +91,16 @@ def parse_timeout(text: str) -> float:
     return seconds
 
 
+def parse_chunk(text: str) -> int:
+    """Bytes of a chunk, at least `LEAST_CHUNK`. Raises UsageError."""
+    size = parse_size(text)
+    if size < LEAST_CHUNK:
+        raise UsageError(
+            f"a chunk has at least {format_size(LEAST_CHUNK)}: {text!r:.80}"
+        )
+    return size
+
+
 def counts(least: int, most: int) -> Kind:
     """Whole numbers from *least* to *most*."""
 
@@ -94,7 +110,7 @@ def counts(least: int, most: int) -> Kind:
             return int(word)
         raise UsageError(f"not a whole number from {least} to {most}: {text!r:.80}")
 
-    return Kind(parse, (int,))
+    return Kind(parse, (int,), metavar="N")
 
 
 def choices(*words: str) -> Kind:
@@ -105,19 +121,23 @@ def choices(*words: str) -> Kind:
             raise UsageError(f"not one of {', '.join(words)}: {text!r:.80}")
         return text
 
-    return Kind(parse)
+    return Kind(parse, metavar="{" + ",".join(words) + "}", choices=words)
 
 
 _QUANTITY = (str, int, float)
 
-TEXT = Kind(str)
-PATH = Kind(parse_path)
-BOOLEAN = Kind(parse_boolean, (bool,), lambda value: str(value).lower())
-SIZE = Kind(parse_size, _QUANTITY, format_size)
-RATE = Kind(parse_rate, _QUANTITY, format_size)
-DELAY = Kind(parse_duration, _QUANTITY, format_duration)
-TIMEOUT = Kind(parse_timeout, _QUANTITY, format_duration)
-PROXY = Kind(str, show=lambda value: _CREDENTIALS.sub(r"\1***@", value))
+HOSTS = Kind(str, metavar="HOSTS")
+PATH = Kind(parse_path, metavar="FILE")
+DIRECTORY = Kind(parse_path, metavar="DIR")
+BOOLEAN = Kind(
+    parse_boolean, (bool,), lambda value: str(value).lower(), metavar="{true,false}"
+)
+SIZE = Kind(parse_size, _QUANTITY, format_size, "SIZE")
+CHUNK = Kind(parse_chunk, _QUANTITY, format_size, "SIZE")
+RATE = Kind(parse_rate, _QUANTITY, format_size, "RATE")
+DELAY = Kind(parse_duration, _QUANTITY, format_duration, "TIME")
+TIMEOUT = Kind(parse_timeout, _QUANTITY, format_duration, "TIME")
+PROXY = Kind(str, show=lambda value: _CREDENTIALS.sub(r"\1***@", value), metavar="URL")
 
 
 def flag(name: str) -> str:
@@ -132,39 +152,29 @@ def _key(name: str, kind: Kind, help: str, *, default: Any = None) -> Key:
 KEYS: tuple[Key, ...] = (
     _key("plain_http", BOOLEAN, "speak HTTP without TLS", default=False),
     _key("tls_verify", BOOLEAN, "check the server's certificate", default=True),
-    _key("cacert", PATH, "PEM file with CAs to trust beside the system's"),
+    _key("cacert", PATH, "trust the CAs in this PEM file in addition to the system's"),
     _key("cert", PATH, "PEM file with the client's certificate"),
-    _key("key", PATH, "PEM file with the client's key, when it is not in cert"),
-    _key("cert_dir", PATH, "directory in the form of certs.d/HOST"),
-    _key("proxy", PROXY, "proxy for every request, as http://HOST:PORT"),
-    _key("no_proxy", TEXT, "hosts that need no proxy, as in NO_PROXY"),
+    _key("key", PATH, "PEM file with the client's key, unless it is in cert"),
+    _key(
+        *("cert_dir", DIRECTORY, "directory of certificates, as certs.d/HOST has them"),
+    ),
     _key(
         *("allow_private_redirects", BOOLEAN),
         help="follow a registry to storage or token servers at private addresses",
         default=False,
     ),
-    _key(
-        *("blob_chunk", SIZE, "size of one chunk of a large blob"),
-        default=50 * 1024 * 1024,
-    ),
+    _key("proxy", PROXY, "proxy for every request: http://HOST:PORT"),
+    _key("no_proxy", HOSTS, "hosts that need no proxy, as in NO_PROXY"),
+    _key("blob_chunk", CHUNK, "size of one chunk of a large blob", default=50 * 2**20),
     _key("jobs", counts(1, 64), "transfers at a time", default=3),
     _key("limit_rate", RATE, "most bytes a second, sent and received together"),
+    _key("timeout", TIMEOUT, "time without progress that ends a request", default=60.0),
+    _key("retry_times", counts(0, 100), "retries after a temporary failure", default=3),
+    _key("retry_delay", DELAY, "pause before the first retry", default=1.0),
     _key(
-        *(
-            "timeout",
-            TIMEOUT,
-            "time without progress until a connection counts as dead",
-        ),
-        default=60.0,
-    ),
-    _key(
-        *("retry_times", counts(0, 100), "further attempts after a passing failure"),
-        default=3,
-    ),
-    _key("retry_delay", DELAY, "pause before the first of them", default=1.0),
-    _key(
-        *("compress", choices("auto", "gzip", "zstd", "none")),
-        help="what becomes of layers that are not compressed",
+        "compress",
+        choices("auto", "gzip", "zstd", "none"),
+        "how to compress raw layers",
         default="auto",
     ),
     _key("compress_level", counts(0, 22), "the compressor's level"),

@@ -17,6 +17,7 @@ import os
 import secrets
 from collections import Counter
 from pathlib import Path
+from shutil import disk_usage
 from types import TracebackType
 from typing import Any, Iterable, Iterator
 
@@ -90,6 +91,17 @@ class Cache(BlobDirectory):
         found = [_read_image(path) for path in paths if path.suffix == ".json"]
         known = [image for image in found if image is not None]
         return sorted(known, key=lambda image: image.used_at, reverse=True)
+
+    def check_room(self, blobs: Iterable[Descriptor]) -> None:
+        """Nothing, when the disk has room for *blobs*. Raises StateError."""
+        missing = sum(blob.size for blob in blobs if not self.has(blob))
+        free = disk_usage(self.directory).free
+        if missing > free:
+            raise StateError(
+                f"the disk of the cache {self.directory} has {free >> 20} MiB free, "
+                f"and the image needs {missing >> 20} MiB; make room, or use pull "
+                "--no-cache -o FILE"
+            )
 
     def pins(self) -> Pins:
         """What this run is going to need; to be used in a ``with``."""

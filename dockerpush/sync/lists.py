@@ -30,7 +30,13 @@ from typing import (
 from ..errors import InvalidJSON, InvalidReference, NotFound, UsageError
 from ..expressions import expression
 from ..oci import Platform
-from ..reference import Place, Reference, parse_source, parse_target
+from ..reference import (
+    Place,
+    Reference,
+    parse_source,
+    parse_target,
+    without_docker,
+)
 from ..values import field, value
 
 Version = tuple[int, int, int, tuple[tuple[int, int, str], ...]]
@@ -145,7 +151,6 @@ def _end(sign: str, numbers: list[int], known: int) -> _Numbers:
 Path = tuple[Any, ...]
 """The way to a value in a document: keys and numbers."""
 
-DOCKER = "docker://"
 _ARCHIVES = ("oci:", "oci-archive:", "docker-archive:", "dir:", "./", "/")
 
 
@@ -298,11 +303,7 @@ class Shard:
 
 def parse_listed_source(text: str) -> Reference:
     """*text*, also with ``docker://`` before it. Raises InvalidReference."""
-    return parse_source(_without_scheme(text))
-
-
-def _without_scheme(text: str) -> str:
-    return text[len(DOCKER) * text.startswith(DOCKER) :]
+    return parse_source(without_docker(text))
 
 
 def target_of(source: Reference, text: str | None, defaults: Defaults) -> Reference:
@@ -316,7 +317,7 @@ def target_of(source: Reference, text: str | None, defaults: Defaults) -> Refere
                 f"{text!r:.200}: targets are in registries; a directory is one for "
                 "the whole list: dockerpush sync FILE oci:DIR"
             )
-        target = parse_target(_without_scheme(text))
+        target = parse_target(without_docker(text))
     elif defaults.into_directory:
         target = source
     elif defaults.place is None:

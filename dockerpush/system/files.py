@@ -108,13 +108,13 @@ def locked(path: Path, *, timeout: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def try_lock(path: Path, *, timeout: float = 0.0) -> Iterator[bool]:
+def try_lock(path: Path, *, timeout: float = 0.0, mode: int = 0o600) -> Iterator[bool]:
     """Try for *timeout* seconds to hold the lock file *path*; yields success.
 
-    Raises OSError when the file can be neither opened nor made, or lies on a file
-    system that has no locks.
+    A file that is made gets *mode*, less the umask. Raises OSError when the file can be
+    neither opened nor made, or lies on a file system that has no locks.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, mode)
     try:
         yield _lock_within(descriptor, timeout)
     finally:

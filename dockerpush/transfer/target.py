@@ -162,7 +162,9 @@ class CacheTarget:
     def begin(self, images: Sequence[PlannedImage]) -> Sequence[PlannedBlob]:
         """The blobs of all that is going to come, pinned."""
         blobs = unique(blob for image in images for blob in image.plan.moving)
-        self._pins.add([blob.digest for one in blobs if (blob := one.descriptor)])
+        wanted = [blob for one in blobs if (blob := one.descriptor)]
+        self._pins.add([blob.digest for blob in wanted])
+        self._cache.check_room(wanted)
         for image in images:
             documents = (one.descriptor.digest for one in image.plan.documents)
             self._pins.add(documents)

@@ -54,7 +54,9 @@ class Sync:
             with emptied(directory / "image") as made:
                 images = many_images(made, REPOSITORY, self.tags)
                 for host in hosts:
-                    publish(images.archive, "-a", "--registry", host, home=made)
+                    publish(
+                        images.archive, "-a", "--yes", "--registry", host, home=made
+                    )
             if self.slow:
                 links = [slow_link(h, rate=LINK_RATE, delay=LINK_DELAY) for h in hosts]
                 hosts = [stack.enter_context(link) for link in links]

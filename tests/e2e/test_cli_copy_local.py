@@ -477,12 +477,12 @@ class TestNames:
 
 class TestOptions:
     def test_no_clobber(self, source, run_cli, tmp_path):
-        """A file that exists is refused, a name in a directory left as it is."""
+        """A file that exists, and a name in a directory, is left as it is."""
         host, out, bundle = source.host, tmp_path / "out.tar", tmp_path / "dir"
         out.write_bytes(b"precious")
         run_all(run_cli, ("copy", f"{host}/tags:b", f"oci:{bundle}:{host}/tags:a"))
-        (done,) = refused(run_cli, 2, ("copy", "-n", f"{host}/small:1", out))
-        assert "stays as it is" in done.error
+        (done,) = run_all(run_cli, ("copy", "-n", f"{host}/small:1", out))
+        assert done.stderr == f"note: {out} exists and is left as it is\n"
         assert out.read_bytes() == b"precious"
         (done,) = run_all(run_cli, ("copy", "-an", f"{host}/tags", f"oci:{bundle}"))
         assert "left as it is" in done.stderr
@@ -633,11 +633,11 @@ class TestOddPlaces:
             "{}/other": "no OCI layout",
             "oci:{}/other/file": "File exists",
             "oci-archive:{}/other": "is a directory",
-            "{}/other/file/x.tar": "cannot be written",
-            "{}/none/x.tar": "cannot be written",
-            "/proc/x.tar": "cannot be written",
+            "{}/other/file/x.tar": "cannot write",
+            "{}/none/x.tar": "cannot write",
+            "/proc/x.tar": "cannot write",
             "oci:/proc/x": "/proc/x",
-            "/dev/full": "/dev/full: cannot be written: No space left",
+            "/dev/full": "cannot write /dev/full: no space left",
             "{}/x.tar.gz": "plain",
             "{}/" + "x" * 250 + ".tar": "too long",
             "oci:": "wanted oci:PATH",
@@ -650,7 +650,7 @@ class TestOddPlaces:
         for target, words in places.items():
             line = ("copy", begin, target.format(tmp_path))
             done = run_here(line, run_cli.environment())
-            assert done.returncode in (1, 2, 6), done.stderr
+            assert done.returncode in (1, 2, 4, 6), done.stderr
             assert done.error.startswith("error: ")
             assert words in done.error
         assert sorted(tmp_path.rglob("*")) == before
@@ -673,7 +673,7 @@ class TestOddPlaces:
             said = child.communicate(timeout=30)[1].decode()
         assert child.returncode == 1
         assert said == (
-            "error: standard output: cannot be written: No space left on device\n"
+            "error: cannot write standard output: no space left on device\n"
         )
 
     def test_what_makes_no_sense_is_refused(self, source, run_cli, tmp_path):

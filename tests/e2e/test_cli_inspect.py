@@ -77,10 +77,10 @@ def test_raw_is_the_index_byte_for_byte(index, run_cli, tmp_path):
 
 def test_the_config_of_one_platform_is_asked_for_by_name(index, run_cli):
     target, _ = index
-    done = run_cli("inspect", "--config", target)
+    done = run_cli("inspect", "--image-config", target)
     assert done.returncode == 2
     assert "linux/amd64" in done.error and "--platform" in done.error
-    done = run_cli("inspect", "--config", "--platform", "linux/arm64", target)
+    done = run_cli("inspect", "--image-config", "--platform", "linux/arm64", target)
     assert json.loads(done.stdout)["architecture"] == "arm64"
     done = run_cli("inspect", "--platform", "linux/s390x", target)
     assert done.returncode == 4

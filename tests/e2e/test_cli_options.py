@@ -197,7 +197,7 @@ def test_the_option_of_the_other_side_is_named(run: Callable[..., Finished]) -> 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_other_option_is_read_somewhere(name: str) -> None:
     """Settings are read by their names; all else by the commands themselves."""
-    for dest in options(name).keys() - KEYS_BY_NAME.keys() - {"help"}:
+    for dest in options(name).keys() - KEYS_BY_NAME.keys() - {"help", "help_all"}:
         plain = re.sub("^(src|dest)_", "", dest)
         if plain in KEYS_BY_NAME:
             continue

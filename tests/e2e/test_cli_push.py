@@ -67,7 +67,7 @@ class TestRealArchives:
     ):
         done = run_cli(
             *("push", real_archives["podman-multi"], "--all-tags"),
-            *("--registry", f"{embedded.host}/air"),
+            *("--registry", f"{embedded.host}/air", "--yes"),
         )
         assert done.returncode == 0, done.stderr
         for repository, tag in (("air/demo/busybox", "1"), ("air/demo/big", "2")):
@@ -223,7 +223,9 @@ class TestSelection:
                 }
             )
         )
-        done = run_cli("push", path, "-a", "--registry", f"{embedded.host}/some")
+        done = run_cli(
+            "push", path, "-a", "--registry", f"{embedded.host}/some", "--yes"
+        )
         assert done.returncode == 7
         assert "1 of 2" in done.error
         assert read_back(embedded.host, "some/demo/b", "2").layers

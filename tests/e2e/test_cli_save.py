@@ -142,7 +142,7 @@ class TestNamed:
 
     def test_a_directory_that_does_not_exist(self, save, out):
         done = save("nginx", "--output-dir", out / "missing")
-        assert done.returncode == 2
+        assert done.returncode == 4
         assert "missing" in done.error
 
     def test_no_runtime_at_all(self, run_cli, tmp_path):

@@ -344,7 +344,7 @@ class TestAllTags:
         images = Image.of("named", tags=("here/app:1",)), Image.of("nameless")
         path = tar(tmp_path / "x.tar", legacy(*images))
         place = f"{host}/some/dry" if dry else f"{host}/some"
-        done = run_cli("push", "-a", path, "--registry", place, *dry)
+        done = run_cli("push", "-a", path, "--registry", place, "--yes", *dry)
         assert done.returncode == 7
         nameless = digest_of(images[1].config)
         assert f"--name {nameless}" in done.stderr
@@ -358,7 +358,7 @@ class TestAllTags:
     @pytest.mark.parametrize(
         "command",
         [
-            ("push", "-a", "X", "--registry", "H/mirror"),
+            ("push", "-a", "X", "--registry", "H/mirror", "--yes"),
             ("push", "-a", "X", "-t", "H/one"),
             ("push", "-a", "X", "--registry", "H/mirror", "--dry-run"),
             ("copy", "-a", "X", "H/two"),

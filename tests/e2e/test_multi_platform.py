@@ -450,7 +450,7 @@ def test_without_a_target_each_archive_is_its_own_push(host, run_cli, tmp_path):
     for name in ("one", "two"):
         path = tmp_path / f"{name}.tar"
         paths.append(small_archive(path, names=[f"team/{name}:1"]))
-    done = run_cli("push", *paths, "--registry", f"{host}/here", "--all-tags")
+    done = run_cli("push", *paths, "--registry", f"{host}/here", "-a", "--yes")
     assert done.returncode == 0, done.stderr
     for name in ("one", "two"):
         assert run_cli("digest", f"{host}/here/team/{name}:1").returncode == 0
@@ -459,7 +459,7 @@ def test_without_a_target_each_archive_is_its_own_push(host, run_cli, tmp_path):
 def test_one_bad_archive_of_several_does_not_stop_the_others(host, run_cli, tmp_path):
     good = small_archive(tmp_path / "good.tar", names=["team/good:1"])
     absent = tmp_path / "absent.tar"
-    done = run_cli("push", absent, good, "--registry", host, "--all-tags")
+    done = run_cli("push", absent, good, "--registry", host, "-a", "--yes")
     assert done.returncode == 7
     assert "absent.tar" in done.error
     assert run_cli("digest", f"{host}/team/good:1").returncode == 0

@@ -94,11 +94,10 @@ def test_a_push_writes_what_it_said_before_it_ends(run_cli, tmp_path: Path):
 
 
 @pytest.mark.parametrize("words", [("psh",), ("-q", "psh", "push"), ("psh", "push")])
-def test_every_command_is_named_when_one_is_mistyped(run_cli, words):
+def test_a_mistyped_command_is_understood(run_cli, words):
     done = run_cli(*words)
     assert done.returncode == 2
-    for name in ("'login'", "'push'", "'completion'"):
-        assert name in done.stderr
+    assert done.stderr == "error: unknown command 'psh'; did you mean push?\n"
 
 
 @pytest.mark.parametrize(
@@ -107,4 +106,4 @@ def test_every_command_is_named_when_one_is_mistyped(run_cli, words):
 def test_an_option_may_stand_before_the_command(run_cli, words):
     done = run_cli(*words)
     assert done.returncode == 0
-    assert "--if-busy" in done.stdout and "--quiet" in done.stdout
+    assert "--target" in done.stdout and "--quiet" in done.stdout

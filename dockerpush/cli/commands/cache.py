@@ -1,4 +1,4 @@
-"""``cache ls|verify|prune``: what was pulled and is kept on this machine."""
+"""``cache ls|verify|prune|rm``: what was pulled and is kept on this machine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from ...errors import ContentMismatch, StateError, UsageError
-from .. import console
+from ...errors import ContentMismatch, NotFound, StateError, UsageError
+from .. import console, location
+from ..choose_target import with_tag
+from ..options import OPERANDS
+from ..report import Tally
 
 if TYPE_CHECKING:
     from ...state.cache import Cache, CachedImage
@@ -24,24 +27,31 @@ def configure(parser: ArgumentParser) -> None:
     """Add the arguments of ``cache``."""
     parser.add_argument(
         "action",
-        choices=("ls", "verify", "prune"),
-        help="list the images; hash every blob and remove damaged ones; remove what no "
-        "image needs, and images by age and size",
+        metavar="ACTION",
+        choices=("ls", "verify", "prune", "rm"),
+        help="ls: list the images; verify: hash every blob and remove damaged ones; "
+        "prune: remove what no image needs; rm: remove the images REF",
     )
-    parser.add_argument("--json", action="store_true", help="as one JSON object")
-    group = parser.add_argument_group("prune")
-    group.add_argument(
+    parser.add_argument(
+        "references", metavar="REF", nargs="*", help="with rm: an image, as ls shows it"
+    )
+    parser.set_defaults(**{OPERANDS: "references"})
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
         "--keep-since",
         metavar="AGE",
-        help="remove images that were not used within this time: 30d, 12h",
+        help="with prune: remove images not used within this time, as 30d or 12h",
     )
-    group.add_argument(
+    parser.add_argument(
         "--max-size",
         metavar="SIZE",
-        help="then remove those used longest ago until the rest fits: 20GiB",
+        help="with prune: remove images, those used longest ago first, until the rest "
+        "fits into SIZE",
     )
-    group.add_argument(
-        "--dry-run", action="store_true", help="say what would go, remove nothing"
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="with prune: show what would be removed, remove nothing",
     )
 
 
@@ -52,15 +62,49 @@ def run(args: Namespace, session: Session) -> int:
 
     if args.action != "prune" and (args.keep_since or args.max_size or args.dry_run):
         raise UsageError("--keep-since, --max-size and --dry-run go with 'cache prune'")
+    if (args.action == "rm") != bool(args.references):
+        raise UsageError(
+            "images go with 'cache rm', and it needs one: dockerpush cache rm "
+            "REGISTRY/REPO:TAG"
+        )
     state = StateDirectory.locate(os.environ, session.on_event)
     cache = Cache(state.path / "cache")
     if args.action == "ls":
         _list(cache, args)
     elif args.action == "verify":
         _verify(cache, args, session)
+    elif args.action == "rm":
+        _remove(cache, args, session)
     else:
         _prune(cache, state, args)
     return console.DONE
+
+
+def _remove(cache: Cache, args: Namespace, session: Session) -> None:
+    """Remove images, and the blobs that no other image needs. Raises NotFound."""
+    from ...state.cache import prune
+
+    wanted = [str(with_tag(location.source(text))) for text in args.references]
+    tally = Tally("removals", session)
+    tally.expect(len(wanted))
+    removed = []
+    for reference in wanted:
+        with tally.attempt(reference):
+            if cache.find(reference) is None:
+                raise NotFound(
+                    f"{reference} is not in the cache; see: dockerpush cache ls"
+                )
+            cache.forget(reference)
+            removed.append(reference)
+    done = prune(cache)
+    if args.json:
+        found = {"images": removed, "files": done.files, "bytes": done.size}
+        console.json_result(found)
+    else:
+        for reference in removed:
+            console.result(f"removed {reference}")
+        console.result(f"removed {done.files} files, {console.size_text(done.size)}")
+    tally.finish()
 
 
 def _list(cache: Cache, args: Namespace) -> None:

@@ -33,10 +33,10 @@ def configure(parser: ArgumentParser) -> None:
     """Add the arguments of ``check``."""
     parser.add_argument(
         "target",
-        metavar="REGISTRY[/REPOSITORY]",
-        help="where a push would go; a registry alone is asked no more than who we are",
+        metavar="REGISTRY[/REPO]",
+        help="where a push would go; with a registry alone only the login is tried",
     )
-    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_credential_options(parser)
     add_connection_options(parser)
 
@@ -194,9 +194,9 @@ class _Check:
                 timeout=min(CONNECT_TIMEOUT, self._settings.timeout),
             )
         except SpeaksPlainHTTP:
-            if not is_loopback(self._origin.host):
+            if not (is_loopback(self._origin.host) or not self._settings.tls_verify):
                 raise
-            return {"detail": "none: plain HTTP, on this machine", "issuer": None}
+            return {"detail": "none: the registry speaks plain HTTP", "issuer": None}
         detail = "not verified: --tls-verify=false"
         if seen.issuer:
             detail = f"issued by {seen.issuer}, until {seen.expires} ({seen.days} days)"

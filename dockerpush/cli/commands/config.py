@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import console
+from .. import console, location
 from ..endpoints import Connections
 from ..options import USED, add_connection_options, add_transfer_options, endpoint
 
@@ -21,18 +21,16 @@ def configure(parser: ArgumentParser) -> None:
         "registry",
         metavar="REGISTRY",
         nargs="?",
-        help="with what the configuration file says about this one",
+        help="show what is in force for this registry",
     )
-    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_transfer_options(parser, USED["config"])
     add_connection_options(parser)
 
 
 def run(args: Namespace, session: Session) -> int:
     """Show every setting; options given here count as they would for a push."""
-    from ...reference import Place
-
-    registry = Place.parse(args.registry).registry if args.registry else None
+    registry = location.place(args.registry).registry if args.registry else None
     with Connections(endpoint(args), session) as connections:
         settings = connections.settings(registry)
         if args.json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from argparse import SUPPRESS, ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Sequence
 
@@ -18,12 +18,16 @@ from ..image_files import (
     ImageOutput,
     archive_origins,
     copy_to_file,
+    exists,
     output_form,
     own_tag,
     tags_of,
 )
 from ..options import (
+    RARE,
     USED,
+    add_digestfile_option,
+    add_json_option,
     add_selection,
     add_side_options,
     add_trust_option,
@@ -34,7 +38,7 @@ from ..options import (
     warn_of_json,
     warn_of_unused_sides,
 )
-from ..report import Tally, check_writable, write_digests
+from ..report import Tally, check_writable, skipped, write_digests
 
 if TYPE_CHECKING:
     from ...oci import Platform
@@ -48,34 +52,26 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="SRC",
-        help="an image in a registry; an archive or an OCI directory (also as "
-        "oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME]). "
-        f"{location.REGISTRY} before a name always means a registry",
+        help="an image of a registry, an archive or an OCI directory; also "
+        "docker://REF, oci:DIR[:NAME], oci-archive:FILE[:NAME], "
+        "docker-archive:FILE[:NAME]",
     )
     parser.add_argument(
         "target",
         metavar="DST",
-        help="registry/repository[:tag], without a tag that of the source; or an "
-        "archive or an OCI directory; - for an archive to standard output",
+        help="REGISTRY/REPO[:TAG] (default tag: that of SRC), an archive, an OCI "
+        "directory, or - for standard output",
     )
     add_selection(parser)
     parser.add_argument(
-        "-a", "--all-tags", action="store_true", help="every tag of the repository SRC"
+        "-a", "--all-tags", action="store_true", help="copy every tag of repository SRC"
     )
     parser.add_argument(
-        "-n",
-        "--no-clobber",
-        action="store_true",
-        help="leave a tag that DST has already as it is",
+        "-n", "--no-clobber", action="store_true", help="keep a tag or file that exists"
     )
-    parser.add_argument(
-        "--digestfile", metavar="FILE", help="write the manifest's digest to FILE"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="a JSON object for each tag"
-    )
-    parser.add_argument("--format", choices=("json",), help=SUPPRESS)
-    add_trust_option(parser)
+    add_digestfile_option(parser)
+    add_json_option(parser, "print a JSON object for each tag")
+    add_trust_option(parser.add_argument_group(RARE))
     add_side_options(parser, USED["copy"])
 
 
@@ -143,7 +139,10 @@ def _copy(
         check_writable(request.digestfile)
     into = None
     if target:
-        form = output_form(target, no_clobber=request.no_clobber)
+        form = output_form(target)
+        if request.no_clobber and exists(target, form):
+            skipped(request.source, target.path, session.display)
+            return console.DONE
         if target.path == location.STDOUT:
             warn_of_json("copy", session.display)
         into = ImageOutput(target, form, request.no_clobber)
@@ -197,8 +196,8 @@ def _push(
         target = with_tag(target, own_tag(place) or "latest")
     if request.no_clobber:
         with Connections(there, session) as targets:
-            if _is_taken(target, targets):
-                _report_skipped(request.source, str(target), session)
+            if targets.has(target):
+                skipped(request.source, str(target), session.display)
                 return console.DONE
     pushed = PushRequest(
         (place.path,),
@@ -299,8 +298,8 @@ class _Copying:
         for origin, result in copy_to_file(origins, into, options, self._session):
             target = self._request.target
             if result is None:
-                skipped = f"{target} {origin.label}"
-                _report_skipped(origin.label, skipped, self._session)
+                name = f"{target} {origin.label}"
+                skipped(origin.label, name, self._session.display)
                 continue
             name = origin.label if is_local else _name(origin.label)
             done.append(self._copied(origin, target, name, None, result))
@@ -322,8 +321,8 @@ class _Copying:
         self._tally.expect(len(pairs))
         for origin, target in pairs:
             with self._tally.attempt(str(target)):
-                if self._request.no_clobber and _is_taken(target, targets):
-                    _report_skipped(origin.label, str(target), self._session)
+                if self._request.no_clobber and targets.has(target):
+                    skipped(origin.label, str(target), self._session.display)
                 else:
                     done.append(self._copy(origin, target, targets))
         self._write_digests(done)
@@ -424,12 +423,6 @@ def _check_apart(pairs: Sequence[tuple[ImageOrigin, Reference]]) -> None:
             )
 
 
-def _is_taken(target: Reference, targets: Connections) -> bool:
-    named = str(target.digest) if target.tag is None else target.tag
-    client = targets.client(target.registry)
-    return client.manifest_descriptor(target.repository, named) is not None
-
-
 def _summary(result: CopyResult) -> str:
     """What was done, for people; what is sent to a file is copied there."""
     if not result.manifests:
@@ -439,10 +432,3 @@ def _summary(result: CopyResult) -> str:
         for done, number in result.blobs.items()
     )
     return f"{blobs or 'no blobs'}; {console.size_text(result.sent)}"
-
-
-def _report_skipped(source: str, target: str, session: Session) -> None:
-    if session.display.json:
-        console.json_result({"source": source, "target": target, "skipped": True})
-    if not session.display.quiet:
-        console.say(f"left as it is: {target} exists")

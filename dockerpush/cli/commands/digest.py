@@ -2,52 +2,93 @@
 
 from __future__ import annotations
 
-from argparse import SUPPRESS, ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ...errors import NotFound
 from .. import console, location
 from ..endpoints import Connections
-from ..options import add_connection_options, add_credential_options, endpoint
+from ..options import (
+    OPERANDS,
+    add_connection_options,
+    add_credential_options,
+    add_json_option,
+    chosen_platforms,
+    endpoint,
+)
+from ..report import Tally
 
 if TYPE_CHECKING:
+    from ...oci import Descriptor
+    from ...reference import Reference
     from ..session import Session
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments of ``digest``."""
-    parser.add_argument("reference", metavar="REF", help="registry/repository[:tag]")
     parser.add_argument(
-        "--full-ref", action="store_true", help="registry/repository@digest"
+        "references", metavar="REF", nargs="+", help="REGISTRY/REPO[:TAG]"
     )
-    parser.add_argument("--json", action="store_true", help="as one JSON object")
-    parser.add_argument("--format", choices=("json",), help=SUPPRESS)
+    parser.set_defaults(**{OPERANDS: "references"})
+    parser.add_argument(
+        "--platform",
+        metavar="OS/ARCH",
+        help="show the digest of the image for this platform (default: of all)",
+    )
+    parser.add_argument(
+        "--full-ref", action="store_true", help="print REGISTRY/REPO@DIGEST"
+    )
+    add_json_option(parser, "print a JSON object for each image")
     add_credential_options(parser)
     add_connection_options(parser)
 
 
 def run(args: Namespace, session: Session) -> int:
-    """Ask the registry, without fetching the manifest. Raises NotFound."""
-    reference = location.source(args.reference)
-    named = str(reference.digest or reference.tag or "latest")
+    """Ask the registry, without fetching the image. Raises NotFound, SomeFailed."""
+    references = [location.source(text) for text in args.references]
+    chosen_platforms([args.platform] if args.platform else [])
+    tally = Tally("images", session)
+    tally.expect(len(references))
     with Connections(endpoint(args), session, writes=False) as connections:
-        client = connections.client(reference.registry)
-        found = client.manifest_descriptor(reference.repository, named)
+        for reference in references:
+            with tally.attempt(str(reference)):
+                found = _descriptor(reference, args.platform, connections)
+                _print(reference, found, session, full=args.full_ref)
+    tally.finish()
+    return console.DONE
+
+
+def _descriptor(
+    reference: Reference, platform: str | None, connections: Connections
+) -> Descriptor:
+    """What *reference* names, or what of it is for *platform*. Raises NotFound."""
+    client = connections.client(reference.registry)
+    if platform is not None:
+        from ..remote_image import RemoteReader  # a plain digest reads no manifest
+
+        return RemoteReader(client, reference).chosen(platform).descriptor
+    named = str(reference.digest or reference.tag or "latest")
+    found = client.manifest_descriptor(reference.repository, named)
     if found is None:
         raise NotFound(
             f"{reference}: the registry has no such image; see 'dockerpush tags "
             f"{reference.name}'"
         )
-    full = f"{reference.name}@{found.digest}"
+    return found
+
+
+def _print(
+    reference: Reference, found: Descriptor, session: Session, *, full: bool
+) -> None:
+    shown = f"{reference.name}@{found.digest}"
     if session.display.json:
         console.json_result(
             {
-                "ref": full,
+                "ref": shown,
                 "digest": found.digest,
                 "mediaType": found.media_type,
                 "size": found.size,
             }
         )
     else:
-        console.result(full if args.full_ref else found.digest)
-    return console.DONE
+        console.result(shown if full else found.digest)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from argparse import SUPPRESS, ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Sequence
 
 from ...errors import NotFound, UsageError
 from .. import console
-from ..options import OPERANDS
+from ..options import OPERANDS, add_json_option
 from ..text_files import read_text, shown_name
 
 if TYPE_CHECKING:
@@ -34,10 +34,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--text", action="store_true", help="read every FILE as plain text, not as YAML"
     )
-    parser.add_argument(
-        "--json", action="store_true", help="as one JSON object, with files and lines"
-    )
-    parser.add_argument("--format", choices=("json",), help=SUPPRESS)
+    add_json_option(parser, "print one JSON object, with files and lines")
 
 
 def run(args: Namespace, session: Session) -> int:

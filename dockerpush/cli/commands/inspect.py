@@ -5,20 +5,26 @@ No layer of a registry is downloaded.
 
 from __future__ import annotations
 
-from argparse import SUPPRESS, ArgumentParser, Namespace
+import json
+from argparse import ArgumentParser, Namespace
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Iterator, Sequence
 
 from ...errors import UsageError
+from ...oci import parse_json
 from .. import console
 from ..endpoints import Connections
+from ..image_config import runtime_settings, settings_rows
 from ..image_sources import image_name
 from ..inspected import Inspected, contents_of
 from ..options import (
+    OPERANDS,
     add_connection_options,
     add_credential_options,
     chosen_platforms,
     endpoint,
 )
+from ..report import Tally
 
 if TYPE_CHECKING:
     from ...archive.stored import StoredBlob, StoredImage, StoredManifest
@@ -26,97 +32,169 @@ if TYPE_CHECKING:
     from ...reference import Reference
     from ..session import Session
 
+_SHOWN = 40  # names of fields in an error
+
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments of ``inspect``."""
     parser.add_argument(
-        "source",
+        "sources",
         metavar="SOURCE",
-        help="a tar archive, a directory, or an image in a registry by its reference",
+        nargs="+",
+        help="a tar archive, a directory, or an image of a registry by its reference",
     )
-    parser.add_argument("--json", action="store_true", help="as one JSON object")
-    parser.add_argument("--format", choices=("json",), help=SUPPRESS)
+    parser.set_defaults(**{OPERANDS: "sources"})
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON object for each SOURCE"
+    )
+    parser.add_argument(
+        "--format",
+        metavar="PATH",
+        help="print one value of what --json shows, by a path as images.0.env; json "
+        "means --json",
+    )
+    parser.add_argument(
+        "--platform", metavar="OS/ARCH", help="only this platform of a registry's image"
+    )
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument(
+        "--raw",
+        action="store_true",
+        help="print the manifest or index of a registry, byte for byte",
+    )
+    shown.add_argument(
+        "--image-config",
+        action="store_true",
+        help="print the config of an image of a registry, byte for byte",
+    )
     add_credential_options(parser)
     add_connection_options(parser)
-    _add_registry_options(parser)
-
-
-def _add_registry_options(parser: ArgumentParser) -> None:
-    """What shows an image of a registry; ``--config`` is the image's own here."""
-    parser.conflict_handler = "resolve"
-    group = parser.add_argument_group("an image in a registry")
-    group.add_argument(
-        "--platform",
-        metavar="OS/ARCH",
-        help="only this platform of a multi-platform image",
-    )
-    shown = group.add_mutually_exclusive_group()
-    shown.add_argument(
-        "--raw", action="store_true", help="the manifest or index, byte for byte"
-    )
-    shown.add_argument(
-        "--config",
-        dest="image_config",
-        action="store_true",
-        help="the config of the image, byte for byte",
-    )
-    parser.add_argument("--config-file", dest="config", metavar="FILE", help=SUPPRESS)
 
 
 def run(args: Namespace, session: Session) -> int:
-    """Show the images of an archive, or one of a registry."""
+    """Show the images of archives and registries; the exit code."""
     chosen_platforms([args.platform] if args.platform else [])
-    reference = image_name(args.source)
-    if reference is not None:
-        return _run_remote(reference, args, session)
-    if args.raw or args.image_config or args.platform:
-        raise UsageError(
-            "--raw, --config and --platform are for an image in a registry, and "
-            f"{args.source!r:.200} is, or looks like, a file"
-        )
-    return _run_archive(args, session)
-
-
-def _run_remote(reference: Reference, args: Namespace, session: Session) -> int:
-    from .. import remote_image
-
-    with Connections(endpoint(args), session, writes=False) as connections:
-        client = connections.client(reference.registry)
-        jobs = connections.settings(reference.registry).jobs
-        reader = remote_image.RemoteReader(client, reference)
-        document = reader.chosen(args.platform)
-        if args.raw:
-            remote_image.show_raw(document.raw)
-            return console.DONE
-        if args.image_config:
-            remote_image.show_raw(reader.config(document))
-            return console.DONE
-        images = reader.images(document, session.cancellation, jobs=jobs)
-    record = remote_image.record_of(reference, document, images)
-    if session.display.json:
-        console.json_result(record)
-    else:
-        remote_image.show(record)
+    tally = Tally("sources", session)
+    tally.expect(len(args.sources))
+    found = 0
+    with ExitStack() as stack:
+        connections = None
+        if any(image_name(source) for source in args.sources):
+            connections = Connections(endpoint(args), session, writes=False)
+            stack.enter_context(connections)
+        for source in args.sources:
+            with tally.attempt(source):
+                _show(source, args, session, connections, first=not found)
+                found += 1
+    tally.finish()
     return console.DONE
 
 
-def _run_archive(args: Namespace, session: Session) -> int:
-    as_json = session.display.json
-    with contents_of(args.source, session.cancellation, hashed=as_json) as found:
+def _show(
+    source: str,
+    args: Namespace,
+    session: Session,
+    connections: Connections | None,
+    *,
+    first: bool,
+) -> None:
+    """Show one archive, or one image of a registry, which needs *connections*."""
+    reference = image_name(source) if connections else None
+    byte_for_byte = args.raw or args.image_config
+    if connections and reference and byte_for_byte:
+        _show_bytes(reference, args, connections)
+        return
+    if reference is None and (byte_for_byte or args.platform):
+        raise UsageError(
+            "--raw, --image-config and --platform are for an image in a registry, and "
+            f"{source!r:.200} is, or looks like, a file"
+        )
+    if connections and reference:
+        record = _remote_record(reference, args.platform, connections)
+    else:
+        hashed = session.display.json or bool(args.format)
+        record = _archive_record(source, session, hashed=hashed)
+    if args.format and args.format != "json":
+        console.result(value_at(args.format, record))
+    elif session.display.json:
+        console.json_result(record)
+    else:
+        if not first:
+            console.result("")
+        _print(record)
+
+
+def _show_bytes(
+    reference: Reference, args: Namespace, connections: Connections
+) -> None:
+    from .. import remote_image
+
+    client = connections.client(reference.registry)
+    reader = remote_image.RemoteReader(client, reference)
+    document = reader.chosen(args.platform)
+    raw = document.raw if args.raw else reader.config(document)
+    remote_image.show_raw(raw)
+
+
+def _remote_record(
+    reference: Reference, platform: str | None, connections: Connections
+) -> dict[str, Any]:
+    from .. import remote_image
+
+    session = connections.session
+    client = connections.client(reference.registry)
+    jobs = connections.settings(reference.registry).jobs
+    reader = remote_image.RemoteReader(client, reference)
+    document = reader.chosen(platform)
+    images = reader.images(document, session.cancellation, jobs=jobs)
+    return remote_image.record_of(reference, document, images)
+
+
+def _archive_record(path: str, session: Session, *, hashed: bool) -> dict[str, Any]:
+    with contents_of(path, session.cancellation, hashed=hashed) as found:
         records = [one for image in found.images for one in _records(image, found)]
         broken = [_broken(image) for image in found.images if image.problem]
     for notice in [one for image in found.images for one in image.notices]:
         session.on_event(notice)
-    if as_json:
-        console.json_result(
-            {"images": records, **({"broken": broken} if broken else {})}
-        )
-        return console.DONE
-    for record in records:
-        _print(record)
-    for one in broken:
+    return {"images": records, **({"broken": broken} if broken else {})}
+
+
+def value_at(path: str, record: Any) -> str:
+    """The value of *record* at the dotted *path*; a text as it is, else JSON.
+
+    Raises UsageError, which says what there is.
+    """
+    found, there = record, ""
+    for part in path.strip(".").split("."):
+        known = _parts(found)
+        if part not in known:
+            shown = ", ".join(list(known)[:_SHOWN]) or "nothing"
+            raise UsageError(
+                f"--format {path:.200}: {there or 'it'} has no {part[:80]!r}; it has "
+                + shown
+            )
+        found, there = known[part], f"{there}.{part}".strip(".")
+    return found if isinstance(found, str) else json.dumps(found)
+
+
+def _parts(found: Any) -> dict[str, Any]:
+    """What a path can go on with."""
+    if isinstance(found, list):
+        return {str(number): one for number, one in enumerate(found)}
+    return found if isinstance(found, dict) else {}
+
+
+def _print(record: dict[str, Any]) -> None:
+    """*record* for people."""
+    if "ref" in record:
+        from .. import remote_image
+
+        remote_image.show(record)
+        return
+    for image in record["images"]:
+        _print_stored(image)
+    for one in record.get("broken", ()):
         console.warn(f"{', '.join(one['tags'])}: {one['problem']}")
-    return console.DONE
 
 
 def _broken(image: StoredImage) -> dict[str, Any]:
@@ -161,8 +239,16 @@ def _record(
         "mediaType": descriptor.media_type if descriptor else None,
         "config": {"digest": config.digest, "size": config.size} if config else None,
         "complete": whole,
+        **runtime_settings(_config(manifest)),
         "layers": [_layer(layer, found) for layer in layers],
     }
+
+
+def _config(manifest: StoredManifest | None) -> Any:
+    """The config of an image; {} for an artifact, and for one that is not there."""
+    if manifest is None or manifest.image_config is None or manifest.config is None:
+        return {}
+    return parse_json(manifest.config, "config")
 
 
 def _platform(manifest: StoredManifest) -> str:
@@ -180,7 +266,7 @@ def _layer(layer: StoredBlob, found: Inspected) -> dict[str, Any]:
     }
 
 
-def _print(record: dict[str, Any]) -> None:
+def _print_stored(record: dict[str, Any]) -> None:
     console.result(", ".join(record["tags"]) or "(no name)")
     rows = [
         ("  platform", record["platform"]),
@@ -190,9 +276,10 @@ def _print(record: dict[str, Any]) -> None:
         rows.append(("  config", record["config"]["digest"]))
     else:
         rows.append(("  type", record["mediaType"]))
+    rows += settings_rows(record)
     if not record["complete"]:
         rows.append(("  note", "parts of it are not in the archive"))
-    console.table(rows)
+    console.table((name, console.printable(text)) for name, text in rows)
     console.table(
         [("  LAYER", "SIZE", "TYPE")]
         + [

@@ -33,10 +33,12 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--get-login",
         action="store_true",
-        help="only say who one is there, by whatever would be used",
+        help="show which user would be used, and end",
     )
     parser.add_argument(
-        "--skip-check", action="store_true", help="keep it without asking the registry"
+        "--skip-check",
+        action="store_true",
+        help="do not ask the registry first",
     )
     add_credential_options(parser, passwords_only=True)
     add_connection_options(parser)
@@ -49,7 +51,7 @@ def add_registry_argument(parser: ArgumentParser) -> None:
         metavar="REGISTRY",
         nargs="?",
         default="docker.io",
-        help="host[:port] (default: docker.io)",
+        help="HOST[:PORT] (default: docker.io)",
     )
 
 

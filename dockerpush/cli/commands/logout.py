@@ -22,11 +22,9 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-a", "--all", action="store_true", help="forget every registry"
     )
+    parser.add_argument("--authfile", metavar="FILE", help="take it out of this file")
     parser.add_argument(
-        "--authfile", metavar="FILE", help="the file that login --authfile wrote"
-    )
-    parser.add_argument(
-        "--config", metavar="FILE", help="configuration instead of the state's own"
+        "--config", metavar="FILE", help="read FILE in place of config.json"
     )
 
 

@@ -27,12 +27,14 @@ from ..options import (
     USED,
     add_connection_options,
     add_credential_options,
+    add_digestfile_option,
+    add_platform_option,
     add_transfer_options,
     chosen_platforms,
     endpoint,
     warn_of_json,
 )
-from ..report import Tally, check_writable, write_digests
+from ..report import Tally, check_writable, skipped, write_digests
 
 if TYPE_CHECKING:
     from ...oci import Platform
@@ -45,38 +47,36 @@ if TYPE_CHECKING:
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments of ``pull``."""
     parser.add_argument(
-        "references", metavar="REF", nargs="+", help="registry/repository[:tag|@digest]"
+        "references", metavar="REF", nargs="+", help="REGISTRY/REPO[:TAG|@DIGEST]"
     )
     parser.set_defaults(**{OPERANDS: "references"})
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE",
-        help="also write all of them into this archive or OCI directory; - for "
+        help="write all of them also into this archive or OCI directory; - for "
         "standard output",
     )
     parser.add_argument(
         "--format",
         choices=(*FORMS, "json"),
-        help="of the output (default: oci-dir for a directory, oci-archive for .oci "
-        "and .oci.tar, else docker-archive)",
+        help="form of the output (default: oci-dir for a directory, oci-archive for "
+        ".oci and .oci.tar, else docker-archive)",
     )
-    parser.add_argument(
-        "--platform",
-        action="append",
-        default=[],
-        metavar="OS/ARCH",
-        help="only this platform (may be repeated), or all (default: all, but "
-        "linux/amd64 for a docker-archive, with a warning)",
-    )
-    parser.add_argument(
-        "--digestfile", metavar="FILE", help="write the manifest's digest to FILE"
+    add_platform_option(
+        parser,
+        "pull only this platform (repeatable), or all (default: all; linux/amd64 for a "
+        "docker-archive, with a warning)",
     )
     parser.add_argument(
         "-n", "--no-clobber", action="store_true", help="keep an output that exists"
     )
     parser.add_argument(
-        "--json", action="store_true", help="one JSON object for each image"
+        "--no-cache", action="store_true", help="with -o: leave the cache alone"
+    )
+    add_digestfile_option(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object for each image"
     )
     add_transfer_options(parser, USED["pull"])
     add_credential_options(parser)
@@ -91,6 +91,7 @@ class PullRequest:
     platforms: tuple[Platform, ...] = ()
     output: ImageOutput | None = None
     digestfile: str | None = None
+    no_cache: bool = False
 
     @property
     def to_stdout(self) -> bool:
@@ -106,7 +107,12 @@ def run(args: Namespace, session: Session) -> int:
         chosen_platforms(args.platform),
         _output(args, session.display),
         args.digestfile,
+        args.no_cache,
     )
+    output = request.output
+    if output and output.no_clobber and Path(output.place.path).exists():
+        skipped(" ".join(args.references), output.place.path, session.display)
+        return console.DONE
     if request.digestfile:
         check_writable(request.digestfile)
     with Connections(endpoint(args), session, writes=False) as connections:
@@ -135,15 +141,15 @@ def _output(args: Namespace, display: Display) -> ImageOutput | None:
     if args.output is None:
         if wanted:
             raise UsageError(f"--format {wanted} needs -o FILE")
+        if args.no_cache:
+            raise UsageError("--no-cache needs -o FILE: without, pull fills the cache")
         if args.no_clobber:
             console.warn("pull does not use --no-clobber without -o; leave it out")
         return None
     place = location.Local(args.output, wanted)
     if args.output == location.STDOUT:
         warn_of_json("pull", display)
-    elif args.no_clobber and Path(args.output).exists():
-        raise UsageError(f"{args.output} exists, and stays as it is")
-    form = output_form(place, no_clobber=args.no_clobber)
+    form = output_form(place)
     one = form == DOCKER_ARCHIVE and not args.platform
     return ImageOutput(place, form, args.no_clobber, LINUX_AMD64 if one else None)
 
@@ -177,11 +183,14 @@ def _into_file(
     from ...events import Notice
 
     session, started = connections.session, time.monotonic()
-    try:
-        images = _through_cache(request, into, connections)
-    except StateError as error:
-        session.on_event(Notice(f"{error}; going on without the cache"))
+    if request.no_cache:
         images = _without_cache(request, into, connections)
+    else:
+        try:
+            images = _through_cache(request, into, connections)
+        except StateError as error:
+            session.on_event(Notice(f"{error}; going on without the cache"))
+            images = _without_cache(request, into, connections)
     seconds = time.monotonic() - started
     _warn(images, request, session)
     session.end_progress()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from argparse import SUPPRESS, ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 
 from ...archive.select import select_image
 from ...errors import Unauthorized, UsageError
@@ -17,9 +17,13 @@ from ..image_sources import STDIN, ForwardSource
 from ..joined_push import remember
 from ..options import (
     OPERANDS,
+    RARE,
     USED,
     add_connection_options,
     add_credential_options,
+    add_digestfile_option,
+    add_json_option,
+    add_platform_option,
     add_transfer_options,
     add_trust_option,
     chosen_platforms,
@@ -27,7 +31,7 @@ from ..options import (
     repeated,
 )
 from ..push_jobs import Job, PushRequest, all_jobs, check_usage
-from ..report import Tally, check_writable, write_digests
+from ..report import Tally, check_writable, skipped, write_digests
 
 if TYPE_CHECKING:
     from ...reference import Reference
@@ -39,94 +43,86 @@ def configure(parser: ArgumentParser) -> None:
     """Add the arguments of ``push``."""
     parser.add_argument(
         "source",
-        metavar="SOURCE",
-        help="a tar archive, plain or compressed; a directory; - for standard input; "
-        "or an image by its reference, which is pulled when the cache lacks it",
+        metavar="ARCHIVE",
+        help="tar, compressed tar, directory, - for standard input; or an image by its "
+        "reference, from the cache",
     )
     parser.add_argument(
         "more",
-        metavar="SOURCE",
+        metavar="ARCHIVE",
         nargs="*",
-        help="more archives: with -t they are joined, each for platforms of its own",
+        help="with -t: more archives, joined into one multi-platform image",
     )
     parser.set_defaults(**{OPERANDS: "more"})
     _add_selection(parser)
-    parser.add_argument("--yes", action="store_true", help="accept an inferred target")
-    parser.add_argument(
-        "--if-busy",
-        choices=("wait", "leave"),
-        default="wait",
-        help="when another run pushes to the same target: wait for it, or leave with "
-        "exit code 1 (default: wait)",
-    )
     add_transfer_options(parser, USED["push"])
-    add_trust_option(parser)
     _add_result(parser)
+    _add_rare(parser.add_argument_group(RARE))
     add_credential_options(parser)
     add_connection_options(parser)
 
 
 def _add_selection(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("what and where")
-    group.add_argument(
+    parser.add_argument(
         "-t",
         "--target",
         dest="targets",
         action="append",
         default=[],
         metavar="REF",
-        help="where to: registry/repository[:tag] (may be repeated)",
+        help="push to this REGISTRY/REPO[:TAG] (repeatable)",
     )
-    group.add_argument(
-        "--runtime",
-        metavar="NAME",
-        help="SOURCE is an image that docker, nerdctl or podman has",
-    )
-    group.add_argument(
+    parser.add_argument(
         "--registry",
         metavar="HOST[/PREFIX]",
-        help="where to, under the names that the archive gives",
+        help="push there, under the names in the archive",
     )
-    group.add_argument(
-        "--name", metavar="NAME", help="which image, when the archive holds several"
+    parser.add_argument(
+        "--name", metavar="NAME", help="push this image of several in the archive"
     )
-    group.add_argument(
+    parser.add_argument(
         "-a",
         "--all-tags",
         action="store_true",
-        help="every image and tag of the archive",
+        help="push every image and tag of the archive",
     )
+    add_platform_option(parser, "push only this platform (repeatable; default: all)")
+    parser.add_argument(
+        "--runtime",
+        metavar="NAME",
+        help="ARCHIVE is an image of docker, nerdctl or podman",
+    )
+
+
+def _add_result(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "-n", "--no-clobber", action="store_true", help="keep a tag that exists"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would be sent, send nothing"
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="read everything back and compare"
+    )
+    parser.add_argument("--yes", action="store_true", help="accept a suggested target")
+    add_json_option(parser, "print one JSON object for each pushed tag")
+    add_digestfile_option(parser)
+
+
+def _add_rare(group: Any) -> None:
     group.add_argument(
-        "--platform",
-        action="append",
-        default=[],
-        metavar="OS/ARCH",
-        help="only this platform of a multi-platform image (may be repeated)",
+        "--if-busy",
+        choices=("wait", "leave"),
+        default="wait",
+        help="when another run pushes to the same target: wait for it, or leave with "
+        "exit code 1 (default: wait)",
     )
     group.add_argument(
         "--strict",
         action="store_true",
         help="fail when the archive lacks a platform that its index names",
     )
-
-
-def _add_result(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("result")
-    group.add_argument(
-        "--dry-run", action="store_true", help="show what would be sent, send nothing"
-    )
-    group.add_argument(
-        "--verify",
-        action="store_true",
-        help="afterwards, read everything back and compare",
-    )
-    group.add_argument(
-        "--json", action="store_true", help="one JSON object for each pushed tag"
-    )
-    group.add_argument("--format", choices=("json",), help=SUPPRESS)
-    group.add_argument(
-        "--digestfile", metavar="FILE", help="write the manifest's digest to FILE"
-    )
+    add_trust_option(group)
 
 
 def run(args: Namespace, session: Session) -> int:
@@ -143,6 +139,7 @@ def run(args: Namespace, session: Session) -> int:
         args.trust_target,
         args.dry_run,
         args.verify,
+        args.no_clobber,
         agreed=args.yes or args.dry_run,
         if_busy=args.if_busy,
         digestfile=args.digestfile,
@@ -158,8 +155,16 @@ def run(args: Namespace, session: Session) -> int:
 
 
 _REPEATED = (
-    *("all_tags", "dry_run", "json", "password_stdin", "quiet", "strict"),
-    *("trust_target", "platform", "runtime", "name", "username", "password_file"),
+    *("all_tags", "dry_run", "json", "no_clobber", "password_stdin", "quiet"),
+    *(
+        "strict",
+        "trust_target",
+        "platform",
+        "runtime",
+        "name",
+        "username",
+        "password_file",
+    ),
     *("digestfile", "config"),
 )
 """What a command that names the target says again; secrets are not among it."""
@@ -193,7 +198,10 @@ def _push_all(
     tally.expect(len(jobs))
     for job in jobs:
         with tally.attempt(str(job.target)):
-            done.append((job, _push_one(job, done, connections, request)))
+            if request.no_clobber and connections.has(job.target):
+                skipped(job.operand, str(job.target), connections.session.display)
+            else:
+                done.append((job, _push_one(job, done, connections, request)))
     if request.digestfile and done:
         write_digests(
             request.digestfile, report.digests_of((j.target, r) for j, r in done)
@@ -308,6 +316,9 @@ def _dry_run(
     tally.expect(len(jobs))
     for job in jobs:
         with tally.attempt(str(job.target)):
+            if request.no_clobber and connections.has(job.target):
+                skipped(job.operand, str(job.target), connections.session.display)
+                continue
             assert job.image is not None, "a dry run looks into the archive"
             options = request.options(connections.settings(job.target.registry))
             tags = [_tag(job.target)]

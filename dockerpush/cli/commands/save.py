@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
 
-from ...errors import UsageError
+from ...errors import NotFound, UsageError
 from .. import console, prompts
 from ..options import OPERANDS
 
@@ -27,26 +27,26 @@ def configure(parser: ArgumentParser) -> None:
         "images",
         metavar="IMAGE",
         nargs="*",
-        help="what to save; without, a list to choose from",
+        help="image to save (default: choose from a list)",
     )
     parser.set_defaults(**{OPERANDS: "images"})
     parser.add_argument(
         "--runtime",
         "--engine",
         metavar="NAME",
-        help="docker, nerdctl or podman, or a path to one (default: one that works)",
+        help="docker, nerdctl, podman or a path (default: the first that works)",
     )
     parser.add_argument(
         "--output-dir",
         metavar="DIR",
         default=".",
-        help="where each image becomes NAME_TAG.tar (default: here)",
+        help="write NAME_TAG.tar for each image there (default: .)",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE",
-        help="one archive with all the images; - for standard output",
+        help="write one archive with all images; - for standard output",
     )
     parser.add_argument(
         "-f", "--force", action="store_true", help="overwrite without asking"
@@ -110,7 +110,7 @@ def _plan(names: Sequence[str], args: Namespace) -> dict[Path, list[str]]:
         return {Path(args.output): list(names)}
     directory = Path(args.output_dir)
     if not directory.is_dir():
-        raise UsageError(f"--output-dir {args.output_dir}: no such directory: make it")
+        raise NotFound(f"--output-dir {args.output_dir}: no such directory; make it")
     plan: dict[Path, list[str]] = {}
     for name in dict.fromkeys(names):
         path = directory / default_file_name(name)

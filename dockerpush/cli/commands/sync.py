@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from argparse import SUPPRESS, ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,7 +18,9 @@ from .. import console, location
 from ..endpoints import Connections, Endpoint
 from ..options import (
     OPERANDS,
+    RARE,
     USED,
+    add_json_option,
     add_selection,
     add_side_options,
     chosen_platforms,
@@ -50,45 +52,44 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="lines 'SRC [DST]', or JSON or YAML (also skopeo's form); - for standard "
-        "input; or oci:DIR for all the images of an OCI directory",
+        help="lines 'SRC [DST]', JSON or YAML (also skopeo's); - for standard input; "
+        "or oci:DIR for all images of an OCI directory",
     )
     parser.add_argument(
         "place",
         metavar="DST",
         nargs="?",
-        help="HOST[/PREFIX] for images without a target of their own; or oci:DIR, a "
-        "directory to be carried, for all images, under the names of their sources",
+        help="HOST[/PREFIX] for images without a target in the list; or oci:DIR, an "
+        "OCI directory for all images",
     )
     parser.add_argument(
         "--from",
         dest="source",
         metavar="oci:DIR",
-        help="take the images of the list from this directory instead of registries",
+        help="take the images of the list from this directory",
     )
     parser.set_defaults(**{OPERANDS: "place"})
     parser.add_argument(
-        "--scoped", action="store_true", help="below DST by their full names"
+        "--scoped", action="store_true", help="keep full names below DST"
     )
     add_selection(parser)
     parser.add_argument(
         "--on-exists",
         choices=("compare", "skip", "error"),
         default="compare",
-        help="what to do with a tag that the target has: copy it when its digest is "
-        "another one, leave it, or fail (default: compare)",
-    )
-    parser.add_argument(
-        "--shard",
-        metavar="I/N",
-        default="0/1",
-        help="only the I-th of N shares of the list, for as many machines",
+        help="what to do with a tag that exists: copy when the digest differs, skip "
+        "it, or fail (default: compare)",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="show what would be done, copy nothing"
     )
-    parser.add_argument("--json", action="store_true", help="a report as one object")
-    parser.add_argument("--format", choices=("json",), help=SUPPRESS)
+    add_json_option(parser, "print a report as one JSON object")
+    parser.add_argument_group(RARE).add_argument(
+        "--shard",
+        metavar="I/N",
+        default="0/1",
+        help="only the I-th of N shares of the list, for N machines (default: 0/1)",
+    )
     add_side_options(parser, USED["sync"])
 
 

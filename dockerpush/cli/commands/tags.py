@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from itertools import islice
 from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ...errors import UsageError
 from .. import console, location
 from ..endpoints import Connections
-from ..options import add_connection_options, add_credential_options, endpoint
+from ..options import (
+    OPERANDS,
+    add_connection_options,
+    add_credential_options,
+    add_json_option,
+    endpoint,
+)
+from ..report import Tally
 
 if TYPE_CHECKING:
     from ...reference import Reference
@@ -23,43 +30,57 @@ PAGE = 1000
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments of ``tags``."""
     parser.add_argument(
-        "repository", metavar="REPOSITORY", help="registry/repository, without a tag"
+        "repositories",
+        metavar="REPOSITORY",
+        nargs="+",
+        help="REGISTRY/REPO, without a tag",
     )
-    for name, which in (("--include", "only"), ("--exclude", "not")):
+    parser.set_defaults(**{OPERANDS: "repositories"})
+    for name, which in (("--include", "only"), ("--exclude", "leave out")):
         parser.add_argument(
             name,
             type=_pattern,
             action="append",
             default=[],
             metavar="REGEX",
-            help=f"{which} tags that match as a whole (may be repeated)",
+            help=f"{which} tags that match as a whole (repeatable)",
         )
     parser.add_argument(
-        "--last", default="", metavar="TAG", help="only those that come after TAG"
+        "--last", default="", metavar="TAG", help="only tags that come after TAG"
     )
     parser.add_argument(
-        "--limit", type=_number, metavar="N", help="no more than N (default: all)"
+        "--limit", type=_number, metavar="N", help="no more than N tags (default: all)"
     )
-    parser.add_argument("--json", action="store_true", help="as one JSON object")
-    parser.add_argument("--format", choices=("json",), help=SUPPRESS)
+    add_json_option(parser, "print a JSON object for each repository")
     add_credential_options(parser)
     add_connection_options(parser)
 
 
 def run(args: Namespace, session: Session) -> int:
     """List the tags in the registry's order, and fetch no more pages than needed."""
-    reference = _repository(args.repository)
-    page = min(args.limit or PAGE, PAGE) if not args.include else PAGE
+    wanted = [_repository(text) for text in args.repositories]
+    tally = Tally("repositories", session)
+    tally.expect(len(wanted))
     with Connections(endpoint(args), session, writes=False) as connections:
-        client = connections.client(reference.registry)
-        tags = client.tags(reference.repository, last=args.last, page_size=page)
-        found = islice(_matching(tags, args), args.limit)
-        if session.display.json:
-            console.json_result({"repository": reference.name, "tags": list(found)})
-            return console.DONE
-        for tag in found:
-            console.result(tag)
+        for reference in wanted:
+            with tally.attempt(reference.name):
+                _list(reference, connections, args)
+    tally.finish()
     return console.DONE
+
+
+def _list(reference: Reference, connections: Connections, args: Namespace) -> None:
+    """The tags of one repository; with its name where there are several."""
+    page = min(args.limit or PAGE, PAGE) if not args.include else PAGE
+    client = connections.client(reference.registry)
+    tags = client.tags(reference.repository, last=args.last, page_size=page)
+    found = islice(_matching(tags, args), args.limit)
+    if connections.session.display.json:
+        console.json_result({"repository": reference.name, "tags": list(found)})
+        return
+    before = f"{reference.name}:" if len(args.repositories) > 1 else ""
+    for tag in found:
+        console.result(f"{before}{tag}")
 
 
 def _repository(text: str) -> Reference:

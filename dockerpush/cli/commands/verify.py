@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import SUPPRESS, ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from .. import console, location
@@ -11,6 +11,7 @@ from ..options import (
     USED,
     add_connection_options,
     add_credential_options,
+    add_json_option,
     add_transfer_options,
     endpoint,
 )
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments of ``verify``."""
-    parser.add_argument("source", metavar="SOURCE", help="a tar archive or a directory")
+    parser.add_argument("source", metavar="ARCHIVE", help="tar archive or directory")
     parser.add_argument("reference", metavar="REF", help="what to compare it with")
-    parser.add_argument("--name", metavar="NAME", help="which image of the archive")
-    parser.add_argument("--json", action="store_true", help="as one JSON object")
-    parser.add_argument("--format", choices=("json",), help=SUPPRESS)
+    parser.add_argument(
+        "--name", metavar="NAME", help="compare this image of several in the archive"
+    )
+    add_json_option(parser, "print one JSON object")
     add_transfer_options(parser, USED["verify"])
     add_credential_options(parser)
     add_connection_options(parser)

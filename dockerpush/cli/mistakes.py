@@ -1,0 +1,101 @@
+"""What is wrong with a command line, in one line, with a hint."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from argparse import SUPPRESS, Action, ArgumentParser
+from typing import Iterable
+
+from ..expressions import expression
+from .help_pages import needed, value_of
+from .options import subparsers
+
+_UNKNOWN = expression(r"unrecognized arguments: (.*)", re.DOTALL)
+_MISSING = expression(r"the following arguments are required: (.*)", re.DOTALL)
+_ABOUT = expression(r"argument (\S+?): (.*)", re.DOTALL)
+_CHOICE = expression(r"invalid choice: (.*?) \(", re.DOTALL)
+_LIMIT = 200  # characters of a word that are shown
+
+
+def explained(message: str, parser: ArgumentParser) -> str:
+    """What argparse says of a command line by *message*, for people."""
+    command = parser.prog.partition(" ")[2]
+    if match := _UNKNOWN.fullmatch(message):
+        return _unknown(match[1].split(" ")[0], parser)
+    if _MISSING.fullmatch(message):
+        return needed(command) if command else "no command; see dockerpush help"
+    if match := _ABOUT.fullmatch(message):
+        return _about_argument(match[1].split("/")[-1], match[2], parser)
+    return f"{message}; see dockerpush {command} --help".replace("  ", " ")
+
+
+def _unknown(word: str, parser: ArgumentParser) -> str:
+    """*word* is neither an option nor an argument that the command takes."""
+    name, shown = word.partition("=")[0], word[:_LIMIT]
+    if not word.startswith("-"):
+        return f"{_called(parser)} takes no argument {shown!r}{_see(parser)}"
+    if name in _options(parser):
+        command = next(iter(subparsers(parser)), "COMMAND")
+        return f"{name} goes after the command: dockerpush {command} ... {shown}"
+    hint = _similar(name, _options(parser))
+    return f"unknown option {name[:_LIMIT]}{hint or _see(parser)}"
+
+
+def _about_argument(name: str, text: str, parser: ArgumentParser) -> str:
+    if match := _CHOICE.match(text):
+        return _no_choice(name, match[1].strip("'\""), parser)
+    if text.startswith("expected "):
+        action = parser._option_string_actions.get(name)
+        value = value_of(action) if action else "a value"
+        return f"{name} needs a value: {name} {value}"
+    if text.startswith("ignored explicit argument"):
+        return f"{name} takes no value"
+    if text.startswith("not allowed with argument"):
+        other = text.rpartition(" ")[2].split("/")[-1]
+        return f"{name} and {other} cannot be used together"
+    return f"{name}: {text}"
+
+
+def _no_choice(name: str, word: str, parser: ArgumentParser) -> str:
+    if name == "COMMAND":
+        hint = _similar(word, [*subparsers(parser), "help", "version"])
+        return f"unknown command {word[:_LIMIT]!r}{hint or '; see dockerpush help'}"
+    words = [str(one) for one in _choices(name, parser)]
+    hint = _similar(word, words)
+    return f"{name}: {word[:_LIMIT]!r} is not one of {', '.join(words)}{hint}"
+
+
+def _choices(name: str, parser: ArgumentParser) -> Iterable[object]:
+    for action in parser._actions:
+        if name in (*action.option_strings, action.metavar, action.dest):
+            return action.choices or ()
+    return ()
+
+
+def _options(parser: ArgumentParser) -> list[str]:
+    """The options of *parser* that are shown, of the program those of its commands."""
+    actions: list[Action] = list(parser._actions)
+    for command in subparsers(parser).values():
+        actions += command._actions
+    return [
+        name
+        for action in actions
+        if action.help != SUPPRESS
+        for name in action.option_strings
+        if name.startswith("--")
+    ]
+
+
+def _similar(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word[:_LIMIT], list(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _called(parser: ArgumentParser) -> str:
+    return parser.prog.partition(" ")[2] or parser.prog
+
+
+def _see(parser: ArgumentParser) -> str:
+    command = parser.prog.partition(" ")[2]
+    return f"; see dockerpush help {command}".rstrip()
