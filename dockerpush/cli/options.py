@@ -75,6 +75,7 @@ TUNING, RARE = "tuning", "rarely needed"
 SIDES = {"src": "source", "dest": "destination"}
 ADVANCED = {
     *(OUTPUT, CREDENTIALS, CONNECTION, TUNING, RARE),
+    *("TLS, browsers and logs", "disk"),  # of serve
     *(f"for the {name} alone" for name in SIDES.values()),
 }
 """Groups of options that only ``--help-all`` shows."""

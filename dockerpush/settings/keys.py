@@ -158,13 +158,13 @@ KEYS: tuple[Key, ...] = (
     _key(
         *("cert_dir", DIRECTORY, "directory of certificates, as certs.d/HOST has them"),
     ),
+    _key("proxy", PROXY, "proxy for every request: http://HOST:PORT"),
+    _key("no_proxy", HOSTS, "hosts that need no proxy, as in NO_PROXY"),
     _key(
         *("allow_private_redirects", BOOLEAN),
         help="follow a registry to storage or token servers at private addresses",
         default=False,
     ),
-    _key("proxy", PROXY, "proxy for every request: http://HOST:PORT"),
-    _key("no_proxy", HOSTS, "hosts that need no proxy, as in NO_PROXY"),
     _key("blob_chunk", CHUNK, "size of one chunk of a large blob", default=50 * 2**20),
     _key("jobs", counts(1, 64), "transfers at a time", default=3),
     _key("limit_rate", RATE, "most bytes a second, sent and received together"),

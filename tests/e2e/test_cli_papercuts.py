@@ -330,34 +330,3 @@ def test_all_tags_need_the_confirmation_of_a_single_push(line: str, run: Run) ->
     run(line, 0, "--yes")
     run(line)  # somebody has confirmed it by now
     run("push -a {archive} -t {host}/named")  # -t never asks
-
-
-@pytest.mark.parametrize(
-    ("words", "is_open"),
-    [
-        ("", True),
-        ("--read-only", False),
-        ("--users {tmp}/users", False),
-    ],
-)
-def test_a_server_says_when_it_is_open_to_all(
-    words: str, is_open: bool, run_cli: Command, tmp_path: Path
-) -> None:
-    """Listening itself is left out: the address is not one of this machine alone."""
-    from argparse import Namespace
-
-    from dockerpush.cli.commands import serve
-
-    args = Namespace(
-        addr="0.0.0.0",
-        read_only="--read-only" in words,
-        users="users" if "--users" in words else None,
-        htpasswd=None,
-    )
-    with mock.patch("dockerpush.cli.console.warn") as warn:
-        serve._warn_of_openness(args)
-        assert bool(warn.call_args) is is_open
-        for local in ("127.0.0.1", "localhost", "::1"):
-            warn.reset_mock()
-            serve._warn_of_openness(Namespace(**{**vars(args), "addr": local}))
-            assert not warn.call_args
