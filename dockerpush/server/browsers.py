@@ -53,6 +53,18 @@ def is_marked(request: Request) -> bool:
     return any(name == "origin" or name.startswith("sec-fetch-") for name in names)
 
 
+def is_for_people(request: Request) -> bool:
+    """True when a browser asks for a page, and for no endpoint."""
+    accepted = ",".join(request.headers.values("Accept")).lower()
+    path = request.path
+    return (
+        request.method in SAFE
+        and "text/html" in accepted
+        and path != "/v2"
+        and not path.startswith("/v2/")
+    )
+
+
 def _is_foreign(request: Request, host: str) -> bool:
     if "cross-site" in request.headers.values("Sec-Fetch-Site"):
         return True

@@ -320,7 +320,8 @@ class Api:
     """Answers requests out of a registry, for the users of a password file if any.
 
     *names* are those under which browsers find it. *metrics* are for its users, and
-    without any for this machine, unless they are public (*metrics_public*).
+    without any for this machine, unless they are public (*metrics_public*). *page*
+    gives the page that a person asked for.
     """
 
     def __init__(
@@ -331,12 +332,14 @@ class Api:
         names: Iterable[str] = (),
         metrics: Metrics | None = None,
         metrics_public: bool = False,
+        page: Callable[[Request], Response | None] = lambda _: None,
     ) -> None:
         self._registry = registry
         self._users = users
         self._browsers = Browsers(names)
         self._metrics = metrics or Metrics()
         self._metrics_public = metrics_public
+        self._page = page
         blob, upload = BlobEndpoints(registry), UploadEndpoints(registry)
         manifest = self._manifest = ManifestEndpoints(registry)
         self._endpoints: Mapping[tuple[Resource, str], Endpoint] = {
@@ -391,6 +394,9 @@ class Api:
         if request.path == "/metrics":
             return self._measured(request)
         self.check_user(request)
+        page = self._page(request)
+        if page is not None:
+            return page
         route = parse_route(request.path)
         check_method(route, request.method)
         self._check_allowed(request, route)

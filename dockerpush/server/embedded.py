@@ -262,6 +262,12 @@ class Registry:
         with contextlib.closing(content):
             return RawManifest(media_type, digest, content.read())  # type: ignore[attr-defined]
 
+    def tagged_at(self, name: Repository, tag: Tag) -> float | None:
+        """When a tag came, in seconds of the epoch; None for one of an archive."""
+        if any(source.tagged(name, tag) for source in self._sources):
+            return None
+        return self._storage.tagged_at(name, tag)
+
     def spool(self) -> IO[bytes]:
         """A file for JSON of any size, which is in memory as long as it is small."""
         return tempfile.SpooledTemporaryFile(IN_MEMORY)

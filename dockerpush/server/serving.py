@@ -20,12 +20,13 @@ from typing import Any, Callable, Sequence
 
 from ..system.processes import raise_file_limit
 from .access_log import Access
+from .browsers import is_for_people
 from .certificate import Certificate
 from .dispatch import Api
 from .embedded import Registry
 from .handler import Handler, Served, Watch
 from .logins import PasswordFile
-from .messages import ServerError, UserFileError
+from .messages import Request, Response, ServerError, UserFileError
 from .metrics import Metrics
 from .slots import Slot, Slots
 from .users import read_htpasswd, read_users
@@ -168,7 +169,7 @@ class RegistryServer:
     when it was sent. Once stopped, *settled* is false when a check of a password still
     runs: it cannot be interrupted, and some libraries abort a process that ends then.
     *names* are further ones under which browsers find it; *metrics_public* shows
-    ``/metrics`` to everybody.
+    ``/metrics`` to everybody; *page* serves pages for people.
     Raises ServerError when a file cannot be used.
     """
 
@@ -185,6 +186,7 @@ class RegistryServer:
         on_access: Callable[[Access], None] | None = None,
         names: Sequence[str] = (),
         metrics_public: bool = False,
+        page: bool = True,
         client_timeout: float = CLIENT_TIMEOUT,
     ) -> None:
         self.registry = registry
@@ -198,6 +200,7 @@ class RegistryServer:
             names=[address, *names, *known],
             metrics=self._metrics,
             metrics_public=metrics_public,
+            page=self._page if page else _ignore,
         )
         self._on_access = on_access or _ignore
         self._watch = Watch(on_request or _ignore, self._count)
@@ -280,6 +283,15 @@ class RegistryServer:
 
     def _context(self) -> ssl.SSLContext | None:
         return None if self._certificate is None else self._certificate.context
+
+    def _page(self, request: Request) -> Response | None:
+        """The page that a person asked for, None for what is of an endpoint."""
+        if not is_for_people(request):
+            return None
+        from .page import Pages  # most registries never show one
+
+        secure = self._certificate is not None
+        return Pages(self.registry, request, self.host, secure=secure).respond()
 
     def _count(self, access: Access) -> None:
         self._metrics(access)

@@ -137,6 +137,13 @@ class Storage:
         text = read_small(self.layout.tag(name, tag))
         return None if text is None else Digest(text.decode())
 
+    def tagged_at(self, name: Repository, tag: Tag) -> float | None:
+        """When a tag came."""
+        try:
+            return self.layout.tag(name, tag).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
     def tags(self, name: Repository) -> set[str]:
         """Every tag of the repository."""
         files = names_in(self.layout.tags(name))

@@ -408,6 +408,20 @@ def test_a_registry_may_have_a_largest_size_and_keep_everything(run_cli, tmp_pat
     assert run_cli("serve", "--max-size", "x").returncode == 2
 
 
+def test_a_browser_gets_a_page_unless_there_are_none(run_cli, tmp_path):
+    archive = small_archive(tmp_path / "image.tar", names=["team/app:7"])
+    for flags, status in (((), 200), (("--no-ui",), 404)):
+        with served(run_cli, *flags, archive) as url:
+            request = urllib.request.Request(url + "/team/app:7")
+            request.add_header("Accept", "text/html")
+            try:
+                with urllib.request.urlopen(request) as answer:
+                    assert b"docker pull " in answer.read() and status == 200
+            except urllib.error.HTTPError as error:
+                with error:
+                    assert error.code == status
+
+
 def test_two_servers_do_not_share_a_directory(run_cli, tmp_path):
     store: Path = tmp_path / "store"
     with served(run_cli, "--dir", store):

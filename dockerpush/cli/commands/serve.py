@@ -80,6 +80,7 @@ def _add_web_options(parser: ArgumentParser) -> None:
         default=[],
         help="a further name under which browsers reach it (may be repeated)",
     )
+    group.add_argument("--no-ui", action="store_true", help="serve no pages for people")
     group.add_argument(
         "--access-log",
         metavar="FILE",
@@ -152,6 +153,7 @@ def run(args: Namespace, session: Session) -> int:
             on_access=log,
             names=args.host,
             metrics_public=args.metrics_public,
+            page=not args.no_ui,
         )
         if log is not None:
             stack.callback(log.close)
