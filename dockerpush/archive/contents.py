@@ -63,7 +63,10 @@ class Contents:
         """
         member = resolved(self.members, name)
         if member is not None and member.kind is not Kind.FILE:
-            raise ArchiveError(f"{quoted(name)}: a {member.kind.value}, wanted a file")
+            advice = "; pack it again without -S" if member.kind is Kind.SPARSE else ""
+            raise ArchiveError(
+                f"{quoted(name)}: a {member.kind.value}, wanted a file{advice}"
+            )
         return member
 
     def find_blob(self, digest: Digest) -> Member | None:

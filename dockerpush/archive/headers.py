@@ -18,13 +18,22 @@ The formats are those of POSIX (pax, ustar Interchange Format) and of the GNU ta
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-from typing import TYPE_CHECKING, Iterator, Mapping, Union
+from typing import TYPE_CHECKING, Iterator, Mapping, Sequence, Union
 
 from ..errors import ArchiveError, InvalidReference
 from ..reference import Reference
-from ..values import value
+from ..values import replace, value
+from .sparse import (
+    MapError,
+    SparseBudget,
+    SparseMap,
+    is_pax_1,
+    leading_map,
+    pax_map,
+)
 from .stored import Kind, Member
 
 if TYPE_CHECKING:
@@ -122,9 +131,14 @@ BLOCK = 512
 SIZE_LIMIT = 1 << 53
 """Bytes that a member may claim (8 PiB); more is nonsense in any archive."""
 
-PAX_KEYS = ("path", "linkpath", "size", "GNU.sparse.name")
+_SPARSE = "GNU.sparse."
+PAX_KEYS = (
+    *("path", "linkpath", "size"),
+    *(_SPARSE + key for key in ("name", "map", "major", "size", "realsize")),
+)
 """The PAX records that tell where a member's bytes are; the others are not kept."""
 
+_SPREAD = ("GNU.sparse.offset", "GNU.sparse.numbytes")
 _KINDS = {
     b"0": Kind.FILE,
     b"\0": Kind.FILE,
@@ -146,6 +160,7 @@ class Header:
     name: str
     target: str
     size: int
+    sparse: SparseMap | None = None
 
     @property
     def kind(self) -> Kind:
@@ -197,17 +212,25 @@ def checked_size(size: int) -> int:
 def parse_pax(content: bytes) -> dict[str, str]:
     """The records of a PAX header that matter to us. Raises ArchiveError.
 
-    Any record of a sparse file is told as ``GNU.sparse``; an empty value takes back
-    what an earlier header said (POSIX pax, pax Header Block).
+    Any record of a sparse file is told as ``GNU.sparse``, and a map that is spread over
+    many (form 0.0) as one; an empty value takes back what an earlier header said (POSIX
+    pax, pax Header Block).
     """
     records: dict[str, str] = {}
+    spread: list[str] = []
     position = 0
     while position < len(content):
         key, value, position = _pax_record(content, position)
-        if key in PAX_KEYS:
+        if key in _SPREAD:
+            spread.append(value)
+        elif key in PAX_KEYS:
             records[key] = value
-        if key.startswith("GNU.sparse.") or key == "SCHILY.realsize":
+        elif key == "GNU.sparse.numblocks":
+            records.setdefault("GNU.sparse.map", "")
+        if key.startswith(_SPARSE) or key == "SCHILY.realsize":
             records["GNU.sparse"] = key
+    if spread:
+        records["GNU.sparse.map"] = ",".join(spread)
     return records
 
 
@@ -222,7 +245,8 @@ def _pax_record(content: bytes, start: int) -> tuple[str, str, int]:
     if end > len(content) or equals < 0 or content[end - 1 : end] != b"\n":
         raise ArchiveError("damaged PAX header: a record is cut or not key=value")
     key = _decoded(content[space + 1 : equals])
-    wanted = content[equals + 1 : end - 1] if key in PAX_KEYS else b""
+    is_wanted = key in PAX_KEYS or key in _SPREAD
+    wanted = content[equals + 1 : end - 1] if is_wanted else b""
     return key, _decoded(wanted), end
 
 
@@ -240,7 +264,22 @@ def apply_pax(header: Header, records: Mapping[str, str]) -> Header:
         name,
         records.get("linkpath") or header.target,
         size,
+        header.sparse,
     )
+
+
+def old_map(blocks: Sequence[bytes], stored: int) -> SparseMap:
+    """The map in the header of an old GNU sparse file, and the blocks that go on."""
+    header, *more = blocks
+    fields = [header[386:482], *(block[:504] for block in more)]
+    numbers = [
+        _parse_number(field[start : start + 12], "sparse map")
+        for field in fields
+        for start in range(0, len(field), 12)
+    ]
+    size = checked_size(_parse_number(header[483:495], "real size"))
+    pairs = zip(numbers[::2], numbers[1::2])
+    return SparseMap((pair for pair in pairs if pair[1]), size, stored)
 
 
 def text_of(content: bytes) -> str:
@@ -299,7 +338,10 @@ class TarStream:
         self._position = file.tell() if self._seekable else 0
         self._end = self._find_end() if self._seekable else None
         self._name = ""
-        self._left = 0  # bytes of the current content that were not read
+        self._left = 0  # stored bytes of the current content that were not read
+        self._sparse: SparseMap | None = None
+        self._reached = 0  # bytes of a sparse content that were given
+        self._budget = SparseBudget()
         self._padding = 0  # bytes from its end to the next header
         self._global_pax: dict[str, str] = {}
         self._headers = 0
@@ -314,7 +356,19 @@ class TarStream:
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill *buffer* with content of the current member; 0 at its end."""
-        view = memoryview(buffer).cast("B")[: self._left]
+        view = memoryview(buffer).cast("B")
+        if self._sparse is None:
+            return self._read_stored(view)
+        count = self._sparse.fill(view, self._reached, self._read_piece)
+        self._reached += count
+        return count
+
+    def _read_piece(self, view: memoryview, offset: int) -> int:
+        """The next stored bytes of a sparse member, which come in their order."""
+        return self._read_stored(view)
+
+    def _read_stored(self, view: memoryview) -> int:
+        view = view[: self._left]
         if not view:
             return 0
         count = self._file.readinto(view) or 0
@@ -328,7 +382,10 @@ class TarStream:
 
     def read(self, size: int) -> bytes:
         """Up to *size* bytes of the current member's content; fewer only at its end."""
-        content = bytearray(min(size, self._left))
+        left = self._left
+        if self._sparse is not None:
+            left = self._sparse.size - self._reached
+        content = bytearray(min(size, left))
         view = memoryview(content)
         while view:
             view = view[self.readinto(view) :]
@@ -355,7 +412,7 @@ class TarStream:
                     raise ArchiveError("truncated: a header without its member")
                 return None
             if header.type not in _EXTENSIONS:
-                return self._enter(apply_pax(header, records))
+                return self._enter(apply_pax(header, records), records)
             is_extended = header.type not in _PAX_GLOBAL
             self._read_extension(header, records)
 
@@ -380,7 +437,7 @@ class TarStream:
             self._global_pax.update(found)
             records.update({**found, **records})
 
-    def _enter(self, header: Header) -> Member:
+    def _enter(self, header: Header, records: Mapping[str, str]) -> Member:
         """The member that *header* describes; its content comes next."""
         name, kind = normalised(header.name), header.kind
         target = header.target if kind in (Kind.SYMLINK, Kind.HARDLINK) else ""
@@ -390,7 +447,22 @@ class TarStream:
         if kind is Kind.HARDLINK:
             target = normalised(target)
         self._begin_content(name, header.content_size)
-        return Member(name, kind, self._left, self._position, target)
+        found = self._map_of(header, records) if kind is Kind.SPARSE else None
+        if found is None:
+            return Member(name, kind, self._left, self._position, target)
+        self._budget.take(found)
+        self._sparse = found
+        return Member(name, Kind.FILE, found.size, self._position, "", found)
+
+    def _map_of(self, header: Header, records: Mapping[str, str]) -> SparseMap | None:
+        """The map of a sparse member; None where it cannot be read."""
+        with contextlib.suppress(MapError):
+            if header.sparse is None and is_pax_1(records):
+                blocks = iter(lambda: self.read(BLOCK), b"")
+                return leading_map(records, blocks, self._left)
+            if header.sparse is None:
+                return pax_map(records, self._left)
+        return header.sparse
 
     def _begin_content(self, name: str, size: int) -> None:
         if self._end is not None and self._position + size > self._end:
@@ -399,6 +471,7 @@ class TarStream:
                 f"{self._position + size - self._end} bytes too early"
             )
         self._name = name
+        self._sparse, self._reached = None, 0
         self._left = size
         self._padding = -size % BLOCK
 
@@ -412,7 +485,7 @@ class TarStream:
         else:
             scratch = bytearray(min(self._left, _SKIP_SIZE))
             while self._left:
-                self.readinto(scratch)
+                self._read_stored(memoryview(scratch))
             self._read_block(self._padding)
         self._left = self._padding = 0
 
@@ -429,7 +502,7 @@ class TarStream:
         header = parse_header(block)
         self._count_header()
         if header.type == b"S":
-            self._skip_sparse_map(block[482])
+            header = replace(header, sparse=self._read_old_map(block, header.size))
         return header
 
     def _count_header(self) -> None:
@@ -439,14 +512,23 @@ class TarStream:
                 f"it has more than {HEADER_LIMIT} members; no archive of images has"
             )
 
-    def _skip_sparse_map(self, is_extended: int) -> None:
-        """Go over the blocks that go on with the map of an old GNU sparse file."""
+    def _read_old_map(self, header: bytes, stored: int) -> SparseMap | None:
+        """The map of an old GNU sparse file, which goes on in blocks of its own.
+
+        None for one that cannot be read.
+        """
+        blocks = [header]
+        is_extended = header[482]
         while is_extended:
             self._count_header()
             block = self._read_block(BLOCK)
             if len(block) < BLOCK:
                 raise ArchiveError("truncated: the file ends in a sparse file's header")
+            blocks.append(block)
             is_extended = block[504]
+        with contextlib.suppress(ArchiveError):
+            return old_map(blocks, stored)
+        return None
 
     def _read_block(self, size: int) -> bytes:
         """*size* bytes, fewer only at the end of the file."""

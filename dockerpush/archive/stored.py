@@ -17,6 +17,7 @@ from ..oci import (
     ImageConfig,
 )
 from ..values import value
+from .sparse import SparseMap
 
 ENCRYPTED = "+encrypted"
 """How the media type of a layer ends that only its owner can read (ocicrypt)."""
@@ -29,7 +30,7 @@ class Kind(enum.Enum):
     DIRECTORY = "directory"
     SYMLINK = "symbolic link"
     HARDLINK = "hard link"
-    SPARSE = "sparse file"
+    SPARSE = "sparse file whose map cannot be read"
     OUTSIDE = "symbolic link that leads out of the directory"
     OTHER = "special file"
 
@@ -40,7 +41,8 @@ class Member(NamedTuple):
     *name* is normalised (no ``./``, no leading or doubled slash); so is the *target* of
     a hard link, that of a symbolic link is as written. *offset* is where the content
     starts in the archive file, in bytes (0 in a directory); *size* is the content's
-    length in bytes as stored, 0 where there is none. A tuple, because an archive may
+    length in bytes, holes included, 0 where there is none. *sparse* tells where a
+    sparse member has its stored bytes. A tuple, because an archive may
     have tens of thousands of them, and a tuple takes a third of a dataclass's memory.
     """
 
@@ -49,6 +51,7 @@ class Member(NamedTuple):
     size: int = 0
     offset: int = 0
     target: str = ""
+    sparse: SparseMap | None = None
 
 
 class Compression(enum.Enum):

@@ -67,7 +67,7 @@ class Window(io.RawIOBase):
         if not view:
             return 0
         try:
-            count = self._file.readinto(view, self._offset + self._position)
+            count = self._fill(view)
         except OSError as error:
             reason = error.strerror or str(error)
             raise ArchiveError(f"{self._name}: cannot be read: {reason}") from error
@@ -77,6 +77,9 @@ class Window(io.RawIOBase):
             )
         self._position += count
         return count
+
+    def _fill(self, view: memoryview) -> int:
+        return self._file.readinto(view, self._offset + self._position)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go on from another offset of the window; returns it."""
@@ -91,6 +94,22 @@ class Window(io.RawIOBase):
         if not self.closed:
             super().close()
             self._on_close()
+
+
+class SparseWindow(Window):
+    """The content of the sparse *member* from *start* on, with zeros for its holes."""
+
+    def __init__(self, file: SharedFile, member: Member, start: int) -> None:
+        super().__init__(file, member.offset, member.size - start, member.name)
+        assert member.sparse is not None, "a sparse member has a map"
+        self._map = member.sparse
+        self._start = start
+
+    def _fill(self, view: memoryview) -> int:
+        return self._map.fill(view, self._start + self._position, self._read_piece)
+
+    def _read_piece(self, view: memoryview, offset: int) -> int:
+        return self._file.readinto(view, self._offset + offset)
 
 
 _BUFFER = 4096
@@ -113,6 +132,8 @@ class TarSource:
 
     def open_member(self, member: Member, offset: int) -> io.RawIOBase:
         """A reader of *member* from *offset* on, independent of all others."""
+        if member.sparse is not None:
+            return SparseWindow(self._file, member, offset)
         return Window(
             self._file, member.offset + offset, member.size - offset, member.name
         )
