@@ -35,6 +35,7 @@ WRONG: dict[str, tuple[str, bytes, bytes, str]] = {
     "docker's gzip": (DOCKER_LAYER + ".gzip", TEXT, TEXT, DOCKER_LAYER),
     "docker's zstd": (DOCKER_LAYER + ".gzip", ZSTD, SMALL, LAYER + "+zstd"),
 }
+FULL = ("gzip called a tar", "a tar called gzip")
 
 
 @pytest.fixture(params=WRONG)
@@ -84,6 +85,8 @@ def test_every_push_gives_the_type_that_the_bytes_have(
         "directory": archives.folder(tmp_path / "layout", sample.files),
         "pipe": "-",
     }
+    if name not in FULL or compress == "none":
+        ways = {"file": path, "pipe": "-"}
     found = []
     for way, word in ways.items():
         target = place(host, name, f"{way}-{compress}")
@@ -92,10 +95,10 @@ def test_every_push_gives_the_type_that_the_bytes_have(
         done = run_cli(*words, stdin=stdin)
         assert done.returncode == 0, done.stderr
         assert f"has the media type {WRONG[name][0]}, but its bytes are " in done.stderr
-        verified = run_cli("verify", path, target)
-        assert verified.returncode == 0, verified.stderr
         found.append((done.json["digest"], manifest(target)))
     assert found == found[:1] * len(ways)
+    verified = run_cli("verify", path, target)
+    assert verified.returncode == 0, verified.stderr
     layers = [layer["mediaType"] for layer in found[0][1]["layers"]]
     packed = compress == "gzip" and WRONG[name][1] == TEXT
     assert layers[0] == (WRONG[name][0] if packed else WRONG[name][3]) or (
