@@ -97,8 +97,9 @@ class Contents:
         content = self._documents.get(member.name)
         if content is None:
             raise InvalidJSON(
-                f"{quoted(member.name)}: not JSON, or more of it than is kept of an "
-                "archive that is read once; push a file that is not compressed instead"
+                f"{quoted(member.name)}: a document that does not look like one, or "
+                "more documents than are kept of what is read once; unpack the "
+                "archive to a file, and push the file instead"
             )
         self._kept[member.name] = content
         return content

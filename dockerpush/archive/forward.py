@@ -12,24 +12,24 @@ import io
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Iterator
+from typing import TYPE_CHECKING, Callable, Iterator, Mapping
 
 from ..errors import ArchiveError, InvalidDigest, InvalidJSON, NotFound
-from ..oci import JSON_LIMIT
+from ..oci import JSON_LIMIT, Descriptor, Digest, Manifest
 from ..system.cancellation import Cancellation
 from ..system.processes import PipeReader
-from ..values import field, record
+from ..values import field, record, replace
 from .assemble import assemble
+from .contents import blob_digest
 from .decompress import open_decompressed, peeked
-from .headers import BLOCK, TarStream, is_header
-from .sniff import HEAD_SIZE, check_tar, compression_of
-from .stored import Compression, Kind, Member, StoredImage
+from .headers import BLOCK, TarStream
+from .layout import is_image
+from .sniff import HEAD_SIZE, begins_as_tar, check_tar, compression_of
+from .spooled import KeptFiles
+from .stored import Compression, Kind, Member, StoredBlob, StoredImage
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
-
-DOCUMENTS_LIMIT = 16 * 1024 * 1024
-"""Bytes that all JSON members together may have in memory."""
 
 _BUFFER = 128 * 1024
 _STDIN = 0
@@ -40,17 +40,36 @@ class Index:
     """What `assemble` needs of the members that went by."""
 
     members: dict[str, Member] = field(default_factory=dict)
-    documents: dict[str, bytes] = field(default_factory=dict)
+    documents: KeptFiles = field(default_factory=KeptFiles)
     heads: dict[str, bytes] = field(default_factory=dict)
-    size: int = 0
+    told: dict[Digest, StoredBlob] = field(default_factory=dict)
 
-    def images(self) -> tuple[StoredImage, ...]:
-        """Raises ArchiveError, InvalidJSON, InvalidDigest."""
-        return assemble(self.members, self.documents, self.heads)
+    def images(
+        self, documents: Mapping[str, bytes] | None = None
+    ) -> tuple[StoredImage, ...]:
+        """What went by; *documents* may know more than what was kept.
+
+        Raises ArchiveError, InvalidJSON, InvalidDigest.
+        """
+        return assemble(self.members, documents or self.documents, self.heads)
+
+    def layer_of(self, member: Member) -> StoredBlob | None:
+        """What a manifest that went by before says of *member*; None for nothing."""
+        digest = blob_digest(member.name)
+        told = self.told.get(digest) if digest else None
+        if told is None:
+            return None
+        compression = compression_of(self.heads[member.name])
+        return replace(told, member=member.name, compression=compression)
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Take note of a document."""
+        self.documents.keep(name, content)
+        self.told.update(_told_layers(content))
 
     def forget(self, name: str) -> None:
         """A member of this name comes again: the last one counts."""
-        self.size -= len(self.documents.pop(name, b""))
+        self.documents.forget(name)
         self.heads.pop(name, None)
 
 
@@ -77,10 +96,11 @@ class ForwardArchive:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.index.documents.close()
         self._source.close()
 
     def files(self) -> Iterator[Member]:
-        """The files that are no JSON, in order; everything else goes to `index`.
+        """The files that are no documents, in order; all else goes to `index`.
 
         Raises ArchiveError, which names the archive and what is wrong with it.
         """
@@ -110,19 +130,25 @@ class ForwardArchive:
 
     def is_tar(self) -> bool:
         """True when the current file, unread so far, begins as a tar does."""
-        return is_header(self._head) or not any(self._head)
+        return begins_as_tar(self._head)
+
+    def peek(self, size: int) -> bytes:
+        """The first *size* bytes of the current file, unread so far, if it has them."""
+        assert self._tar is not None, "there is a current file"
+        with self.explained():
+            self._head += self._tar.read(size - len(self._head))
+        return self._head
 
     def _keep(self, member: Member) -> bool:
-        """Read the current file whole if it is JSON, or tiny, and there is room."""
+        """Read the current file whole if it may be a document, and there is room."""
         assert self._tar is not None, "there is a current file"
         head = self._tar.read(BLOCK)
         self.index.heads[member.name] = head[:HEAD_SIZE]
-        is_json = head.lstrip()[:1] in (b"{", b"[") or member.size < BLOCK
-        fits = member.size <= min(JSON_LIMIT, DOCUMENTS_LIMIT - self.index.size)
-        if is_json and fits:
+        fits = member.size <= JSON_LIMIT and self.index.documents.has_room(member.size)
+        if fits and _may_be_document(head):
+            self._head = b""
             content = head + self._tar.read(member.size - len(head))
-            self.index.documents[member.name] = content
-            self.index.size += len(content)
+            self.index.keep(member.name, content)
             return True
         self._head = head
         return False
@@ -145,6 +171,42 @@ class ForwardArchive:
         except OSError as error:
             reason = error.strerror or str(error)
             raise ArchiveError(f"{self.name}: cannot be read: {reason}") from error
+
+
+def _told_layers(raw: bytes) -> dict[Digest, StoredBlob]:
+    """What the document *raw*, if it is a manifest, says of blobs before they come.
+
+    A hint: whether one is an image's layer. Its config may not be known yet, so a
+    layer's own digest stands for the diff_id.
+    """
+    if b'"layers"' not in raw or b'"config"' not in raw:
+        return {}
+    try:
+        manifest = Manifest.from_bytes(raw)
+    except (InvalidJSON, InvalidDigest):
+        return {}
+    image = is_image(Descriptor.of("", raw), manifest)
+    return {
+        layer.digest: StoredBlob(
+            None,
+            layer.size,
+            Compression.NONE,
+            layer.digest,
+            layer.digest if image else None,
+            layer,
+        )
+        for layer in manifest.layers
+    }
+
+
+def _may_be_document(head: bytes) -> bool:
+    """True unless what begins with *head* looks like a layer.
+
+    Configs may be of any type (YAML, text), so it is not asked what they look like.
+    """
+    packed = compression_of(head) is not Compression.NONE
+    is_json = head.lstrip()[:1] in (b"{", b"[")
+    return len(head) < BLOCK or is_json or not (packed or begins_as_tar(head))
 
 
 def is_lasting(path: str | os.PathLike[str]) -> bool:
@@ -183,13 +245,21 @@ class IndexedArchive:
     """What a compressed file holds, after one pass over it; layers cannot be read."""
 
     def __init__(
-        self, path: str | os.PathLike[str], cancellation: Cancellation
+        self,
+        path: str | os.PathLike[str],
+        cancellation: Cancellation,
+        visit: Callable[[ForwardArchive, Member], None] | None = None,
     ) -> None:
-        """Raises what `open_forward` and reading it do."""
+        """*visit* may read each file that is no document.
+
+        Raises what `open_forward` and reading it do.
+        """
         self.path = Path(path)
         with open_forward(path, cancellation) as archive:
-            for _ in archive.files():
+            for member in archive.files():
                 cancellation.check()
+                if visit is not None:
+                    visit(archive, member)
             with archive.explained():
                 self.images: tuple[StoredImage, ...] = archive.index.images()
 

@@ -500,7 +500,7 @@ class _Walk:
             self._problems[descriptor.digest] = (
                 f"its config has {len(raw)} bytes, not {manifest.config.size}"
             )
-        if not _is_image(descriptor, manifest):
+        if not is_image(descriptor, manifest):
             return raw, None
         config = self._contents.image_config(member)
         is_of_layers = config and (config.diff_ids or not manifest.layers)
@@ -571,7 +571,7 @@ def _described(node: Node, descriptor: Descriptor) -> Node:
     return replace(node, descriptor=descriptor)
 
 
-def _is_image(descriptor: Descriptor, manifest: Manifest) -> bool:
+def is_image(descriptor: Descriptor, manifest: Manifest) -> bool:
     """False for attestations, signatures, charts and whatever else is no image."""
     return (
         _ATTESTATION not in (descriptor.annotations or {})

@@ -52,6 +52,11 @@ def compression_of(head: bytes) -> Compression:
     return Compression.NONE
 
 
+def begins_as_tar(head: bytes) -> bool:
+    """True when a file with the first block *head* may be a tar; zeros are empty."""
+    return is_header(head) or not any(head)
+
+
 def check_tar(head: bytes, path: PurePath) -> None:
     """Nothing, when a file at *path* that begins with *head* is a plain tar.
 

@@ -18,7 +18,7 @@ from . import console, location
 
 if TYPE_CHECKING:
     from ..archive import Archive, StoredImage
-    from ..archive.forward import ForwardArchive
+    from ..archive.forward import ForwardArchive, IndexedArchive
     from ..oci import Platform
     from ..state.cache import Cache, Pins
     from ..system.cancellation import Cancellation
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         PushOptions,
         PushResult,
     )
+    from ..transfer.prepare import Samples
     from ..transfer.registry_target import RegistryTarget
     from ..transfer.source import RegistrySource
     from ..transfer.verify import Verified
@@ -178,14 +179,20 @@ class ForwardSource:
 
         Raises UsageError for standard input.
         """
+        return self._indexed[0].images
+
+    @cached_property
+    def _indexed(self) -> tuple[IndexedArchive, Samples]:
         from ..archive.forward import IndexedArchive
+        from ..transfer.prepare import Samples
 
         if self._path == STDIN:
             raise UsageError(
                 "standard input can be read only once: name the target with -t, and "
                 "no --all-tags or --dry-run"
             )
-        return IndexedArchive(self._path, self._cancellation).images
+        samples = Samples()
+        return IndexedArchive(self._path, self._cancellation, samples.visit), samples
 
     def push(
         self,
@@ -209,6 +216,7 @@ class ForwardSource:
                 tags=tags,
                 options=options,
                 image=image,
+                again=self._open if self._is_lasting() else None,
             )
 
     def push_unseen(
@@ -242,12 +250,12 @@ class ForwardSource:
         options: PushOptions,
     ) -> list[BlobForecast]:
         """What `push` would do."""
-        from ..archive.forward import IndexedArchive
-        from ..transfer.push_image import dry_run, without_sampling
+        from ..transfer.push_image import dry_run
 
-        archive = IndexedArchive(self._path, self._cancellation)
-        options = without_sampling(options)
-        return dry_run(target, archive, image, tags=tags, options=options)
+        archive, samples = self._indexed
+        return dry_run(
+            target, archive, image, tags=tags, options=options, shrinks=samples
+        )
 
     def _is_lasting(self) -> bool:
         """True when it can be read more than once."""

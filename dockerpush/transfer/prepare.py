@@ -16,20 +16,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator, Protocol
 
 from ..archive.decompress import digests, open_decompressed
+from ..archive.spooled import Spool, SpoolError, temp_directory
 from ..archive.stored import Compression, StoredBlob, compression_of_type
 from ..errors import ContentMismatch
 from ..events import BytesRead, Notice, OnEvent
 from ..oci import Descriptor, Digest
 from ..system.cancellation import Cancellation
 from ..system.workers import Workers, block_threads
-from ..upload.content import BlobReader, PreparedBlob
+from ..upload.content import PIECE, BlobReader, PreparedBlob
 from ..values import value
 from .choices import PushOptions
 from .compress import Codec, compress
 from .plan import Method, PlannedBlob, blob_key
-from .spool import Spool, SpoolError, TempSpace, temp_directory
+from .spool import TempSpace
 
 if TYPE_CHECKING:
+    from ..archive.forward import ForwardArchive
+    from ..archive.stored import Member
     from .known import Knowledge
 
 
@@ -178,19 +181,6 @@ def _upper_bound(stored: StoredBlob) -> int:
     return stored.size + stored.size // 1000 + 64 * 1024
 
 
-def _check_digest(stored: StoredBlob, content: bytes) -> None:
-    if stored.digest is None:
-        return
-    hasher = stored.digest.hasher()
-    hasher.update(content)
-    found = Digest.from_hash(hasher)
-    if found != stored.digest:
-        raise ContentMismatch(
-            f"{stored.member}: its bytes have the digest {found}; the archive is "
-            "damaged, save it again"
-        )
-
-
 def check_diff_id(stored: StoredBlob, found: Digest) -> None:
     """Raises ContentMismatch when the content of a layer is not what it should be."""
     if found.contradicts(stored.content_digest):
@@ -206,20 +196,63 @@ WORTH = 0.9
 """The part of its size to which a layer must shrink, else it is sent as it is."""
 
 
+class Sample:
+    """COUNT blocks of SIZE bytes of a layer, spread evenly, that stand for the whole.
+
+    zlib judges them whatever compresses later, so the same bytes give the same answer
+    everywhere.
+    """
+
+    def __init__(self, size: int) -> None:
+        """*size* is that of the layer in bytes."""
+        self._size = size
+        self._waiting = [(offset, bytearray()) for offset in _offsets(size)]
+        self._position = 0
+        self._before = self._after = 0
+
+    @property
+    def shrinks(self) -> bool:
+        """True when what was judged gets smaller by compression."""
+        return self._after < self._before * WORTH
+
+    def feed(self, piece: memoryview) -> None:
+        """The next bytes of the layer, for who reads it from the first to the last."""
+        start, end = self._position, self._position + len(piece)
+        self._position = end
+        for offset, block in self._waiting:
+            if offset >= end:
+                break
+            last = min(offset + SIZE, self._size)
+            block += piece[max(offset - start, 0) : max(last - start, 0)]
+            if last <= end:
+                self.judge(block)
+        self._waiting = [
+            one for one in self._waiting if min(one[0] + SIZE, self._size) > end
+        ]
+
+    def judge(self, block: bytes | bytearray) -> None:
+        """Take *block* into account."""
+        self._before += len(block)
+        self._after += len(zlib.compress(block, 1))
+
+
 def shrinks(open_at: Callable[[int], BlobReader], size: int) -> bool:
     """True when a layer of *size* bytes gets smaller by compression.
 
-    COUNT blocks of SIZE bytes, spread evenly, stand for the whole; zlib judges them
-    whatever compresses later, so the same bytes give the same answer everywhere. Raises
-    what the readers of *open_at* raise.
+    Raises what the readers of *open_at* raise.
     """
-    before = after = 0
+    sample = Sample(size)
     for offset in _offsets(size):
         with closing(open_at(offset)) as reader:
-            block = _read(reader, min(SIZE, size - offset))
-        before += len(block)
-        after += len(zlib.compress(block, 1))
-    return after < before * WORTH
+            sample.judge(_read(reader, min(SIZE, size - offset)))
+    return sample.shrinks
+
+
+def layer_shrinks(archive: Readable, layer: StoredBlob) -> bool:
+    """What a sample of *layer* of *archive* tells. Raises ArchiveError."""
+    member = layer.member
+    assert member is not None, "a layer that is elsewhere is not compressed"
+    return shrinks(lambda offset: archive.open_at(member, offset), layer.size)
 
 
 def _offsets(size: int) -> list[int]:
@@ -240,18 +273,38 @@ def _read(reader: BlobReader, count: int) -> bytes:
     return bytes(buffer[: count - len(view)])
 
 
+class Samples:
+    """What samples of the layers of an archive tell that is read once."""
+
+    def __init__(self) -> None:
+        self._shrinks: dict[str, bool] = {}
+
+    def visit(self, archive: ForwardArchive, member: Member) -> None:
+        """Read the current file of *archive*, which is *member*, if it may be raw."""
+        if archive.is_tar():
+            sample = Sample(member.size)
+            buffer = memoryview(bytearray(PIECE))
+            while count := archive.readinto(buffer):
+                sample.feed(buffer[:count])
+            self._shrinks[member.name] = sample.shrinks
+
+    def __call__(self, layer: StoredBlob) -> bool:
+        """True for a layer that shrinks, and for one that was not visited."""
+        return self._shrinks.get(layer.member or "", True)
+
+
 class AutoCompression:
     """gzip for raw layers, but as they are for those that would not shrink.
 
-    The sample is the same for the same bytes, so is the decision; each layer is looked
-    at once, and not at all when *known* tells what it became before. *kept* holds the
-    keys of those that stay raw.
+    *shrinks* samples a layer. The sample is the same for the same bytes, so is the
+    decision; each layer is looked at once, and not at all when *known* tells what it
+    became before. *kept* holds the keys of those that stay raw.
     """
 
-    def __init__(self, archive: Readable, known: Knowledge) -> None:
+    def __init__(self, shrinks: Callable[[StoredBlob], bool], known: Knowledge) -> None:
         self.kept: set[str] = set()
         self._known = known
-        self._archive = archive
+        self._shrinks = shrinks
         self._decided: dict[str, Method] = {}
 
     def __call__(self, layer: StoredBlob) -> Method:
@@ -263,17 +316,14 @@ class AutoCompression:
 
     def _decide(self, layer: StoredBlob, key: str) -> Method:
         method = raw_layer_decision(layer, compress=True)
-        member = layer.member
-        if method is not Method.COMPRESS or member is None:
+        if method is not Method.COMPRESS:
             return method
         if layer.compression is not Compression.NONE or layer.diff_id is None:
             return method
         if self._known.was_compressed(layer.diff_id):
             return method
         if not self._known.stays_raw(layer.diff_id):
-            if shrinks(
-                lambda offset: self._archive.open_at(member, offset), layer.size
-            ):
+            if self._shrinks(layer):
                 return method
             self._known.keep_raw(layer.diff_id, layer.size)
         self.kept.add(key)

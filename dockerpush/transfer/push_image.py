@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple, Sequence
+from typing import Callable, NamedTuple, Sequence
 
-from ..archive.stored import Compression, StoredImage
+from ..archive.stored import Compression, StoredBlob, StoredImage
 from ..events import Notice
 from ..oci import Digest
 from ..reference import Reference
@@ -20,9 +20,12 @@ from .prepare import (
     AutoCompression,
     CompressionStep,
     Readable,
+    layer_shrinks,
     raw_layer_decision,
 )
 from .registry_target import RegistryTarget
+
+Shrinks = Callable[[StoredBlob], bool]
 
 
 def push_image(
@@ -79,9 +82,13 @@ def dry_run(
     *,
     tags: Sequence[str],
     options: PushOptions,
+    shrinks: Shrinks | None = None,
 ) -> list[BlobForecast]:
-    """What `push_image` would do, by asking the registry and sending nothing."""
-    codec, plan, shortcuts = _planned(target, archive, image, tags, options)
+    """What `push_image` would do, by asking the registry and sending nothing.
+
+    *shrinks* tells of layers what their samples do, where they cannot be read at will.
+    """
+    codec, plan, shortcuts = _planned(target, archive, image, tags, options, shrinks)
     for notice in plan.notices:
         target.on_event(notice)
     return forecast(plan, shortcuts, codec)
@@ -108,33 +115,43 @@ def forecast(
     return forecasts
 
 
-def without_sampling(options: PushOptions) -> PushOptions:
-    """*options* for an archive that nobody can look into before it is read."""
-    return replace(options, compress="gzip") if options.compress == "auto" else options
-
-
 def _planned(
     target: RegistryTarget,
     archive: Readable,
     image: StoredImage,
     tags: Sequence[str],
     options: PushOptions,
+    shrinks: Shrinks | None = None,
 ) -> tuple[Codec, Plan, Shortcuts]:
     """*image* with all that is known and decided before a byte is sent."""
     codec = codec_of(options)
     trusted = trusted_image(target, tags, options)
     known = knowledge_of(target, codec, options, trusted)
-    decide: Decide = partial(raw_layer_decision, compress=options.compress != "none")
-    if options.compress == "auto":
-        decide = AutoCompression(archive, known)
-    plan = plan_push(image, decide, platforms=options.platforms, strict=options.strict)
-    if isinstance(decide, AutoCompression) and decide.kept:
-        kept = f"{len(decide.kept)} that would not shrink"
-        target.on_event(Notice(f"sent raw: layers: {kept}", minor=True))
+    shrinks = shrinks or partial(layer_shrinks, archive)
+    plan = plan_of(target, image, options=options, known=known, shrinks=shrinks)
     held = trusted.blobs
     if not options.trust_target:
         held = _held(target, tags, plan, known)
     return codec, plan, Shortcuts(target, known, options.jobs, held)
+
+
+def plan_of(
+    target: RegistryTarget,
+    image: StoredImage,
+    *,
+    options: PushOptions,
+    known: Knowledge,
+    shrinks: Shrinks,
+) -> Plan:
+    """The plan for *image*, where *shrinks* samples raw layers for ``auto``."""
+    decide: Decide = partial(raw_layer_decision, compress=options.compress != "none")
+    if options.compress == "auto":
+        decide = AutoCompression(shrinks, known)
+    plan = plan_push(image, decide, platforms=options.platforms, strict=options.strict)
+    if isinstance(decide, AutoCompression) and decide.kept:
+        kept = f"{len(decide.kept)} that would not shrink"
+        target.on_event(Notice(f"sent raw: layers: {kept}", minor=True))
+    return plan
 
 
 def trusted_image(

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Callable, Iterator, Mapping, NamedTuple, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    NamedTuple,
+    Sequence,
+)
 
 from ..documents import RawManifest
 from ..errors import Cancelled, PusherError
@@ -115,6 +123,7 @@ class RegistryTarget:
         self.blobs = blobs
         self.reference = reference
         self._absent: frozenset[Digest] = frozenset()
+        self._lost: frozenset[Digest] = frozenset()
 
     def begin(self, images: Sequence[PlannedImage]) -> Sequence[PlannedBlob]:
         """The blobs of all that is going to come, each once."""
@@ -136,12 +145,27 @@ class RegistryTarget:
         """
 
         def look(blob: Descriptor) -> bool:
+            if blob.digest in self._lost:
+                return False
             return self.client.has_blob(self.repository, blob)
 
         answers = zip(blobs, self._in_parallel(look, blobs, jobs))
         there = {blob.digest for blob, is_there in answers if is_there}
-        self._absent = frozenset(blob.digest for blob in blobs) - there
+        self._absent = (self._absent | {blob.digest for blob in blobs}) - there
         return there
+
+    def invalidate(self, digests: Iterable[Digest]) -> None:
+        """These are not there, whatever the registry says, nor where they were known.
+
+        A registry may say that it mounted a blob, and not have it
+        (MANIFEST_BLOB_UNKNOWN).
+        """
+        self._lost |= frozenset(digests)
+        if self.blobs is not None:
+            for digest in self._lost:
+                for holder in self.blobs.holders(digest, self.place):
+                    self.blobs.forget_holder(digest, holder)
+            self.blobs.save()
 
     def mounted(
         self, blobs: Mapping[Descriptor, Sequence[str]], *, jobs: int
@@ -156,6 +180,8 @@ class RegistryTarget:
 
     def mount(self, blob: Descriptor, repositories: Sequence[str]) -> bool:
         """True when *blob* could be mounted, without reading a byte of it."""
+        if blob.digest in self._lost:
+            return False
         outcome, opened = self.uploader.mount(blob, repositories)
         if opened is not None:
             self._cancel(opened)
@@ -201,12 +227,13 @@ class RegistryTarget:
     def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:
         """Have the repository hold *blob*."""
         descriptor = blob.descriptor
+        is_lost = descriptor.digest in self._lost
         safe = replace(blob, open_at=lambda start: SourceReader(blob.open_at(start)))
         try:
             outcome = self.uploader.upload(
                 safe,
-                mount_from=mounts,
-                known_absent=descriptor.digest in self._absent,
+                mount_from=() if is_lost else mounts,
+                known_absent=is_lost or descriptor.digest in self._absent,
             )
         except SourceFailed as failed:
             raise failed.error from failed

@@ -1,134 +1,72 @@
 """A push from an archive that is read once, forward: a pipe or a compressed file.
 
 Threads: the producer reads the members as they come; each layer is compressed or copied
-into a spool and handed to the uploaders at once. What the layers belong to is known at
-the end, when the manifests are built from what was kept in memory; tags come last, as
-always. Nothing of the archive is ever whole on disk.
+into a spool and handed to the uploaders at once. What the layers belong to may be known
+only at the end. So a blob is judged by what a manifest that came before says of it,
+else by its first bytes, and sent.
 
-What a stream takes a blob for before its manifest comes, and whether it was right.
-
-The manifests may be the last members of an archive. So a blob that comes by is judged
-by its bytes, and compressed or copied at once. Once the manifests are known, the plan
-says what a plain file would have done; where that differs, nothing may be stored.
+Once the manifests are known, the plan says what a push of a plain file would do. A blob
+that became something else is put right: what was sent is read back from the registry
+(and unpacked, if it was compressed), as if it were the archive. That takes no temp disk
+but for what is compressed then. Where the registry does not give it back, a file is
+read once more, and a pipe is refused by name. Tags come last, as always.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import zlib
 from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Callable, ContextManager, Mapping, Sequence
-
-from ..archive.contents import blob_digest
-from ..archive.decompress import digests, open_decompressed
-from ..archive.sniff import compression_of
-from ..archive.stored import Compression, Member, StoredBlob, StoredImage
-from ..errors import ArchiveError, ContentMismatch
-from ..events import (
-    BlobFinished,
-    BlobPlanned,
-    BytesRead,
-    Notice,
-    Outcome,
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    ContextManager,
+    Mapping,
+    NamedTuple,
+    Sequence,
 )
-from ..oci import OCI_LAYER, Descriptor, Digest
-from ..system.cancellation import Cancellation
+
+from ..archive.contents import blob_digest, config_digest
+from ..archive.decompress import digests, open_decompressed
+from ..archive.select import label
+from ..archive.sniff import compression_of
+from ..archive.spooled import Spool, SpoolError
+from ..archive.stored import (
+    Absent,
+    Compression,
+    Member,
+    StoredBlob,
+    StoredImage,
+    leaves,
+)
+from ..errors import (
+    ArchiveError,
+    Cancelled,
+    ContentMismatch,
+    PusherError,
+    RegistryError,
+)
+from ..events import BlobFinished, BlobPlanned, BytesRead, Notice, Outcome
+from ..oci import Descriptor, Digest
 from ..upload.content import PIECE, PreparedBlob
 from ..values import replace, value
 from .choices import PushOptions, PushResult
 from .compress import Codec, compress
 from .known import Knowledge, Shortcuts
-from .plan import Method, Plan, PlannedBlob, PlannedManifest, PlannedOther, plan_push
-from .prepare import CompressionStep, raw_layer_decision
-from .push_image import (
-    codec_of,
-    knowledge_of,
-    push_planned,
-    trusted_image,
-    without_sampling,
-)
+from .plan import Method, Plan
+from .prepare import SIZE, WORTH, CompressionStep, Sample, raw_layer_decision
+from .push_image import codec_of, knowledge_of, plan_of, push_planned, trusted_image
 from .registry_target import RegistryTarget, UploadResult
-from .spool import Pools, Spool, SpoolError, open_pools
+from .sent_archive import SentArchive, StreamedLayer, finished, open_unpacked
+from .spool import Pools, open_pools
+from .store import has_lost_blobs
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
     from ..archive.forward import ForwardArchive
-
-
-@value
-class StreamedLayer:
-    """A blob that went by: what it was in the archive, and what became of it."""
-
-    stored: Digest | None
-    diff_id: Digest | None
-    result: Future[UploadResult]
-
-
-def guess(compression: Compression, *, is_tar: bool, compress: bool) -> Method:
-    """What to do with a blob of which nothing but its first bytes is known.
-
-    bzip2 and xz have no media type of their own, so a layer must be packed anew.
-    """
-    if compression is Compression.NONE:
-        return Method.COMPRESS if compress and is_tar else Method.AS_IS
-    known = compression in (Compression.GZIP, Compression.ZSTD)
-    return Method.AS_IS if known else Method.COMPRESS
-
-
-def members_of(plan: Plan) -> dict[str, PlannedBlob]:
-    """The members of the archive that *plan* needs, and what becomes of each."""
-    return {
-        blob.stored.member: blob
-        for blob in plan.blobs
-        if blob.stored.member is not None
-    }
-
-
-def wrong_guess(
-    plan: Plan, passed: Mapping[str, StreamedLayer], image: StoredImage
-) -> ArchiveError | None:
-    """What to say of the first blob that did not become what *plan* wants of it."""
-    methods = {blob.key: blob.method for blob in plan.blobs}
-    for manifest in plan.leaves():
-        for key, layer in zip(manifest.layers, manifest.stored.layers):
-            went = passed.get(layer.member or "")
-            method = _wanted(manifest, methods[key])
-            if went is not None and _is_wrong(method, _became(layer, went)):
-                return _error(layer, method, image)
-    return None
-
-
-def _wanted(manifest: PlannedManifest | PlannedOther, method: Method) -> Method:
-    """A manifest that stays byte for byte needs its blobs so, whatever others want."""
-    return Method.AS_IS if manifest.verbatim else method
-
-
-def _is_wrong(wanted: Method, became: Method) -> bool:
-    return (wanted is Method.COMPRESS) is not (became is Method.COMPRESS)
-
-
-def _became(layer: StoredBlob, passed: StreamedLayer) -> Method:
-    same = passed.result.result().descriptor.digest == (layer.digest or passed.stored)
-    return Method.AS_IS if same else Method.COMPRESS
-
-
-def _error(layer: StoredBlob, method: Method, image: StoredImage) -> ArchiveError:
-    root = image.root or image.entry
-    digest = str(root.descriptor.digest) if root and root.descriptor else ""
-    label = (*image.names, *image.tags, digest, "")[0]
-    what = f"{label}: its blob {layer.digest or layer.member} ({layer.media_type})"
-    why = (
-        "does not begin as a tar does, so it was not compressed"
-        if method is Method.COMPRESS
-        else "must stay as it is, but was compressed before its manifest came"
-    )
-    return ArchiveError(
-        f"{what} {why}; write the archive to a file, unpacked, and push the file "
-        "instead"
-    )
 
 
 Select = Callable[[Sequence[StoredImage]], StoredImage]
@@ -149,15 +87,32 @@ def push_stream(
 
     *archive* is read once, forward. *image* is what *select* chooses, where an earlier
     reading has told that; otherwise all layers are sent. *again* opens the archive once
-    more, where that can be done: a blob that turns out to have been compressed although
-    it must stay as it is needs a second reading. ``auto`` means gzip here, since nobody
-    can look ahead. Raises as `push_image` does.
+    more, where that can be done. Raises as `push_image` does.
     """
-    options = without_sampling(options)
     codec = codec_of(options)
     known = knowledge_of(target, codec, options, trusted_image(target, tags, options))
     push = StreamPush(target, archive, codec, options, known, select, image)
     return push.run(tags, again)
+
+
+class _Again(PusherError):
+    """The archive has to be read once more: *plan* tells what for.
+
+    *error* is what to say where that cannot be done, *known* what is still believed.
+    """
+
+    def __init__(
+        self,
+        image: StoredImage,
+        plan: Plan,
+        error: PusherError,
+        known: Knowledge,
+    ) -> None:
+        super().__init__(str(error))
+        self.image = image
+        self.plan = plan
+        self.error = error
+        self.known = known
 
 
 @value
@@ -165,7 +120,8 @@ class StreamPush:
     """One archive on its way, while it is being read.
 
     *select* chooses among the images once they are known. *image* is what it chooses
-    where an earlier reading has told that, None when nobody knows yet.
+    where an earlier reading has told that, None when nobody knows yet. *methods* are
+    what becomes of each member, where an earlier attempt has found out.
     """
 
     target: RegistryTarget
@@ -175,74 +131,130 @@ class StreamPush:
     known: Knowledge
     select: Select
     image: StoredImage | None = None
+    methods: Mapping[str, Method] | None = None
 
     def run(self, tags: Sequence[str], again: Reopen | None = None) -> PushResult:
         """Push, and name the result by each of *tags*.
 
-        *again* opens the archive once more, for when a guess about a blob was wrong;
-        None for what can be read only once. Raises ArchiveError, ContentMismatch,
-        SpoolError, RegistryError, NetworkError, Cancelled; then no tag was moved.
+        *again* opens the archive once more, None for what can be read only once. Raises
+        ArchiveError, ContentMismatch, SpoolError, RegistryError, NetworkError,
+        Cancelled; then no tag was moved.
         """
-        done = self._attempt(tags)
-        if isinstance(done, PushResult):
-            return done
-        if again is None or self.image is not None:
-            with self.archive.explained():
-                raise done
+        try:
+            return self._attempt(tags)
+        except _Again as failed:
+            if again is None or self.methods is not None:
+                with self.archive.explained():
+                    raise failed.error from failed
+            methods = {
+                blob.stored.member: blob.method
+                for blob in failed.plan.blobs
+                if blob.stored.member is not None
+            }
+            with again() as archive:
+                more = replace(
+                    self,
+                    archive=archive,
+                    image=failed.image,
+                    methods=methods,
+                    known=failed.known,
+                )
+                return more.run(tags)
+
+    def _attempt(self, tags: Sequence[str]) -> PushResult:
+        passed = self._read()
+        sent = SentArchive(self.target, self.archive, passed)
         with self.archive.explained():
-            image = self.select(self.archive.index.images())
-        with again() as archive:
-            return replace(self, archive=archive, image=image).run(tags)
+            image = self.select(self.archive.index.images(sent.documents))
+            plan = plan_of(
+                self.target,
+                image,
+                options=self.options,
+                known=self.known,
+                shrinks=sent.layer_shrinks,
+            )
+            done = finished(plan, passed)
+        self._check_can_be_read(sent, image, plan, done)
+        self._report(plan)
+        try:
+            with self.archive.explained():
+                return push_planned(
+                    self.target,
+                    plan,
+                    tags=tags,
+                    shortcuts=Shortcuts(
+                        self.target, self.known, self.options.jobs, done=done
+                    ),
+                    step=CompressionStep(sent, self.codec, self.options),
+                )
+        except RegistryError as error:
+            if not has_lost_blobs(error):
+                raise
+            raise self._lost(image, plan, done, error) from error
 
-    def _attempt(self, tags: Sequence[str]) -> PushResult | ArchiveError:
-        """What was pushed; else what to say of a wrong guess, and nothing is stored.
-
-        It is no exception, since that would cancel all work.
-        """
-        wanted = None if self.image is None else members_of(self._plan(self.image))
+    def _read(self) -> dict[str, StreamedLayer]:
+        """Everything that goes by, and has arrived."""
+        wanted = None if self.image is None else _members_of(self.image)
         with open_pools(self.options, self.target.cancellation) as pools:
             reader = _Reader(self, pools, wanted)
             passed = pools.producer.wait([pools.producer.submit(reader.run)])[0]
             pools.uploads.wait([blob.result for blob in passed.values()])
-            with self.archive.explained():
-                image = self.select(self.archive.index.images())
-            plan = self._plan(image)
-            wrong = wrong_guess(plan, passed, image)
-            return wrong or self._finish(tags, plan, passed)
+        return passed
 
-    def _finish(
-        self, tags: Sequence[str], plan: Plan, passed: Mapping[str, StreamedLayer]
-    ) -> PushResult:
-        """Send what was kept in memory, store and tag; what went by is there."""
-        self._report(plan)
-        done = {
-            blob.key: passed[blob.stored.member or ""].result.result()
-            for blob in plan.blobs
-            if blob.stored.member in passed and _check(blob.stored, passed)
+    def _check_can_be_read(
+        self,
+        sent: SentArchive,
+        image: StoredImage,
+        plan: Plan,
+        done: Mapping[str, UploadResult],
+    ) -> None:
+        """Raises `_Again` unless what has to be put right can be read from *sent*."""
+        for blob in plan.moving:
+            member = blob.stored.member
+            if member is None or member in sent.kept or blob.key in done:
+                continue
+            try:
+                with sent.open_at(member) as reader:
+                    reader.readinto(memoryview(bytearray(1)))
+            except Cancelled:
+                raise
+            except PusherError as error:
+                what = f"{label(image)}: its blob {blob.stored.digest or member}"
+                text = (
+                    f"{what} ({blob.stored.media_type}) was taken for something else "
+                    f"before its manifest came, and cannot be read back ({error}); "
+                    "write the archive to a file, unpacked, and push the file instead"
+                )
+                raise _Again(image, plan, ArchiveError(text), self.known) from error
+
+    def _lost(
+        self,
+        image: StoredImage,
+        plan: Plan,
+        done: Mapping[str, UploadResult],
+        error: RegistryError,
+    ) -> _Again:
+        """Forget what the registry was believed to hold, and does not."""
+        sent = {
+            one.descriptor.digest
+            for one in done.values()
+            if one.outcome is Outcome.UPLOADED
         }
-        kept = Kept(Path(self.archive.name), self.archive.index.documents)
-        return push_planned(
-            self.target,
-            plan,
-            tags=tags,
-            shortcuts=Shortcuts(self.target, self.known, self.options.jobs, done=done),
-            step=CompressionStep(kept, self.codec, self.options),
+        wanted = {blob.descriptor.digest for blob in plan.moving if blob.descriptor}
+        wanted |= {one.descriptor.digest for one in done.values()}
+        self.target.invalidate(wanted - sent)
+        known = self.known.invalidate(plan.blobs)
+        text = (
+            f"{self.archive.name}: the registry lacks blobs that it was known to hold, "
+            "and a pipe cannot be read again; run the same command once more, which "
+            f"sends them, or push a file ({error})"
         )
-
-    def _plan(self, image: StoredImage) -> Plan:
-        """What a push of a plain file would do with *image*."""
-        compress = self.options.compress != "none"
-        return plan_push(
-            image,
-            partial(raw_layer_decision, compress=compress),
-            platforms=self.options.platforms,
-            strict=self.options.strict,
-        )
+        return _Again(image, plan, PusherError(text), known)
 
     def _report(self, plan: Plan) -> None:
         rebuilt = any(
-            manifest.stored.raw is not None and not manifest.verbatim
-            for manifest in plan.manifests()
+            blob.method is Method.COMPRESS and blob.stored.descriptor
+            for blob in plan.blobs
         )
         if rebuilt:
             self.target.on_event(
@@ -254,6 +266,28 @@ class StreamPush:
             )
 
 
+def _members_of(image: StoredImage) -> dict[str, StoredBlob]:
+    """The members of the archive that *image* needs as layers."""
+    return {
+        layer.member: layer
+        for root in (image.root, image.entry)
+        for leaf in leaves(root)
+        if not isinstance(leaf, Absent)
+        for layer in leaf.layers
+        if layer.member is not None
+    }
+
+
+class _Current(NamedTuple):
+    """The file that goes by: what is known of it when its content begins."""
+
+    member: Member
+    named: Digest | None
+    compression: Compression
+    method: Method
+    sample: Sample | None
+
+
 class _Reader:
     """The producer thread's work: every file of the archive, as it comes."""
 
@@ -261,97 +295,168 @@ class _Reader:
         self,
         push: StreamPush,
         pools: Pools,
-        wanted: Mapping[str, PlannedBlob] | None,
+        wanted: Mapping[str, StoredBlob] | None,
     ) -> None:
         self._push = push
+        self._archive = push.archive
+        self._options = push.options
         self._wanted = wanted
         self._space = pools.space
         self._blocks = pools.blocks
         self._uploads = pools.uploads
-        self._cancellation: Cancellation = push.target.cancellation
+        self._cancellation = push.target.cancellation
         self._on_event = push.target.on_event
 
     def run(self) -> dict[str, StreamedLayer]:
         """What went by, by the name of the member; the last of a name counts."""
         passed = {}
-        for member in self._push.archive.files():
+        for member in self._archive.files():
             self._cancellation.check()
             if self._wanted is None or member.name in self._wanted:
-                passed[member.name] = self._pass(member)
+                self._on_event(BlobPlanned(member.name, member.size))
+                current = self._judged(member)
+                packs = current.method is Method.COMPRESS
+                act = self._compressed if packs else self._copied
+                passed[member.name] = act(current)
         return passed
 
-    def _pass(self, member: Member) -> StreamedLayer:
-        archive = self._push.archive
-        self._on_event(BlobPlanned(member.name, member.size))
-        named = blob_digest(member.name)
-        compression = compression_of(archive.index.heads[member.name])
-        if self._wanted is not None:
-            planned = self._wanted[member.name]
-            method, named = planned.method, named or planned.stored.digest
+    def _judged(self, member: Member) -> _Current:
+        stored = (self._wanted or {}).get(member.name)
+        told = stored or self._archive.index.layer_of(member)
+        named = blob_digest(member.name) or (stored.digest if stored else None)
+        compression = compression_of(self._archive.index.heads[member.name])
+        raw = compression is Compression.NONE
+        methods = self._push.methods
+        if methods is not None:
+            method = methods[member.name]
         else:
-            compress = self._push.options.compress != "none"
-            is_tar = archive.is_tar()
-            method = guess(compression, is_tar=is_tar, compress=compress)
-        if method is not Method.COMPRESS:
-            return self._copied(member, named, compression)
-        raw = named if compression is Compression.NONE else None
-        return self._compressed(member, raw, compression)
+            method = self._guess(member, told, compression)
+            diff_id = stored.diff_id if stored else named
+            if raw and method is Method.COMPRESS and not self._is_worth(diff_id):
+                method = Method.AS_IS
+        sampled = raw and self._options.compress == "auto"
+        sample = Sample(member.size) if sampled else None
+        return _Current(member, named, compression, method, sample)
 
-    def _copied(
-        self, member: Member, named: Digest | None, compression: Compression
-    ) -> StreamedLayer:
+    def _guess(
+        self, member: Member, told: StoredBlob | None, compression: Compression
+    ) -> Method:
+        """By what a manifest says of it, else by its first bytes.
+
+        Only what can be put right is guessed: what was bzip2 or xz cannot be made of
+        what it was packed into. A layer of a docker-archive is known by its name.
+        """
+        compress = self._options.compress != "none"
+        if told is not None:
+            return raw_layer_decision(told, compress=compress)
+        if compression is Compression.NONE:
+            packs = compress and self._archive.is_tar()
+        else:
+            odd = compression in (Compression.BZIP2, Compression.XZ)
+            packs = odd and config_digest(member.name) is None
+        return Method.COMPRESS if packs else Method.AS_IS
+
+    def _is_worth(self, diff_id: Digest | None) -> bool:
+        """True when the current layer probably shrinks, as far as that counts."""
+        known = self._push.known
+        if self._options.compress != "auto":
+            return True
+        if diff_id is not None and known.was_compressed(diff_id):
+            return True
+        if diff_id is not None and known.stays_raw(diff_id):
+            return False
+        first = self._archive.peek(SIZE)
+        return len(zlib.compress(first, 1)) < len(first) * WORTH
+
+    def _copied(self, current: _Current) -> StreamedLayer:
         """The file as it is; it is unpacked beside only to learn its diff_id."""
-        there = named is not None and self._is_there(named, member.size)
-        if named is not None and there:
+        member, named, compression = current[:3]
+        if named is not None and self._is_there(named, member.size):
             became = _described(named, member.size, compression)
-            return self._skip_existing(member, named, None, became, Outcome.EXISTS)
+            return self._skip_existing(current, named, None, became, Outcome.EXISTS)
         spool = self._admit(member.size, member)
-        tee = _Tee(self._push.archive, spool)
-        if named is not None or compression is Compression.NONE:
-            hasher = named.hasher() if named else hashlib.sha256()
-            found = _hash(tee, hasher, self._cancellation, self._reporter(member))
-            digest, diff_id = found, found if compression is Compression.NONE else None
+        source = self._source(current, spool=spool)
+        raw = compression is Compression.NONE
+        if named is not None or raw:
+            digest = source.read_all(named)
+            diff_id = digest if raw else None
         else:
             both = digests(
-                tee,
+                source,
                 compression,
                 cancellation=self._cancellation,
-                on_read=self._reporter(member),
+                on_read=lambda count: None,
                 name=f"layer {member.name}",
             )
             digest, diff_id = both.digest, both.diff_id
         _check_name(member, named, digest)
         became = _described(digest, spool.size, compression)
-        return self._sent(member, digest, diff_id, self._spooled(member, became, spool))
+        prepared = self._spooled(member, became, spool)
+        return self._sent(current, Method.AS_IS, (digest, diff_id), prepared)
 
-    def _compressed(
-        self, member: Member, named: Digest | None, compression: Compression
-    ) -> StreamedLayer:
+    def _compressed(self, current: _Current) -> StreamedLayer:
         """The file packed anew; it is only read when it is known what it became."""
-        layer = self._push.known.reusable_layer(named) if named else None
+        member, named, compression = current[:3]
+        raw = compression is Compression.NONE
+        layer = self._push.known.reusable_layer(named) if named and raw else None
         outcome = self._reusable(layer) if layer else None
         if named and layer and outcome:
-            return self._skip_existing(member, named, named, layer, outcome)
-        codec = self._push.codec
-        source = open_decompressed(
-            self._push.archive, compression, name=f"layer {member.name}"
-        )
+            return self._skip_existing(current, named, named, layer, outcome)
+        hasher = named.hasher() if named and raw and not named.is_canonical else None
         spool = self._admit(member.size + member.size // 1000 + PIECE, member)
         packed = compress(
-            source,
+            open_decompressed(
+                self._source(current, hasher=hasher),
+                compression,
+                name=f"layer {member.name}",
+            ),
             spool,
-            codec=codec,
+            codec=self._push.codec,
             blocks=self._blocks,
             cancellation=self._cancellation,
-            on_read=self._reporter(member),
+            on_read=lambda count: None,
         )
-        _check_name(member, named, packed.diff_id)
-        became = Descriptor(codec.media_type, packed.digest, packed.size)
-        prepared = replace(
-            self._spooled(member, became, spool), made_from=packed.diff_id
-        )
-        stored = packed.diff_id if compression is Compression.NONE else None
-        return self._sent(member, stored, packed.diff_id, prepared)
+        found = Digest.from_hash(hasher) if hasher else packed.diff_id
+        if raw:
+            _check_name(member, named, found)
+        stored = (named or packed.diff_id) if raw else None
+        both = (stored, packed.diff_id)
+        if stored and self._stays_raw(current, packed.diff_id):
+            became = _described(stored, packed.raw_size, Compression.NONE)
+            unpacked = partial(self._unpacked, spool, member)
+            prepared = self._spooled(member, became, spool)
+            prepared = replace(prepared, open_at=unpacked)
+            return self._sent(current, Method.AS_IS, both, prepared)
+        became = Descriptor(self._push.codec.media_type, packed.digest, packed.size)
+        prepared = self._spooled(member, became, spool)
+        prepared = replace(prepared, made_from=packed.diff_id)
+        return self._sent(current, Method.COMPRESS, both, prepared)
+
+    def _stays_raw(self, current: _Current, diff_id: Digest) -> bool:
+        """True when the sample, now that all was read, says so."""
+        if current.sample is None or self._push.methods is not None:
+            return False
+        was = self._push.known.was_compressed(diff_id)
+        return not was and not current.sample.shrinks
+
+    def _unpacked(self, spool: Spool, member: Member, offset: int) -> io.RawIOBase:
+        packing = self._push.codec.compression
+        return open_unpacked(spool.open_at(0), packing, member.name, offset)
+
+    def _source(
+        self,
+        current: _Current,
+        *,
+        spool: Spool | None = None,
+        hasher: _Hash | None = None,
+    ) -> _Source:
+        name = current.member.name
+
+        def report(count: int) -> None:
+            self._cancellation.check()
+            self._on_event(BytesRead(name, count))
+
+        return _Source(self._archive, report, spool, current.sample, hasher)
 
     def _spooled(
         self, member: Member, became: Descriptor, spool: Spool
@@ -363,14 +468,15 @@ class _Reader:
 
     def _sent(
         self,
-        member: Member,
-        stored: Digest | None,
-        diff_id: Digest | None,
+        current: _Current,
+        method: Method,
+        found: tuple[Digest | None, Digest | None],
         prepared: PreparedBlob,
     ) -> StreamedLayer:
-        return StreamedLayer(
-            stored, diff_id, self._uploads.submit(self._send, prepared)
-        )
+        sample = current.sample
+        shrinks = sample.shrinks if sample is not None else None
+        result = self._uploads.submit(self._send, prepared)
+        return StreamedLayer(method, *found, result, shrinks)
 
     def _send(self, prepared: PreparedBlob) -> UploadResult:
         """An uploader thread's work."""
@@ -383,23 +489,22 @@ class _Reader:
 
     def _skip_existing(
         self,
-        member: Member,
+        current: _Current,
         stored: Digest,
         diff_id: Digest | None,
         became: Descriptor,
         outcome: Outcome,
     ) -> StreamedLayer:
         """The registry holds it: the file is passed over without being read."""
-        self._on_event(BlobFinished(member.name, became.digest, became.size, outcome))
+        name = current.member.name
+        self._on_event(BlobFinished(name, became.digest, became.size, outcome))
         result: Future[UploadResult] = Future()
         result.set_result(UploadResult(became, outcome))
-        return StreamedLayer(stored, diff_id, result)
+        return StreamedLayer(current.method, stored, diff_id, result)
 
     def _is_there(self, digest: Digest, size: int) -> bool:
-        target = self._push.target
-        return target.client.has_blob(
-            target.repository, Descriptor(OCI_LAYER, digest, size)
-        )
+        blob = _described(digest, size, Compression.NONE)
+        return bool(self._push.target.has([blob], jobs=1))
 
     def _reusable(self, layer: Descriptor) -> Outcome | None:
         """How the registry holds what the layer became before; None: it does not."""
@@ -419,34 +524,29 @@ class _Reader:
             )
         return spool
 
-    def _reporter(self, member: Member) -> Callable[[int], None]:
-        return lambda count: self._on_event(BytesRead(member.name, count))
-
-
-@value
-class Kept:
-    """The small files of an archive that was read forward, kept in memory."""
-
-    path: Path
-    documents: Mapping[str, bytes]
-
-    def open_at(self, member: str, offset: int = 0) -> io.BytesIO:
-        """A reader of *member* from *offset* on."""
-        return io.BytesIO(self.documents[member][offset:])
-
 
 def _described(digest: Digest, size: int, compression: Compression) -> Descriptor:
     media_type = StoredBlob(None, size, compression, digest).media_type
     return Descriptor(media_type, digest, size)
 
 
-class _Tee(io.RawIOBase):
-    """The current file of an archive, written to a spool as it is read."""
+class _Source(io.RawIOBase):
+    """The current file of an archive, for whoever else needs to see its bytes."""
 
-    def __init__(self, archive: ForwardArchive, spool: Spool) -> None:
+    def __init__(
+        self,
+        archive: ForwardArchive,
+        report: Callable[[int], None],
+        spool: Spool | None,
+        sample: Sample | None,
+        hasher: _Hash | None,
+    ) -> None:
         super().__init__()
         self._archive = archive
+        self._report = report
         self._spool = spool
+        self._sample = sample
+        self._hasher = hasher
 
     def readable(self) -> bool:
         return True
@@ -455,22 +555,23 @@ class _Tee(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         count = self._archive.readinto(view)
         if count:
-            self._spool.write(bytes(view[:count]))
+            piece = view[:count]
+            self._report(count)
+            if self._spool is not None:
+                self._spool.write(bytes(piece))
+            if self._sample is not None:
+                self._sample.feed(piece)
+            if self._hasher is not None:
+                self._hasher.update(piece)
         return count
 
-
-def _hash(
-    source: _Tee,
-    hasher: _Hash,
-    cancellation: Cancellation,
-    on_read: Callable[[int], None],
-) -> Digest:
-    buffer = memoryview(bytearray(PIECE))
-    while count := source.readinto(buffer):
-        cancellation.check()
-        hasher.update(buffer[:count])
-        on_read(count)
-    return Digest.from_hash(hasher)
+    def read_all(self, named: Digest | None) -> Digest:
+        """Have all of it seen; its digest, of the algorithm that *named* has."""
+        self._hasher = named.hasher() if named else hashlib.sha256()
+        buffer = memoryview(bytearray(PIECE))
+        while self.readinto(buffer):
+            pass
+        return Digest.from_hash(self._hasher)
 
 
 def _check_name(member: Member, named: Digest | None, found: Digest) -> None:
@@ -479,15 +580,3 @@ def _check_name(member: Member, named: Digest | None, found: Digest) -> None:
             f"{member.name}: its bytes have the digest {found}; the archive is "
             "damaged, save it again"
         )
-
-
-def _check(stored: StoredBlob, passed: Mapping[str, StreamedLayer]) -> bool:
-    """Raises ContentMismatch unless the layer is what the config promises."""
-    assert stored.member is not None, "what went by has a name"
-    found = passed[stored.member].diff_id
-    if found is not None and found.contradicts(stored.content_digest):
-        raise ContentMismatch(
-            f"layer {stored.member}: its content has the digest {found}, the image's "
-            f"config says {stored.diff_id}; the archive is damaged, save it again"
-        )
-    return True

@@ -36,8 +36,6 @@ KEPT = "kept"
 """Exit 0; the digest and every byte stay."""
 PACKED = "packed"
 """Exit 0; raw layers are compressed, into one digest for all pairs that do so."""
-REFUSED = "refused"
-"""Exit 6; the line names the image, its blob, and what to do. Nothing is tagged."""
 NO_IMAGE = "no image"
 """Exit 2: a docker-archive was asked for, and docker could not load it."""
 AT_URLS = "at its urls"
@@ -48,31 +46,30 @@ AT_URLS = "at its urls"
 class Row:
     """What comes out of one image, by the kind of pair.
 
-    *push*: a file, a compressed file or a directory into a registry. *pipe*: the same
-    from a pipe. *raw*: both with ``--compress none``. *copy*: all that compresses
-    nothing. *docker*: a pull as a docker-archive.
+    *push*: a file, a compressed file, a directory or a pipe into a registry. *raw*: the
+    same with ``--compress none``. *copy*: all that compresses nothing. *docker*: a pull
+    as a docker-archive.
     """
 
     push: str
-    pipe: str
     raw: str = KEPT
     copy: str = KEPT
     docker: str = KEPT
 
 
-WHOLE = Row(KEPT, KEPT)
-RAW = Row(PACKED, PACKED)
+WHOLE = Row(KEPT)
+RAW = Row(PACKED)
 
 OUTCOMES = {
-    # image             push    pipe     raw   copy  docker
-    "docker-archive": Row(PACKED, PACKED, KEPT, KEPT),
+    # image             push    raw   copy  docker
+    "docker-archive": Row(PACKED, KEPT, KEPT),
     "docker": WHOLE,
     "docker-raw": RAW,
     "oci": WHOLE,
     "raw": RAW,
     "raw-twice": RAW,
     "raw-index": RAW,
-    "noise": Row(KEPT, KEPT),
+    "noise": Row(KEPT),
     "zstd": WHOLE,
     "index": WHOLE,
     "nested": WHOLE,
@@ -82,22 +79,15 @@ OUTCOMES = {
     "sha512-raw": RAW,
     "sha512-index": WHOLE,
     "sha512-root": WHOLE,
-    "sha512-artifact": Row(KEPT, KEPT, docker=NO_IMAGE),
-    "artifact": Row(KEPT, KEPT, docker=NO_IMAGE),
-    "artifact-empty": Row(KEPT, KEPT, docker=NO_IMAGE),
-    "artifact-tar": Row(KEPT, REFUSED, docker=NO_IMAGE),
-    "foreign": Row(KEPT, KEPT, KEPT, AT_URLS, NO_IMAGE),
-    "foreign-there": Row(KEPT, REFUSED, KEPT, AT_URLS, NO_IMAGE),
-    "encrypted": Row(KEPT, KEPT, docker=NO_IMAGE),
-    "encrypted-tar": Row(KEPT, REFUSED, docker=NO_IMAGE),
+    "sha512-artifact": Row(KEPT, docker=NO_IMAGE),
+    "artifact": Row(KEPT, docker=NO_IMAGE),
+    "artifact-empty": Row(KEPT, docker=NO_IMAGE),
+    "artifact-tar": Row(KEPT, docker=NO_IMAGE),
+    "foreign": Row(KEPT, KEPT, AT_URLS, NO_IMAGE),
+    "foreign-there": Row(KEPT, KEPT, AT_URLS, NO_IMAGE),
+    "encrypted": Row(KEPT, docker=NO_IMAGE),
+    "encrypted-tar": Row(KEPT, docker=NO_IMAGE),
 }
-
-FAULTS = {
-    ("noise", "gz", "push"): "a compressed file is read once, so nobody looks whether "
-    "its raw layers shrink: it gives what the pipe gives, not what the file gives",
-    ("noise", "pipe", "push"): "the same: layers that do not shrink are compressed",
-}
-"""What comes out otherwise than OUTCOMES says, by image and pair, and why."""
 
 NOT_OFFERED = "can be pushed, but not copied so: unpack it first"
 """What a copy of a compressed file or a pipe into anything but a registry says."""
@@ -124,9 +114,7 @@ class Pair:
         pushes = self.target == "registry" and self.source in LOCAL
         if not pushes:
             return row.copy
-        if self.verb == "push raw":
-            return row.raw
-        return row.pipe if self.source == "pipe" else row.push
+        return row.raw if self.verb == "push raw" else row.push
 
 
 LOCAL = ("file", "gz", "directory", "pipe")
@@ -240,8 +228,8 @@ class Judge:
         if "Traceback" in ended.stderr:
             return ended.stderr
         found = self._bench.found(pair, ended)
-        if wanted in (REFUSED, NO_IMAGE):
-            return self._not_refused(ended, found, wanted)
+        if wanted == NO_IMAGE:
+            return self._not_refused(ended, found)
         if ended.code or found is None:
             return f"exit {ended.code}: {ended.stderr}"
         if (
@@ -256,23 +244,17 @@ class Judge:
         foreign = archives.digest(TEXT) if wanted == AT_URLS else ""
         return found.differs_from(self._bench.sample, foreign)
 
-    def _not_refused(self, ended: Ended, found: Found | None, wanted: str) -> str:
-        code, named = 6, (NAME, " its blob sha256:", "push the file instead")
-        if wanted == NO_IMAGE:
-            code, named = (
-                2,
-                (f"/source/{self._bench.name}:1: ", "make it an oci-archive"),
-            )
+    def _not_refused(self, ended: Ended, found: Found | None) -> str:
+        named = (f"/source/{self._bench.name}:1: ", "make it an oci-archive")
         lines = ended.stderr.count("error: ")
         said = all(words in ended.error for words in named)
-        if (ended.code, lines, said, found) == (code, 1, True, None):
+        if (ended.code, lines, said, found) == (2, 1, True, None):
             return ""
         return f"exit {ended.code}, left {found}: {ended.stderr}"
 
 
 def test_every_image_has_its_outcomes():
     assert set(OUTCOMES) == set(SAMPLES)
-    assert {name for name, *_ in FAULTS} <= set(OUTCOMES)
 
 
 @pytest.mark.parametrize("name", all_but(set(OUTCOMES) - LIKE_OTHERS, OUTCOMES))
@@ -289,10 +271,7 @@ def test_every_pair_gives_the_same_or_refuses_by_name(name, host, run_cli, tmp_p
             wrong[pair] = complaint
     for left in ("*.part", "*.tmp"):
         assert list(tmp_path.rglob(left)) == []
-    known = {pair for pair in wrong if (name, pair.source, pair.verb) in FAULTS}
-    assert {pair: text for pair, text in wrong.items() if pair not in known} == {}
-    expected = {words[1:] for words in FAULTS if words[0] == name}
-    assert {(pair.source, pair.verb) for pair in known} == expected, "mended? say so"
+    assert wrong == {}
 
 
 @pytest.mark.parametrize("target", TARGETS[1:])

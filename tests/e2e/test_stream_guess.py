@@ -1,4 +1,4 @@
-"""A pipe and a compressed file give what a plain file gives, or refuse by name."""
+"""A pipe and a compressed file give what a plain file gives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import lzma
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping
 from urllib.request import Request, urlopen
 
 import archives
@@ -16,6 +16,7 @@ from archives import CONFIG, LAYER, MANIFEST, Image, blob, descriptor, digest, d
 
 from dockerpush import push
 from dockerpush.server import Registry, RegistryServer
+from dockerpush.server.messages import ProtocolError
 
 TAR = archives.layer("hello " * 500)
 OTHER = archives.layer("other " * 500)
@@ -66,6 +67,10 @@ ALIKE = {
     "an artifact with any bytes": artifact("application/x-any", b"\x01\x02" * 999),
     "an artifact with JSON": artifact("application/json", dump(["x" * 2000])),
     "an artifact with text": artifact("text/plain", b"hello " * 500),
+    "a YAML config": artifact("text/plain", b"text", b"apiVersion: v1\n" * 400),
+    "a config that begins like a tar": artifact("text/plain", b"text", TAR),
+    "a config that is gzip": artifact("text/plain", b"text", gzip.compress(NOISE)),
+    "much JSON": artifact("application/json", dump(["x" * 100_000])),
 }
 # What must stay as it is, although it begins like a layer to be packed.
 KEPT = {
@@ -98,16 +103,19 @@ def stored(host: str, repository: str) -> Any:
         return json.loads(answer.read())
 
 
-def send(name: str, files: Any, way: str, host: str, run_cli: Any, tmp_path: Path):
+def send(
+    name: str, files: Any, way: str, host: str, run_cli: Any, tmp_path: Path, **how
+):
     """Push *files* as *way* says; how it ended, and the repository."""
     raw = archives.packed(files)
     repository = f"{way}/{digest(name.encode())[7:19]}"
     path = tmp_path / "image.tar"
-    path.write_bytes(gzip.compress(raw) if way == "gz" else raw)
-    options = ("-t", f"{host}/{repository}:v1", "--compress", "gzip", "--json")
+    path.write_bytes(gzip.compress(raw, 1) if way == "gz" else raw)
+    compress = ("--compress", how.pop("compress", "gzip"))
+    options = ("-t", f"{host}/{repository}:v1", *compress, *how.pop("more", ()))
     if way == "pipe":
-        return run_cli("push", "-", *options, stdin=raw), repository
-    return run_cli("push", path, *options), repository
+        return run_cli("push", "-", *options, "--json", stdin=raw, **how), repository
+    return run_cli("push", path, *options, "--json", **how), repository
 
 
 @pytest.mark.parametrize("way", ["pipe", "gz"])
@@ -120,28 +128,151 @@ def test_the_same_manifest_as_from_a_file(name, way, host, run_cli, tmp_path):
     assert stored(host, here) == stored(host, there)
 
 
+@pytest.mark.parametrize("way", ["pipe", "gz"])
 @pytest.mark.parametrize("name", KEPT | OTHERWISE)
-def test_a_compressed_file_is_read_again_where_the_first_guess_was_wrong(
-    name, host, run_cli, tmp_path
-):
+def test_a_wrong_guess_is_put_right(name, way, host, run_cli, tmp_path):
     files = (KEPT | OTHERWISE)[name]
     file, there = send(name, files, "file", host, run_cli, tmp_path)
-    done, here = send(name, files, "gz", host, run_cli, tmp_path)
+    done, here = send(name, files, way, host, run_cli, tmp_path)
     assert (file.returncode, done.returncode) == (0, 0), file.stderr + done.stderr
     assert done.json["digest"] == file.json["digest"]
     assert stored(host, here) == stored(host, there)
 
 
-@pytest.mark.parametrize("name", KEPT | OTHERWISE)
-def test_a_pipe_refuses_by_name_and_tags_nothing(name, host, run_cli, tmp_path):
-    files = (KEPT | OTHERWISE)[name]
-    done, here = send(name, files, "pipe", host, run_cli, tmp_path)
+LINES = b"".join(b"line %d of a text\n" % n for n in range(40_000))
+MANY = hashlib.shake_128(b"many").digest(700_000)
+LOOKS = {
+    "text": LINES,
+    "noise": MANY,
+    "noise, then text": MANY[:100_000] + LINES,
+    "text, then noise": LINES[:70_000] + MANY,
+}
+
+
+@pytest.mark.parametrize("way", ["pipe", "gz"])
+@pytest.mark.parametrize("name", LOOKS)
+def test_auto_means_the_same_as_for_a_file(name, way, host, run_cli, tmp_path):
+    """The same sample decides, though the layer can be seen only as it comes by."""
+    raw = archives.packed({"content": LOOKS[name]})
+    files = image((LAYER, raw), raw=(raw,))
+    how = {"compress": "auto"}
+    file, there = send(name, files, "file", host, run_cli, tmp_path, **how)
+    done, here = send(name, files, way, host, run_cli, tmp_path, **how)
+    assert (file.returncode, done.returncode) == (0, 0), file.stderr + done.stderr
+    assert done.json["digest"] == file.json["digest"]
+    assert stored(host, here) == stored(host, there)
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_a_dry_run_of_a_compressed_file_says_what_one_of_a_file_says(
+    name, host, run_cli, tmp_path
+):
+    raw = archives.packed({"content": LOOKS[name]})
+    files = image((LAYER, raw), raw=(raw,))
+    said = []
+    for way in ("file", "gz"):
+        options = {"compress": "auto", "more": ("--dry-run",)}
+        done, _ = send(f"dry {name}", files, way, host, run_cli, tmp_path, **options)
+        assert done.returncode == 0, done.stderr
+        said.append([(one["size"], one["action"]) for one in done.json["blobs"]])
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_no_guess_is_needed_where_the_manifest_comes_first(
+    name, server, run_cli, tmp_path
+):
+    files = dict(reversed(list(KEPT[name].items())))
+    raw = archives.packed(files)
+    done = run_cli("push", "-", "-t", f"{server.host}/first:1", "--json", stdin=raw)
+    assert done.returncode == 0, done.stderr
+    assert done.json["digest"] == digest_of_manifest(files)
+    read = [one for one in server.seen if one.method == "GET" and "/blobs/" in one.path]
+    assert read == []
+
+
+@pytest.fixture
+def server(tmp_path: Path):
+    seen: list[Any] = []
+    registry = Stubborn(tmp_path / "stubborn")
+    with RegistryServer(registry, on_request=seen.append) as running:
+        running.seen = seen
+        running.stubborn = registry
+        yield running
+
+
+class Stubborn(Registry):
+    """A registry that may give no blobs back, and may claim blobs that it lacks."""
+
+    gives = True
+    claims: Mapping[str, int] = {}
+
+    def open_blob(self, name: Any, *more: Any) -> Any:
+        if not self.gives:
+            raise ProtocolError(403, "DENIED", "push only")
+        return super().open_blob(name, *more)
+
+    def blob_size(self, name: Any, wanted: Any) -> int:
+        return self.claims.get(str(wanted)) or super().blob_size(name, wanted)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_cannot_be_read_back_is_refused_by_name(name, server, run_cli, tmp_path):
+    files = KEPT[name]
+    if "xz" in name:
+        pytest.skip("sent as it is, so nothing has to be put right")
+    server.stubborn.gives = False
+    done, here = send(name, files, "pipe", server.host, run_cli, tmp_path)
     assert done.returncode == 6, done.stderr
     layer = next(iter(files)).replace("blobs/sha256/", "sha256:")
     for words in ("standard input: v1: ", layer, "push the file instead"):
         assert words in done.error
-    assert done.error.startswith("error: ")
-    assert run_cli("tags", f"{host}/{here}").stdout == ""
+    assert run_cli("tags", f"{server.host}/{here}").stdout == ""
+    done, here = send(name, files, "gz", server.host, run_cli, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.json["digest"] == digest_of_manifest(files)
+
+
+def test_what_the_registry_lost_is_sent_where_it_can_be_read_again(
+    server, run_cli, tmp_path
+):
+    """It says that it has a blob, and then that a manifest names what it lacks."""
+    files = ALIKE["gzip layers"]
+    raw = archives.packed(files)
+    packed = tmp_path / "image.tar.gz"
+    packed.write_bytes(gzip.compress(raw))
+    claims = {digest(content): len(content) for content in files.values()}
+    for target, way in (("b", "pipe"), ("c", "gz")):
+        server.stubborn.claims = claims
+        word, stdin = ("-", raw) if way == "pipe" else (packed, b"")
+        words = ("push", word, "-t", f"{server.host}/{target}:1")
+        done = run_cli(*words, stdin=stdin)
+        if way == "pipe":
+            assert done.returncode == 1, done.stderr
+            assert done.error.startswith("error: standard input: the registry lacks")
+            assert "run the same command once more" in done.error
+            assert run_cli("tags", f"{server.host}/{target}").stdout == ""
+            server.stubborn.claims = {}
+            done = run_cli(*words, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+
+
+DOCUMENTS = 320
+
+
+@pytest.mark.parametrize("way", ["pipe", "gz"])
+def test_many_documents_take_no_memory(way, host, run_cli, tmp_path):
+    """20 MiB of statements, each a JSON of 64 KiB, before the manifest."""
+    layers = [
+        ("application/vnd.in-toto+json", dump([f"{n}" * 21_000 + "x" * n]))
+        for n in range(100, 100 + DOCUMENTS)
+    ]
+    files = one_manifest(layers, ("application/vnd.acme.config", b"{}"))
+    assert sum(map(len, files.values())) > 19 << 20
+    done, _ = send("many", files, way, host, run_cli, tmp_path, more=(), fresh=True)
+    assert done.returncode == 0, done.stderr
+    assert done.json["digest"] == digest_of_manifest(files)
+    assert done.peak_rss < 60 << 20
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -162,17 +293,6 @@ def test_the_library_reads_a_compressed_file_again_too(name, host, tmp_path):
     path.write_bytes(gzip.compress(archives.packed(KEPT[name])))
     result = push(str(path), f"{host}/library/{digest(name.encode())[7:19]}:v1")
     assert result.descriptor.digest == digest_of_manifest(KEPT[name])
-
-
-@pytest.mark.parametrize("name", KEPT)
-def test_nothing_is_refused_where_nothing_is_compressed(name, host, run_cli, tmp_path):
-    if "xz" in name:
-        pytest.skip("unpacked whatever is asked for, since no layer may be xz")
-    raw = archives.packed(KEPT[name])
-    target = f"{host}/raw/{digest(name.encode())[7:19]}:v1"
-    done = run_cli("push", "-", "-t", target, "--compress", "none", "--json", stdin=raw)
-    assert done.returncode == 0, done.stderr
-    assert done.json["digest"] == digest_of_manifest(KEPT[name])
 
 
 def test_only_what_is_pushed_must_have_been_guessed_right(host, run_cli):

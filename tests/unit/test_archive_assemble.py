@@ -708,7 +708,7 @@ def test_what_a_pipe_gave_is_enough():
     (image,) = assemble(members, documents, heads)
     assert image.entry.config == A.config
     del documents["config.json"]
-    with pytest.raises(ArchiveError, match=r"'config.json': not JSON"):
+    with pytest.raises(ArchiveError, match=r"'config.json': a document that does not"):
         assemble(members, documents, heads)
 
 
