@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
+from ..documents import children_of
 from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, UsageError
 from ..oci import (
     DOCKER_CONFIG,
     INDEX_TYPES,
     JSON_LIMIT,
+    MANIFEST_TYPES,
     OCI_CONFIG,
     Descriptor,
     ImageConfig,
@@ -20,7 +22,7 @@ from ..oci import (
 from ..system.workers import Workers
 from ..transfer.source import RegistrySource
 from ..transfer.tree import DEEPEST, index_of, narrowed
-from ..values import value
+from ..values import field, value
 from . import console
 from .image_config import runtime_settings, settings_rows
 
@@ -36,12 +38,16 @@ MOST_IMAGES = 2000
 
 @value
 class RemoteImage:
-    """One manifest as it was found; *config* is {} for what is not an image."""
+    """One manifest as it was found, or the blobs that an index names itself.
+
+    *manifest* is None for what has no config; *config* is {} for what is not an image.
+    """
 
     descriptor: Descriptor
-    manifest: Manifest
-    platform: Platform | None
-    config: dict[str, Any]
+    layers: tuple[Descriptor, ...]
+    manifest: Manifest | None = None
+    platform: Platform | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 class RemoteReader:
@@ -88,24 +94,32 @@ class RemoteReader:
             return
         if depth > DEEPEST:
             raise InvalidJSON(f"{self._reference}: indexes within indexes, too deep")
-        children = index_of(document or self._read(node)).manifests
-        if len(children) > MOST_IMAGES:
+        document = document or self._read(node)
+        children = children_of(document.descriptor, document.raw)
+        if len(children.documents) > MOST_IMAGES:
             raise InvalidJSON(f"{self._reference}: the index names too many manifests")
-        for child in children:
+        if children.blobs or not children.documents:
+            yield node, document
+        for child in children.documents:
             yield from self._manifests(child, None, depth + 1)
 
     def _image(self, node: Descriptor, document: RawManifest | None) -> RemoteImage:
-        manifest = manifest_of(document or self._read(node))
-        config: dict[str, Any] = {}
+        document = document or self._read(node)
+        if node.media_type not in MANIFEST_TYPES:
+            return RemoteImage(node, children_of(node, document.raw).blobs)
+        manifest = manifest_of(document)
+        config: Mapping[str, Any] = {}
         platform = node.platform
         if manifest.config.media_type in (OCI_CONFIG, DOCKER_CONFIG):
             raw = self._config(manifest.config)
             try:
-                platform = platform or ImageConfig.from_bytes(raw).platform
-                config = parse_json(raw, "config")
+                found = ImageConfig.find(raw)
             except (InvalidJSON, InvalidDigest) as error:
                 raise InvalidJSON(f"{self._reference}: {error}") from error
-        return RemoteImage(node, manifest, platform, config)
+            if found is not None:
+                platform = platform or found.platform
+                config = parse_json(raw, "config")
+        return RemoteImage(node, manifest.layers, manifest, platform, config)
 
     def _read(self, node: Descriptor) -> RawManifest:
         return self._source.document(str(node.digest))
@@ -141,23 +155,24 @@ def record_of(
 
 def _image_record(image: RemoteImage) -> dict[str, Any]:
     manifest = image.manifest
+    config = manifest.config if manifest else None
     return {
         "platform": str(image.platform) if image.platform else None,
         "digest": image.descriptor.digest,
-        "mediaType": manifest.media_type,
-        "artifactType": manifest.artifact_type,
+        "mediaType": image.descriptor.media_type,
+        "artifactType": manifest.artifact_type if manifest else None,
         "annotations": dict(image.descriptor.annotations or {}),
         "created": image.config.get("created"),
         **runtime_settings(image.config),
-        "config": {"digest": manifest.config.digest, "size": manifest.config.size},
-        "compressedSize": sum(layer.size for layer in manifest.layers),
+        "config": {"digest": config.digest, "size": config.size} if config else None,
+        "compressedSize": sum(layer.size for layer in image.layers),
         "layers": [
             {
                 "digest": layer.digest,
                 "size": layer.size,
                 "mediaType": layer.media_type,
             }
-            for layer in manifest.layers
+            for layer in image.layers
         ],
     }
 
@@ -180,8 +195,10 @@ def show(record: dict[str, Any]) -> None:
             ("  digest", image["digest"]),
             ("  created", str(image["created"] or "unknown")),
             ("  compressed", console.size_text(image["compressedSize"])),
-            ("  config", image["config"]["digest"]),
+            ("  type", image["mediaType"]),
         ]
+        if image["config"]:
+            rows[-1] = ("  config", image["config"]["digest"])
         rows += settings_rows(image)
         console.table((name, console.printable(text)) for name, text in rows)
         console.table(

@@ -173,7 +173,25 @@ def inspect(path: Path, host: str) -> list[Any]:
     return [("inspect", path), ("inspect", path, "--json")]
 
 
-WAYS: tuple[Callable[[Path, str], list[Any]], ...] = (dry_run, verify, copy, inspect)
+def inspect_remote(path: Path, host: str) -> list[Any]:
+    image = f"{host}/x:1"
+    pushed = ("push", path, "-t", image)
+    return [pushed, ("inspect", image), ("inspect", image, "--json")]
+
+
+def pull_for_docker(path: Path, host: str) -> list[Any]:
+    out = path.with_name("p.tar")
+    return [
+        ("push", path, "-t", f"{host}/x:1"),
+        ("pull", f"{host}/x:1", "-o", out, "--platform", "all"),
+        ("push", out, "-t", f"{host}/z:1"),
+    ]
+
+
+WAYS: tuple[Callable[[Path, str], list[Any]], ...] = (
+    *(dry_run, verify, copy, inspect),
+    *(inspect_remote, pull_for_docker),
+)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -186,7 +204,7 @@ def test_every_command_takes_it(name, way, host, run_cli, tmp_path):
     for words in way(path, host):
         done = run_here(words, run_cli.environment())
         assert done.returncode == 0, (words, done.stderr)
-    if way is copy:
+    if way in (copy, pull_for_docker):
         check(host, "z", contents)
     if way is inspect:
         (found,) = done.json["images"]
