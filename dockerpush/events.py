@@ -41,8 +41,16 @@ class BytesRead:
 
 
 @value
+class BytesSaved:
+    """*count* more bytes were written to an archive; *what* is done, in words."""
+
+    what: str
+    count: int
+
+
+@value
 class BlobStarted:
-    """A blob is about to be sent, and its descriptor is known now."""
+    """A blob is about to be moved, and its descriptor is known now."""
 
     key: str
     digest: Digest
@@ -51,7 +59,7 @@ class BlobStarted:
 
 @value
 class BytesSent:
-    """*count* more bytes are on their way; negative when some must be sent again."""
+    """*count* more bytes were sent, received or read back; negative: once more."""
 
     key: str
     count: int
@@ -101,6 +109,7 @@ class Notice:
 Event = Union[
     BlobPlanned,
     BytesRead,
+    BytesSaved,
     BlobStarted,
     BytesSent,
     BlobFinished,

@@ -30,9 +30,12 @@ from ..errors import (
     Unauthorized,
     UsageError,
 )
+from ..system.terminal import LiveLines
 from ..values import value
 
 OUTPUTS = (1, 2)
+SMALL = 100 * 1024
+"""Bytes below which "0.0 MiB" would say nothing."""
 
 
 @value
@@ -81,8 +84,26 @@ def to_devnull(stream: TextIO) -> None:
             os.close(nowhere)
 
 
+_lines: list[LiveLines] = []
+"""What is at the end of the terminal while bars are shown, at most one."""
+
+
+def write_above(lines: LiveLines) -> None:
+    """From now on, everything that is written stands above *lines*."""
+    _lines[:] = [lines]
+
+
+@contextlib.contextmanager
+def _above(*, whole: bool = True) -> Iterator[None]:
+    """Write where no bars are; they come back below *whole* lines."""
+    with contextlib.ExitStack() as stack:
+        for lines in _lines:
+            stack.enter_context(lines.aside(whole=whole))
+        yield
+
+
 class SafeStream:
-    """A stream like *stream*, which never fails."""
+    """A stream like *stream*, which never fails, and never writes over the bars."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -92,7 +113,8 @@ class SafeStream:
 
     def write(self, text: str) -> int:
         """Write *text*, if anybody is there."""
-        self._attempt(lambda: self._stream.write(text))
+        with _above(whole=text.endswith("\n")):
+            self._attempt(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
@@ -156,12 +178,18 @@ def exit_code(error: PusherError) -> int:
 
 def result(text: str) -> None:
     """A line of what the command was asked for."""
-    print(printable(text))
+    _print_result(printable(text))
 
 
 def json_result(record: Any) -> None:
     """*record* as one line of JSON on stdout, ASCII whatever the terminal speaks."""
-    print(json.dumps(record), flush=True)
+    _print_result(json.dumps(record))
+    sys.stdout.flush()
+
+
+def _print_result(text: str) -> None:
+    with _above():
+        print(text, flush=bool(_lines))
 
 
 _failures: list[OSError] = []
@@ -188,7 +216,8 @@ def failure() -> OSError | None:
 
 def say(text: str) -> None:
     """A line for people, on stderr."""
-    print(printable(text), file=sys.stderr, flush=True)
+    sys.stderr.write(printable(text) + "\n")
+    sys.stderr.flush()
 
 
 def printable(text: str) -> str:
@@ -218,12 +247,17 @@ def table(rows: Iterable[Sequence[str]]) -> None:
 
 
 def size_text(size: int) -> str:
-    """*size* bytes as people read it: ``980 B``, ``12.3 MiB``."""
+    """*size* bytes as people read it: ``980 B``, ``51.3 KiB``, ``12.3 MiB``.
+
+    From a tenth of a MiB on it is MiB, as in the lines and bars of progress.
+    """
     if size < 1024:
         return f"{size} B"
-    amount = float(size)
-    for unit in ("KiB", "MiB", "GiB"):
-        amount /= 1024
-        if amount < 1024:
-            return f"{amount:.1f} {unit}"
-    return f"{amount / 1024:.1f} TiB"
+    if size < SMALL:
+        return f"{size / 1024:.1f} KiB"
+    return f"{size / 1024 / 1024:.1f} MiB"
+
+
+def blobs(count: int) -> str:
+    """``1 blob``, ``2 blobs``."""
+    return f"{count} blob{'' if count == 1 else 's'}"

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, Sequence
 
 from ..errors import Cancelled, PusherError, SomeFailed, UsageError, file_error
+from ..events import Outcome
 from . import console
 
 if TYPE_CHECKING:
     from ..archive import StoredImage
+    from ..oci import Digest
     from ..reference import Reference
-    from ..transfer.choices import BlobForecast, PushResult
+    from ..transfer.choices import BlobForecast, CopyResult, PushResult
     from ..transfer.verify import Verified
     from .console import Display
     from .endpoints import Connections
@@ -141,15 +143,42 @@ def pushed(
             console.json_result(_record(reference, result, seconds))
         else:
             console.result(f"{name}@{digest}")
-    if not display.quiet:
-        blobs = ", ".join(
-            f"{number} {outcome.value}" for outcome, number in result.blobs.items()
-        )
-        console.say(
-            f"pushed {reference}: {blobs or 'only the tag'}; "
-            f"{console.size_text(result.sent)} "
-            f"in {seconds:.1f} s"
-        )
+    if display.quiet:
+        return
+    console.say(f"pushed {reference}: {moved('send', result, seconds)}")
+    say_replaced(reference, result.replaced)
+
+
+def say_replaced(target: object, digest: Digest | None) -> None:
+    """Say what *target*, a tag, pointed to before, for whoever wants it back."""
+    if digest is not None:
+        console.say(f"note: {target} pointed to {digest} before")
+
+
+def moved(verb: str, result: PushResult | CopyResult, seconds: float) -> str:
+    """What *result* took, as in "sent 2 blobs (12.3 MiB) in 0.5 s; 1 already there".
+
+    *verb* is send or copy.
+    """
+    mounted = result.blobs.get(Outcome.MOUNTED, 0)
+    there = sum(result.blobs.values()) - mounted
+    there -= (sent := result.blobs.get(Outcome.UPLOADED, 0))
+    if not sent and not mounted:
+        what = f"{console.blobs(there)} {'is' if there == 1 else 'are'}"
+        return f"nothing to {verb}: {what if there else 'the image is'} already there"
+    rest = [
+        f"{number} {how}"
+        for number, how in ((mounted, "mounted"), (there, "already there"))
+        if number
+    ]
+    if not sent:
+        return f"nothing to {verb}: {', '.join(rest)}"
+    size = console.size_text(result.sent)
+    done = f"{_PAST[verb]} {console.blobs(sent)} ({size}) in {seconds:.1f} s"
+    return "; ".join([done, *rest])
+
+
+_PAST = {"send": "sent", "copy": "copied"}
 
 
 def _record(reference: Reference, result: PushResult, seconds: float) -> dict[str, Any]:
@@ -161,6 +190,7 @@ def _record(reference: Reference, result: PushResult, seconds: float) -> dict[st
         "digest": result.descriptor.digest,
         "mediaType": result.descriptor.media_type,
         "size": result.descriptor.size,
+        "replaced": result.replaced,
         "blobs": {outcome.value: n for outcome, n in result.blobs.items()},
         "bytes": result.sent,
         "seconds": round(seconds, 3),

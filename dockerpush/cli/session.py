@@ -24,6 +24,7 @@ from ..registry.debug import uploads_log
 from ..settings.keys import is_switched_on
 from ..system.cancellation import Cancellation
 from ..system.processes import share_arenas
+from ..system.terminal import can_redraw
 from ..system.workers import ticker
 from . import console
 from .console import Display
@@ -74,7 +75,9 @@ class Session:
     def on_event(self, event: Event) -> None:
         """The listener that draws progress; it starts with the first event."""
         if self._progress is None:
-            self._progress = _progress_for(self.display)
+            self._progress = progress = _progress_for(self.display)
+            if isinstance(progress, BarProgress):
+                console.write_above(progress.lines)
             self._cleanup.enter_context(ticker(1.0, self._progress.tick))
             self._cleanup.callback(self._progress.close)
         self._progress(event)
@@ -107,6 +110,8 @@ class Session:
     def die_by_signal(self) -> None:
         """End the process by the signal that was caught. Does not return."""
         assert self.signal is not None
+        if isinstance(self._progress, BarProgress):
+            self._progress.close()
         console.error_line(INTERRUPTED)
         sys.stdout.flush()
         signal.signal(self.signal, signal.SIG_DFL)
@@ -124,14 +129,12 @@ class Session:
 
 def _progress_for(display: Display) -> Progress:
     if display.quiet or display.progress == "none":
-        return QuietProgress(sys.stderr)
-    if display.progress == "tty" or (display.progress == "auto" and _is_terminal()):
-        return BarProgress(sys.stderr)
-    return PlainProgress(sys.stderr, interval=display.interval)
-
-
-def _is_terminal() -> bool:
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        return QuietProgress(console.say)
+    if display.progress == "tty" or (
+        display.progress == "auto" and can_redraw(sys.stderr)
+    ):
+        return BarProgress(sys.stderr, console.say)
+    return PlainProgress(console.say, interval=display.interval)
 
 
 def _configure_logging(display: Display) -> None:

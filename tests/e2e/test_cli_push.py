@@ -136,11 +136,25 @@ class TestResults:
 
     def test_a_terminal_gets_bars_elsewhere_lines(self, archive, embedded, run_cli):
         target = f"{embedded.host}/out/lines:1"
-        plain = run_cli("push", archive, "-t", target).stderr
+        often = ("--progress-interval", "0.001")
+        plain = run_cli("push", archive, "-t", target, *often).stderr
         assert re.search(r"^blob 4/4 .* MiB", plain, re.MULTILINE)
         assert "\r" not in plain
-        bars = run_cli("push", archive, "-t", target, "--progress", "tty").stderr
+        other = f"{embedded.host}/out/bars:1"
+        bars = run_cli("push", archive, "-t", other, "--progress", "tty").stderr
         assert "\r" in bars
+
+    def test_nothing_moves_for_a_push_that_sends_nothing(
+        self, archive, embedded, run_cli
+    ):
+        push = ("push", archive, "-t", f"{embedded.host}/out/twice:1")
+        run_cli(*push)
+        for how in (("--progress", "tty"), ("--progress-interval", "0.001")):
+            last = run_cli(*push, *how).stderr.splitlines()[-1]
+            assert last.endswith(":1: nothing to send: 4 blobs are already there")
+            said = run_cli(*push, *how).stderr
+            assert "blob " not in said
+            assert "\r" not in said
 
     def test_secrets_are_in_no_output(self, archive, htpasswd_registry, run_cli):
         password = USERS["alice"]

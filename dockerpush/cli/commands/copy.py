@@ -38,7 +38,14 @@ from ..options import (
     warn_of_json,
     warn_of_unused_sides,
 )
-from ..report import Tally, check_writable, skipped, write_digests
+from ..report import (
+    Tally,
+    check_writable,
+    moved,
+    say_replaced,
+    skipped,
+    write_digests,
+)
 
 if TYPE_CHECKING:
     from ...oci import Platform
@@ -239,6 +246,7 @@ class Copied:
             "digest": result.descriptor.digest,
             "mediaType": result.descriptor.media_type,
             "size": result.descriptor.size,
+            "replaced": result.replaced if self.tag is not None else None,
             "manifests": result.manifests,
             "referrers": result.referrers,
             "blobs": {done.value: number for done, number in result.blobs.items()},
@@ -372,8 +380,10 @@ class _Copying:
         if not display.quiet:
             console.say(
                 f"copied {copied.source} to {copied.target}: "
-                f"{_summary(copied.result)} in {copied.seconds:.1f} s"
+                f"{moved('copy', copied.result, copied.seconds)}"
             )
+            if copied.tag is not None:
+                say_replaced(copied.target, copied.result.replaced)
 
     def _write_digests(self, done: Sequence[Copied]) -> None:
         if self._request.digestfile:
@@ -423,12 +433,3 @@ def _check_apart(pairs: Sequence[tuple[ImageOrigin, Reference]]) -> None:
             )
 
 
-def _summary(result: CopyResult) -> str:
-    """What was done, for people; what is sent to a file is copied there."""
-    if not result.manifests:
-        return "it was there already, nothing copied"
-    blobs = ", ".join(
-        f"{number} {'copied' if done.value == 'uploaded' else done.value}"
-        for done, number in result.blobs.items()
-    )
-    return f"{blobs or 'no blobs'}; {console.size_text(result.sent)}"

@@ -288,10 +288,14 @@ def _report(
         else:
             console.result(f"{name}@{image.chosen.digest}")
     if not session.display.quiet:
-        console.say(
-            f"pulled {reference}: {image.blobs} blobs, "
-            f"{console.size_text(image.received)} received in {seconds:.1f} s"
-        )
+        console.say(f"pulled {reference}: {_received(image, seconds)}")
+
+
+def _received(image: PulledImage, seconds: float) -> str:
+    if not image.received:
+        return f"nothing to receive: {console.blobs(image.blobs)} already in the cache"
+    size = console.size_text(image.received)
+    return f"{console.blobs(image.blobs)}, {size} received in {seconds:.1f} s"
 
 
 def _record(image: PulledImage, seconds: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
 
 from ...errors import NotFound, UsageError
+from ...events import BytesSaved
 from .. import console, prompts
 from ..options import OPERANDS
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ..session import Session
 
 STDOUT = "-"
-_REDRAW = 0.2  # seconds
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -142,54 +142,17 @@ def _save(
 ) -> None:
     from ...runtimes.runtime import save
 
-    what = ", ".join(names)
-    progress = _Progress(f"saving {what}", args)
-    try:
-        size = save(
-            runtime,
-            names,
-            sys.stdout.buffer if path is None else path,
-            cancellation=session.cancellation,
-            on_progress=progress.add,
-        )
-    finally:
-        progress.close()
+    what, started = ", ".join(names), time.monotonic()
+    size = save(
+        runtime,
+        names,
+        sys.stdout.buffer if path is None else path,
+        cancellation=session.cancellation,
+        on_progress=lambda count: session.on_event(BytesSaved(f"saving {what}", count)),
+    )
+    session.end_progress()
     if path is None:
         sys.stdout.buffer.flush()
     if not args.quiet:
-        seconds = progress.seconds
+        seconds = time.monotonic() - started
         console.say(f"saved {what}: {console.size_text(size)} in {seconds:.1f} s")
-
-
-class _Progress:
-    """How much was written: a line that changes on a terminal, new lines elsewhere."""
-
-    def __init__(self, what: str, args: Namespace) -> None:
-        self._what = what
-        self._shown = not args.quiet and args.progress != "none"
-        tty = args.progress == "auto" and sys.stderr.isatty()
-        self._redraws = tty or args.progress == "tty"
-        self._interval = _REDRAW if self._redraws else args.progress_interval
-        self._started = self._last = time.monotonic()
-        self._count = 0
-
-    @property
-    def seconds(self) -> float:
-        """Since the beginning."""
-        return time.monotonic() - self._started
-
-    def add(self, count: int) -> None:
-        """*count* more bytes were written."""
-        self._count += count
-        now = time.monotonic()
-        if self._shown and now - self._last >= self._interval:
-            self._last = now
-            rate = console.size_text(int(self._count / (now - self._started)))
-            line = f"{self._what}: {console.size_text(self._count)}, {rate}/s"
-            sys.stderr.write(f"\r{line:<70}" if self._redraws else f"{line}\n")
-            sys.stderr.flush()
-
-    def close(self) -> None:
-        """Take the changing line away."""
-        if self._redraws and self._last > self._started:
-            sys.stderr.write("\r" + " " * 79 + "\r")

@@ -352,9 +352,9 @@ class _Run:
             if item.action is Action.FAILED:
                 console.say(f"failed: {item.target}: {item.why}")
             elif item.action is Action.COPY and not self._session.display.quiet:
-                size = console.size_text(item.sent)
+                size = console.size_text(item.sent) if item.sent else "no blobs to send"
                 target = self._request.place if self._request.into else item.target
-                console.say(f"copied {item.source} to {target}: {size}")
+                console.say(f"copied {item.source} to {target} ({size})")
 
 
 def _apply(hosts: Mapping[str, Mapping[str, object]], connections: Connections) -> None:
