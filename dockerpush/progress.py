@@ -189,7 +189,8 @@ class BarProgress:
             text = message(event)
             if text:
                 self._say(text)
-            if self._clock() - self._last_drawn >= REDRAW:
+            is_time = self._clock() - self._last_drawn >= REDRAW
+            if is_time and self._tally.moves:
                 self.tick()
 
     def tick(self) -> None:
