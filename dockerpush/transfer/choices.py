@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 
 from ..events import Notice, Outcome
-from ..oci import Descriptor, Platform
+from ..oci import Descriptor, Digest, Platform
 from ..reference import Reference
 from ..values import field, value
 
@@ -77,7 +77,8 @@ class PushResult:
     """What a push left in the registry.
 
     *blobs* counts the blobs by how they came to be there; *sent* is bytes that were
-    sent for them.
+    sent for them. *replaced* is what the first of *tags* named before, where that is
+    known and another image.
     """
 
     repository: str
@@ -85,6 +86,7 @@ class PushResult:
     descriptor: Descriptor
     blobs: Mapping[Outcome, int]
     sent: int
+    replaced: Digest | None = None
 
 
 @value
@@ -108,7 +110,8 @@ class CopyResult:
     *manifests* were stored, *referrers* of them as such; *blobs* counts by how they
     came to be there, *sent* is the bytes that moved for them. *taken* is set when a
     default platform was taken of an index. *whole* is what the source had under the
-    reference, of which *descriptor* may be a part.
+    reference, of which *descriptor* may be a part. *replaced* is what its first name at
+    the target named before, where that is known and another image.
     """
 
     descriptor: Descriptor
@@ -118,11 +121,17 @@ class CopyResult:
     sent: int = 0
     taken: TakenPlatform | None = None
     whole: Descriptor | None = None
+    replaced: Digest | None = None
 
     def as_push(self, repository: str, tags: Sequence[str]) -> PushResult:
         """The same, told as a push to *tags* of *repository*."""
         return PushResult(
-            repository, tuple(tags), self.descriptor, self.blobs, self.sent
+            repository,
+            tuple(tags),
+            self.descriptor,
+            self.blobs,
+            self.sent,
+            self.replaced,
         )
 
 

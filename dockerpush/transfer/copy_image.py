@@ -6,7 +6,7 @@ from functools import partial
 from typing import Sequence
 
 from ..documents import RawManifest
-from ..oci import INDEX_TYPES, Descriptor, Platform
+from ..oci import INDEX_TYPES, Descriptor, Digest, Platform
 from ..system.workers import Workers
 from ..values import replace
 from .choices import CopyOptions, CopyResult, TakenPlatform
@@ -96,7 +96,11 @@ class CopyPlanner:
                 whole=whole.descriptor,
                 taken=taken,
             )
-            image.stored = self._stored_before(image.names, root)
+            if self._trusting and image.names:
+                image.looked = True
+                named = [target.digest_of(name) for name in image.names]
+                image.before = named[0]
+                image.stored = _stored_before(named, root)
             if image.stored is None:
                 image.plan = self._walked(source, root)
         return image
@@ -134,19 +138,19 @@ class CopyPlanner:
             return part, taken_of(source, whole, part.descriptor, self._only)
         return whole, None
 
-    def _stored_before(
-        self, names: Sequence[str], root: RawManifest
-    ) -> Descriptor | None:
-        """What the target has of this very image, when it has all its names."""
-        named = [self._target.digest_of(name) for name in names if self._trusting]
-        fitting = [one for one in named if one and one.fits(root.raw)]
-        if not fitting or len(fitting) < len(named):
-            return None
-        return replace(root.descriptor, digest=fitting[0])
-
     def _is_held(self, document: Descriptor) -> bool:
         """True when the target has this manifest, and so everything that it needs."""
         return self._trusting and self._target.has_document(document)
+
+
+def _stored_before(
+    named: Sequence[Digest | None], root: RawManifest
+) -> Descriptor | None:
+    """What the target has of this very image, when all its names are *named* so."""
+    fitting = [one for one in named if one and one.fits(root.raw)]
+    if len(fitting) < len(named):
+        return None
+    return replace(root.descriptor, digest=fitting[0])
 
 
 def _names(wanted: Wanted, whole: Descriptor, root: Descriptor) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ from .choices import CopyResult
 from .manifests import documents
 from .plan import Method, PlannedBlob, PlannedImage
 from .registry_target import UploadResult
-from .store import has_lost_blobs, store
+from .store import has_lost_blobs, named_before, store
 
 if TYPE_CHECKING:
     from .known import Shortcuts
@@ -264,6 +264,10 @@ class _Transfer:
         A registry takes what refers to a manifest that is still to come.
         """
         plan = image.plan
+        done = [results[blob.key] for blob in plan.moving if blob.key in results]
+        before = image.before
+        if not image.looked and any(one.moved for one in done):
+            before = named_before(self._target, image.names)
         made = plan.documents
         if plan.root:
             became = {key: result.descriptor for key, result in results.items()}
@@ -280,7 +284,6 @@ class _Transfer:
         root = image.root.descriptor if image.root else None
         descriptor = image.stored or root
         assert descriptor is not None, "what is not stored was there"
-        done = [results[blob.key] for blob in plan.moving if blob.key in results]
         return CopyResult(
             descriptor,
             len(made) + len(plan.referrers),
@@ -289,6 +292,7 @@ class _Transfer:
             sum(result.moved for result in done),
             image.taken,
             image.whole,
+            None if before == descriptor.digest else before,
         )
 
     def _permit(self, source: Source) -> ContextManager[None]:

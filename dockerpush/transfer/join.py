@@ -16,7 +16,7 @@ from ..values import replace, value
 from .choices import PushResult
 from .plan import images_in
 from .registry_target import RegistryTarget
-from .store import store
+from .store import named_before, store
 
 
 @value
@@ -96,16 +96,18 @@ def store_joined(
     )
     raw = Index(OCI_INDEX, entries).to_bytes()
     document = RawManifest(Descriptor.of(OCI_INDEX, raw), raw)
-    descriptor = store(target, [document], tags)
     blobs: Counter[Outcome] = Counter()
     for _, result in parts:
         blobs.update(result.blobs)
+    before = named_before(target, tags) if blobs[Outcome.UPLOADED] else None
+    descriptor = store(target, [document], tags)
     return PushResult(
         target.repository,
         tuple(tags),
         descriptor,
         blobs,
         sum(result.sent for _, result in parts),
+        None if before == descriptor.digest else before,
     )
 
 

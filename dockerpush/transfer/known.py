@@ -65,11 +65,12 @@ class TargetImage:
     """The image that is under the target's tag, by its own word.
 
     *layers* are those that its config pairs with diff_ids, none unless it is trusted;
-    *blobs* are all digests that it names.
+    *blobs* are all digests that it names, *digest* is its own.
     """
 
     layers: Layers
     blobs: frozenset[Digest]
+    digest: Digest | None = None
 
     @classmethod
     def read(
@@ -208,16 +209,25 @@ class Knowledge:
 class Shortcuts:
     """Blobs of one push that need be neither read nor sent, found before it begins.
 
-    *held* are digests that the image under the target's tag names. The registry is not
-    asked for them, unless it turns out to lack one. *done* is what became of blobs, by
+    *tagged* is the image under the target's tag, None when nobody has looked. The
+    registry is not asked for what it names, unless it turns out to lack one, which is
+    when they are *doubted*. *done* is what became of blobs, by
     key, that an archive gave before there was a plan.
     """
 
     target: RegistryTarget
     known: Knowledge
     jobs: int
-    held: frozenset[Digest] = frozenset()
+    tagged: TargetImage | None = None
+    doubted: bool = False
     done: Mapping[str, UploadResult] = field(default_factory=dict)
+
+    @property
+    def held(self) -> frozenset[Digest]:
+        """Digests that the registry is not asked for."""
+        if self.tagged is None or self.doubted:
+            return frozenset()
+        return self.tagged.blobs
 
     def find(self, blobs: Sequence[PlannedBlob]) -> dict[str, UploadResult]:
         """Those of *blobs* that the target has, or could mount unread, by key."""
@@ -275,7 +285,7 @@ class Shortcuts:
 
     def invalidate(self, blobs: Sequence[PlannedBlob]) -> Shortcuts:
         """Only those that the registry says it has; in other runs, too."""
-        return replace(self, known=self.known.invalidate(blobs), held=frozenset())
+        return replace(self, known=self.known.invalidate(blobs), doubted=True)
 
     def are_used(self, blobs: Sequence[PlannedBlob]) -> bool:
         """True when something of *blobs* may be left out by what is remembered."""
@@ -311,7 +321,7 @@ def _read_image(
         blobs.add(manifest.config.digest)
         if trusted:
             layers.update(_layers(client, repository, manifest))
-    return TargetImage(layers, frozenset(blobs))
+    return TargetImage(layers, frozenset(blobs), descriptor.digest)
 
 
 def _manifest(descriptor: Descriptor, raw: bytes) -> Manifest:

@@ -190,7 +190,8 @@ class PlannedImage:
 
     *whole* is what the source has, *root* what is moved of it: all, or what is left for
     some platforms. Both are None for what has to be built. *label* is what the image is
-    called in messages. *stored* is what the target has of it in the end.
+    called in messages. *stored* is what the target has of it in the end. *before* is
+    what its first name names at the target so far, once *looked*.
     """
 
     source: Source
@@ -201,6 +202,8 @@ class PlannedImage:
     whole: Descriptor | None = None
     taken: TakenPlatform | None = None
     stored: Descriptor | None = None
+    before: Digest | None = None
+    looked: bool = False
 
 
 Decide = Callable[[StoredBlob], Method]

@@ -7,7 +7,6 @@ from typing import Callable, NamedTuple, Sequence
 
 from ..archive.stored import Compression, StoredBlob, StoredImage
 from ..events import Notice
-from ..oci import Digest
 from ..reference import Reference
 from ..values import replace
 from .archive_source import ArchiveSource
@@ -59,7 +58,10 @@ def push_planned(
         target.on_event(notice)
     source = ArchiveSource(step.archive)
     source.take(plan)
-    planner = _Planned(PlannedImage(source, plan, tuple(tags)))
+    image = PlannedImage(source, plan, tuple(tags))
+    if shortcuts.tagged:
+        image.looked, image.before = True, shortcuts.tagged.digest
+    planner = _Planned(image)
     jobs = shortcuts.jobs
     (done,) = transfer(planner, target, jobs=jobs, shortcuts=shortcuts, step=step)
     return done.as_push(target.repository, tags)
@@ -129,10 +131,14 @@ def _planned(
     known = knowledge_of(target, codec, options, trusted)
     shrinks = shrinks or partial(layer_shrinks, archive)
     plan = plan_of(target, image, options=options, known=known, shrinks=shrinks)
-    held = trusted.blobs
-    if not options.trust_target:
-        held = _held(target, tags, plan, known)
-    return codec, plan, Shortcuts(target, known, options.jobs, held)
+    tagged = trusted if options.trust_target else _tagged(target, tags, plan, known)
+    return codec, plan, Shortcuts(target, known, options.jobs, tagged)
+
+
+def _uncompressed(layers: int) -> str:
+    if layers == 1:
+        return "1 layer is sent uncompressed: it would not shrink"
+    return f"{layers} layers are sent uncompressed: they would not shrink"
 
 
 def plan_of(
@@ -149,8 +155,7 @@ def plan_of(
         decide = AutoCompression(shrinks, known)
     plan = plan_push(image, decide, platforms=options.platforms, strict=options.strict)
     if isinstance(decide, AutoCompression) and decide.kept:
-        kept = f"{len(decide.kept)} that would not shrink"
-        target.on_event(Notice(f"sent raw: layers: {kept}", minor=True))
+        target.on_event(Notice(_uncompressed(len(decide.kept)), minor=True))
     return plan
 
 
@@ -164,18 +169,17 @@ def trusted_image(
     return TargetImage.read(target.client, target.repository, wanted, trusted=True)
 
 
-def _held(
+def _tagged(
     target: RegistryTarget, tags: Sequence[str], plan: Plan, known: Knowledge
-) -> frozenset[Digest]:
-    """What the image under the target's tag names: one request in place of many.
+) -> TargetImage | None:
+    """The image under the target's tag: one request in place of many.
 
-    Nothing of it is asked for when fewer than two digests can be told.
+    None, and no request, when fewer than two digests can be told.
     """
     layers = known.reusable_layers(plan.blobs).values()
     if len(wanted_blobs(plan.moving, layers)) < 2:
-        return frozenset()
-    image = TargetImage.read(target.client, target.repository, tags, trusted=False)
-    return image.blobs
+        return None
+    return TargetImage.read(target.client, target.repository, tags, trusted=False)
 
 
 def knowledge_of(

@@ -7,6 +7,7 @@ to hold gets all of it in a second try.
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Protocol, Sequence
 
@@ -29,6 +30,8 @@ from ..oci import (
 from ..registry.client import RegistryClient
 from ..registry.pages import parse_referrers, referrers_tag
 from ..values import replace
+
+log = logging.getLogger(__name__)
 
 _listing = threading.Lock()  # one list at a time is read, added to and written
 
@@ -111,6 +114,19 @@ def _as_known_to(
     if known is None or not known.fits(root.raw):
         return descriptor
     return replace(descriptor, digest=known)
+
+
+def named_before(target: DocumentTarget, names: Sequence[str]) -> Digest | None:
+    """What the first of *names* names so far; not to know it is no harm."""
+    if not names or names[0].startswith(("sha256:", "sha512:")):
+        return None
+    try:
+        return target.digest_of(names[0])
+    except Cancelled:
+        raise
+    except PusherError as error:
+        log.info("what %s names is not known: %s", names[0], error)
+        return None
 
 
 class _Storing:

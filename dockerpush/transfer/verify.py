@@ -8,7 +8,8 @@ is bounded, nothing is written to disk.
 
 from __future__ import annotations
 
-from typing import Container, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Callable, Container, Iterable, Iterator, Mapping
 
 from ..archive.decompress import digests, peeked
 from ..archive.sniff import compression_of
@@ -24,7 +25,7 @@ from ..archive.stored import (
 )
 from ..documents import SUBJECT_ANNOTATION, RawManifest
 from ..errors import ContentMismatch
-from ..events import BytesRead
+from ..events import BlobFinished, BlobPlanned, BlobStarted, BytesSent, Outcome
 from ..oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Digest, Index, Manifest
 from ..reference import Reference
 from ..state.blobs import PIECE
@@ -70,6 +71,7 @@ def verify_image(
         if isinstance(leaf, StoredOther) and leaf.complete:
             pairs += _other_pairs(target, leaf, named)
     blobs = {layer.digest: (layer, stored) for layer, stored in pairs}
+    _announce(target, (layer for layer, _ in blobs.values() if not layer.urls))
     with Workers(target.cancellation, jobs, name="verify") as workers:
         reading = [
             workers.submit(_verify_layer, target, layer, stored)
@@ -78,6 +80,23 @@ def verify_image(
         workers.wait(reading)
     size = sum(layer.size for layer, _ in blobs.values())
     return Verified(descriptor.digest, len(remote), len(blobs), size)
+
+
+def _announce(target: RegistryTarget, blobs: Iterable[Descriptor]) -> None:
+    """Have *blobs* count in the progress as those that are read back."""
+    for blob in blobs:
+        target.on_event(BlobPlanned(str(blob.digest), blob.size))
+
+
+@contextmanager
+def _reading_back(
+    target: RegistryTarget, blob: Descriptor
+) -> Iterator[Callable[[int], None]]:
+    """Give the listener for bytes of *blob*, which is read in the ``with``."""
+    key, digest, size = str(blob.digest), blob.digest, blob.size
+    target.on_event(BlobStarted(key, digest, size))
+    yield lambda count: target.on_event(BytesSent(key, count))
+    target.on_event(BlobFinished(key, digest, size, Outcome.UPLOADED))
 
 
 def _remote_manifests(
@@ -153,15 +172,16 @@ def _verify_layer(
     as_it_is = wanted is None or compression_of_type(layer.media_type) is None
     if as_it_is:
         wanted = stored.digest
-    head, reader = peeked(target.client.download(target.repository, layer.digest))
-    found = digests(
-        reader,
-        Compression.NONE if as_it_is else compression_of(head),
-        cancellation=target.cancellation,
-        on_read=lambda count: target.on_event(BytesRead(str(layer.digest), count)),
-        name=f"layer {layer.digest.short} of the registry",
-        named=layer.digest,
-    )
+    with _reading_back(target, layer) as on_read:
+        head, reader = peeked(target.client.download(target.repository, layer.digest))
+        found = digests(
+            reader,
+            Compression.NONE if as_it_is else compression_of(head),
+            cancellation=target.cancellation,
+            on_read=on_read,
+            name=f"layer {layer.digest.short} of the registry",
+            named=layer.digest,
+        )
     if found.digest != layer.digest:
         raise ContentMismatch(
             f"layer {layer.digest}: the registry gave bytes with the digest "
@@ -211,6 +231,7 @@ def verify_copy(
         )
     plan = Walker(source).walk(root).plan()
     blobs = [one for blob in plan.moving if (one := blob.descriptor)]
+    _announce(target, blobs)
     with Workers(target.cancellation, jobs, name="verify") as workers:
         reading = [
             workers.submit(
@@ -234,13 +255,11 @@ def _verify_blob(target: RegistryTarget, blob: Descriptor) -> None:
     hasher = blob.digest.hasher()
     buffer = memoryview(bytearray(PIECE))
     reader = target.client.download(target.repository, blob.digest)
-    try:
+    with closing(reader), _reading_back(target, blob) as on_read:
         while count := reader.readinto(buffer):
             target.cancellation.check()
             hasher.update(buffer[:count])
-            target.on_event(BytesRead(str(blob.digest), count))
-    finally:
-        reader.close()
+            on_read(count)
     found = Digest.from_hash(hasher)
     if found != blob.digest:
         raise ContentMismatch(

@@ -431,5 +431,3 @@ def _check_apart(pairs: Sequence[tuple[ImageOrigin, Reference]]) -> None:
                 f"{target} is where both {other.label} and {origin.label} would go: "
                 "copy them one by one"
             )
-
-
