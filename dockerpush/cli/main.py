@@ -178,6 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
+    if argv[:2] == ["completion", "--values"]:  # by a shell, for a word that is typed
+        return int(_module("completion").print_values(argv[2:]))
     # a first word that is a command is the only one; an option may stand before it
     if not argv or argv[0] not in COMMANDS:
         shown = _without_options(argv)

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from images import small_archive
 
 from dockerpush.cli.commands.completion import commands
-from dockerpush.cli.main import COMMANDS, build_parser
+from dockerpush.cli.main import COMMANDS, WITHOUT_OPTIONS, build_parser
+from dockerpush.server import Registry, RegistryServer
 
 COMPLETE = """
 source "$1"; shift
-COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _dockerpush
+COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
+# bash breaks words at each colon and equals sign
+read -ra COMP_WORDS <<< "$(printf '%s' "$*" | sed -E 's/[:=]/ & /g')"
+if [[ ${*: -1} == "" || ${*: -1} == *[:=] ]]; then COMP_WORDS+=(""); fi
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _dockerpush
 printf '%s\\n' "${COMPREPLY[@]}"
 """
 
@@ -37,6 +44,7 @@ def complete(run_cli, tmp_path):
             capture_output=True,
             text=True,
             check=True,
+            env=with_program(run_cli, tmp_path),
         )
         assert done.stderr == ""
         return done.stdout.split()
@@ -44,9 +52,38 @@ def complete(run_cli, tmp_path):
     return offer
 
 
+def with_program(run_cli, tmp_path: Path) -> dict[str, str]:
+    """An environment in which a shell finds ``dockerpush``."""
+    folder = tmp_path / "bin"
+    folder.mkdir(exist_ok=True)
+    program = folder / "dockerpush"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m dockerpush "$@"\n')
+    program.chmod(0o755)
+    environment = run_cli.environment()
+    return {**environment, "PATH": f"{folder}:{environment['PATH']}"}
+
+
+@pytest.fixture
+def remembered(run_cli, tmp_path):
+    """A registry that was logged in to, pushed to, listed and pulled from."""
+    with RegistryServer(Registry(tmp_path / "registry")) as server:
+        archive = small_archive(tmp_path / "image.tar", names=["team/a:1", "team/b:2"])
+        for tag in ("1.0", "1.1"):
+            assert (
+                run_cli("push", archive, "-t", f"{server.host}/app:{tag}").returncode
+                == 0
+            )
+        assert run_cli("tags", f"{server.host}/app").returncode == 0
+        assert run_cli("pull", f"{server.host}/app:1.0").returncode == 0
+        host = server.host
+    login = ("login", "reg.test:5000", "-u", "me", "-p", "secret", "--skip-check")
+    assert run_cli(*login).returncode == 0
+    return host  # nobody listens there any more
+
+
 class TestBash:
     def test_commands(self, complete):
-        assert complete("") == list(COMMANDS)
+        assert complete("") == [*COMMANDS, *WITHOUT_OPTIONS]
         assert complete("comp") == ["completion"]
 
     def test_options_of_the_command_alone(self, complete):
@@ -60,13 +97,48 @@ class TestBash:
     def test_values(self, complete):
         assert complete("push", "--progress", "") == ["auto", "tty", "plain", "none"]
         assert complete("push", "--if-busy", "w") == ["wait"]
-        assert complete("push", "--progress", "=", "pl") == ["plain"]
+        assert complete("push", "--progress=pl") == ["plain"]
         assert complete("completion", "z") == ["zsh"]
 
     def test_files_are_left_to_the_shell(self, complete, run_cli):
         assert complete("push", "--cacert", "a") == []
         assert complete("push", "ima") == []
         assert "-o default" in run_cli("completion", "bash").stdout
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("push", "image.tar", "-t"),
+            ("push", "image.tar", "--target"),
+            ("pull",),
+            ("inspect",),
+            ("digest",),
+            ("copy",),
+            ("verify", "image.tar"),
+            ("cache", "rm"),
+        ],
+    )
+    def test_repositories_and_then_their_tags(self, words, complete, remembered):
+        host, port = remembered.split(":")
+        assert complete(*words, host[:5]) == [f"{remembered}/app"]
+        assert complete(*words, f"{host}:{port}/a") == [f"{port}/app"]
+        assert complete(*words, f"{host}:{port}/app:") == ["1.0", "1.1"]
+        assert complete(*words, f"{host}:{port}/app:1.1") == ["1.1"]
+
+    @pytest.mark.parametrize(
+        "words",
+        [("push", "x.tar", "--registry"), ("login",), ("logout",), ("config",)],
+    )
+    def test_known_registries(self, words, complete, remembered):
+        assert complete(*words, "reg") == ["reg.test:5000"]
+        assert complete(*words, "reg.test:") == ["5000"]
+        assert complete(*words, remembered.partition(":")[0]) == [remembered]
+
+    def test_the_names_in_an_archive(self, complete, tmp_path, remembered):
+        line = ("push", str(tmp_path / "image.tar"), "--name")
+        assert complete(*line, "team/") == ["team/a:1", "team/b:2"]
+        assert complete(*line, "team/a:") == ["1"]
+        assert complete("push", "nosuch.tar", "--name", "") == []
 
     def test_every_option_of_every_command_is_offered(self, complete):
         for command in commands(build_parser()):
@@ -85,6 +157,35 @@ def test_other_shells_can_read_theirs(shell, run_cli, tmp_path):
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     subprocess.run([shell, "-n", path], check=True)
+
+
+def test_asking_shows_no_error_and_asks_no_registry(run_cli, remembered, tmp_path):
+    (tmp_path / "broken.tar").write_bytes(b"no tar" * 500)
+    for words in (
+        ("targets", "", "dockerpush"),
+        ("images", f"{remembered}/app:", "dockerpush"),
+        ("registries", ""),
+        ("names", "", str(tmp_path / "broken.tar")),
+        ("nosuch",),
+        (),
+    ):
+        done = run_cli("completion", "--values", *words)
+        assert done.stderr == ""
+        assert done.returncode in (0, 1)
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_fish_asks_for_targets(run_cli, tmp_path, remembered):
+    path = script(run_cli, "fish", tmp_path)
+    line = f"dockerpush push x.tar -t {remembered}/app:1"
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", f'source {path}; complete -C "{line}"'],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=with_program(run_cli, tmp_path),
+    )
+    assert f"{remembered}/app:1.1" in done.stdout
 
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")

@@ -1,14 +1,18 @@
 """``completion bash|zsh|fish``: what a shell needs to complete our command lines.
 
-The words are those of the argparse tree, written out: completing starts no Python.
+Commands, options and choices are written out, which starts no Python. Targets,
+registries, images and names are asked of ``completion --values KIND WORD LINE``, which
+never asks a registry.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 from argparse import SUPPRESS, Action, ArgumentParser, Namespace, _SubParsersAction
-from typing import TYPE_CHECKING, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping, Sequence
 
+from ...errors import PusherError
 from ...values import value
 from .. import console
 
@@ -16,16 +20,38 @@ if TYPE_CHECKING:
     from ..session import Session
 
 PROGRAM = "dockerpush"
+VALUES = "--values"
+
+_KINDS: Mapping[str, str] = {
+    "targets": "targets",
+    "registry": "registries",
+    "name": "names",
+    "reference": "images",
+    "references": "images",
+    "repositories": "images",
+    "sources": "images",
+}
+"""The argument → what it is. Files are left to the shell in any case."""
+_KINDS_OF: Mapping[tuple[str, str], str] = {
+    ("copy", "source"): "images",
+    ("copy", "target"): "targets",
+    ("check", "target"): "targets",
+    ("sync", "place"): "registries",
+}
 
 
 @value
 class Option:
-    """One option; *choices* are its values, *takes_value* when it needs one."""
+    """One option; *choices* are its values, *takes_value* when it needs one.
+
+    *kind* is what the program can be asked for, "" where it is nothing.
+    """
 
     names: tuple[str, ...]
     help: str
     takes_value: bool
     choices: tuple[str, ...]
+    kind: str = ""
 
 
 @value
@@ -36,6 +62,7 @@ class Command:
     help: str
     options: tuple[Option, ...]
     words: tuple[str, ...]
+    kind: str = ""
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -47,39 +74,70 @@ def run(args: Namespace, session: Session) -> int:
     """Print the script; the shell sources it."""
     from ..main import build_parser
 
-    for line in _SHELLS[args.shell](list(commands(build_parser()))).splitlines():
+    tree = list(commands(build_parser()))
+    for line in _SHELLS[args.shell](tree).splitlines():
         console.result(line)
+    return console.DONE
+
+
+def print_values(words: Sequence[str]) -> int:
+    """Print what may stand for the word that is typed: *words* are KIND WORD LINE.
+
+    Whatever is wrong, a shell that completes shows no error.
+    """
+    from ..suggestions import suggestions
+
+    kind, current, *line = [*words, "", ""][: max(2, len(words))]
+    try:
+        for found in suggestions(kind, current, line):
+            console.result(found)
+    except (PusherError, OSError):
+        return console.OTHER
     return console.DONE
 
 
 def commands(parser: ArgumentParser) -> Iterator[Command]:
     """The commands of *parser*, with what may follow them."""
+    from ..main import WITHOUT_OPTIONS
+
+    known: list[str] = []
     for action in parser._actions:
         if isinstance(action, _SubParsersAction):
             helps = {one.dest: one.help or "" for one in action._choices_actions}
             for name, command in action.choices.items():
+                known.append(name)
                 yield _command(name, helps.get(name, ""), command._actions)
+    for name, text in WITHOUT_OPTIONS.items():
+        yield Command(name, text, (), tuple(known) if name == "help" else ())
 
 
 def _command(name: str, help_text: str, actions: list[Action]) -> Command:
     shown = [action for action in actions if action.help != SUPPRESS]
     positional = [action for action in shown if not action.option_strings]
+    kinds = [_kind(name, action) for action in positional]
     return Command(
         name,
         help_text,
-        tuple(_option(action) for action in shown if action.option_strings),
+        tuple(_option(name, one) for one in shown if one.option_strings),
         tuple(str(word) for action in positional for word in action.choices or ()),
+        next(filter(None, kinds), ""),
     )
 
 
-def _option(action: Action) -> Option:
-    text = (action.help or "").replace("%%", "%")
+def _option(command: str, action: Action) -> Option:
+    braces = re.fullmatch("{(.*)}", str(action.metavar))
+    choices = action.choices or (braces[1].split(",") if braces else ())
     return Option(
         tuple(action.option_strings),
-        text,
+        action.help or "",
         action.nargs != 0,
-        tuple(str(word) for word in action.choices or ()),
+        tuple(map(str, choices)),
+        _kind(command, action),
     )
+
+
+def _kind(command: str, action: Action) -> str:
+    return _KINDS_OF.get((command, action.dest), _KINDS.get(action.dest, ""))
 
 
 def _bash(tree: list[Command]) -> str:
@@ -92,7 +150,7 @@ def _bash(tree: list[Command]) -> str:
     ]
     words = [
         f"{command.name}) options={_quoted(_all_names(command))} "
-        f"words={_quoted(command.words)} ;;"
+        f"words={_quoted(command.words)} kind=${{kind:-{command.kind}}} ;;"
         for command in tree
     ]
     return _BASH.format(
@@ -100,11 +158,14 @@ def _bash(tree: list[Command]) -> str:
         commands=" ".join(command.name for command in tree),
         values=_indented(cases),
         words=_indented(words),
+        asked=VALUES,
     )
 
 
 def _bash_values(option: Option) -> str:
     """What to do after *option*: offer its values, else leave it to file names."""
+    if option.kind:
+        return f"kind={option.kind}"
     return f"values={_quoted(option.choices)}" if option.choices else "return"
 
 
@@ -112,7 +173,14 @@ _BASH = """\
 # bash completion: source <({program} completion bash)
 _{program}() {{
     local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}"
-    local command= options='--help --version' words='{commands}' values= word
+    local command= options='--help --version' words='{commands}' values= word kind=
+    local line="${{COMP_LINE:0:COMP_POINT}}"
+    local typed="${{line##*[[:space:]=]}}"
+    # bash breaks words at colons: what stands before the one that is typed
+    if [[ $typed == *:* ]]; then
+        previous="${{line% *}}"
+        previous="${{previous##* }}"
+    fi
     if [[ $previous == = ]]; then previous="${{COMP_WORDS[COMP_CWORD-2]}}"; fi
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
         case " {commands} " in *" $word "*) command=$word; break ;; esac
@@ -124,8 +192,17 @@ _{program}() {{
     case "$command" in
 {words}
     esac
-    if [[ -n $values ]]; then words=$values; fi
-    if [[ $current == -* ]]; then words=$options; fi
+    if [[ -n $values ]]; then words=$values; kind=; fi
+    if [[ $current == -* ]]; then words=$options; kind=; fi
+    if [[ -n $kind ]]; then
+        words="$words $("${{COMP_WORDS[0]}}" completion {asked} $kind "$typed" \\
+            "${{COMP_WORDS[@]:1}}" 2>/dev/null)"
+        COMPREPLY=($(compgen -W "$words" -- "$typed"))
+        if [[ $typed == *:* && $COMP_WORDBREAKS == *:* ]]; then
+            COMPREPLY=("${{COMPREPLY[@]#"${{typed%"${{typed##*:}}"}}"}}")
+        fi
+        return
+    fi
     COMPREPLY=($(compgen -W "$words" -- "${{current#=}}"))
 }}
 complete -o default -F _{program} {program}
@@ -137,18 +214,27 @@ def _zsh(tree: list[Command]) -> str:
     cases = []
     for command in tree:
         lines = [_zsh_option(option) for option in command.options]
-        words = f"({' '.join(command.words)})" if command.words else "_files"
+        words = _zsh_words(command.words, command.kind)
         lines.append(_quoted([f"*:argument:{words}"]))
         body = " \\\n            ".join(lines)
         cases.append(f"{command.name}) _arguments \\\n            {body} ;;")
     return _ZSH.format(
-        program=PROGRAM, commands=_indented(names), cases=_indented(cases)
+        program=PROGRAM,
+        commands=_indented(names),
+        cases=_indented(cases),
+        asked=VALUES,
     )
+
+
+def _zsh_words(words: Sequence[str], kind: str) -> str:
+    if kind:
+        return f"_{PROGRAM}_values {kind}"
+    return f"({' '.join(words)})" if words else "_files"
 
 
 def _zsh_option(option: Option) -> str:
     text = option.help.translate(str.maketrans("[]:", "() "))
-    values = f"({' '.join(option.choices)})" if option.choices else "_files"
+    values = _zsh_words(option.choices, option.kind)
     value = f":value:{values}" if option.takes_value else ""
     exclusive = f"({' '.join(option.names)})" if len(option.names) > 1 else ""
     specs = [_quoted([f"{exclusive}{name}[{text}]{value}"]) for name in option.names]
@@ -158,6 +244,13 @@ def _zsh_option(option: Option) -> str:
 _ZSH = """\
 #compdef {program}
 # zsh completion: {program} completion zsh > "${{fpath[1]}}/_{program}"
+_{program}_values() {{
+    local -a found
+    found=("${{(@f)$({program} completion {asked} "${{@[-1]}}" "$PREFIX" $words \\
+        2>/dev/null)}}")
+    compadd "${{@[1,-2]}}" -- "${{(@)found:#}}"
+    _files
+}}
 _{program}() {{
     local context state state_descr line
     local -a commands
@@ -189,6 +282,8 @@ def _fish(tree: list[Command]) -> str:
         seen = f"{start} -n '__fish_seen_subcommand_from {command.name}'"
         if command.words:
             lines.append(f"{seen} -f -a {_fish_quoted(' '.join(command.words))}")
+        if command.kind:
+            lines.append(f"{seen} -a {_fish_asking(command.kind)}")
         lines += [f"{seen} {_fish_option(option)}" for option in command.options]
     return "\n".join(lines)
 
@@ -200,9 +295,16 @@ def _fish_option(option: Option) -> str:
     ]
     if option.takes_value:
         words.append("-r")
+    if option.kind:
+        words.append(f"-a {_fish_asking(option.kind)}")
     if option.choices:
         words.append(f"-f -a {_fish_quoted(' '.join(option.choices))}")
     return " ".join([*words, f"-d {_fish_quoted(option.help)}"])
+
+
+def _fish_asking(kind: str) -> str:
+    line = "(commandline -ct) (commandline -opc)"
+    return _fish_quoted(f"({PROGRAM} completion {VALUES} {kind} {line} 2>/dev/null)")
 
 
 def _fish_quoted(text: str) -> str:

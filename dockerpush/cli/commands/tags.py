@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ...errors import UsageError
+from ...state.known_tags import MOST_TAGS, remember_tags
 from .. import console, location
 from ..endpoints import Connections
 from ..options import (
@@ -74,13 +75,23 @@ def _list(reference: Reference, connections: Connections, args: Namespace) -> No
     page = min(args.limit or PAGE, PAGE) if not args.include else PAGE
     client = connections.client(reference.registry)
     tags = client.tags(reference.repository, last=args.last, page_size=page)
-    found = islice(_matching(tags, args), args.limit)
+    seen: list[str] = []
+    found = islice(_matching(_noted(tags, seen), args), args.limit)
     if connections.session.display.json:
         console.json_result({"repository": reference.name, "tags": list(found)})
-        return
     before = f"{reference.name}:" if len(args.repositories) > 1 else ""
     for tag in found:
         console.result(f"{before}{tag}")
+    if seen:
+        remember_tags(connections.state, reference.name, seen)
+
+
+def _noted(tags: Iterable[str], seen: list[str]) -> Iterator[str]:
+    """*tags*, the first of which are put into *seen* for the completion of a shell."""
+    for tag in tags:
+        if len(seen) < MOST_TAGS:
+            seen.append(tag)
+        yield tag
 
 
 def _repository(text: str) -> Reference:
