@@ -75,7 +75,9 @@ class TransientError(NetworkError):
 
     *status* is the HTTP status where there was an answer; *retry_after* the seconds
     that the server asked us to wait; *sending* is true when the connection broke while
-    a request body was on its way, so that nobody knows how much arrived.
+    a request body was on its way, so that nobody knows how much arrived. *unreachable*
+    is true when a host that had answered before took no connection; *hung_up* when one
+    that was made broke: either may be an outage, which counts time instead of tries.
     """
 
     def __init__(
@@ -85,8 +87,12 @@ class TransientError(NetworkError):
         status: int | None = None,
         retry_after: float | None = None,
         sending: bool = False,
+        unreachable: bool = False,
+        hung_up: bool = False,
     ) -> None:
         super().__init__(message)
+        self.unreachable = unreachable
+        self.hung_up = hung_up
         self.status = status
         self.retry_after = retry_after
         self.sending = sending
@@ -97,7 +103,10 @@ class RegistryError(PusherError):
 
     *status* is the HTTP status, *code* the registry's own error code, such as
     ``MANIFEST_UNKNOWN``, or "" (distribution-spec, Error Codes); *detail* its message.
+    *range* is where an upload session stands by the word of a 416, or "".
     """
+
+    range = ""
 
     def __init__(
         self, method: str, url: str, status: int, code: str = "", detail: str = ""

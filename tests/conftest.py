@@ -167,6 +167,7 @@ class Command:
             "DOCKERPUSH_STATE_DIR": str(self.state),
             "TMPDIR": str(self._temporary),
             "LC_ALL": "C.UTF-8",
+            "DOCKERPUSH_PATIENCE": "0",  # a broken connection counts, it is no outage
             **(extra or {}),
         }
 

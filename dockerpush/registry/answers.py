@@ -27,7 +27,13 @@ from ..system.rate import RateLimiter
 from .debug import one_line, show_url
 from .failures import speaks_tls, translated
 from .locations import Place
-from .retry import TRANSIENT_STATUSES, RetryPolicy, announce, parse_retry_after
+from .retry import (
+    TRANSIENT_STATUSES,
+    Attempts,
+    RetryPolicy,
+    announce,
+    parse_retry_after,
+)
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
@@ -298,12 +304,11 @@ class Download:
         offset: int = 0,
     ) -> None:
         self._open_at = open_at
-        self._policy = policy
+        self._attempts = Attempts(policy)
         self._cancellation = cancellation
         self._on_event = on_event
         self._what = what
         self._position = offset
-        self._failures = 0
         self._reader: BlobReader | None = None
 
     def __enter__(self) -> Download:
@@ -329,7 +334,7 @@ class Download:
                 continue
             self._position += count
             if count:
-                self._failures = 0
+                self._attempts.succeeded()
             return count
 
     def close(self) -> None:
@@ -340,10 +345,7 @@ class Download:
 
     def _wait_after(self, error: TransientError) -> None:
         self.close()
-        self._failures += 1
-        delay = self._policy.delay(self._failures, error.retry_after)
-        if delay is None:
-            raise error
+        delay = self._attempts.delay_after(error)
         announce(error, delay, self._what, self._on_event)
         self._cancellation.wait(delay)
 
@@ -363,6 +365,8 @@ def failure(response: Response, advice: str = "") -> PusherError:
         status, RegistryError
     )
     error = kind(response.method, url, status, code, detail)
+    if status == 416:
+        error.range = response.header("Range") or ""
     if status in TRANSIENT_STATUSES:
         wait = parse_retry_after(response.header("Retry-After"))
         return TransientError(str(error), status=status, retry_after=wait)

@@ -454,7 +454,9 @@ class RegistryClient:
             tail += query(mount=mount, **{"from": source or ""})
         accept = (202,) if mount is None else (201, 202)
         call = self._call("POST", repository, tail, accept, scopes=tuple(scopes))
-        with self._sent(call, f"starting an upload to {repository}") as response:
+        what = f"starting an upload to {repository}"
+        # hang_ups: Amazon ECR does where the repository is missing
+        with self._sent(call, what, hang_ups=False) as response:
             if response.status == 201:
                 return None
             upload = opened_upload(repository, response)
@@ -474,6 +476,7 @@ class RegistryClient:
             headers={**OCTETS, "Content-Range": sent},
             stream=body,
             size=size,
+            patience=2.0,
         )
         with self._session.send(call) as response:
             told = response.header("Range")
@@ -524,6 +527,7 @@ class RegistryClient:
             headers=headers,
             stream=body,
             size=size,
+            patience=15.0,
         )
         with self._session.send(call) as response:
             log_upload(upload, "closed at byte %d: %s", upload.offset + size, digest)
@@ -531,8 +535,7 @@ class RegistryClient:
 
     def cancel_upload(self, repository: str, upload: Upload) -> None:
         """Have the registry forget the session. One attempt."""
-        where, accept = upload.location, (200, 202, 204, 404)
-        call = self._write("DELETE", repository, where, accept)
+        call = self._write("DELETE", repository, upload.location, (200, 202, 204, 404))
         with self._session.send(call) as response:
             log_upload(upload, "cancelled, status %d", response.status)
 
@@ -575,17 +578,16 @@ class RegistryClient:
         return self._call(method, repository, where, headers=headers)
 
     def _delete(self, repository: str, where: str, what: str) -> None:
-        wanted, accept = (scope(repository, "delete"),), (200, 202, 204)
-        call = self._call("DELETE", repository, where, accept, scopes=wanted)
+        wanted = (scope(repository, "delete"),)
+        call = self._call("DELETE", repository, where, (200, 202, 204), scopes=wanted)
         self._sent(call, what).close()
 
-    def _retrying(self, call: Callable[[], T], what: str) -> T:
-        return retrying(
-            call, self._policy, self._cancellation, on_event=self._on_event, what=what
-        )
+    def _retrying(self, call: Callable[[], T], what: str, **more: Any) -> T:
+        run, say = self._cancellation, self._on_event
+        return retrying(call, self._policy, run, on_event=say, what=what, **more)
 
-    def _sent(self, call: Call, what: str) -> Response:
-        return self._retrying(lambda: self._session.send(call), what)
+    def _sent(self, call: Call, what: str, **more: Any) -> Response:
+        return self._retrying(lambda: self._session.send(call), what, **more)
 
 
 def scope(repository: str, actions: str) -> str:

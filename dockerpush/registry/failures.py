@@ -38,7 +38,9 @@ def cannot_resolve(host: str, error: OSError) -> NetworkError:
     """*host* has no address, or nobody could be asked for it now."""
     text = f"cannot resolve the host name {host!r}: {_reason(error)}"
     if error.errno == socket.EAI_AGAIN:
-        return TransientError(f"{text}; check this machine's DNS settings")
+        return TransientError(
+            f"{text}; check this machine's DNS settings", unreachable=True
+        )
     return NetworkError(f"{text}; check the name and this machine's DNS settings")
 
 
@@ -53,7 +55,7 @@ def cannot_connect(where: str, error: OSError | None) -> TransientError:
         why = "connection refused; check the port and that the server runs"
     else:
         why = _reason(error)
-    return TransientError(f"cannot connect to {where}: {why}")
+    return TransientError(f"cannot connect to {where}: {why}", unreachable=True)
 
 
 def tls_failure(where: str, error: ssl.SSLError) -> NetworkError:
@@ -72,12 +74,12 @@ def broke_while_sending(
     request: str, sent: int, size: int, error: BaseException | None
 ) -> TransientError:
     """The connection broke, or stood still, inside a request body of *size* bytes."""
-    if isinstance(error, (socket.timeout, TimeoutError)):
-        why = "the connection stood still"
-    else:
-        why = "the connection broke"
+    silent = isinstance(error, (socket.timeout, TimeoutError))
+    why = "the connection stood still" if silent else "the connection broke"
     return TransientError(
-        f"{request}: {why} after {sent} of {size} bytes", sending=True
+        f"{request}: {why} after {sent} of {size} bytes",
+        sending=True,
+        hung_up=not silent,
     )
 
 
@@ -104,8 +106,13 @@ def proxy_wants_password(proxy: str) -> NetworkError:
     return NetworkError(refusal(407, proxy))
 
 
-def translated(request: str, where: str, error: Exception) -> NetworkError:
-    """Any other failure of sockets, http.client or urllib3 during *request*."""
+def translated(
+    request: str, where: str, error: Exception, *, waited: float | None = None
+) -> NetworkError:
+    """Any other failure of sockets, http.client or urllib3 during *request*.
+
+    *waited* is how many seconds an answer was waited for.
+    """
     cause = _root(error)
     if isinstance(cause, ssl.SSLError) and not isinstance(
         cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError, socket.timeout)
@@ -116,11 +123,16 @@ def translated(request: str, where: str, error: Exception) -> NetworkError:
     if isinstance(
         cause, (socket.timeout, TimeoutError, urllib3.exceptions.TimeoutError)
     ):
-        return TransientError(f"{request}: no answer in time")
+        time = "in time" if waited is None else f"within {waited:g} s"
+        return TransientError(f"{request}: no answer {time}")
     if isinstance(cause, (ConnectionError, http.client.RemoteDisconnected, OSError)):
-        return TransientError(f"{request}: the connection broke: {_reason(cause)}")
+        return TransientError(
+            f"{request}: the connection broke: {_reason(cause)}", hung_up=True
+        )
     if isinstance(cause, (http.client.IncompleteRead, http.client.HTTPException)):
-        return TransientError(f"{request}: a broken answer: {_reason(cause)}")
+        return TransientError(
+            f"{request}: a broken answer: {_reason(cause)}", hung_up=True
+        )
     return TransientError(f"{request}: {_reason(cause)}")
 
 

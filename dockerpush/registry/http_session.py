@@ -55,7 +55,8 @@ class Call:
 
     *url* is absolute, or a path of the registry; *accept* the statuses that are a
     success. *content* is a small body, *stream* a large one of *size* bytes, which is
-    iterated once for each time that it is sent.
+    iterated once for each time that it is sent. The answer may take *patience* times
+    the time-out.
     """
 
     method: str
@@ -67,6 +68,7 @@ class Call:
     content: bytes | None = None
     stream: Iterable[Piece] | None = None
     size: int = 0
+    patience: float = 1.0
 
     @property
     def has_body(self) -> bool:
@@ -203,7 +205,11 @@ class Session:
         started = self._clock()
         try:
             response = self.transport.request(
-                call.method, url, headers=headers, body=body, size=call.size
+                *(call.method, url),
+                headers=headers,
+                body=body,
+                size=call.size,
+                patience=call.patience,
             )
         except SpeaksPlainHTTP as error:
             if not self._falls_back(url):

@@ -6,21 +6,23 @@ repeats a request by itself, except the uploader, which owns the requests with a
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 import time
 from email.utils import parsedate_to_datetime
 from typing import Callable, TypeVar
 
-from ..errors import TransientError
+from ..errors import PusherError, TransientError
 from ..events import Notice, OnEvent, Retrying, ignore
 from ..system.cancellation import Cancellation
-from ..values import field, value
+from ..values import field, replace, value
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+SHORTEST_PAUSE = 0.1
+"""Seconds between two looks whether an outage is over."""
 
 TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)} - {501})
 """Statuses that may be different next time; every other one is a definite answer.
@@ -35,7 +37,9 @@ class RetryPolicy:
 
     *attempts* counts the first one too. The delays are *base*, twice that, and so on,
     up to *cap*, each shortened by a random part of up to *jitter* (0 to 1). What a
-    server asks for by Retry-After is waited for in full, up to *longest_wait*.
+    server asks for by Retry-After is waited for in full, up to *longest_wait*. An
+    outage of a host that had answered before may last *patience*, by *clock*, with at
+    most *outage_cap* between two tries; 0: it is a failure like others.
     """
 
     attempts: int = 4
@@ -43,7 +47,10 @@ class RetryPolicy:
     cap: float = 30.0
     jitter: float = 0.5
     longest_wait: float = 120.0
+    patience: float = 0.0
+    outage_cap: float = 5.0
     random: Callable[[], float] = field(default=random.random, repr=False)
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
 
     def delay(self, attempt: int, retry_after: float | None = None) -> float | None:
         """Seconds to wait after failed attempt number *attempt*, from 1 on.
@@ -59,6 +66,58 @@ class RetryPolicy:
         return delay * (1 - self.jitter * self.random())
 
 
+class Attempts:
+    """The tries of one piece of work: failures count, and outages last.
+
+    With *hang_ups* a connection that breaks is an outage like one that is refused.
+    """
+
+    def __init__(self, policy: RetryPolicy, *, hang_ups: bool = True) -> None:
+        self._policy = policy
+        self._hang_ups = hang_ups
+        self._failures = 0
+        self._outages = 0
+        self._down_since = 0.0
+
+    def succeeded(self) -> None:
+        """The work has got on: what failed before does not count any more."""
+        self._failures = self._outages = 0
+
+    def delay_after(self, error: PusherError) -> float:
+        """Seconds to wait after *error* before the next try.
+
+        Raises *error*, or what says that the host was down, when there is none.
+        """
+        policy = self._policy
+        if isinstance(error, TransientError) and self._is_outage(error):
+            return self._wait_out(error)
+        self._failures, self._outages = self._failures + 1, 0
+        asked = error.retry_after if isinstance(error, TransientError) else None
+        delay = policy.delay(self._failures, asked)
+        if delay is None:
+            raise error
+        return delay
+
+    def _is_outage(self, error: TransientError) -> bool:
+        broke = error.unreachable or (error.hung_up and self._hang_ups)
+        return broke and self._policy.attempts > 1 and self._policy.patience > 0
+
+    def _wait_out(self, error: TransientError) -> float:
+        policy, now = self._policy, self._policy.clock()
+        if not self._outages:
+            self._down_since = now
+        self._outages += 1
+        if now - self._down_since >= policy.patience:
+            raise TransientError(
+                f"{error}; the registry, or the way to it, was down for "
+                f"{now - self._down_since:.0f} s: run the same command again to go on",
+                sending=error.sending,
+                unreachable=True,
+            ) from error
+        delay = replace(policy, attempts=self._outages + 1).delay(self._outages)
+        return min(max(SHORTEST_PAUSE, delay or 0.0), policy.outage_cap)
+
+
 def retrying(
     call: Callable[[], T],
     policy: RetryPolicy,
@@ -66,23 +125,22 @@ def retrying(
     *,
     on_event: OnEvent = ignore,
     what: str,
+    hang_ups: bool = True,
 ) -> T:
     """*call()* until it succeeds; only TransientError earns another attempt.
 
-    *what* names the work for people. Raises the last TransientError, Cancelled, or
-    whatever else *call* raises, at once.
+    *what* names the work for people, *hang_ups* is as for `Attempts`. Raises the last
+    TransientError, Cancelled, or whatever else *call* raises, at once.
     """
-    for attempt in itertools.count(1):
+    attempts = Attempts(policy, hang_ups=hang_ups)
+    while True:
         cancellation.check()
         try:
             return call()
         except TransientError as error:
-            delay = policy.delay(attempt, error.retry_after)
-            if delay is None:
-                raise
+            delay = attempts.delay_after(error)
             announce(error, delay, what, on_event)
             cancellation.wait(delay)
-    raise AssertionError("unreachable")
 
 
 def announce(error: TransientError, delay: float, what: str, on_event: OnEvent) -> None:

@@ -33,7 +33,11 @@ CREDENTIALS_FILE = "credentials.json"
 
 def retry_policy(settings: Settings) -> RetryPolicy:
     """How often a request is tried, and how long between."""
-    return RetryPolicy(attempts=settings.retry_times + 1, base=settings.retry_delay)
+    return RetryPolicy(
+        attempts=settings.retry_times + 1,
+        base=settings.retry_delay,
+        patience=settings.patience,
+    )
 
 
 def trust_for(

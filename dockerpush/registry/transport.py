@@ -20,7 +20,7 @@ import urllib3
 import urllib3.exceptions
 from urllib3.util import Timeout, make_headers, parse_url
 
-from ..errors import NetworkError, PusherError
+from ..errors import NetworkError, PusherError, TransientError
 from ..system.cancellation import Cancellation
 from ..system.rate import RateLimiter
 from ..values import field, value
@@ -56,8 +56,8 @@ def direct(url: str) -> str | None:
 class TransportSettings:
     """How to talk to a registry; times are seconds.
 
-    *timeout* is for one piece of a body and for an ordinary answer, *answer_timeout*
-    for the answer to a PUT or PATCH, which a registry may have to think about.
+    *timeout* is for one piece of a body and for an ordinary answer; whoever asks says
+    how many times that an answer may take, which a registry has to think about.
     *ssl_context* gets ``host[:port]``; *proxy_for* gets a URL and returns the proxy's,
     user and password included, or None. *headers* go to the registry's own origin only.
     *rate* limits the bytes of all bodies, sent and received together. A host that the
@@ -69,7 +69,6 @@ class TransportSettings:
     insecure: bool = False
     timeout: float = 60.0
     connect_timeout: float = 10.0
-    answer_timeout: float = 900.0
     jobs: int = 3
     user_agent: str = "dockerpush"
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -90,6 +89,7 @@ class Transport:
         self._cancellation = cancellation
         self._home = Place.parse(f"https://{home}/").origin
         self._lock = threading.Lock()  # guards _pools and _address_scope
+        self._reached: set[Origin] = set()  # those that have answered
         self._pools: dict[tuple[Origin, str | None], _TLSPool] = {}
         self._address_scope: frozenset[AddressScope] | None = None
 
@@ -109,10 +109,12 @@ class Transport:
         headers: Mapping[str, str],
         body: Iterable[Piece] | None = None,
         size: int = 0,
+        patience: float = 1.0,
     ) -> Response:
         """The answer to one request, its body not read yet, whatever the status.
 
-        *size* is the bytes of *body*. Raises NetworkError, TransientError (*sending* is
+        *size* is the bytes of *body*; the answer may take *patience* times the
+        time-out. Raises NetworkError, TransientError (*sending* is
         set when it broke inside the body), or Cancelled.
         """
         self._cancellation.check()
@@ -124,6 +126,7 @@ class Transport:
         if body is not None or method in ("POST", "PUT", "PATCH"):
             sent["Content-Length"] = str(size)
         label = f"{method} {show_url(url)}"
+        longest = self._settings.timeout * patience
         try:
             raw = pool.urlopen(
                 method,
@@ -133,18 +136,22 @@ class Transport:
                 retries=False,
                 redirect=False,
                 assert_same_host=False,
-                timeout=self._timeouts(method),
+                timeout=Timeout(connect=self._settings.timeout, read=longest),
                 preload_content=False,
                 decode_content=False,
             )
-        except PusherError:
+        except PusherError as error:
             self._cancellation.check()
+            if isinstance(error, TransientError) and place.origin not in self._reached:
+                error.unreachable = error.hung_up = False  # it may not be there at all
             raise
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as e:
             self._cancellation.check()
-            raise translated(label, place.origin.host_port, e) from e
+            where = place.origin.host_port
+            raise translated(label, where, e, waited=longest) from e
         except ValueError as e:  # a header or a URL that http.client refuses
             raise NetworkError(f"{label}: cannot be sent: {e}") from e
+        self._reached.add(place.origin)
         response = Response(raw, method, url, self._cancellation, self._settings.rate)
         if response.status == 407 and proxy is not None:
             response.close()
@@ -157,11 +164,6 @@ class Transport:
         if body is None or rate is None:
             return body
         return _paced(body, rate, self._cancellation)
-
-    def _timeouts(self, method: str) -> Timeout:
-        slow = method in ("PUT", "PATCH")
-        seconds = self._settings.answer_timeout if slow else self._settings.timeout
-        return Timeout(connect=self._settings.timeout, read=seconds)
 
     def _pool(self, origin: Origin, proxy: str | None) -> _TLSPool:
         with self._lock:

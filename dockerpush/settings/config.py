@@ -59,6 +59,7 @@ class Settings:
     timeout: float
     retry_times: int
     retry_delay: float
+    patience: float
     compress: str
     compress_level: int | None
     chunk_delay: float

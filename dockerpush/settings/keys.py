@@ -172,6 +172,11 @@ KEYS: tuple[Key, ...] = (
     _key("retry_times", counts(0, 100), "retries after a temporary failure", default=3),
     _key("retry_delay", DELAY, "pause before the first retry", default=1.0),
     _key(
+        *("patience", DELAY),
+        help="time that a registry may be down in the middle of a run",
+        default=60.0,
+    ),
+    _key(
         "compress",
         choices("auto", "gzip", "zstd", "none"),
         "how to compress raw layers",

@@ -38,7 +38,7 @@ from ..events import (
 from ..oci import Descriptor
 from ..registry.client import RegistryClient
 from ..registry.debug import uploads_log
-from ..registry.retry import RetryPolicy, announce
+from ..registry.retry import Attempts, RetryPolicy, announce
 from ..registry.uploads import Upload
 from ..state.upload_sessions import UploadSessions
 from ..system.cancellation import Cancellation
@@ -89,7 +89,7 @@ class BlobUpload:
         self._session = session
         self._limits = target.limits.current
         self._request = Request(RequestKind.OPEN)
-        self._failures = 0
+        self._attempts = Attempts(target.policy)
         self._furthest = 0
         self._lost: set[Request] = set()
         self._cut: Request | None = None
@@ -277,18 +277,23 @@ class BlobUpload:
             self._after_lost_session(error)
             return
         self._count(error)
+        told = error.range if isinstance(error, RegistryError) else ""
+        if session.stands_at(told, request.end):
+            return
         if not session.ask(request.end):
             session.cancel()
         elif session.offset == request.start:
-            self._correct_offset()
+            self._correct_offset(told)
 
-    def _correct_offset(self) -> None:
+    def _correct_offset(self, told: str) -> None:
         """The registry refused the offset that it tells, or tells none."""
         request, session = self._request, self._session
+        if told and session.offset == 0 and session.retry_one_byte_off():
+            return
         if request == self._unanswered:
             self._unanswered = None
             session.offset = request.end
-        elif not session.retry_one_byte_earlier():
+        elif not session.retry_one_byte_off():
             session.cancel()
 
     def _after_expired_token(self, error: TransientError | RegistryError) -> None:
@@ -331,12 +336,9 @@ class BlobUpload:
         """Wait before another try. Raises *error* when the policy has no more."""
         target, offset = self._target, self._session.offset
         if offset > self._furthest:
-            self._furthest, self._failures = offset, 0
-        self._failures += 1
-        asked = error.retry_after if isinstance(error, TransientError) else None
-        delay = target.policy.delay(self._failures, asked)
-        if delay is None:
-            raise error
+            self._furthest = offset
+            self._attempts.succeeded()
+        delay = self._attempts.delay_after(error)
         what = f"blob {self._digest.short}: {self._request.kind.value}"
         if isinstance(error, TransientError):
             announce(error, delay, what, target.on_event)

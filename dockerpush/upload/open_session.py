@@ -23,7 +23,7 @@ from ..oci import Descriptor
 from ..registry.client import RegistryClient
 from ..registry.debug import uploads_log
 from ..registry.retry import RetryPolicy
-from ..registry.uploads import Upload
+from ..registry.uploads import Upload, reported_offset
 from ..state.upload_sessions import ClaimedUpload, UploadSessions
 from ..system.cancellation import Cancellation
 from ..values import replace, value
@@ -65,6 +65,7 @@ class UploadSession:
         self._claimed = False
         self._may_adopt = True
         self._off_by_one = False
+        self._one_byte = False
 
     def __enter__(self) -> UploadSession:
         return self
@@ -121,9 +122,18 @@ class UploadSession:
         try:
             self.upload = client.start_upload(repository)
         except TransientError as error:
-            if error.status is not None:
+            if not error.hung_up:
                 raise
-            client.has_blob(repository, self._descriptor)
+            client.has_blob(repository, self._descriptor)  # waits for one that is down
+            self.upload = self._start_again()
+
+    def _start_again(self) -> Upload | None:
+        client, repository = self._target.client, self._target.repository
+        try:
+            return client.start_upload(repository)
+        except TransientError as error:
+            if not error.hung_up:
+                raise
             raise TransientError(
                 f"{error}; the registry answers other requests, so the repository "
                 f"{repository!r} may be missing there (Amazon ECR hangs up then): "
@@ -164,27 +174,49 @@ class UploadSession:
         self.upload = replace(answer, offset=self.offset)
         return self._believe(answer.offset, end)
 
+    def stands_at(self, told: str, end: int) -> bool:
+        """Go on from where a 416 says that the session stands, at *end* at most.
+
+        False when its Range says nothing that gets us on.
+        """
+        reported, before = reported_offset(told), self.offset
+        if reported is None or self._status is Status.NEVER:
+            return False
+        offset = believable(reported, before, end - before, self._status)
+        if offset is None or offset == before:
+            return False
+        self.offset, self.resumed = offset, True
+        return True
+
+    @property
+    def _status(self) -> Status:
+        limits = self._target.limits.current
+        return Status.OFF_BY_ONE if self._off_by_one else limits.status
+
     def _believe(self, told: int, end: int) -> bool:
         """Stand where the registry says, if that can be."""
-        limits = self._target.limits
-        status = Status.OFF_BY_ONE if self._off_by_one else limits.current.status
         if self.offset == told == 0:
             offset: int | None = 0  # an empty session has no last byte to count from
         else:
-            offset = believable(told, self.offset, end - self.offset, status)
+            offset = believable(told, self.offset, end - self.offset, self._status)
         if offset is None:
-            limits.observe(Observed.STATUS_WRONG)
+            self._target.limits.observe(Observed.STATUS_WRONG)
             return False
         self.offset = offset
         return True
 
-    def retry_one_byte_earlier(self) -> bool:
-        """The offset that the registry told was refused: take it for a count of bytes.
+    def retry_one_byte_off(self) -> bool:
+        """The offset that the registry told was refused: try the other meaning.
 
-        False when that was tried before, or cannot be.
+        Its Range may end with the count of bytes, and ``0-0`` may mean one byte instead
+        of none. False when that was tried before, or cannot be.
         """
-        if self._off_by_one or not self.resumed or self.offset == 0:
+        if self._off_by_one or self._one_byte or not self.resumed:
             return False
+        if self.offset == 0:
+            self._one_byte = self._descriptor.size > 1
+            self.offset += self._one_byte
+            return self._one_byte
         self._off_by_one = True
         self.offset -= 1
         return True

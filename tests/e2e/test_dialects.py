@@ -308,7 +308,7 @@ def test_an_object_store_that_complains_of_small_parts_late_gets_all_of_it_again
 def test_ecr_hangs_up_when_the_repository_is_missing():
     """dotnet/sdk-container-builds#279: no answer at all to the POST."""
     registry = FakeRegistry()
-    registry.script("POST", *[CUT] * QUICK.attempts)
+    registry.script("POST", *[CUT] * QUICK.attempts * 2)
     with uploading(registry, ECR) as sender:
         sender.fails(PusherError, "repository 'team/app' may be missing", noise(10))
 

@@ -23,6 +23,8 @@ from dockerpush.values import replace
 
 MIB = 1024 * 1024
 QUICK = RetryPolicy(attempts=4, base=0.01, cap=0.02, jitter=0.0)
+PATIENT = replace(QUICK, patience=60.0, outage_cap=0.01)
+"""Waits an outage out."""
 
 
 def noise(size: int, seed: int = 1) -> bytes:
@@ -115,11 +117,13 @@ def sender_to(
     host: str, limits: HostLimits | None = None, **options: Any
 ) -> Iterator[Sender]:
     """An uploader to ``team/app`` at *host*; *options* are the Uploader's own,
-    but for the *rate* of all connections."""
+    but for the *rate* of all connections and their *timeout*."""
     events: list[Event] = []
     policy = options.pop("policy", QUICK)
     settings = TransportSettings(
-        plain_http=True, timeout=10, answer_timeout=20, rate=options.pop("rate", None)
+        plain_http=True,
+        timeout=options.pop("timeout", 10),
+        rate=options.pop("rate", None),
     )
     with (
         Cancellation() as cancellation,

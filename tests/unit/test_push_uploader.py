@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 import tracemalloc
 from typing import Callable
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uploading import (
     MIB,
+    PATIENT,
     QUICK,
     Reader,
     Sender,
@@ -729,7 +731,7 @@ def test_a_session_outlives_a_run_in_which_the_registry_is_down(tmp_path):
             first.fails(Cancelled, "stop", content)
         down = [CUT] * QUICK.attempts
         registry.script("STATUS", *down)
-        registry.script("POST", *down)
+        registry.script("POST", *down, *down)
         with sender_to(host, small(), sessions=sessions) as second:
             second.fails(TransientError, "POST", content)
         with sender_to(host, small(), sessions=sessions) as third:
@@ -767,10 +769,48 @@ def test_where_no_session_can_be_kept_the_upload_goes_on(tmp_path):
 def test_a_connection_that_is_cut_at_the_post_asks_for_the_repository():
     """Amazon ECR hangs up when the repository is missing (sdk-container-builds#279)."""
     registry = FakeRegistry()
-    registry.script("POST", *[CUT] * QUICK.attempts)
-    with uploading(registry) as sender:
+    registry.script("POST", *[CUT] * QUICK.attempts * 2)
+    with uploading(registry, policy=PATIENT) as sender:
         sender.fails(TransientError, "'team/app' may be missing", noise(10))
-    assert registry.methods()[-1] == "HEAD"
+    assert registry.methods()[-1 - QUICK.attempts] == "HEAD"
+
+
+def test_an_outage_that_ends_is_no_missing_repository():
+    """The POST breaks as often as it may, and the look after it finds all well."""
+    registry, content = FakeRegistry(), noise(10)
+    registry.script("POST", *[CUT] * QUICK.attempts)
+    with uploading(registry, policy=PATIENT) as sender:
+        sender.send(content)
+    assert holds(registry, content)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "PATCH"])
+def test_an_outage_counts_time_and_not_tries(method):
+    registry, content = FakeRegistry(), noise(5500)
+    registry.script("HEAD", Answer(404))
+    registry.script(method, *[CUT] * QUICK.attempts * 3)
+    limits = small() if method == "PATCH" else None
+    with uploading(registry, limits, policy=PATIENT) as sender:
+        sender.send(content)
+    assert holds(registry, content)
+
+
+def test_a_registry_that_swallows_chunks_in_silence_counts_tries():
+    registry = FakeRegistry()
+    silent = threading.Event()
+
+    def swallow(request: Incoming) -> Answer:
+        request.body()
+        silent.wait(5)
+        return CUT
+
+    registry.script("PATCH", *[swallow] * 50)
+    with serving(registry) as host:
+        options = {"policy": PATIENT, "timeout": 0.05}
+        with sender_to(host, small(), **options) as sender:
+            sender.fails(TransientError, "PATCH.* no answer within 0.1 s", noise(5500))
+        silent.set()
+    assert registry.methods().count("PATCH") == QUICK.attempts
 
 
 def test_a_rate_limit_cuts_the_pieces_smaller():
@@ -846,3 +886,63 @@ def test_uploading_64_mib_takes_little_memory(chunk):
         finally:
             tracemalloc.stop()
     assert peak < 2 * MIB
+
+
+class Ahead(FakeRegistry):
+    """Keeps *kept* bytes of the first chunk, cuts, and says so by 416 alone."""
+
+    def __init__(self, kept: int, *, by_status: bool = False) -> None:
+        super().__init__()
+        self.kept = kept
+        self.by_status = by_status
+        self.cut = False
+
+    def patch(self, request: Incoming) -> Answer:
+        upload = self.upload_of(request)
+        if not self.cut:
+            self.cut = True
+            upload += request.body()[: self.kept]
+            return Answer(503)
+        if request.range[0] != len(upload):
+            return Answer(416, {"Range": self.range_of(upload)})
+        return self.stored(request, upload)
+
+    def status(self, request: Incoming) -> Answer:
+        return super().status(request) if self.by_status else Answer(405)
+
+
+@pytest.mark.parametrize("by_status", [False, True])
+@pytest.mark.parametrize("kept", [0, 1, 2, 999, 1000])
+def test_a_416_says_where_to_go_on(kept, by_status):
+    """Also where exactly one byte is there, which is told as none is."""
+    registry, content = Ahead(kept, by_status=by_status), noise(5500)
+    with uploading(registry, small()) as sender:
+        sender.send(content)
+    assert holds(registry, content)
+    if by_status:
+        assert registry.methods().count("POST") == 1
+
+
+def test_a_416_that_cannot_be_true_is_not_followed():
+    registry, content = FakeRegistry(), noise(5500)
+    registry.script("PATCH", *[Answer(416, {"Range": "0-99999"})] * 2)
+    with uploading(registry, small()) as sender:
+        sender.send(content)
+    assert holds(registry, content)
+
+
+def test_a_registry_that_says_416_for_ever_is_given_up():
+    registry = FakeRegistry()
+    registry.script("PATCH", *[Answer(416, {"Range": "0-1"})] * 99)
+    with uploading(registry, small()) as sender:
+        sender.fails(RegistryError, "416", noise(5500))
+    assert registry.methods().count("PATCH") < 20
+
+
+def test_501_to_a_chunk_means_one_put():
+    registry, content = FakeRegistry(), noise(5500)
+    registry.script("PATCH", *[Answer(501)] * 9)
+    with uploading(registry, small()) as sender:
+        sender.send(content)
+    assert holds(registry, content)
+    assert registry.methods().count("PATCH") == 1

@@ -116,6 +116,67 @@ def test_nothing_is_tried_once_cancelled():
     assert call.calls == 0
 
 
+class Clock:
+    """A clock that only waits move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.waits: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+
+    def check(self) -> None:
+        """Nobody cancels."""
+
+
+def down() -> TransientError:
+    return TransientError("connection refused", unreachable=True)
+
+
+def test_an_outage_is_waited_out_by_the_clock():
+    """Far more tries than a failure that is none gets."""
+    clock = Clock()
+    patient = policy(attempts=4, patience=60.0, clock=clock, jitter=0.0)
+    call = Failing(*(down() for _ in range(13)))
+    assert retrying(call, patient, clock, what="x") == 7
+    assert clock.waits[:4] == [1.0, 2.0, 4.0, 5.0] and max(clock.waits) == 5.0
+
+
+def test_an_outage_that_lasts_is_told_as_one():
+    clock = Clock()
+    patient = policy(attempts=4, patience=60.0, clock=clock, jitter=0.0)
+    call = Failing(*(down() for _ in range(99)))
+    with pytest.raises(TransientError, match=r"was down for 6\d s: run the same"):
+        retrying(call, patient, clock, what="x")
+    assert 60 <= clock.now < 66
+
+
+def test_silence_counts_tries_and_so_do_hang_ups_where_they_may_mean_no():
+    clock = Clock()
+    patient = policy(attempts=3, patience=60.0, clock=clock, jitter=0.0)
+    silent = Failing(*(TransientError("no answer within 6 s") for _ in range(9)))
+    with pytest.raises(TransientError, match="no answer"):
+        retrying(silent, patient, clock, what="x")
+    cut = Failing(*(TransientError("broke", hung_up=True) for _ in range(9)))
+    with pytest.raises(TransientError, match="broke"):
+        retrying(cut, patient, clock, what="x", hang_ups=False)
+    assert (silent.calls, cut.calls) == (3, 3)
+
+
+def test_whoever_wants_no_second_try_gets_none_in_an_outage():
+    clock = Clock()
+    call = Failing(down(), down())
+    once = policy(attempts=1, patience=60.0, clock=clock)
+    with pytest.raises(TransientError, match="refused"):
+        retrying(call, once, clock, what="x")
+    assert call.calls == 1
+
+
 NOW = 1_700_000_000.0
 
 

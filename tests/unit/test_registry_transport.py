@@ -68,7 +68,11 @@ def pieces(count: int) -> Iterator[memoryview]:
 
 def put(transport: Transport, url: str, count: int) -> int:
     with transport.request(
-        "PUT", url, headers={}, body=pieces(count), size=count * PIECE
+        *("PUT", url),
+        headers={},
+        body=pieces(count),
+        size=count * PIECE,
+        patience=15.0,
     ) as response:
         response.read(1 << 20)
         return response.status
@@ -187,15 +191,15 @@ def test_a_registry_may_think_about_a_put_longer_than_about_a_get(cancellation):
     def handle(sock: socket.socket) -> None:
         head = read_head(sock)
         read_body(sock, head)
-        time.sleep(1.2)
+        time.sleep(0.3)
         sock.sendall(answer(201))
 
-    transport = Transport(TransportSettings(timeout=0.5), cancellation, "127.0.0.1")
+    transport = Transport(TransportSettings(timeout=0.1), cancellation, "127.0.0.1")
     with peer(handle) as port:
         assert put(transport, f"http://127.0.0.1:{port}/", 1) == 201
     with (  # another one: the first may hang up at any time
         peer(handle) as port,
-        pytest.raises(TransientError, match="no answer in time"),
+        pytest.raises(TransientError, match=r"no answer within 0\.1 s"),
     ):
         get(transport, f"http://127.0.0.1:{port}/")
     transport.close()
@@ -691,3 +695,23 @@ def test_a_private_address_behind_a_proxy_is_the_proxys_business(cancellation):
         transport = through(f"http://127.0.0.1:{port}", cancellation)
         get(transport, "http://169.254.169.254/latest/")
         transport.close()
+
+
+def test_a_host_that_never_answered_has_no_outage(cancellation, transport):
+    """It may not be there at all: waiting for it would help nobody."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        url = f"http://127.0.0.1:{port}/"
+        with pytest.raises(TransientError) as caught:
+            get(transport, url)
+    assert not caught.value.unreachable
+
+
+def test_a_host_that_has_answered_is_down(transport):
+    with peer(echo_requests) as port:
+        get(transport, f"http://127.0.0.1:{port}/")
+    with pytest.raises(TransientError) as caught:
+        for _ in range(3):
+            get(transport, f"http://127.0.0.1:{port}/")
+    assert caught.value.unreachable or caught.value.hung_up
