@@ -243,6 +243,8 @@ def _run(args: Namespace) -> int:
         warn_of_unused(args.command, args)
         gc.enable()
         try:
+            if getattr(args, "deadline", None):
+                session.end_at(args.deadline)
             return int(_module(args.command).run(args, session))
         except PusherError as error:
             session.end_progress()

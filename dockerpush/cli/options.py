@@ -484,6 +484,11 @@ def add_connection_options(parser: ArgumentParser) -> None:
     group.add_argument(
         "--config", metavar="FILE", help="read FILE in place of config.json"
     )
+    group.add_argument(
+        "--deadline",
+        metavar="WHEN",
+        help="end the run after 2h, 30m or at 06:00; the same command goes on later",
+    )
 
 
 def add_transfer_options(parser: ArgumentParser, used: Collection[str]) -> None:

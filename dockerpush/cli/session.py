@@ -54,6 +54,7 @@ class Session:
         self._progress: Progress | None = None
         self._limits: dict[str, RateLimiter] = {}
         self._cleanup = ExitStack()
+        self._deadline = ExitStack()
 
     def __enter__(self) -> Session:
         share_arenas()
@@ -70,6 +71,7 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.end_progress()
+        self._deadline.close()
         self.cancellation.close()
 
     def on_event(self, event: Event) -> None:
@@ -81,6 +83,20 @@ class Session:
             self._cleanup.enter_context(ticker(1.0, self._progress.tick))
             self._cleanup.callback(self._progress.close)
         self._progress(event)
+
+    def end_at(self, when: str) -> None:
+        """Stop in an orderly way at *when* (`parse_deadline`). Raises UsageError."""
+        from datetime import datetime
+
+        from ..settings.quantities import parse_deadline
+
+        reason = (
+            f"the deadline {when} has come; run the same command again to go on where "
+            "it stopped"
+        )
+        seconds = parse_deadline(when, datetime.now())
+        stop = ticker(seconds, lambda: self.cancellation.cancel(reason))
+        self._deadline.enter_context(stop)
 
     def end_progress(self) -> None:
         """Take the bars away, so that other lines can follow."""

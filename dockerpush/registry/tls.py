@@ -225,7 +225,9 @@ def _open_directory(
             try:
                 return sorted((root / name).iterdir())
             except PermissionError:
-                on_event(Notice(f"{root / name}: permission denied, skipped"))
+                on_event(
+                    Notice(f"{root / name}: permission denied, skipped", warning=True)
+                )
             except OSError:
                 continue
     return []
@@ -279,7 +281,7 @@ def _permitted(path: Path, on_event: OnEvent) -> bool:
         with path.open("rb"):
             return True
     except PermissionError:
-        on_event(Notice(f"{path}: permission denied, skipped"))
+        on_event(Notice(f"{path}: permission denied, skipped", warning=True))
         return False
     except OSError:
         return True  # whoever loads it says what is wrong

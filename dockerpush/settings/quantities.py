@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..expressions import expression
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 LARGEST = 2**63 - 1
 LONGEST = 10_000_000.0
@@ -19,6 +23,7 @@ _SIZE = expression(rf"({_NUMBER}) ?(?:([kmgt])(i?))?b?", re.IGNORECASE)
 _DURATION = expression(
     r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s?)?"
 )
+_TIME_OF_DAY = expression(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _MILLISECONDS = expression(r"([0-9]{1,9})ms")
 
 
@@ -57,6 +62,26 @@ def parse_duration(text: str) -> float:
             f"not a duration (wanted seconds, or 1m30s, 200ms, 2h): {text!r:.80}"
         )
     return float(seconds)
+
+
+def parse_deadline(text: str, now: datetime) -> float:
+    """Seconds from *now* (local time) to *text*: ``2h``, or the next ``06:00``.
+
+    Raises UsageError, also for no time at all.
+    """
+    if match := _TIME_OF_DAY.fullmatch(text.strip()):
+        then = now.replace(
+            hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0
+        )
+        seconds = (then - now).total_seconds()
+        return seconds if seconds > 0 else seconds + 24 * 3600
+    try:
+        seconds = parse_duration(text)
+    except UsageError:
+        seconds = 0.0
+    if not seconds:
+        raise UsageError(f"not a deadline (wanted 2h, 90m or 06:00): {text!r:.80}")
+    return seconds
 
 
 def format_size(size: int) -> str:

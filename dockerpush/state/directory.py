@@ -143,7 +143,7 @@ class StateDirectory:
     def _notice(self, text: str) -> None:
         if text not in self._noticed:
             self._noticed.add(text)
-            self._on_event(Notice(text))
+            self._on_event(Notice(text, warning=True))
 
 
 def _dump(record: Record) -> bytes:

@@ -158,7 +158,7 @@ class Preparer:
         self.on_event(
             Notice(
                 f"layer {stored.digest.short} {why}: sent without compression",
-                minor=True,
+                warning=True,
             )
         )
         return self._window(planned, stored.digest)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from dockerpush.errors import UsageError
 from dockerpush.settings.quantities import (
     format_duration,
     format_size,
+    parse_deadline,
     parse_duration,
     parse_rate,
     parse_size,
@@ -142,3 +145,27 @@ def test_any_text_is_a_quantity_or_a_usage_error(text: str) -> None:
             assert parse(text) >= 0
         except UsageError as error:
             assert "\n" not in str(error)
+
+
+NOON = datetime(2026, 3, 1, 12, 0, 30)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2h", 7200),
+        ("90m", 5400),
+        ("12:01", 30),
+        ("12:00", 24 * 3600 - 30),
+        ("6:00", 18 * 3600 - 30),
+        (" 06:00 ", 18 * 3600 - 30),
+    ],
+)
+def test_a_deadline_is_a_duration_or_the_next_such_time(text, seconds):
+    assert parse_deadline(text, NOON) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "24:00", "6:60", "tomorrow", "-2h"])
+def test_what_is_no_deadline_is_refused(text):
+    with pytest.raises(UsageError, match="wanted 2h, 90m or 06:00"):
+        parse_deadline(text, NOON)

@@ -189,7 +189,8 @@ def _into_file(
         try:
             images = _through_cache(request, into, connections)
         except StateError as error:
-            session.on_event(Notice(f"{error}; going on without the cache"))
+            degraded = Notice(f"{error}; going on without the cache", warning=True)
+            session.on_event(degraded)
             images = _without_cache(request, into, connections)
     seconds = time.monotonic() - started
     _warn(images, request, session)
