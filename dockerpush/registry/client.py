@@ -521,9 +521,8 @@ class RegistryClient:
         headers = dict(OCTETS)
         if body is not None and upload.offset:
             headers["Content-Range"] = f"{upload.offset}-{upload.offset + size - 1}"
-        where = with_digest(upload.location, digest)
         call = self._write(
-            *("PUT", repository, where, (200, 201, 204)),
+            *("PUT", repository, with_digest(upload.location, digest), (200, 201, 204)),
             headers=headers,
             stream=body,
             size=size,
@@ -567,11 +566,7 @@ class RegistryClient:
         return self._call(method, repository, where, accept, **more)
 
     def _manifest_call(
-        self,
-        method: str,
-        repository: str,
-        reference: str,
-        types: Iterable[str],
+        self, method: str, repository: str, reference: str, types: Iterable[str]
     ) -> Call:
         where = f"manifests/{checked_reference(reference)}"
         headers = {"Accept": ", ".join(types)}
