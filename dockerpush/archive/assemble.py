@@ -6,56 +6,48 @@ that manifest.json leaves out. A manifest that does not fit the entry with its c
 not trusted: docker 25.0.0 wrote layers in another order (github.com/moby/moby issue
 47161), its pre-releases wrong sizes (47072).
 
-What a tar without an image probably is, and what to do about it.
-
-Images as manifest.json tells them: docker save of every age, and its imitators.
-
-It decides which images there are, their tags and the order of their layers
-(github.com/moby/docker-image-spec, spec.md, Combined Image JSON + Filesystem Changeset
-Format).
+One entry that cannot be used spoils no other: it is an image with a problem. Entries of
+one name for different platforms, which nothing forbids (github.com/opencontainers/
+image-spec issue 581), are one image, under an index that is made here.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Iterable, Iterator, Mapping, Sequence
 
-from ..errors import ArchiveError, InvalidDigest, InvalidJSON
+from ..errors import ArchiveError
 from ..events import Notice
-from ..expressions import expression
 from ..oci import (
-    OCI_CONFIG,
+    OCI_INDEX,
     Descriptor,
     Digest,
-    ImageConfig,
-    optional,
+    Index,
+    Platform,
+    dump_json,
     parse_json,
     require,
-    required,
 )
-from ..values import replace, value
-from .contents import (
-    Contents,
-    LimitExceeded,
-    blob_digest,
-    check_bytes,
-    config_digest,
-)
+from ..platforms import normalised
+from ..values import replace
+from .contents import Contents
+from .docker import MANIFEST_JSON, Entry, read_entries
 from .headers import canonical, quoted
 from .layout import (
+    FULL_NAME,
     INDEX_JSON,
+    REF_NAME,
     Layout,
     Root,
-    joined_platforms,
     read_layout,
     read_manifest_folder,
 )
+from .sniff import explain_no_image
 from .stored import (
+    UNKNOWN,
     Absent,
-    Compression,
     Member,
     Node,
-    StoredBlob,
     StoredImage,
     StoredIndex,
     StoredManifest,
@@ -63,236 +55,8 @@ from .stored import (
     leaves,
     manifests,
     missing_blobs,
+    platform_of,
 )
-
-_LAYER_OF_DOCKER = expression(r"[0-9a-f]{64}(?:/layer)?\.tar")
-_ROOT_FOLDERS = ("bin", "etc", "usr", "var")
-_WANTED = "wanted manifest.json or index.json in it, as docker save writes them"
-
-
-def explain_no_image(names: Collection[str]) -> str:
-    """Why an archive with the member *names* holds no image, for an error."""
-    if "index.json" in names or "manifest.json" in names:
-        return "it holds no image: its list of images is empty"
-    for name in names:
-        folder, _, file = name.rpartition("/")
-        if file in ("index.json", "manifest.json") and "/" not in folder:
-            return (
-                f"its files are in the folder {quoted(folder)}; unpack it and give "
-                "that folder instead"
-            )
-    if "repositories" in names:
-        return (
-            "written by docker before 1.10, without manifest.json; load it with "
-            "docker load and save it again"
-        )
-    if "oci-layout" in names or any(
-        name.startswith("blobs/") or _LAYER_OF_DOCKER.fullmatch(name) for name in names
-    ):
-        return (
-            "truncated or incomplete archive: manifest.json and index.json are "
-            "missing; save it again"
-        )
-    return _explain_other(names)
-
-
-def _explain_other(names: Collection[str]) -> str:
-    if not names:
-        return f"it is empty; {_WANTED}"
-    inner = next((name for name in names if name.endswith((".tar", ".tar.gz"))), None)
-    if inner:
-        return f"it holds no image, but {quoted(inner)}: unpack that and give it"
-    if (
-        sum(folder in names or _has_folder(names, folder) for folder in _ROOT_FOLDERS)
-        > 1
-    ):
-        return (
-            "a root file system, as docker export writes it, not an image; use docker "
-            "save, or docker import first"
-        )
-    shown = ", ".join(quoted(name) for name in sorted(names)[:3])
-    return f"it holds no image ({_WANTED}), but {shown}"
-
-
-def _has_folder(names: Collection[str], folder: str) -> bool:
-    return any(name.startswith(folder + "/") for name in names)
-
-
-MANIFEST_JSON = "manifest.json"
-
-_SHOWN = 3
-"""Missing files that an error names; more would not help anybody."""
-
-
-@value
-class Entry:
-    """One image of manifest.json: its RepoTags as written, and what it consists of.
-
-    *doubts* are what docker does not mind, and others may.
-    """
-
-    names: tuple[str, ...]
-    manifest: StoredManifest
-    doubts: tuple[str, ...] = ()
-
-
-def read_entries(
-    contents: Contents, entries: list[Any], foreign: Mapping[Digest, Descriptor]
-) -> tuple[list[Entry], list[StoredImage]]:
-    """The images of manifest.json, decoded as *entries*, and those that are broken.
-
-    *foreign* are layers that lie elsewhere as index.json says. Raises LimitExceeded.
-    """
-    reader = _EntryReader(contents, foreign)
-    found, broken = [], []
-    for number, record in enumerate(entries):
-        try:
-            found.append(reader.read(record, f"{MANIFEST_JSON}[{number}]"))
-        except LimitExceeded:
-            raise
-        except (ArchiveError, InvalidJSON, InvalidDigest) as error:
-            tags = record.get("RepoTags") if isinstance(record, dict) else None
-            names = [name for name in tags if name] if isinstance(tags, list) else []
-            broken.append(StoredImage(_each(names), (), None, None, str(error)))
-    return found, broken
-
-
-def _each(names: Iterable[Any]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(map(str, names)))
-
-
-class _EntryReader:
-    """Reads entries one by one; layers that images share become one value."""
-
-    def __init__(
-        self, contents: Contents, foreign: Mapping[Digest, Descriptor]
-    ) -> None:
-        self._contents = contents
-        self._foreign = foreign
-        self._layers: dict[tuple[str, Digest], StoredBlob] = {}
-
-    def read(self, value: Any, where: str) -> Entry:
-        record = require(value, dict, where)
-        names = [name for name in _strings(record, "RepoTags", where) if name]
-        layers = _strings(record, "Layers", where)
-        config_name = required(record, "Config", str, where)
-        what = quoted(names[0]) if names else where
-        self._contents.count_descriptors(len(layers) + 1)
-        config = self._contents.find(config_name)
-        if config is None:
-            raise _missing_members(what, [config_name])
-        image_config = self._read_config(config, len(layers), what)
-        elsewhere = {**self._foreign, **_layer_sources(record, where)}
-        blobs = []
-        for name, diff_id in zip(layers, image_config.diff_ids):
-            blobs.append(self._find_layer(name, diff_id, elsewhere))
-        gone = [name for name, blob in zip(layers, blobs) if blob is None]
-        if gone:
-            raise _missing_members(what, gone)
-        raw = self._contents.document(config)
-        manifest = StoredManifest(
-            None,
-            None,
-            Descriptor.of(OCI_CONFIG, raw),
-            raw,
-            image_config,
-            tuple(blob for blob in blobs if blob is not None),
-        )
-        return Entry(_each(names), manifest, _doubts(what, config.name, raw))
-
-    def _read_config(self, member: Member, layers: int, what: str) -> ImageConfig:
-        """The config in *member*, with as many *layers*."""
-        config = self._contents.image_config(member)
-        if config is None:
-            raise ArchiveError(
-                f"image {what}: {quoted(member.name)} is no config of an image; save "
-                "it again"
-            )
-        if len(config.diff_ids) != layers:
-            raise ArchiveError(
-                f"image {what} has {layers} layers in {MANIFEST_JSON}, but "
-                f"{len(config.diff_ids)} diff_ids in its config {quoted(member.name)}"
-            )
-        return config
-
-    def _find_layer(
-        self, name: str, diff_id: Digest, elsewhere: Mapping[Digest, Descriptor]
-    ) -> StoredBlob | None:
-        """The layer *name*; None when the archive should hold it, and does not."""
-        member = self._contents.find(name)
-        if member is not None:
-            return self._layer(member, diff_id)
-        digest = blob_digest(name)
-        descriptor = elsewhere.get(diff_id) or (digest and elsewhere.get(digest))
-        if not descriptor:
-            return None
-        return StoredBlob(
-            None,
-            descriptor.size,
-            Compression.NONE,
-            descriptor.digest,
-            diff_id,
-            descriptor,
-        )
-
-    def _layer(self, member: Member, diff_id: Digest) -> StoredBlob:
-        key = (member.name, diff_id)
-        if key not in self._layers:
-            self._layers[key] = _stored_layer(self._contents, member, diff_id)
-        return self._layers[key]
-
-
-def _doubts(what: str, name: str, config: bytes) -> tuple[str, ...]:
-    """What is strange about a config, which docker loads whatever it is called."""
-    digest = config_digest(name)
-    try:
-        if digest is not None:
-            check_bytes(config, digest, name)
-    except ArchiveError:
-        found = Digest.of(config)
-        return (
-            f"image {what}: its config was changed after it was saved: its digest is "
-            f"{found}, its file is {quoted(name)}",
-        )
-    return ()
-
-
-def _strings(record: Mapping[str, Any], key: str, where: str) -> list[str]:
-    """The list under *key*; empty when it is null or missing, as Go writes it."""
-    values = optional(record, key, list, where) or []
-    return [require(value, str, f"{where}.{key}") for value in values]
-
-
-def _layer_sources(record: Mapping[str, Any], where: str) -> dict[Digest, Descriptor]:
-    """The ``LayerSources`` that tell where else a layer lies, by diff_id."""
-    sources = optional(record, "LayerSources", dict, where) or {}
-    return {
-        Digest(diff_id): Descriptor.from_json(value, f"{where}.LayerSources")
-        for diff_id, value in sources.items()
-        if isinstance(value, dict) and value.get("urls")
-    }
-
-
-def _stored_layer(contents: Contents, member: Member, diff_id: Digest) -> StoredBlob:
-    compression = contents.compression(member)
-    digest = blob_digest(member.name)
-    if compression is Compression.NONE:
-        if digest is not None and digest.contradicts(diff_id):
-            raise ArchiveError(
-                f"{quoted(member.name)}: not compressed in a way we know, and not the "
-                f"layer {diff_id} that the image's config wants"
-            )
-        digest = diff_id
-    return StoredBlob(member.name, member.size, compression, digest, diff_id)
-
-
-def _missing_members(what: str, gone: list[str]) -> ArchiveError:
-    shown = ", ".join(map(quoted, gone[:_SHOWN]))
-    more = f" and {len(gone) - _SHOWN} more" if len(gone) > _SHOWN else ""
-    return ArchiveError(
-        f"truncated or incomplete archive: image {what} needs {shown}{more}, which "
-        "the archive does not hold; save it again"
-    )
 
 
 def assemble(
@@ -598,3 +362,102 @@ def _names(
         tuple(kept.values()),
         tuple(tag for tag in dict.fromkeys(tags) if tag not in known),
     )
+
+
+def joined_platforms(images: Sequence[StoredImage]) -> tuple[StoredImage, ...]:
+    """*images*, those of one name and of different platforms under one index."""
+    holders = _holders(images)
+    shared: dict[tuple[int, ...], set[str]] = {}
+    for key, places in holders.items():
+        if len(places) > 1 and _differ([images[place] for place in places]):
+            shared.setdefault(tuple(places), set()).add(key)
+    found: list[StoredImage] = []
+    taken = set().union(*shared.values())
+    for place, image in enumerate(images):
+        for together, keys in shared.items():
+            if together[0] == place:
+                found.append(_under_index([images[one] for one in together], keys))
+        rest = _without(image, taken)
+        if rest.names or rest.tags or not _keys(image):
+            found.append(rest)
+    return tuple(found)
+
+
+def _holders(images: Iterable[StoredImage]) -> dict[str, list[int]]:
+    """By each name and tag, the places of the images that have it."""
+    found: dict[str, list[int]] = {}
+    for place, image in enumerate(images):
+        for key in _keys(image):
+            found.setdefault(key, []).append(place)
+    return found
+
+
+def _keys(image: StoredImage) -> list[str]:
+    return [*map(canonical, image.names), *image.tags]
+
+
+def _without(image: StoredImage, taken: set[str]) -> StoredImage:
+    return replace(
+        image,
+        names=tuple(name for name in image.names if canonical(name) not in taken),
+        tags=tuple(tag for tag in image.tags if tag not in taken),
+    )
+
+
+def _differ(images: Iterable[StoredImage]) -> bool:
+    """True when each of *images* is for one platform, and no two for the same.
+
+    An index among them stays as it is: joining it would cost it its digest, and what it
+    says beside its manifests.
+    """
+    seen: set[Platform] = set()
+    for image in images:
+        found = {normalised(platform_of(one)) for one in _runnable(image)}
+        if isinstance(image.root, StoredIndex) or len(found) != 1 or found & seen:
+            return False
+        seen |= found
+    return True
+
+
+def _runnable(image: StoredImage) -> list[StoredManifest]:
+    found = manifests(image.root or image.entry)
+    return [one for one in found if platform_of(one).os != UNKNOWN.os]
+
+
+def _under_index(images: Sequence[StoredImage], keys: set[str]) -> StoredImage:
+    children = tuple(child for image in images for child in _children(image))
+    known = [child.descriptor for child in children]
+    raw = b""
+    if all(known):
+        raw = Index(OCI_INDEX, tuple(one for one in known if one)).to_bytes()
+    told = raw or dump_json([str(one.config_descriptor.digest) for one in children])
+    first = images[0]
+    return StoredImage(
+        tuple(name for name in first.names if canonical(name) in keys),
+        tuple(tag for tag in first.tags if tag in keys),
+        None,
+        StoredIndex(Descriptor.of(OCI_INDEX, told), raw, children),
+    )
+
+
+def _children(image: StoredImage) -> Iterator[StoredManifest]:
+    """The manifests of *image* as an index names them: where each runs, no names."""
+    for manifest in manifests(image.root or image.entry):
+        descriptor = manifest.descriptor
+        if descriptor is None:
+            yield manifest
+            continue
+        annotations = {
+            key: value
+            for key, value in (descriptor.annotations or {}).items()
+            if key not in (FULL_NAME, REF_NAME)
+        }
+        platform = platform_of(manifest)
+        yield replace(
+            manifest,
+            descriptor=replace(
+                descriptor,
+                annotations=annotations or None,
+                platform=None if platform == UNKNOWN else platform,
+            ),
+        )

@@ -10,8 +10,7 @@ from ..oci import Digest, Platform
 from ..platforms import best_match
 from ..values import replace
 from .headers import canonical, quoted
-from .layout import platform_of
-from .stored import StoredImage, manifests
+from .stored import StoredImage, manifests, platform_of
 
 _SHOWN = 20
 

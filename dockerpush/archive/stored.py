@@ -15,12 +15,17 @@ from ..oci import (
     Descriptor,
     Digest,
     ImageConfig,
+    Platform,
 )
 from ..values import value
 from .sparse import SparseMap
 
 ENCRYPTED = "+encrypted"
 """How the media type of a layer ends that only its owner can read (ocicrypt)."""
+
+
+UNKNOWN = Platform("unknown", "unknown")
+"""The platform of what is no image, as buildkit writes it."""
 
 
 class Kind(enum.Enum):
@@ -282,3 +287,12 @@ def missing_blobs(node: StoredManifest | StoredOther) -> tuple[Digest, ...]:
         if layer.descriptor and not is_complete(layer)
     ]
     return tuple(gone)
+
+
+def platform_of(manifest: StoredManifest) -> Platform:
+    """Where *manifest* runs; ``unknown/unknown`` for what is no image."""
+    if manifest.descriptor and manifest.descriptor.platform:
+        return manifest.descriptor.platform
+    if manifest.image_config:
+        return manifest.image_config.platform
+    return UNKNOWN

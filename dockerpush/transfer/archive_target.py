@@ -24,9 +24,15 @@ from typing import (
     Union,
 )
 
-from ..archive.bundle import BundledImage, Piece, TarLayout, tar_layout
 from ..archive.stored import ENCRYPTED
-from ..archive.writers import FilledTar, naming_output
+from ..archive.writers import (
+    BundledImage,
+    FilledTar,
+    Piece,
+    TarLayout,
+    tar_layout,
+    translate_write_errors,
+)
 from ..documents import RawManifest
 from ..errors import UsageError
 from ..events import BlobFinished, BlobStarted, Notice, OnEvent, Outcome
@@ -136,7 +142,7 @@ class ArchiveTarget:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with naming_output(self._output):
+        with translate_write_errors(self._output):
             self._stack.__exit__(kind, error, trace)
 
     def begin(self, images: Sequence[PlannedImage]) -> Sequence[PlannedBlob]:
@@ -148,7 +154,7 @@ class ArchiveTarget:
             for image in images
             for document in (*image.plan.documents, *image.plan.referrers)
         }
-        with naming_output(self._output):
+        with translate_write_errors(self._output):
             self._tar = self._begun(layout, documents)
         planned = {one.key: one for image in images for one in image.plan.moving}
         blobs = (piece.blob.digest for piece in layout.pieces if piece.blob)
@@ -169,7 +175,7 @@ class ArchiveTarget:
     def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:
         """Write *blob*."""
         assert self._tar is not None, "an archive is begun before its blobs come"
-        with naming_output(self._output):
+        with translate_write_errors(self._output):
             moved = self._tar.put(blob, self.cancellation, self.on_event)
         return UploadResult(blob.descriptor, Outcome.UPLOADED, moved)
 

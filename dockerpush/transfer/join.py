@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Iterator, Mapping, Sequence
 
-from ..archive.layout import FULL_NAME, REF_NAME, platform_of
-from ..archive.stored import StoredImage
+from ..archive.layout import FULL_NAME, REF_NAME
+from ..archive.stored import StoredImage, platform_of
 from ..documents import RawManifest
 from ..errors import NotFound, UsageError
 from ..events import Outcome

@@ -23,7 +23,6 @@ from typing import (
     Union,
 )
 
-from ..archive.layout import platform_of
 from ..archive.stored import (
     Absent,
     Compression,
@@ -35,6 +34,7 @@ from ..archive.stored import (
     StoredOther,
     manifests,
     missing_blobs,
+    platform_of,
 )
 from ..documents import RawManifest, part_of_index, stays, subject_of
 from ..errors import ArchiveError, NotFound

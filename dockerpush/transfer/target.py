@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol, Sequence
 
-from ..archive.bundle import BundledImage, index_of, name_of
-from ..archive.writers import add_to_index, read_index
+from ..archive.writers import BundledImage, add_to_index, index_of, name_of, read_index
 from ..documents import RawManifest
 from ..events import BlobFinished, OnEvent, Outcome
 from ..oci import OCI_INDEX, Descriptor, Digest, Index

@@ -13,8 +13,7 @@ from typing import Iterator
 import pytest
 
 from dockerpush.archive import writers
-from dockerpush.archive.bundle import BundledImage, tar_layout
-from dockerpush.archive.writers import FilledTar
+from dockerpush.archive.writers import BundledImage, FilledTar, tar_layout
 from dockerpush.errors import (
     Cancelled,
     ContentMismatch,

@@ -13,7 +13,7 @@ import pytest
 from archives import Image, attestation, gzipped, layout
 
 from dockerpush.archive import open_archive
-from dockerpush.archive.bundle import BundledImage, tar_layout
+from dockerpush.archive.writers import BundledImage, tar_layout
 from dockerpush.documents import RawManifest
 from dockerpush.errors import ArchiveError, ContentMismatch
 from dockerpush.events import ignore
