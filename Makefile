@@ -21,7 +21,7 @@ PORTABLE := --python-version 3.9 --implementation py --abi none --platform any -
 # What tells one Python from another.
 WHICH := -c 'import sys; print(sys.base_prefix, sys.version.split()[0])'
 
-.PHONY: always help demo test test-long test-all lint bench pyz wheelhouse dist clean
+.PHONY: always help demo test test-long test-all lint bench picture pyz wheelhouse dist clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 14
@@ -50,6 +50,9 @@ bench: .venv-bench/done  ## measure beside skopeo and others on the PATH (ARGS=-
 	$(BENCH) -m tests.bench $(ARGS)
 
 # Beside each source lies its byte code for $(PYTHON): all other Pythons take the source.
+picture: .venv-test/done-$(EXTRAS)  ## draw tests/bench/push.svg: a push at a terminal, from a real run
+	$(TEST) -m tests.bench.picture
+
 pyz: wheelhouse  ## dist/dockerpush.pyz: one file that a bare Python runs
 	$(BUILD) -m pip install --quiet --no-compile --no-index --no-deps --target build/pyz dist/wheelhouse/*.whl
 	rm -rf build/pyz/bin build/pyz/*.dist-info/direct_url.json

@@ -22,6 +22,7 @@ from tests.bench import (
     link,
     measure,
     peers,
+    picture,
     results,
     svg,
     syncs,
@@ -245,6 +246,23 @@ def test_the_pictures_are_xml_with_a_bar_and_a_line_for_each():
     memory = ElementTree.fromstring(svg.memory_picture(report))
     assert len(memory.findall(f"{space}polyline")) == 1
     assert len(memory.findall(f"{space}circle")) == 2
+
+
+def test_the_picture_of_a_push_shows_a_run_in_its_middle_and_at_its_end(tmp_path):
+    """By the script, as `make picture` runs it; the README shows what is checked in."""
+    assert picture.main(["--out", str(tmp_path)]) == 0
+    for directory in (tmp_path, Path(picture.__file__).parent):
+        drawn = ElementTree.parse(directory / "push.svg").getroot()
+        words = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+        said = "\n".join(filter(None, words))
+        assert said.count("$ dockerpush push app.tar -t localhost:") == 2
+        assert re.search(r"^blob \d/5$", said, re.M)
+        assert re.search(r"MiB/s eta \d:\d\d$", said, re.M)
+        assert re.search(r"@sha256:[0-9a-f]{64}$", said, re.M)
+        assert re.search(r"^pushed \S+: sent 5 blobs \(11\.\d MiB\) in", said, re.M)
+        bars = [one for one in drawn.iter() if one.get("class") == "bar"]
+        assert len(bars) >= 3
+        assert "prefers-color-scheme: dark" in ElementTree.tostring(drawn).decode()
 
 
 def test_a_picture_of_nothing_is_not_drawn():
