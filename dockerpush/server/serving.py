@@ -64,7 +64,7 @@ class Listener(ThreadingMixIn, TCPServer):
 
     allow_reuse_address = True
     daemon_threads = False  # so that they are joined
-    request_queue_size = 128
+    request_queue_size = CONNECTIONS  # a client that finds it full waits for a second
 
     def __init__(
         self,

@@ -87,6 +87,7 @@ class Session:
         self.path = path
         self.name = name
         self.client = client
+        self.moved = time.time()
         self._hasher = hasher
         self._hashed = 0
         self._space = space or Space()
@@ -142,13 +143,8 @@ class Session:
             self._remove()
 
     def age(self) -> float:
-        """Seconds since the last byte came; 0 when one comes just now, or none can."""
-        if self._owner is not None:
-            return 0.0
-        try:
-            return time.time() - self.path.stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
+        """Seconds since the last byte came; 0 while a request has the session."""
+        return 0.0 if self._owner is not None else time.time() - self.moved
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[object]:
@@ -187,6 +183,7 @@ class Session:
                 while written < len(piece):
                     written += self._write_some(file, piece[written:])
             finally:
+                self.moved = time.time()
                 self._space.receive(written - len(piece))
                 if self._hasher is not None:
                     self._hasher.update(piece[:written])
@@ -268,7 +265,9 @@ class Uploads:
             for file in names_in(self._layout.uploads(name)):
                 session = self._register(name, SessionId(file))
                 with contextlib.suppress(FileNotFoundError):
-                    self._space.received += session.path.stat().st_size
+                    status = session.path.stat()
+                    self._space.received += status.st_size
+                    session.moved = status.st_mtime
             self._layout.prune(name)
         self.sweep()
 
@@ -370,13 +369,15 @@ class Uploads:
         sessions = [item for item in self._snapshot() if item[0] != new]
         counts = Counter(session.client for _, session in sessions)
         share = SESSIONS // len({*counts, client})
-        victims = [
+        competing = counts[client] < share
+        ages = (
             (session.age(), session_id)
             for session_id, session in sessions
-            if session.age() >= ABANDONED
-            or (counts[client] < share < counts[session.client] and session.age())
-        ]
-        if not victims or not self._drop(max(victims)[1]):
+            if not competing or counts[session.client] > share
+        )
+        age, oldest = max(ages, default=(0.0, new))
+        needed = 0.0 if competing else ABANDONED
+        if age <= needed or not self._drop(oldest):
             with self._lock:
                 self._sessions.pop(new, None)
             raise busy("uploads", RETRY_AFTER)

@@ -27,7 +27,7 @@ from test_server_uploads import server_process
 
 from dockerpush.oci import OCI_INDEX, OCI_MANIFEST
 from dockerpush.server import storage, store_layout, upload_files
-from dockerpush.server.checked_names import Repository
+from dockerpush.server.checked_names import Repository, SessionId
 from dockerpush.server.messages import ProtocolError
 from dockerpush.server.store_layout import Layout, names_in
 from dockerpush.server.upload_files import Uploads
@@ -225,7 +225,7 @@ def test_an_address_that_has_most_sessions_makes_room(tmp_path, monkeypatch):
     uploads_ = Uploads(Layout(tmp_path), max_age=10_000)
     greedy = [uploads_.start(NAME, "sha256", "192.0.2.1") for _ in range(4)]
     moved = uploads_.find(NAME, greedy[0])
-    os.utime(moved.path, (time.time() - 1000,) * 2)
+    moved.moved -= 1000
     with moved.owned():
         with pytest.raises(ProtocolError) as caught:
             uploads_.start(NAME, "sha256", "192.0.2.1")
@@ -243,12 +243,22 @@ def test_a_session_that_nobody_moved_for_an_hour_makes_room(tmp_path, monkeypatc
     uploads_ = Uploads(Layout(tmp_path), max_age=10_000)
     old, older, young = (uploads_.start(NAME, "sha256") for _ in range(3))
     for session, age in ((old, 3700), (older, 3800), (young, 3500)):
-        os.utime(Layout(tmp_path).upload(NAME, session), (time.time() - age,) * 2)
+        uploads_.find(NAME, session).moved -= age
     for _ in range(2):
         uploads_.start(NAME, "sha256")
     with pytest.raises(ProtocolError):
         uploads_.start(NAME, "sha256")
     assert uploads_.find(NAME, young).size() == 0
+
+
+def test_a_session_is_as_old_after_a_restart(tmp_path):
+    with serving(tmp_path) as (_, client):
+        name = client.start_upload("a").rpartition("/")[2]
+    path = tmp_path / "repositories/a/_uploads" / name
+    os.utime(path, (time.time() - 5000,) * 2)
+    with serving(tmp_path) as (server, _):
+        session = server.registry._uploads.find(Repository("a"), SessionId(name))
+        assert session.age() > 4900
 
 
 def test_sessions_begin_while_directories_are_removed(tmp_path):
@@ -304,13 +314,15 @@ def test_the_limit_counts_what_an_earlier_server_left(tmp_path):
 @pytest.mark.parametrize("reason", ["limit", "disk"])
 def test_abandoned_uploads_go_when_there_is_no_room(tmp_path, monkeypatch, reason):
     """The oldest first, and never one that moved within the last hour."""
-    with serving(tmp_path, max_size=1000 if reason == "limit" else None) as (_, client):
+    with serving(tmp_path, max_size=1000 if reason == "limit" else None) as served:
+        server, client = served
         made = [client.start_upload("a") for _ in range(3)]
         directory = tmp_path / "repositories/a/_uploads"
         paths = [directory / location.rpartition("/")[2] for location in made]
         for location, path, age in zip(made, paths, (3700, 3800, 3500)):
             assert client("PATCH", location, b"x" * 300).status == 202
-            os.utime(path, (time.time() - age,) * 2)
+            find = server.registry._uploads.find
+            find(Repository("a"), SessionId(path.name)).moved -= age
         if reason == "disk":
             monkeypatch.setattr(upload_files, "PIECE", 200)
             fill_disk(monkeypatch, directory, 950)
