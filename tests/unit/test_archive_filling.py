@@ -19,8 +19,8 @@ from dockerpush.errors import (
     ContentMismatch,
     NetworkError,
     NotFoundInRegistry,
+    PusherError,
     RegistryError,
-    StateError,
 )
 from dockerpush.oci import OCI_LAYER, Descriptor
 from dockerpush.system.files import claimed
@@ -267,7 +267,7 @@ class TestOthers:
 class TestRoom:
     def test_it_is_looked_at_before_anything_is_fetched(self, path, monkeypatch):
         have_room(monkeypatch, LAYOUT.size - 1)
-        with pytest.raises(StateError, match=r"out\.tar: it takes .* free: make room"):
+        with pytest.raises(PusherError, match=r"out\.tar: it takes .* free: make room"):
             fill_all(path)
         assert names(path.parent) == []
 
@@ -281,7 +281,7 @@ class TestRoom:
         interrupted(path, Cancelled("stop"))
         with monkeypatch.context() as context:
             have_room(context, 5000)
-            with pytest.raises(StateError):
+            with pytest.raises(PusherError):
                 fill_all(path)
         assert fill_all(path)[0] == 50_000
 
