@@ -118,6 +118,11 @@ class RegistryError(PusherError):
         self.code = code
         self.detail = detail
 
+    def in_words(self, text: str) -> RegistryError:
+        """The same failure, which *text* explains in the words of the user's task."""
+        self.args = (text,)
+        return self
+
 
 class Unauthorized(RegistryError):
     """The registry refuses these credentials, or asks for some (401, 403)."""

@@ -30,7 +30,7 @@ _TITLES = {"positional arguments": "arguments", "optional arguments": "options"}
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "images": ("push", "pull", "copy", "sync", "inspect", "verify"),
-    "registries": ("login", "logout", "tags", "digest", "check"),
+    "registries": ("login", "logout", "repos", "tags", "digest", "tag", "check"),
     "air gap": ("images", "save", "serve"),
     "this machine": ("cache", "config", "completion", "help", "version"),
 }
@@ -133,6 +133,28 @@ PAGES: Mapping[str, Page] = {
             "tags REGISTRY/REPO",
             "tags REGISTRY/REPO --include '1\\..*' --limit 10",
             "tags REGISTRY/REPO OTHER/REPO --json",
+        ),
+    ),
+    "repos": Page(
+        "REGISTRY[/PREFIX] [options]",
+        "a registry",
+        "List the repositories of a registry, one a line. Many registries, such as "
+        "Docker Hub and ghcr.io, do not give this list.",
+        (
+            "repos REGISTRY",
+            "repos REGISTRY/TEAM --full-ref",
+            "repos REGISTRY --json",
+        ),
+    ),
+    "tag": Page(
+        "REF NEW [NEW ...] [options]",
+        "an image and a new name",
+        "Give an image more names in its registry. A word is a tag in the same "
+        "repository; another repository gets the image by mounts. Nothing is uploaded.",
+        (
+            "tag REGISTRY/REPO:1.4 stable 1",
+            "tag REGISTRY/REPO@sha256:DIGEST restored",
+            "tag REGISTRY/REPO:1.4 REGISTRY/OTHER",
         ),
     ),
     "digest": Page(

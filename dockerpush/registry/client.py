@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 from typing import Any, Callable, Iterable, Iterator, TypeVar
-from urllib.parse import urlencode
 
 from ..credentials.identity import CredentialSource, anonymous
 from ..errors import (
@@ -29,7 +28,7 @@ from .answers import PIECE, BlobReader, Download, Response
 from .auth import Challenge
 from .connections import Piece
 from .debug import uploads_log
-from .http_session import Call, Session
+from .http_session import CATALOG, OCTETS, Call, Session, scope
 from .looks import unless_refused
 from .manifest_answers import (
     ACCEPT,
@@ -50,6 +49,8 @@ from .pages import (
     parse_listed,
     parse_referrers,
     parse_tags,
+    query,
+    read_catalog,
     read_pages,
     referrers_tag,
 )
@@ -71,7 +72,6 @@ T = TypeVar("T")
 PULL = "pull"
 PUSH = "pull,push"
 """What a client may do; tokens are asked for accordingly."""
-OCTETS = {"Content-Type": "application/octet-stream"}
 
 
 class RegistryClient:
@@ -358,6 +358,19 @@ class RegistryClient:
         for page in self._pages(repository, tail, parse_tags):
             yield from page
 
+    def repositories(self) -> Iterator[str]:
+        """The repositories of the registry, as far as it shows them, in its order.
+
+        The list is Docker's (docs.docker.com, HTTP API V2, Catalog), not in the
+        specification: many registries refuse it. Raises what `tags` does.
+        """
+
+        def read(where: str) -> Page:
+            return self._page(Call("GET", where, (200,), scopes=CATALOG))
+
+        for page in read_catalog(self.registry, read, on_event=self._on_event):
+            yield from page
+
     def referrers(
         self, repository: str, digest: Digest, artifact_type: str | None = None
     ) -> tuple[Descriptor, ...]:
@@ -412,15 +425,16 @@ class RegistryClient:
         self, repository: str, tail: str, parse: Callable[[bytes], Listed]
     ) -> Iterator[list[Any]]:
         def read(where: str) -> Page:
-            call = self._call("GET", repository, where)
-
-            def page() -> Page:
-                with self._session.send(call) as response:
-                    return Page.of(response)
-
-            return self._retrying(page, f"listing {repository}")
+            return self._page(self._call("GET", repository, where))
 
         return read_pages(repository, tail, read, parse, on_event=self._on_event)
+
+    def _page(self, call: Call) -> Page:
+        def page() -> Page:
+            with self._session.send(call) as response:
+                return Page.of(response)
+
+        return self._retrying(page, f"listing {call.repository or self.registry}")
 
     # Uploads
 
@@ -583,14 +597,3 @@ class RegistryClient:
 
     def _sent(self, call: Call, what: str, **more: Any) -> Response:
         return self._retrying(lambda: self._session.send(call), what, **more)
-
-
-def scope(repository: str, actions: str) -> str:
-    """What a token is asked for (distribution, docs/spec/auth/scope.md)."""
-    return f"repository:{repository}:{actions}"
-
-
-def query(**parameters: str) -> str:
-    """``?name=value&...`` of those that have a value, or ""."""
-    given = {name: value for name, value in parameters.items() if value}
-    return "?" + urlencode(given) if given else ""

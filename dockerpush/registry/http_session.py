@@ -48,6 +48,15 @@ SLOW_LINK = 1024 * 1024.0
 
 _WARNING = expression(r'\s*299\s+\S+\s+"((?:[^"\\]|\\.)*)"')
 
+OCTETS = {"Content-Type": "application/octet-stream"}
+CATALOG = ("registry:catalog:*",)
+"""What a token for the list of all repositories is asked for."""
+
+
+def scope(repository: str, actions: str) -> str:
+    """What a token is asked for (distribution, docs/spec/auth/scope.md)."""
+    return f"repository:{repository}:{actions}"
+
 
 @value
 class Call:

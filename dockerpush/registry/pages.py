@@ -9,8 +9,15 @@ from __future__ import annotations
 
 import re
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
+from urllib.parse import urlencode
 
-from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, NetworkError
+from ..errors import (
+    ContentMismatch,
+    InvalidDigest,
+    InvalidJSON,
+    NetworkError,
+    RegistryError,
+)
 from ..events import Notice, OnEvent, ignore
 from ..expressions import expression
 from ..oci import Descriptor, Digest, optional, parse_json, require
@@ -22,6 +29,7 @@ MOST_PAGES = 10_000
 """Pages of one list that are read; more of them have no end."""
 
 _TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_REPOSITORY = expression(r"[!-~]{1,255}")
 # </v2/team/app/tags/list?last=b,c>; and without brackets, as quay.io once sent it:
 # /v2/team/app/tags/list?last=b; rel="next" (heroku/docker-registry-client#11)
 _TARGET = expression(r"<([^<>]+)>|([^\s<>,;\"]+)")
@@ -163,6 +171,30 @@ def _skipped(repository: str, odd: list[str]) -> str:
     )
 
 
+def read_catalog(
+    registry: str, read: Callable[[str], Page], *, on_event: OnEvent
+) -> Iterator[list[str]]:
+    """The repositories of *registry*, in pages of 1000 or of the size that it likes."""
+    for wanted in ("1000", ""):
+        where = "/v2/_catalog" + query(n=wanted)
+        pages = read_pages(registry, where, read, parse_repositories, on_event=on_event)
+        try:
+            first = next(pages, [])
+        except RegistryError as error:
+            if error.status != 400 or not wanted:
+                raise
+            continue
+        yield first
+        yield from pages
+        return
+
+
+def query(**parameters: str) -> str:
+    """``?name=value&...`` of those that have a value, or ""."""
+    given = {name: value for name, value in parameters.items() if value}
+    return "?" + urlencode(given) if given else ""
+
+
 def next_page(response: Response) -> str | None:
     """The URL that the Link header of *response* gives for the next page, or None.
 
@@ -202,13 +234,22 @@ def referrers_tag(subject: Digest) -> str:
 
 def parse_tags(content: bytes) -> Listed:
     """The tags in one page; null is none. Raises InvalidJSON."""
-    record = parse_json(content, "tags")
+    return _names(content, "tags", _TAG)
+
+
+def parse_repositories(content: bytes) -> Listed:
+    """The repositories in one page of the catalog, as `parse_tags`."""
+    return _names(content, "repositories", _REPOSITORY)
+
+
+def _names(content: bytes, key: str, pattern: re.Pattern[str]) -> Listed:
+    record = parse_json(content, key)
     if record is None:
         return Listed([], [])
     listed = Listed([], [])
-    for tag in optional(require(record, dict, "tags"), "tags", list, "tags") or []:
-        is_tag = isinstance(tag, str) and _TAG.fullmatch(tag)
-        (listed.found if is_tag else listed.odd).append(tag if is_tag else str(tag))
+    for name in optional(require(record, dict, key), key, list, key) or []:
+        fits = isinstance(name, str) and pattern.fullmatch(name)
+        (listed.found if fits else listed.odd).append(name if fits else str(name))
     return listed
 
 
