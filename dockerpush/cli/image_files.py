@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Sequence
 
 from ..errors import UsageError
+from ..events import Notice
 from ..transfer.choices import (
     DOCKER_ARCHIVE,
     OCI_ARCHIVE,
@@ -241,6 +242,29 @@ def _loadable(name: str) -> str:
 
 def _label(image: StoredImage, digest: Digest, place: location.Local) -> str:
     return f"{place.path}:{(*image.names, *image.tags, digest)[0]}"
+
+
+def loadable_origins(
+    origins: Sequence[ImageOrigin], into: ImageOutput, session: Session
+) -> Sequence[ImageOrigin]:
+    """Those of several *origins* that *into* can hold; the others are named aloud.
+
+    A repository has tags of artifacts, such as signatures, among those of images.
+    """
+    from ..transfer.archive_target import why_not_loadable
+
+    docker = into.for_docker(chosen=True)
+    if docker is None or not docker.required or len(origins) < 2:
+        return origins
+    kept = []
+    for one in origins:
+        why = why_not_loadable(one.source, one.source.document(one.reference), docker)
+        if why is None:
+            kept.append(one)
+            continue
+        text = f"left out {one.label}: {why}, which docker cannot load"
+        session.on_event(Notice(text, warning=True))
+    return kept or origins
 
 
 def copy_to_file(

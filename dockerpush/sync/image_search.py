@@ -17,6 +17,7 @@ from ..expressions import expression
 from ..oci import VALUE_LIMIT
 from ..reference import Reference, has_registry, looks_like_file
 from ..values import field, record
+from .list_document import may_be_json
 from .lists import Problem, tagged
 from .yaml_lines import (
     ALIAS,
@@ -99,7 +100,7 @@ def is_yaml_text(text: str, name: str) -> bool:
         return True
     lines = (line.strip() for line in text.splitlines())
     first = next((line for line in lines if line and line[0] != "#"), "")
-    is_document = first[:3] == "---" or first[:1] in ("{", "[", "%")
+    is_document = first[:3] == "---" or first[:1] == "%" or may_be_json(first)
     key = split_key(first[2:] if first[:2] == "- " else first)
     return not ending.endswith(_TEXT_ENDINGS) and (
         is_document or (key is not None and " " not in key[0])

@@ -46,12 +46,17 @@ from .lists import (
     target_of,
 )
 
+_IPV6 = expression(r"\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\](:[0-9]+)?/")
 _TOKEN = expression(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 
 
 def may_be_json(text: str) -> bool:
-    """True when *text* is no list of plain lines."""
-    return text.lstrip()[:1] in ("{", "[")
+    """True when *text* is no list of plain lines.
+
+    ``[::1]:5000/app:1`` begins a line.
+    """
+    start = text.lstrip()[:64]
+    return start[:1] == "{" or (start[:1] == "[" and not _IPV6.match(start))
 
 
 def parse_json_list(text: str, name: str) -> Document:
@@ -351,7 +356,7 @@ class _Reader:
         try:
             source = parse_listed_source(name)
             if isinstance(rule, str):
-                joint = "@" if ":" in rule else ":"
+                joint = "@" if ":" in rule and "@" not in rule else ":"
                 source = parse_listed_source(f"{source.name}{joint}{rule}")
             yield self._made(
                 path, source, target_of(source, None, defaults), rules, defaults

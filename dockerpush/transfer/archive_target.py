@@ -340,6 +340,17 @@ class NotLoadable(UsageError):
     """Docker cannot load it; the text says why."""
 
 
+def why_not_loadable(
+    source: Narrowable, root: RawManifest, docker: ForDocker
+) -> str | None:
+    """Why docker cannot load what *root* names; None when it can, as far as it says."""
+    try:
+        _image_of(source, root, docker.preferred)
+    except NotLoadable as error:
+        return str(error)
+    return None
+
+
 def completed(
     image: BundledImage,
     root: RawManifest,

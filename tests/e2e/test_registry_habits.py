@@ -418,6 +418,18 @@ def _call(
         return answer.read()
 
 
+def test_an_artifacts_tag_is_left_out_of_a_docker_archive_and_named(sides, tmp_path):
+    raw = _call(sides, "GET", "manifests/1")
+    index = dump({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
+    tag = digest(raw).replace(":", "-")
+    _call(sides, "PUT", f"manifests/{tag}", index, OCI_INDEX)
+    out = f"docker-archive:{tmp_path}/out.tar"
+    done = sides.done("copy", "-a", f"{sides.host}/app", out)
+    assert f"warning: left out {sides.host}/app:{tag}" in done.stderr
+    held = sides.run_cli("inspect", tmp_path / "out.tar", "--json").json
+    assert [one["tags"] for one in held["images"]] == [[f"{sides.host}/app:1"]]
+
+
 # -- below HTTP
 
 

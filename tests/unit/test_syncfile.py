@@ -397,3 +397,42 @@ class TestShards:
     def test_nonsense_is_refused(self, text):
         with pytest.raises(UsageError, match="--shard"):
             Shard.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("[::1]:5000/app:1 m.test/app:1\n", False),
+        ("[2001:db8::7]/app:1\n", False),
+        ("\n  [::1]:5000/app:1\n", False),
+        ('["a.test/app:1"]', True),
+        ('{"sync": []}', True),
+        ("[]", True),
+    ],
+)
+def test_a_line_that_begins_with_an_ipv6_address_is_a_line(text, is_one):
+    assert is_document(text, "list") is is_one
+    if not is_one:
+        (entry,) = lines(text)
+        assert entry.source.registry.startswith("[")
+
+
+DIGEST = "sha256:" + 64 * "a"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        f"a.test/app:1@{DIGEST}",
+        {"sync": [{"source": f"a.test/app:1@{DIGEST}"}]},
+        {"a.test": {"images": {"app": [f"1@{DIGEST}"]}}},
+    ],
+    ids=("line", "document", "skopeo"),
+)
+def test_a_tag_with_its_digest_is_taken_in_every_form(entry):
+    """The digest is read, and the tag is what it is called."""
+    text = isinstance(entry, str)
+    found = lines(entry) if text else document(entry).entries
+    (one,) = found
+    assert (one.source.tag, one.source.digest) == ("1", DIGEST)
+    assert (one.target.tag, one.target.digest) == ("1", None)

@@ -19,6 +19,7 @@ from ..image_files import (
     archive_origins,
     copy_to_file,
     exists,
+    loadable_origins,
     output_form,
     own_tag,
     tags_of,
@@ -301,6 +302,7 @@ class _Copying:
         *is_local* says that they come from one.
         """
         options = self._request.options(self._sources.settings().jobs)
+        origins = loadable_origins(origins, into, self._session)
         self._tally.expect(len(origins))
         done = []
         for origin, result in copy_to_file(origins, into, options, self._session):
