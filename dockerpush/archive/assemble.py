@@ -13,8 +13,7 @@ image-spec issue 581), are one image, under an index that is made here.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Iterable, Iterator, Mapping, Sequence
+from typing import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 from ..errors import ArchiveError
 from ..events import Notice
@@ -57,6 +56,9 @@ from .stored import (
     missing_blobs,
     platform_of,
 )
+
+_SHOWN = 20
+"""Entries that are left out and told one by one."""
 
 
 def assemble(
@@ -102,37 +104,39 @@ def _without_doubles(
     damaged is not used where manifest.json has the same name, and that is said.
     """
     images = list(images)
-    whole = [image for image in images if not image.problem]
-    broken = [
-        one
-        for one in broken
-        if not (one.names and any(map(partial(_covers, other=one), whole)))
-    ]
-    found: list[StoredImage] = []
+    sound = [image for image in images if not image.problem]
+    whole = _places(image for image in sound if image.entry is None)
+    lost = [one for one in broken if not _is_held(one, whole)]
+    told = _places(lost)
+    held = _places(sound, lambda image: image.entry is not None)
     for image in images:
-        if image.problem and any(map(partial(_covers, other=image), broken)):
+        if not image.problem or _is_held(image, told):
             continue
-        place = next(
-            (n for n, one in enumerate(found) if one.entry and _covers(one, image)),
-            None,
-        )
-        if not image.problem or place is None:
-            found.append(image)
-        else:
+        if _is_held(image, held):
+            place = held[_keys(image)[0]]
             notice = Notice(f"not used: {image.problem}", warning=True)
-            found[place] = _noticed(found[place], [notice])
-    return found + broken
+            sound[place] = _noticed(sound[place], [notice])
+        else:
+            lost.append(image)
+    return sound + lost
 
 
-def _covers(image: StoredImage, other: StoredImage) -> bool:
-    """True when *image* has every name that *other* has, which has some."""
-    names = set(map(canonical, image.names))
-    tags = {*image.tags, *(name.rpartition(":")[2] for name in names)}
-    return (
-        _is_called(other)
-        and names.issuperset(map(canonical, other.names))
-        and tags.issuperset(other.tags)
-    )
+def _places(
+    images: Iterable[StoredImage], counts: Callable[[StoredImage], bool] = bool
+) -> dict[str, int]:
+    """The place of an image for each of its names, its tags, and the tags of names."""
+    found: dict[str, int] = {}
+    for place, image in enumerate(images):
+        if counts(image):
+            keys = _keys(image)
+            for key in (*keys, *(name.rpartition(":")[2] for name in keys)):
+                found.setdefault(key, place)
+    return found
+
+
+def _is_held(image: StoredImage, places: Container[str]) -> bool:
+    """True when *places* have all the names of *image*, which has some."""
+    return _is_called(image) and all(key in places for key in _keys(image))
 
 
 def _settled(images: Sequence[StoredImage]) -> tuple[StoredImage, ...]:
@@ -142,19 +146,23 @@ def _settled(images: Sequence[StoredImage]) -> tuple[StoredImage, ...]:
     when nothing but broken ones is left.
     """
     sound = [image for image in images if not image.problem]
-    main = [image for image in sound if _is_called(image) or _holds_image(image)]
-    kept = main or sound
     broken = [image for image in images if image.problem]
+    main = [image for image in sound if _is_called(image) or _holds_image(image)]
+    side = [one for one in sound if not (_is_called(one) or _holds_image(one))]
+    kept = main or sound
     if broken and not kept:
         raise ArchiveError(broken[0].problem)
     if not kept:
         return ()
-    notices = [Notice(_left_out(image)) for image in sound if image not in kept]
+    notices = [Notice(_left_out(image)) for image in side if main]
     notices += [
         Notice(f"left out: {image.problem}", warning=True)
         for image in broken
         if not _is_called(image)
     ]
+    if len(notices) > _SHOWN:
+        more = f"left out as well: {len(notices) - _SHOWN} entries"
+        notices[_SHOWN:] = [Notice(more, warning=any(one.warning for one in notices))]
     return (_noticed(kept[0], notices), *kept[1:], *filter(_is_called, broken))
 
 

@@ -373,6 +373,27 @@ def test_one_name_is_refused_when_a_part_of_it_is_broken(host, run_cli, tmp_path
     assert done.returncode == 0, done.stderr
 
 
+def test_a_broken_entry_is_not_hidden_by_another_of_its_name(host, run_cli, tmp_path):
+    same = [Image.of(text, tags=("same:1",)) for text in ("good", "bad")]
+    files = archives.legacy(*same)
+    del files[f"{archives.sha256(same[1].config)}.json"]
+    path = archives.tar(tmp_path / "a.tar", files)
+    done = run_cli("push", path, "-t", f"{host}/x:1")
+    assert done.returncode == 6, done.stderr
+
+
+def test_thousands_of_entries_take_no_time_together(run_cli, tmp_path):
+    """Of which some are broken, and all have names."""
+    entry, blobs = good()
+    lines = [
+        named({**GONE, "digest": f"sha256:{n:064x}"}, f"n{n}") for n in range(4000)
+    ]
+    path = archives.tar(tmp_path / "a.tar", layout(*blobs, entries=[entry, *lines]))
+    done = run_cli("inspect", path, "--json", timeout=20)
+    assert done.returncode == 0, done.stderr
+    assert len(done.json["broken"]) == 4000
+
+
 FIXED = Image.of("fixed", tags=("fixed:1",))
 EDITED = FIXED.config.replace(b"/bin/sh", b"/bin/bash")
 
