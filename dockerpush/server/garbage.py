@@ -64,8 +64,9 @@ def collect(directory: Path, *, dry_run: bool = False) -> Collected:
             return collector.sweep(found, dry_run=True)
         with Storage(layout, Space()).changing():
             return collector.sweep(found, dry_run=False)
-    except OSError as error:
-        raise ServerError(f"cannot clean {directory}: {error.strerror}") from error
+    except (OSError, ProtocolError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ServerError(f"cannot clean {directory}: {reason}") from error
 
 
 class _Collector:

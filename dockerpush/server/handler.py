@@ -61,7 +61,7 @@ PIECE = 256 * 1024
 """Bytes that are sent between two looks at the clock, and"""
 
 SLOW_PIECE = 16 * 1024
-"""when the last ones took more than a second."""
+"""when the last ones took more than a second, or under TLS, where it is a record."""
 
 UNSENT = 32 * 1024
 """Bytes that the system may hold back for a slow reader, where it can be told."""
@@ -134,6 +134,7 @@ class ConnectionWriter:
         self._socket = connection
         self._timeout = connection.gettimeout() or 0.0
         self._started = self._last = time.monotonic()
+        self._piece = SLOW_PIECE if isinstance(connection, ssl.SSLSocket) else PIECE
         self.sent = 0
         with contextlib.suppress(OSError):  # Linux and macOS; others hold more back
             option = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
@@ -148,7 +149,7 @@ class ConnectionWriter:
         """Send all of *content*. Raises OSError, Disconnected."""
         rest = memoryview(content)
         while rest:
-            rest = rest[self._moved(self._socket.send(rest[:PIECE])) :]
+            rest = rest[self._moved(self._socket.send(rest[: self._piece])) :]
 
     def send_file(self, file: io.FileIO, count: int) -> None:
         """Send *count* bytes of *file* from where it stands, without copying them."""

@@ -18,11 +18,13 @@ import threading
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Iterable, Iterator
 
+from ..errors import StateError
 from ..oci import Digest, dump_json
 from ..system import files
 from ..values import value
 from .checked_names import Repository, Tag
 from .holdings import Holdings
+from .messages import busy
 from .space import Space
 from .store_layout import Layout, move, names_in, read_small, remove
 
@@ -59,8 +61,16 @@ class Storage:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """Nobody else changes what the repositories hold, for the ``with``."""
-        with self._lock, files.locked(self.layout.changes, timeout=CHANGE_SECONDS):
+        """Nobody else changes what the repositories hold, for the ``with``.
+
+        Raises ProtocolError (503) when somebody does for too long.
+        """
+        with self._lock, contextlib.ExitStack() as stack:
+            try:
+                lock = files.locked(self.layout.changes, timeout=CHANGE_SECONDS)
+                stack.enter_context(lock)
+            except StateError as error:
+                raise busy("changes", 10) from error
             collected = _stamp(self.layout.collected)
             if collected != self._collected:
                 self._collected = collected

@@ -335,6 +335,19 @@ def test_a_registry_that_is_open_to_others_says_so(
         assert f" may {rights}: give --users FILE" in said[0]
 
 
+def test_a_directory_that_others_can_read_is_said(run_cli, tmp_path):
+    """One that serve makes is for its owner alone."""
+    for mode, count in ((None, 0), (0o755, 1), (0o700, 0)):
+        store = tmp_path / "store"
+        if mode is not None:
+            store.chmod(mode)
+        said: list[str] = []
+        with served(run_cli, "--dir", store, "-q", stderr=said) as url:
+            assert url
+        assert said[0].count("warning: other users of this machine can look") == count
+        assert said[0].count(f"chmod 700 {store}") == count
+
+
 def certificate_of(host: str) -> bytes:
     name, _, port = host.rpartition(":")
     return ssl.get_server_certificate((name, int(port))).encode()

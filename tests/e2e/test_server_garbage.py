@@ -11,7 +11,9 @@ import pytest
 from conformance import (
     Image,
     artifact,
+    closing,
     descriptor,
+    digest_of,
     index_of,
     open_client,
     random_bytes,
@@ -19,8 +21,9 @@ from conformance import (
 )
 
 from dockerpush.oci import OCI_INDEX, OCI_MANIFEST
-from dockerpush.server import ServerError, garbage
+from dockerpush.server import ServerError, garbage, storage
 from dockerpush.server.garbage import collect
+from dockerpush.system import files
 
 
 def age(root: Path, seconds: float = 4000) -> None:
@@ -162,6 +165,20 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(ServerError, match="no directory of a registry"):
         collect(tmp_path / "other")
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["file"]
+
+
+def test_a_change_that_lasts_too_long_is_said(tmp_path, monkeypatch):
+    """By the server with 503, by the command in one line."""
+    monkeypatch.setattr(storage, "CHANGE_SECONDS", 0.1)
+    with serving(tmp_path) as (_, client):
+        location = client.start_upload("a")
+        with files.locked(tmp_path / "changes", timeout=5):
+            answer = client("PUT", closing(location, digest_of(b"abc")), b"abc")
+            assert (answer.status, answer.code) == (503, "TOOMANYREQUESTS")
+            assert answer.headers["Retry-After"]
+            with pytest.raises(ServerError, match="too many changes at once"):
+                collect(tmp_path)
+        assert client("PUT", closing(location, digest_of(b"abc")), b"").status == 201
 
 
 def test_the_command_says_what_goes(run_cli, tmp_path):

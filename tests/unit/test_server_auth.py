@@ -111,6 +111,21 @@ class TestChecks:
         assert len(asked) == 2
         assert not users.accepts(basic("bob", "secret"))
 
+    def test_an_unknown_user_costs_as_much_as_one_of_the_known_each_time(self):
+        """So that neither the time nor its changes tell who is known."""
+        asked: list[str] = []
+
+        def check_of(name: str):
+            return lambda _: asked.append(name) or False
+
+        users = PasswordFile({name: check_of(name) for name in ("slow", "quick")})
+        for unknown in ("x", "y", "z", "u", "v", "w"):
+            asked.clear()
+            for attempt in range(2):
+                users._failures = logins.Memory()
+                assert not users.accepts(basic(unknown, str(attempt)))
+            assert len(asked) == 2 and len(set(asked)) == 1
+
     def test_no_password_is_kept_in_clear(self):
         users, _ = self.users()
         assert users.accepts(basic("alice", "secret"))

@@ -130,6 +130,7 @@ def run(args: Namespace, session: Session) -> int:
     directory = _directory(args, session)
     if args.gc:
         return _collect(args, directory)
+    _warn_of_readers(directory)
     if (args.tls_cert is None) != (args.tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together")
     with ExitStack() as stack:
@@ -212,6 +213,17 @@ def _warn_of_strangers(args: Namespace) -> None:
         f"everybody who reaches {args.addr} port {args.port} may {rights}: "
         "give --users FILE, or --addr 127.0.0.1"
     )
+
+
+def _warn_of_readers(directory: Path) -> None:
+    """Say that other users of this machine reach what is kept."""
+    if os.name != "posix" or not directory.is_dir():
+        return
+    if directory.stat().st_mode & 0o077:
+        console.warn(
+            f"other users of this machine can look into {directory}; to keep them out: "
+            f"chmod 700 {directory}"
+        )
 
 
 @contextlib.contextmanager
