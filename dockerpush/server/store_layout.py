@@ -115,8 +115,14 @@ def move(source: Path, target: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             source.replace(target)
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_parent(target)
     source.replace(target)
+
+
+def make_parent(path: Path) -> None:
+    """Make the directory of *path*, which may be removed again at once."""
+    with contextlib.suppress(FileNotFoundError, FileExistsError):
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def names_in(directory: Path) -> list[str]:

@@ -41,7 +41,7 @@ from .messages import (
 )
 from .slots import client_of
 from .space import Space
-from .store_layout import ATTEMPTS, Layout, names_in, remove
+from .store_layout import ATTEMPTS, Layout, make_parent, names_in, remove
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -284,8 +284,8 @@ class Uploads:
         if len(self._sessions) > SESSIONS:
             self._make_place(session_id, client)
         for _ in range(ATTEMPTS):  # another request may remove an empty directory
+            make_parent(session.path)
             with contextlib.suppress(FileNotFoundError):
-                session.path.parent.mkdir(parents=True, exist_ok=True)
                 session.path.touch(exist_ok=False)
                 return session_id
         raise busy("changes of this repository", RETRY_AFTER)

@@ -267,7 +267,7 @@ def test_sessions_begin_while_directories_are_removed(tmp_path):
 
         def work(number: int) -> None:
             with open_client(server.host) as client:
-                for _ in range(20):
+                for _ in range(60):
                     location = client.start_upload("one/name")
                     assert client("DELETE", location).status == 204
 

@@ -148,8 +148,8 @@ def run(args: Namespace, session: Session) -> int:
             registry,
             args.addr,
             args.port,
-            htpasswd=_given_path("--htpasswd", args.htpasswd),
-            users=_given_path("--users", args.users),
+            htpasswd=_path(args.htpasswd),
+            users=_path(args.users),
             tls=_tls(args),
             on_access=log,
             names=args.host,
@@ -194,7 +194,7 @@ def _collect(args: Namespace, directory: Path) -> int:
 def _access_log(args: Namespace, session: Session) -> AccessLog | None:
     from ...server.access_log import AccessLog
 
-    path = _given_path("--access-log", args.access_log)
+    path = _path(args.access_log)
     if path is None and session.display.quiet:
         return None
     return AccessLog(path, sys.stderr, as_json=args.log_json)
@@ -249,18 +249,12 @@ def _reloading(server: RegistryServer, log: AccessLog | None) -> Iterator[None]:
 
 
 def _tls(args: Namespace) -> tuple[Path, Path] | None:
-    certificate = _given_path("--tls-cert", args.tls_cert)
-    key = _given_path("--tls-key", args.tls_key)
+    certificate = _path(args.tls_cert)
+    key = _path(args.tls_key)
     return None if certificate is None or key is None else (certificate, key)
 
 
-def _given_path(option: str, value: str | None) -> Path | None:
-    """None only when the option was not given: an empty variable opens no door.
-
-    Raises UsageError.
-    """
-    if value == "":
-        raise UsageError(f"{option} names no file; is a variable empty?")
+def _path(value: str | None) -> Path | None:
     return None if value is None else Path(value)
 
 
