@@ -283,11 +283,21 @@ class Uploads:
         )
         if len(self._sessions) > SESSIONS:
             self._make_place(session_id, client)
+        try:
+            self._touch(session.path)
+        except BaseException:
+            with self._lock:
+                self._sessions.pop(session_id, None)
+            raise
+        return session_id
+
+    @staticmethod
+    def _touch(path: Path) -> None:
         for _ in range(ATTEMPTS):  # another request may remove an empty directory
-            make_parent(session.path)
+            make_parent(path)
             with contextlib.suppress(FileNotFoundError):
-                session.path.touch(exist_ok=False)
-                return session_id
+                path.touch(exist_ok=False)
+                return
         raise busy("changes of this repository", RETRY_AFTER)
 
     def find(self, name: Repository, session_id: SessionId) -> Session:
