@@ -30,7 +30,9 @@ _TITLES = {"positional arguments": "arguments", "optional arguments": "options"}
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "images": ("push", "pull", "copy", "sync", "inspect", "verify"),
-    "registries": ("login", "logout", "repos", "tags", "digest", "tag", "check"),
+    "registries": (
+        *("login", "logout", "repos", "tags", "digest", "tag", "delete", "check"),
+    ),
     "air gap": ("images", "save", "serve"),
     "this machine": ("cache", "config", "completion", "help", "version"),
 }
@@ -155,6 +157,18 @@ PAGES: Mapping[str, Page] = {
             "tag REGISTRY/REPO:1.4 stable 1",
             "tag REGISTRY/REPO@sha256:DIGEST restored",
             "tag REGISTRY/REPO:1.4 REGISTRY/OTHER",
+        ),
+    ),
+    "delete": Page(
+        "REF [REF ...] [options]",
+        "a tag or a digest",
+        "Delete tags of a registry. The image stays under its other tags. Where a "
+        "registry cannot delete a tag alone, the manifest is deleted if no other tag "
+        "and no index shows it.",
+        (
+            "delete REGISTRY/REPO:TAG",
+            "delete REGISTRY/REPO:1 REGISTRY/REPO:2 --yes",
+            "delete REGISTRY/REPO:TAG --digest --dry-run",
         ),
     ),
     "digest": Page(

@@ -48,6 +48,7 @@ COMMANDS = {
     "digest": "show the digest that a tag stands for",
     "images": "list the images that manifests, charts and Compose files name",
     "tag": "give an image of a registry more names there",
+    "delete": "delete tags, or images, of a registry",
     "check": "try what a push to a repository would need",
     "save": "save images of docker, nerdctl or podman as archives",
     "serve": "run a registry on this machine",
