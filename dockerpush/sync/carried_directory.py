@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ..events import OnEvent
     from ..oci import Descriptor, Digest
     from ..system.cancellation import Cancellation
+    from ..transfer.local_targets import DirectoryTarget
     from ..transfer.source import Source
-    from ..transfer.target import DirectoryTarget
     from .planner import Registry
 
     Found = Union[Descriptor, PusherError]
@@ -136,7 +136,7 @@ class DirectoryTargets:
         on_event: OnEvent,
     ) -> None:
         """Raises ArchiveError for a directory with something else in it."""
-        from ..transfer.target import DirectoryTarget
+        from ..transfer.local_targets import DirectoryTarget
 
         self._path = path
         self._cancellation = cancellation
@@ -149,7 +149,7 @@ class DirectoryTargets:
     @contextmanager
     def target(self, reference: Reference) -> Iterator[DirectoryTarget]:
         """The directory, for one image."""
-        from ..transfer.target import DirectoryTarget
+        from ..transfer.local_targets import DirectoryTarget
 
         with self._cancellation.child() as cancellation:
             yield DirectoryTarget(self._path, cancellation, self._on_event)

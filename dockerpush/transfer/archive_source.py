@@ -19,7 +19,7 @@ from ..system.cancellation import Cancellation
 from ..values import replace
 from .manifests import documents
 from .plan import Method, Plan, PlannedBlob, mislabelled, plan_push
-from .prepare import Readable, raw_layer_decision
+from .prepare import ReadableArchive, raw_layer_decision
 from .source import FileReader
 from .store import as_referrer
 
@@ -39,7 +39,7 @@ class ArchiveSource:
 
     repository = ""
 
-    def __init__(self, archive: Readable) -> None:
+    def __init__(self, archive: ReadableArchive) -> None:
         self.place = str(archive.path)
         self._archive = archive
         self._documents: dict[Digest, RawManifest] = {}

@@ -52,13 +52,13 @@ from ..system.cancellation import Cancellation
 from ..upload.content import CheckedContent, PreparedBlob
 from ..values import replace
 from .choices import DOCKER_ARCHIVE, OCI_DIRECTORY
+from .local_targets import DirectoryTarget
 from .plan import PlannedBlob, PlannedImage
-from .registry_target import UploadResult
-from .target import DirectoryTarget, Target
+from .target import Target, UploadResult
 from .tree import Narrowable, PlanReader, images_of
 
 if TYPE_CHECKING:
-    from .source import Source
+    pass
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def open_output(
 Output = Union[Path, BinaryIO]
 
 
-class ArchiveTarget:
+class ArchiveTarget(Target):
     """An OCI layout in the tar *output*, a path or an open file; to be used in a with.
 
     For *docker* it has a manifest.json as well. A path gets its name when the ``with``
@@ -105,8 +105,6 @@ class ArchiveTarget:
     *resumable*. Raises UsageError for what *docker* refuses, and for an *output* that
     exists with *no_clobber*; PusherError when it cannot be written.
     """
-
-    repository = ""
 
     def __init__(
         self,
@@ -118,9 +116,8 @@ class ArchiveTarget:
         cancellation: Cancellation,
         on_event: OnEvent,
     ) -> None:
-        self.place = str(output) if isinstance(output, Path) else "standard output"
-        self.cancellation = cancellation
-        self.on_event = on_event
+        place = str(output) if isinstance(output, Path) else "standard output"
+        super().__init__(place, cancellation, on_event)
         self._output = output
         self._docker = docker
         self._no_clobber = no_clobber
@@ -160,34 +157,12 @@ class ArchiveTarget:
         blobs = (piece.blob.digest for piece in layout.pieces if piece.blob)
         return [planned[digest] for digest in blobs if digest not in documents]
 
-    def digest_of(self, reference: str) -> Digest | None:
-        """None: an archive is written anew."""
-        return None
-
-    def has_document(self, document: Descriptor) -> bool:
-        """False: an archive is written anew."""
-        return False
-
-    def mount_candidates(self, source: Source, digest: Digest) -> list[str]:
-        """None: an archive has one place for a blob."""
-        return []
-
     def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:
         """Write *blob*."""
         assert self._tar is not None, "an archive is begun before its blobs come"
         with translate_write_errors(self._output):
             moved = self._tar.put(blob, self.cancellation, self.on_event)
         return UploadResult(blob.descriptor, Outcome.UPLOADED, moved)
-
-    def learn(self, blobs: Sequence[Descriptor]) -> None:
-        """Nothing: an archive is written anew."""
-
-    def put_document(self, document: RawManifest, reference: str) -> bool:
-        """Nothing: manifests and names were written when the archive was begun."""
-        return True
-
-    def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
-        """Nothing: the index has named them since the archive was begun."""
 
     @property
     def _is_filled(self) -> bool:

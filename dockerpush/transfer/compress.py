@@ -187,7 +187,7 @@ SPARE = 2
 """Blocks in flight beyond those being packed, so that no thread has to wait."""
 
 
-class Source(Protocol):
+class Content(Protocol):
     """What is compressed."""
 
     def readinto(self, buffer: memoryview, /) -> int | None:
@@ -213,7 +213,7 @@ class Compressed:
 
 
 def compress(
-    source: Source,
+    source: Content,
     sink: Sink,
     *,
     codec: Codec,
@@ -239,7 +239,7 @@ def compress(
     return run.finish()
 
 
-def _fill(source: Source, buffer: memoryview) -> int:
+def _fill(source: Content, buffer: memoryview) -> int:
     """Read until *buffer* is full or *source* ends; the count of bytes."""
     filled = 0
     while filled < len(buffer):

@@ -34,14 +34,13 @@ from ..upload.content import PreparedBlob
 from .choices import CopyResult
 from .manifests import documents
 from .plan import Method, PlannedBlob, PlannedImage
-from .registry_target import UploadResult
 from .store import has_lost_blobs, named_before, store
+from .target import Target, UploadResult
 
 if TYPE_CHECKING:
     from .known import Shortcuts
     from .prepare import CompressionStep, Preparer
     from .source import Source
-    from .target import Target
 
 
 class ConcurrencyLimits:
@@ -98,7 +97,7 @@ def _acquire(
         cancellation.check()
 
 
-class Planner(Protocol):
+class ImagePlanner(Protocol):
     """Plans images, for the first try and for a second one."""
 
     def plan(self, *, trusting: bool) -> Sequence[PlannedImage]:
@@ -106,7 +105,7 @@ class Planner(Protocol):
 
 
 def transfer(
-    planner: Planner,
+    planner: ImagePlanner,
     target: Target,
     *,
     jobs: int,
@@ -143,7 +142,7 @@ class _Transfer:
 
     def __init__(
         self,
-        planner: Planner,
+        planner: ImagePlanner,
         target: Target,
         jobs: int,
         limits: ConcurrencyLimits,
@@ -248,7 +247,7 @@ class _Transfer:
                     return UploadResult(
                         descriptor, Outcome.EXISTS, made_from=blob.made_from
                     )
-                mounts = [*holders, *target.mount_candidates(source, digest)]
+                mounts = [*holders, *target.mount_candidates(digest, source)]
                 with self._permit(source):
                     result = target.put_blob(blob, mounts)
                 holders.append(target.repository)

@@ -45,7 +45,8 @@ from ..reference import Reference
 from ..registry.looks import unless_refused
 from ..values import field, replace, value
 from .plan import Method, PlannedBlob
-from .registry_target import RegistryTarget, UploadResult
+from .registry_target import RegistryTarget
+from .target import UploadResult
 
 if TYPE_CHECKING:
     from ..registry.client import RegistryClient
@@ -269,11 +270,11 @@ class Shortcuts:
     ) -> dict[Digest, Outcome]:
         """What could be had from other repositories without reading it."""
         candidates = {
-            layer: self.target.holders(layer.digest)
+            layer: self.target.mount_candidates(layer.digest)
             for layer in layers.values()
             if layer.digest not in present
         }
-        asked = {layer: holders for layer, holders in candidates.items() if holders}
+        asked = {layer: names for layer, names in candidates.items() if names}
         mounted = self.target.mounted(asked, jobs=self.jobs)
         return dict.fromkeys(mounted, Outcome.MOUNTED)
 

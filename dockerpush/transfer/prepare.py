@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .known import Knowledge
 
 
-class Readable(Protocol):
+class ReadableArchive(Protocol):
     """The part of an archive that is read."""
 
     @property
@@ -51,7 +51,7 @@ class Readable(Protocol):
 class CompressionStep:
     """What stands between an archive and a target: blobs are read, and compressed."""
 
-    archive: Readable
+    archive: ReadableArchive
     codec: Codec
     options: PushOptions
 
@@ -74,7 +74,7 @@ class CompressionStep:
 class Preparer:
     """Reads blobs of one archive; everything it needs, and no state."""
 
-    archive: Readable
+    archive: ReadableArchive
     codec: Codec
     blocks: Workers
     space: TempSpace
@@ -248,7 +248,7 @@ def shrinks(open_at: Callable[[int], BlobReader], size: int) -> bool:
     return sample.shrinks
 
 
-def layer_shrinks(archive: Readable, layer: StoredBlob) -> bool:
+def layer_shrinks(archive: ReadableArchive, layer: StoredBlob) -> bool:
     """What a sample of *layer* of *archive* tells. Raises ArchiveError."""
     member = layer.member
     assert member is not None, "a layer that is elsewhere is not compressed"

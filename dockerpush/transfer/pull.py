@@ -6,24 +6,20 @@ reads each blob from there as soon as it is complete.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple, Sequence
 
 from ..documents import RawManifest, is_document
-from ..errors import ContentMismatch
 from ..events import Event, Notice, OnEvent
-from ..oci import Descriptor, Digest, Platform
+from ..oci import Platform
 from ..reference import Reference
 from ..state.cache import Cache, Pins
 from ..system.cancellation import Cancellation
-from ..upload.content import PreparedBlob
-from ..values import replace
 from .choices import CopyOptions, PulledImage
 from .copy_image import copy_images
-from .plan import PlannedBlob, PlannedImage, Wanted
-from .registry_target import UploadResult
-from .source import CacheSource, CachingSource, GoneFromCache, RegistrySource, Source
-from .target import CacheTarget, Target
+from .local_targets import CacheTarget, ThroughCache
+from .plan import Wanted
+from .source import CacheSource, CachingSource, GoneFromCache, RegistrySource
+from .target import Target
 from .tree import narrowed
 
 
@@ -123,64 +119,3 @@ def notices_of(on_event: OnEvent) -> OnEvent:
             on_event(event)
 
     return listen
-
-
-class ThroughCache:
-    """The cache, and a second target that is filled from it, blob by blob."""
-
-    repository = ""
-
-    def __init__(self, cached: CacheTarget, cache: Cache, then: Target) -> None:
-        self.place = then.place
-        self.cancellation = cached.cancellation
-        self.on_event = cached.on_event
-        self.jobs = then.jobs
-        self._cached = cached
-        self._cache = cache
-        self._then = then
-
-    def begin(self, images: Sequence[PlannedImage]) -> Sequence[PlannedBlob]:
-        """The blobs of all that is going to come, as the second target wants them."""
-        self._cached.begin(images)
-        return self._then.begin(images)
-
-    def digest_of(self, reference: str) -> Digest | None:
-        """None: the second target is filled in any case."""
-        return None
-
-    def has_document(self, document: Descriptor) -> bool:
-        """False: the second target is filled in any case."""
-        return False
-
-    def mount_candidates(self, source: Source, digest: Digest) -> list[str]:
-        """None."""
-        return []
-
-    def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:
-        """Have both hold *blob*; one that is damaged in the cache is fetched again."""
-        result = self._cached.put_blob(blob, mounts)
-        try:
-            self._fill(blob)
-        except ContentMismatch:
-            self._cache.remove(blob.descriptor.digest)
-            if self.jobs == 1:
-                raise  # what was written cannot be taken back
-            result = self._cached.put_blob(blob, mounts)
-            self._fill(blob)
-        return result
-
-    def _fill(self, blob: PreparedBlob) -> None:
-        cached = partial(self._cache.open_blob, blob.descriptor.digest)
-        self._then.put_blob(replace(blob, open_at=cached, from_network=False), [])
-
-    def learn(self, blobs: Sequence[Descriptor]) -> None:
-        """Nothing: both are looked into the next time."""
-
-    def put_document(self, document: RawManifest, reference: str) -> bool:
-        """Store a manifest in both; *reference* is a name of the second alone."""
-        self._cached.put_document(document, str(document.descriptor.digest))
-        return self._then.put_document(document, reference)
-
-    def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
-        """Have the second target list these referrers of *subject*."""
-        self._then.list_referrers(subject, listed)

@@ -18,7 +18,7 @@ from .plan import Decide, Method, Plan, PlannedImage, plan_push
 from .prepare import (
     AutoCompression,
     CompressionStep,
-    Readable,
+    ReadableArchive,
     layer_shrinks,
     raw_layer_decision,
 )
@@ -29,7 +29,7 @@ Shrinks = Callable[[StoredBlob], bool]
 
 def push_image(
     target: RegistryTarget,
-    archive: Readable,
+    archive: ReadableArchive,
     image: StoredImage,
     *,
     tags: Sequence[str],
@@ -79,7 +79,7 @@ class _Planned(NamedTuple):
 
 def dry_run(
     target: RegistryTarget,
-    archive: Readable,
+    archive: ReadableArchive,
     image: StoredImage,
     *,
     tags: Sequence[str],
@@ -119,7 +119,7 @@ def forecast(
 
 def _planned(
     target: RegistryTarget,
-    archive: Readable,
+    archive: ReadableArchive,
     image: StoredImage,
     tags: Sequence[str],
     options: PushOptions,

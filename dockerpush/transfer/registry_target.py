@@ -10,7 +10,6 @@ from typing import (
     Iterable,
     Iterator,
     Mapping,
-    NamedTuple,
     Sequence,
 )
 
@@ -32,26 +31,14 @@ from ..upload.blob_upload import Uploader
 from ..upload.content import BlobReader, PreparedBlob
 from ..upload.limits import LearnedLimits, default_limits, limits_for
 from ..values import replace
-from .plan import PlannedBlob, PlannedImage, unique
 from .store import as_referrer, keep_referrers
+from .target import Target, UploadResult
 
 if TYPE_CHECKING:
     from .source import Source
 
 
 log = logging.getLogger(__name__)
-
-
-class UploadResult(NamedTuple):
-    """How a blob came to the target, and how many of its bytes moved for that.
-
-    *made_from* is the content that this run compressed into it, if it did.
-    """
-
-    descriptor: Descriptor
-    outcome: Outcome
-    moved: int = 0
-    made_from: Digest | None = None
 
 
 @contextmanager
@@ -93,15 +80,13 @@ def open_target(
         )
 
 
-class RegistryTarget:
+class RegistryTarget(Target):
     """A repository of the registry that *client* talks to.
 
     *blobs* is what earlier runs left in the state directory, None for nothing.
     *reference* is the tag or the digest that was asked for, also where it is written
     only after several pushes.
     """
-
-    jobs: int | None = None
 
     def __init__(
         self,
@@ -114,20 +99,13 @@ class RegistryTarget:
         blobs: KnownBlobs | None = None,
         reference: str = "",
     ) -> None:
-        self.place = client.registry
+        super().__init__(client.registry, cancellation, on_event, repository)
         self.client = client
-        self.repository = repository
         self.uploader = uploader
-        self.cancellation = cancellation
-        self.on_event = on_event
         self.blobs = blobs
         self.reference = reference
         self._absent: frozenset[Digest] = frozenset()
         self._lost: frozenset[Digest] = frozenset()
-
-    def begin(self, images: Sequence[PlannedImage]) -> Sequence[PlannedBlob]:
-        """The blobs of all that is going to come, each once."""
-        return unique(blob for one in images for blob in one.plan.moving)
 
     def digest_of(self, reference: str) -> Digest | None:
         """What *reference* names there, None when the registry does not tell."""
@@ -210,18 +188,17 @@ class RegistryTarget:
         with Workers(self.cancellation, min(jobs, len(rest)), name="look") as workers:
             return found + workers.wait([workers.submit(ask, blob) for blob in rest])
 
-    def mount_candidates(self, source: Source, digest: Digest) -> list[str]:
-        """Other repositories of this registry that may have the blob."""
-        own = [source.repository] if source.place == self.place else []
-        others = [name for name in own if name != self.repository]
-        return [*others, *self.holders(digest)]
+    def mount_candidates(
+        self, digest: Digest, source: Source | None = None
+    ) -> list[str]:
+        """Other repositories of this registry that *source* is, or earlier runs know.
 
-    def holders(self, digest: Digest) -> list[str]:
-        """Other repositories of this registry that earlier runs left the blob in."""
-        if self.blobs is None:
-            return []
-        known = self.blobs.holders(digest, self.place)
-        names = (reference.repository for reference in known)
+        None of them has to have the blob by now.
+        """
+        names = [source.repository] if source and source.place == self.place else []
+        if self.blobs is not None:
+            known = self.blobs.holders(digest, self.place)
+            names += [reference.repository for reference in known]
         return [name for name in names if name != self.repository]
 
     def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:

@@ -16,7 +16,8 @@ from ..upload.content import PIECE
 from ..values import value
 from .plan import Method, Plan
 from .prepare import layer_shrinks
-from .registry_target import RegistryTarget, UploadResult
+from .registry_target import RegistryTarget
+from .target import UploadResult
 
 if TYPE_CHECKING:
     from ..archive.compressed_streams import Readable

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Protocol, Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from ..documents import RawManifest
 from ..errors import Cancelled, PusherError, RegistryError
@@ -31,33 +31,16 @@ from ..registry.client import RegistryClient
 from ..registry.pages import parse_referrers, referrers_tag
 from ..values import replace
 
+if TYPE_CHECKING:
+    from .target import Target
+
 log = logging.getLogger(__name__)
 
 _listing = threading.Lock()  # one list at a time is read, added to and written
 
 
-class DocumentTarget(Protocol):
-    """What takes manifests."""
-
-    repository: str
-    on_event: OnEvent
-
-    def put_document(self, document: RawManifest, reference: str) -> bool:
-        """Store a manifest under *reference*, its digest or a tag.
-
-        True when the target lists it by itself as a referrer of its subject, or lists
-        none.
-        """
-
-    def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
-        """Have the target list these referrers of *subject*, which it holds."""
-
-    def digest_of(self, reference: str) -> Digest | None:
-        """What *reference* names there, None when the target does not tell."""
-
-
 def store(
-    target: DocumentTarget,
+    target: Target,
     documents: Sequence[RawManifest],
     names: Sequence[str],
     *,
@@ -99,9 +82,7 @@ def _refused_algorithm(digest: Digest, error: RegistryError) -> PusherError:
     )
 
 
-def _as_known_to(
-    target: DocumentTarget, root: RawManifest, names: Sequence[str]
-) -> Descriptor:
+def _as_known_to(target: Target, root: RawManifest, names: Sequence[str]) -> Descriptor:
     """The descriptor of *root* under the digest by which *target* gives it.
 
     Registries keep what a tag names under its sha256, whatever digest the source has
@@ -116,7 +97,7 @@ def _as_known_to(
     return replace(descriptor, digest=known)
 
 
-def named_before(target: DocumentTarget, names: Sequence[str]) -> Digest | None:
+def named_before(target: Target, names: Sequence[str]) -> Digest | None:
     """What the first of *names* names so far; not to know it is no harm."""
     if not names or names[0].startswith(("sha256:", "sha512:")):
         return None
@@ -132,7 +113,7 @@ def named_before(target: DocumentTarget, names: Sequence[str]) -> Digest | None:
 class _Storing:
     """Puts manifests, and knows whose referrers are still to be listed."""
 
-    def __init__(self, target: DocumentTarget) -> None:
+    def __init__(self, target: Target) -> None:
         self._target = target
         self._unlisted: dict[Digest, list[Descriptor]] = {}
 

@@ -58,10 +58,11 @@ from .known import Knowledge, Shortcuts
 from .plan import Method, Plan
 from .prepare import SIZE, WORTH, CompressionStep, Sample, raw_layer_decision
 from .push_image import codec_of, knowledge_of, plan_of, push_planned, trusted_image
-from .registry_target import RegistryTarget, UploadResult
+from .registry_target import RegistryTarget
 from .sent_archive import SentArchive, StreamedLayer, finished, open_unpacked
 from .spool import Pools, open_pools
 from .store import has_lost_blobs
+from .target import UploadResult
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -482,8 +483,8 @@ class _Reader:
         """An uploader thread's work."""
         target = self._push.target
         try:
-            holders = target.holders(prepared.descriptor.digest)
-            return target.put_blob(prepared, holders)
+            names = target.mount_candidates(prepared.descriptor.digest)
+            return target.put_blob(prepared, names)
         finally:
             prepared.release()
 
@@ -511,8 +512,8 @@ class _Reader:
         if self._is_there(layer.digest, layer.size):
             return Outcome.REUSED
         target = self._push.target
-        holders = target.holders(layer.digest)
-        return Outcome.MOUNTED if holders and target.mount(layer, holders) else None
+        names = target.mount_candidates(layer.digest)
+        return Outcome.MOUNTED if names and target.mount(layer, names) else None
 
     def _admit(self, size: int, member: Member) -> Spool:
         spool = self._space.admit(size, self._cancellation)

@@ -20,7 +20,7 @@ from dockerpush.events import ignore
 from dockerpush.oci import OCI_MANIFEST, Descriptor, Digest, Manifest
 from dockerpush.system.cancellation import Cancellation
 from dockerpush.transfer.copy_image import copy_image
-from dockerpush.transfer.target import DirectoryTarget
+from dockerpush.transfer.local_targets import DirectoryTarget
 
 
 class Blobs:
