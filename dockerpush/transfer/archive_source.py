@@ -16,12 +16,11 @@ from ..errors import ArchiveError, ContentMismatch, NotFound
 from ..events import Notice
 from ..oci import Descriptor, Digest
 from ..system.cancellation import Cancellation
+from ..upload.content import FileReader
 from ..values import replace
-from .manifests import documents
+from .manifests import as_referrer, documents
 from .plan import Method, Plan, PlannedBlob, mislabelled, plan_push
 from .prepare import ReadableArchive, raw_layer_decision
-from .source import FileReader
-from .store import as_referrer
 
 if TYPE_CHECKING:
     from ..upload.content import BlobReader

@@ -32,9 +32,8 @@ from ..system.cancellation import Cancellation
 from ..system.workers import STEP, Workers
 from ..upload.content import PreparedBlob
 from .choices import CopyResult
-from .manifests import documents
+from .manifests import documents, has_lost_blobs, named_before, store
 from .plan import Method, PlannedBlob, PlannedImage
-from .store import has_lost_blobs, named_before, store
 from .target import Target, UploadResult
 
 if TYPE_CHECKING:

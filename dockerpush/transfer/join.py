@@ -14,9 +14,9 @@ from ..oci import INDEX_TYPES, OCI_INDEX, Descriptor, Index, Platform
 from ..platforms import best_match, normalised
 from ..values import replace, value
 from .choices import PushResult
+from .manifests import named_before, store
 from .plan import images_in
 from .registry_target import RegistryTarget
-from .store import named_before, store
 
 
 @value

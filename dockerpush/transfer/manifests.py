@@ -1,8 +1,15 @@
-"""The manifests of a push as documents, once every blob's descriptor is known. Pure."""
+"""Manifests on their way: built of what the blobs became, and stored.
+
+They are stored children first, the names last of all. A registry that lists no
+referrers by itself has their lists kept under tags (distribution-spec, Pushing
+Manifests with Subject).
+"""
 
 from __future__ import annotations
 
-from typing import Iterator, Mapping
+import logging
+import threading
+from typing import TYPE_CHECKING, Iterator, Mapping, Sequence
 
 from ..archive.stored import (
     StoredBlob,
@@ -11,16 +18,33 @@ from ..archive.stored import (
     layer_type,
 )
 from ..documents import RawManifest
-from ..errors import ArchiveError
+from ..errors import ArchiveError, Cancelled, PusherError, RegistryError
+from ..events import ManifestStored, Notice, OnEvent
 from ..oci import (
     OCI_CONFIG,
+    OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
+    Digest,
     Index,
     Manifest,
+    as_docker,
+    dump_json,
+    optional,
+    parse_json,
+    require,
 )
+from ..registry.client import RegistryClient
+from ..registry.pages import parse_referrers, referrers_tag
 from ..values import replace
 from .plan import PlannedIndex, PlannedManifest, PlannedNode, PlannedOther
+
+if TYPE_CHECKING:
+    from .target import Target
+
+log = logging.getLogger(__name__)
+
+_listing = threading.Lock()  # one list at a time is read, added to and written
 
 
 def documents(
@@ -143,3 +167,200 @@ def _as_oci_layer(layer: Descriptor) -> Descriptor:
     if compression is None:
         return layer
     return replace(layer, media_type=layer_type(compression, docker=False))
+
+
+def store(
+    target: Target,
+    documents: Sequence[RawManifest],
+    names: Sequence[str],
+    *,
+    referrers: Sequence[RawManifest] = (),
+    built: bool = False,
+) -> Descriptor:
+    """Store *documents*, the last one under each of *names*; its descriptor there.
+
+    Without names it is stored under its digest. *referrers*, which refer to one of
+    them, are stored before it has a name. A lone manifest that was *built* here becomes
+    Docker's schema 2 where the registry refuses OCI types. Raises what *target* does.
+    """
+    *children, root = documents
+    storing = _Storing(target)
+    for document in (*children, *referrers):
+        storing.put(document, str(document.descriptor.digest))
+    storing.list_referrers()
+    first, *others = names or [str(root.descriptor.digest)]
+    try:
+        storing.put(root, first)
+    except RegistryError as error:
+        docker = _docker_form(root) if built and not children else None
+        if docker is None or not _refuses_type(error):
+            raise
+        refused = "the registry refuses OCI manifests: stored as Docker's"
+        target.on_event(Notice(refused, minor=True))
+        root = docker
+        storing.put(root, first if names else str(root.descriptor.digest))
+    for name in others:
+        storing.put(root, name)
+    storing.list_referrers()
+    return _as_known_to(target, root, names)
+
+
+def _refused_algorithm(digest: Digest, error: RegistryError) -> PusherError:
+    return PusherError(
+        f"the registry keeps no manifest under a {digest.algorithm} digest, and an "
+        f"index names {digest.short} by one; choose one --platform ({error})"
+    )
+
+
+def _as_known_to(target: Target, root: RawManifest, names: Sequence[str]) -> Descriptor:
+    """The descriptor of *root* under the digest by which *target* gives it.
+
+    Registries keep what a tag names under its sha256, whatever digest the source has
+    for it (github.com/distribution/distribution issue 4420).
+    """
+    descriptor = root.descriptor
+    if descriptor.digest.is_canonical or not names:
+        return descriptor
+    known = target.digest_of(names[0])
+    if known is None or not known.fits(root.raw):
+        return descriptor
+    return replace(descriptor, digest=known)
+
+
+def named_before(target: Target, names: Sequence[str]) -> Digest | None:
+    """What the first of *names* names so far; not to know it is no harm."""
+    if not names or names[0].startswith(("sha256:", "sha512:")):
+        return None
+    try:
+        return target.digest_of(names[0])
+    except Cancelled:
+        raise
+    except PusherError as error:
+        log.info("what %s names is not known: %s", names[0], error)
+        return None
+
+
+class _Storing:
+    """Puts manifests, and knows whose referrers are still to be listed."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._unlisted: dict[Digest, list[Descriptor]] = {}
+
+    def put(self, document: RawManifest, reference: str) -> None:
+        target, descriptor = self._target, document.descriptor
+        try:
+            is_listed = target.put_document(document, reference)
+        except RegistryError as error:
+            if error.code != "DIGEST_INVALID" or descriptor.digest.is_canonical:
+                raise
+            raise _refused_algorithm(descriptor.digest, error) from error
+        tag = None if reference == descriptor.digest else reference
+        target.on_event(ManifestStored(target.repository, descriptor.digest, tag))
+        found = None if is_listed else as_referrer(document)
+        if found is not None:
+            subject, listed = found
+            others = self._unlisted.setdefault(subject, [])
+            if listed not in others:
+                others.append(listed)
+
+    def list_referrers(self) -> None:
+        """Have them listed, those of each subject at once."""
+        for subject, listed in self._unlisted.items():
+            self._target.list_referrers(subject, listed)
+        self._unlisted.clear()
+
+
+def as_referrer(document: RawManifest) -> tuple[Digest, Descriptor] | None:
+    """The subject of a manifest and how a list of its referrers names it.
+
+    None for one without a subject. Raises InvalidJSON, InvalidDigest.
+    (distribution-spec, Listing Referrers)
+    """
+    if b'"subject"' not in document.raw:
+        return None
+    record = require(parse_json(document.raw, "manifest"), dict, "manifest")
+    subject = record.get("subject")
+    if not subject:
+        return None
+    config = optional(record, "config", dict, "manifest") or {}
+    kind = record.get("artifactType") or config.get("mediaType")
+    listed = {
+        **document.descriptor.to_json(),
+        "annotations": record.get("annotations"),
+        "artifactType": kind,
+    }
+    found = Descriptor.from_json(subject, "manifest.subject")
+    return found.digest, Descriptor.from_json(listed, "manifest")
+
+
+def keep_referrers(
+    client: RegistryClient,
+    repository: str,
+    subject: Digest,
+    listed: Sequence[Descriptor],
+    *,
+    on_event: OnEvent,
+) -> None:
+    """Add *listed* to the tag that lists the referrers of *subject*.
+
+    Not where the registry has the endpoint. What cannot be kept is said, and stops
+    nothing: the manifests are there. Raises Cancelled.
+    """
+    try:
+        if not client.lists_referrers(repository, subject):
+            with _listing:
+                _add_to_list(client, repository, subject, listed)
+    except Cancelled:
+        raise
+    except PusherError as error:
+        on_event(
+            Notice(
+                f"{client.registry}/{repository}: the list of what refers to "
+                f"{subject.short} (tag {referrers_tag(subject)}) was not updated, so "
+                f"tools may not find its signatures or SBOMs: {error}",
+                warning=True,
+            )
+        )
+
+
+def _add_to_list(
+    client: RegistryClient,
+    repository: str,
+    subject: Digest,
+    listed: Sequence[Descriptor],
+) -> None:
+    """What the list has already stays as it is, unknown keys included."""
+    raw = client.tagged_referrers(repository, subject)
+    raw = raw or Index(OCI_INDEX, ()).to_bytes()
+    have = {one.digest for one in parse_referrers(raw).found}
+    missing = [one.to_json() for one in listed if one.digest not in have]
+    if missing:
+        record = parse_json(raw, "index")
+        record["manifests"] = [*(record.get("manifests") or ()), *missing]
+        client.put_manifest(
+            repository, referrers_tag(subject), dump_json(record), OCI_INDEX
+        )
+
+
+def _docker_form(document: RawManifest) -> RawManifest | None:
+    if document.descriptor.media_type != OCI_MANIFEST:
+        return None
+    manifest = as_docker(Manifest.from_bytes(document.raw))
+    if manifest is None:
+        return None
+    raw = manifest.to_bytes()
+    return RawManifest(Descriptor.of(manifest.media_type, raw), raw)
+
+
+def _refuses_type(error: RegistryError) -> bool:
+    return error.status in (400, 405, 406, 415) and error.code in (
+        "",
+        "MANIFEST_INVALID",
+        "UNSUPPORTED",
+    )
+
+
+def has_lost_blobs(error: RegistryError) -> bool:
+    """True when a registry says that a manifest names what it does not hold."""
+    return error.code in ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN")

@@ -31,7 +31,7 @@ from ..upload.blob_upload import Uploader
 from ..upload.content import BlobReader, PreparedBlob
 from ..upload.limits import LearnedLimits, default_limits, limits_for
 from ..values import replace
-from .store import as_referrer, keep_referrers
+from .manifests import as_referrer, keep_referrers
 from .target import Target, UploadResult
 
 if TYPE_CHECKING:

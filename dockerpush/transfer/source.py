@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, Sequence
 
 from ..documents import RawManifest
-from ..errors import ArchiveError, InvalidDigest, NotFound
+from ..errors import InvalidDigest, NotFound
 from ..oci import Descriptor, Digest
+from ..upload.content import FileReader
 
 if TYPE_CHECKING:
     from ..registry.client import RegistryClient
@@ -87,27 +88,6 @@ class RegistrySource:
         """The entry *node* of an index, of an unknown type; None when it is a blob."""
         raw = self._client.find_document(self.repository, node)
         return None if raw is None else RawManifest(node, raw)
-
-
-class FileReader:
-    """A reader of a file, whose failures are not those of what it is copied to."""
-
-    def __init__(self, reader: Reader, place: str) -> None:
-        self._reader = reader
-        self._place = place
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Fill *buffer* as far as the next bytes go; 0 at the end."""
-        try:
-            return self._reader.readinto(buffer) or 0
-        except OSError as error:
-            raise ArchiveError(
-                f"{self._place}: cannot be read: {error.strerror or error}"
-            ) from error
-
-    def close(self) -> None:
-        """Close the file."""
-        self._reader.close()
 
 
 class GoneFromCache(NotFound):

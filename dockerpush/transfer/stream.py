@@ -55,13 +55,13 @@ from ..values import replace, value
 from .choices import PushOptions, PushResult
 from .compress import Codec, compress
 from .known import Knowledge, Shortcuts
+from .manifests import has_lost_blobs
 from .plan import Method, Plan
 from .prepare import SIZE, WORTH, CompressionStep, Sample, raw_layer_decision
 from .push_image import codec_of, knowledge_of, plan_of, push_planned, trusted_image
 from .registry_target import RegistryTarget
 from .sent_archive import SentArchive, StreamedLayer, finished, open_unpacked
 from .spool import Pools, open_pools
-from .store import has_lost_blobs
 from .target import UploadResult
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ is bounded, nothing is written to disk.
 
 from __future__ import annotations
 
-from contextlib import closing, contextmanager
-from typing import Callable, Container, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Container, Iterable, Iterator, Mapping
 
-from ..archive.decompress import digests, peeked
+from ..archive.decompress import StoredDigests, digests, peeked
 from ..archive.sniff import compression_of
 from ..archive.stored import (
     Compression,
@@ -28,7 +28,6 @@ from ..errors import ContentMismatch
 from ..events import BlobFinished, BlobPlanned, BlobStarted, BytesSent, Outcome
 from ..oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Digest, Index, Manifest
 from ..reference import Reference
-from ..state.blobs import PIECE
 from ..system.workers import Workers
 from ..values import value
 from .choices import BlobForecast
@@ -86,17 +85,6 @@ def _announce(target: RegistryTarget, blobs: Iterable[Descriptor]) -> None:
     """Have *blobs* count in the progress as those that are read back."""
     for blob in blobs:
         target.on_event(BlobPlanned(str(blob.digest), blob.size))
-
-
-@contextmanager
-def _reading_back(
-    target: RegistryTarget, blob: Descriptor
-) -> Iterator[Callable[[int], None]]:
-    """Give the listener for bytes of *blob*, which is read in the ``with``."""
-    key, digest, size = str(blob.digest), blob.digest, blob.size
-    target.on_event(BlobStarted(key, digest, size))
-    yield lambda count: target.on_event(BytesSent(key, count))
-    target.on_event(BlobFinished(key, digest, size, Outcome.UPLOADED))
 
 
 def _remote_manifests(
@@ -172,27 +160,36 @@ def _verify_layer(
     as_it_is = wanted is None or compression_of_type(layer.media_type) is None
     if as_it_is:
         wanted = stored.digest
-    with _reading_back(target, layer) as on_read:
-        head, reader = peeked(target.client.download(target.repository, layer.digest))
-        found = digests(
-            reader,
-            Compression.NONE if as_it_is else compression_of(head),
-            cancellation=target.cancellation,
-            on_read=on_read,
-            name=f"layer {layer.digest.short} of the registry",
-            named=layer.digest,
-        )
-    if found.digest != layer.digest:
-        raise ContentMismatch(
-            f"layer {layer.digest}: the registry gave bytes with the digest "
-            f"{found.digest}"
-        )
+    found = _read_back(target, layer, is_packed=not as_it_is)
     holds = found.digest if as_it_is else found.diff_id
     if holds.contradicts(wanted):
         raise ContentMismatch(
             f"layer {layer.digest} of the registry holds {holds}, the "
             f"archive's layer is {wanted}; push it again"
         )
+
+
+def _read_back(
+    target: RegistryTarget, blob: Descriptor, *, is_packed: bool
+) -> StoredDigests:
+    """A worker thread's work: read *blob*, and what it holds if it *is_packed*."""
+    key, digest, size = str(blob.digest), blob.digest, blob.size
+    target.on_event(BlobStarted(key, digest, size))
+    head, reader = peeked(target.client.download(target.repository, digest))
+    found = digests(
+        reader,
+        compression_of(head) if is_packed else Compression.NONE,
+        cancellation=target.cancellation,
+        on_read=lambda count: target.on_event(BytesSent(key, count)),
+        name=f"blob {digest.short} of the registry",
+        named=digest,
+    )
+    target.on_event(BlobFinished(key, digest, size, Outcome.UPLOADED))
+    if found.digest != digest:
+        raise ContentMismatch(
+            f"blob {digest}: the registry gave bytes with the digest {found.digest}"
+        )
+    return found
 
 
 def dry_run_copy(
@@ -240,7 +237,8 @@ def verify_copy(
             for document in plan.documents[:-1]
         ]
         workers.wait(reading)
-        hashing = [workers.submit(_verify_blob, target, blob) for blob in blobs]
+        read = partial(_read_back, target, is_packed=False)
+        hashing = [workers.submit(read, blob) for blob in blobs]
         workers.wait(hashing)
     return Verified(
         found.digest,
@@ -248,20 +246,3 @@ def verify_copy(
         len(blobs),
         sum(blob.size for blob in blobs),
     )
-
-
-def _verify_blob(target: RegistryTarget, blob: Descriptor) -> None:
-    """A worker thread's work."""
-    hasher = blob.digest.hasher()
-    buffer = memoryview(bytearray(PIECE))
-    reader = target.client.download(target.repository, blob.digest)
-    with closing(reader), _reading_back(target, blob) as on_read:
-        while count := reader.readinto(buffer):
-            target.cancellation.check()
-            hasher.update(buffer[:count])
-            on_read(count)
-    found = Digest.from_hash(hasher)
-    if found != blob.digest:
-        raise ContentMismatch(
-            f"blob {blob.digest}: the registry gave bytes with the digest {found}"
-        )

@@ -31,6 +31,27 @@ class BlobReader(Protocol):
         """Give back what the reader holds."""
 
 
+class FileReader:
+    """A reader of a file, whose failures are not those of what it is copied to."""
+
+    def __init__(self, reader: BlobReader, place: str) -> None:
+        self._reader = reader
+        self._place = place
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill *buffer* as far as the next bytes go; 0 at the end."""
+        try:
+            return self._reader.readinto(buffer) or 0
+        except OSError as error:
+            raise ArchiveError(
+                f"{self._place}: cannot be read: {error.strerror or error}"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+
+
 @value
 class PreparedBlob:
     """A blob whose digest and size are known, and whose bytes can be read again.
