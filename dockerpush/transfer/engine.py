@@ -173,11 +173,12 @@ class _Transfer:
             results = shortcuts.find(blobs)
             self.skipped_existing |= shortcuts.are_used(blobs)
         results.update(self._bring_all([b for b in blobs if b.key not in results]))
+        if shortcuts is None and results:
+            target.learn([result.descriptor for result in results.values()])
+        done = [self._finish(image, results) for image in images]
         if shortcuts is not None:
             shortcuts.learn(blobs, results)
-        elif results:
-            target.learn([result.descriptor for result in results.values()])
-        return [self._finish(image, results) for image in images]
+        return done
 
     def _announce(self, images: Sequence[PlannedImage]) -> None:
         for image in images:
