@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
+import archives
 import pytest
 from images import small_archive
 from multiplatform import write_layout
@@ -119,3 +121,27 @@ def test_a_file_comes_before_an_image_of_the_same_name(tmp_path, run_cli):
     small_archive(tmp_path / "app:1")
     done = run_cli("inspect", "app:1", "--json")
     assert done.json["images"][0]["tags"] == ["demo/app:1"]
+
+
+@pytest.mark.parametrize("form", ["file", "compressed", "pipe"])
+def test_every_stored_layer_has_its_digest(form, run_cli, tmp_path):
+    """Compressed ones of a docker-archive as well, which does not tell it."""
+    image = archives.Image.of("one", "two", tags=("app:1",))
+    packed = archives.gzipped(image.layers[0])
+    files = archives.simple(image, {"0.tar": packed, "1.tar": image.layers[1]})
+    path = archives.tar(tmp_path / "a.tar", files)
+    if form == "compressed":
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    if form == "pipe":
+        done = run_cli("inspect", "-", "--json", stdin=path)
+    else:
+        done = run_cli("inspect", path, "--json")
+    assert done.returncode == 0, done.stderr
+    layers = done.json["images"][0]["layers"]
+    stored = [packed, image.layers[1]]
+    assert [one["digest"] for one in layers] == [archives.digest(raw) for raw in stored]
+    assert [one["diff_id"] for one in layers] == image.diff_ids
+    assert [one["mediaType"] for one in layers] == [
+        archives.LAYER + "+gzip",
+        archives.LAYER,
+    ]

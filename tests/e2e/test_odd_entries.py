@@ -355,7 +355,7 @@ def test_one_entry_of_manifest_json_spoils_no_other(host, run_cli, tmp_path):
     assert run_cli("push", path, "-t", f"{host}/x:1").returncode == 0
     done = run_cli("push", path, "-t", f"{host}/x:1", "--name", "other:1")
     assert done.returncode == 6 and "other:1" in done.error
-    done = run_cli("push", "-a", path, "--registry", host)
+    done = run_cli("push", "-a", path, "--registry", host, "--yes")
     assert done.returncode == 7 and "other:1" in done.error
     assert fetch(host, "good", "manifests/1")
 
