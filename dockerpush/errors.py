@@ -7,6 +7,7 @@ was wanted and what to do next, and never hold a secret.
 
 from __future__ import annotations
 
+import errno
 from http import HTTPStatus
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -37,8 +38,12 @@ class NotFound(PusherError):
 
 
 def file_error(what: str, error: OSError) -> PusherError:
-    """The error that *what*, a file, cannot be used; NotFound when it is not there."""
+    """The error that *what*, a file, cannot be used: NotFound when it is not there.
+
+    UsageError for a name that no file can have.
+    """
     kind = NotFound if isinstance(error, FileNotFoundError) else PusherError
+    kind = UsageError if error.errno == errno.ENAMETOOLONG else kind
     return kind(f"{what}: {(error.strerror or str(error)).lower()}")
 
 

@@ -314,7 +314,7 @@ def _names(action: Action) -> str:
     if not action.option_strings:
         return str(action.metavar or action.dest)
     short = [name for name in action.option_strings if not name.startswith("--")][:1]
-    long = [name for name in action.option_strings if name.startswith("--")][-1:]
+    long = [name for name in action.option_strings if name.startswith("--")][:1]
     value = "" if action.nargs == 0 else f" {value_of(action)}"
     return ", ".join(short + long) + value
 

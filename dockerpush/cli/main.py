@@ -23,7 +23,9 @@ from ..errors import PusherError
 from . import console
 from .options import (
     EMPTY,
+    LONGEST,
     MAY_BE_EMPTY,
+    MAY_BE_LONG,
     OPERANDS,
     add_common_options,
     display,
@@ -85,11 +87,22 @@ class Parser(ArgumentParser):
         console.error_line(explained(message, self))
         raise SystemExit(console.USAGE)
 
+    def _get_values(self, action: Action, arg_strings: Any) -> Any:
+        """Refuse a second ``--`` in the place of an argument."""
+        found = super()._get_values(action, arg_strings)
+        if action.nargs is None and isinstance(found, list):
+            raise ArgumentError(action, "-- is no value")
+        return found
+
     def _get_value(self, action: Action, arg_string: str) -> Any:
-        """Refuse an empty value, which is mostly a variable that is not set."""
+        """Refuse an empty value, and one that can be no name of a file."""
         of_command = action.nargs == PARSER
         if not arg_string and not of_command and action.dest not in MAY_BE_EMPTY:
             raise ArgumentError(action, EMPTY)
+        if len(arg_string) > LONGEST and action.dest.split("_")[-1] not in MAY_BE_LONG:
+            raise ArgumentError(
+                action, f"{len(arg_string)} characters, at most {LONGEST} are allowed"
+            )
         return super()._get_value(action, arg_string)
 
 
@@ -216,7 +229,8 @@ def _main(argv: Sequence[str]) -> int:
         log.debug("the system refused", exc_info=True)
         console.error_line(_refusal(error))
         console.to_devnull(sys.stdout)
-        return console.OTHER
+        is_long = getattr(error, "errno", None) == errno.ENAMETOOLONG
+        return console.USAGE if is_long else console.OTHER
     return code
 
 

@@ -26,7 +26,7 @@ def explained(message: str, parser: ArgumentParser) -> str:
     if _MISSING.fullmatch(message):
         return needed(command) if command else "no command; see dockerpush help"
     if match := _ABOUT.fullmatch(message):
-        return _about_argument(match[1].split("/")[-1], match[2], parser)
+        return _about_argument(_long(match[1]), match[2], parser)
     return f"{message}; see dockerpush {command} --help".replace("  ", " ")
 
 
@@ -52,9 +52,15 @@ def _about_argument(name: str, text: str, parser: ArgumentParser) -> str:
     if text.startswith("ignored explicit argument"):
         return f"{name} takes no value"
     if text.startswith("not allowed with argument"):
-        other = text.rpartition(" ")[2].split("/")[-1]
+        other = _long(text.rpartition(" ")[2])
         return f"{name} and {other} cannot be used together"
     return f"{name}: {text}"
+
+
+def _long(names: str) -> str:
+    """The first long one of *names*, as argparse writes them: ``-t/--target``."""
+    words = names.split("/")
+    return next((word for word in words if word.startswith("--")), words[0])
 
 
 def _no_choice(name: str, word: str, parser: ArgumentParser) -> str:

@@ -51,6 +51,12 @@ MAY_BE_EMPTY = {"proxy", "no_proxy", "last"}
 """Options whose empty value means something: no proxy, from the first tag on."""
 
 
+LONGEST = 4096
+"""Characters of a value; no path is longer."""
+MAY_BE_LONG = {"token", "password", "creds", "proxy"}
+"""The last words of options that hold more than that."""
+
+
 def subparsers(parser: ArgumentParser) -> Mapping[str, Any]:
     """The commands of the program's *parser*."""
     for action in parser._actions:
@@ -474,12 +480,12 @@ def add_connection_options(parser: ArgumentParser) -> None:
         if key.flag and key.name not in PUSHING:
             _add_setting(group, key)
     group.add_argument(
-        "--no-tls-verify",
         "--insecure",
+        "--no-tls-verify",
         dest="tls_verify",
         action="store_const",
         const="false",
-        help="the same as --tls-verify=false",
+        help="do not check the certificate, and also try plain HTTP",
     )
     group.add_argument(
         "--config", metavar="FILE", help="read FILE in place of config.json"
@@ -505,7 +511,7 @@ def _add_setting(
 ) -> None:
     names = [flag(f"{side}{key.name}")]
     if not side:
-        names = [*_ALIASES.get(key.name, ()), *names]
+        names += _ALIASES.get(key.name, ())
         names.sort(key=lambda name: name.startswith("--"))
     default = key.shown(key.default)
     text = help or key.help + f" (default: {default})" * bool(default)
