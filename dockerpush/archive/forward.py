@@ -228,6 +228,18 @@ def open_forward(
 
 def open_stream(file: io.RawIOBase, name: str) -> ForwardArchive:
     """The archive that *file* gives, plain or compressed. It is closed with it."""
+    return ForwardArchive(name, _plain(file, name))
+
+
+def open_plain(
+    path: str | os.PathLike[str], cancellation: Cancellation
+) -> io.RawIOBase:
+    """The tar at *path* without its compression, as `open_forward` opens it."""
+    name = "standard input" if str(path) == "-" else str(path)
+    return _plain(_open_raw(path, name, cancellation), name)
+
+
+def _plain(file: io.RawIOBase, name: str) -> io.RawIOBase:
     with contextlib.ExitStack() as stack:
         stack.callback(file.close)
         head, source = peeked(file)
@@ -238,7 +250,7 @@ def open_stream(file: io.RawIOBase, name: str) -> ForwardArchive:
             head, source = peeked(open_decompressed(source, compression, name=name))
         _check(head, name)
         stack.pop_all()
-    return ForwardArchive(name, source)
+    return source
 
 
 class IndexedArchive:

@@ -33,7 +33,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "registries": (
         *("login", "logout", "repos", "tags", "digest", "tag", "delete", "check"),
     ),
-    "air gap": ("images", "save", "serve"),
+    "air gap": ("images", "save", "load", "serve"),
     "this machine": ("cache", "config", "completion", "help", "version"),
 }
 
@@ -162,9 +162,8 @@ PAGES: Mapping[str, Page] = {
     "delete": Page(
         "REF [REF ...] [options]",
         "a tag or a digest",
-        "Delete tags of a registry. The image stays under its other tags. Where a "
-        "registry cannot delete a tag alone, the manifest is deleted if no other tag "
-        "and no index shows it.",
+        "Delete tags of a registry; the image stays under its others. Where no tag can "
+        "be deleted alone, the image is, unless another tag or an index shows it.",
         (
             "delete REGISTRY/REPO:TAG",
             "delete REGISTRY/REPO:1 REGISTRY/REPO:2 --yes",
@@ -208,6 +207,18 @@ PAGES: Mapping[str, Page] = {
             "save app:1",
             "save app:1 db:2 -o images.tar",
             "save app:1 --runtime podman --output-dir /tmp",
+        ),
+    ),
+    "load": Page(
+        "ARCHIVE|REF [options]",
+        "an archive or an image",
+        "Load an archive, or an image of the cache or of a registry, into docker, "
+        "podman or nerdctl. It goes through a pipe: nothing is written to the disk.",
+        (
+            "load image.tar",
+            "load REGISTRY/REPO:TAG --runtime podman",
+            "load oci:DIR:app --name app:1",
+            "load image.tar.gz",
         ),
     ),
     "serve": Page(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO, Iterator, Sequence
 
 from ..errors import UsageError
 from ..events import Notice
@@ -37,13 +37,15 @@ _COMPRESSED = (".gz", ".tgz", ".zst", ".xz", ".bz2")
 class ImageOutput:
     """A file or directory to be written to, in one of the FORMS.
 
-    *only* is the platform that is taken of an index when none is asked for.
+    *only* is the platform that is taken of an index when none is asked for. A *pipe*
+    gets the archive in place of a file; *place* is what it is called then.
     """
 
     place: location.Local
     form: str
     no_clobber: bool
     only: Platform | None = None
+    pipe: BinaryIO | None = None
 
     def for_docker(self, *, chosen: bool) -> ForDocker | None:
         """What docker gets of it; *chosen* platforms count as the user put them."""
@@ -75,8 +77,9 @@ class ImageOutput:
                 "a docker-archive has no place for --referrers: make it an oci-archive"
             )
         to_stdout = self.place.path == location.STDOUT
+        pipe = sys.stdout.buffer if to_stdout else self.pipe
         with open_output(
-            sys.stdout.buffer if to_stdout else Path(self.place.path),
+            pipe or Path(self.place.path),
             self.form,
             docker=docker,
             no_clobber=self.no_clobber,

@@ -53,6 +53,7 @@ COMMANDS = {
     "delete": "delete tags, or images, of a registry",
     "check": "try what a push to a repository would need",
     "save": "save images of docker, nerdctl or podman as archives",
+    "load": "load an archive or an image into docker, nerdctl or podman",
     "serve": "run a registry on this machine",
     "cache": "list, verify and remove what was pulled",
     "config": "show the settings in force, and where each came from",

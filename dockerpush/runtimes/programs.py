@@ -1,4 +1,4 @@
-"""A program whose output is read piece by piece, and whose failure is never missed.
+"""A program that is read or fed piece by piece, and whose failure is never missed.
 
 What it writes is read while its complaints are drained beside it, so that neither pipe
 fills up and stalls it; a cancellation ends the wait at once. However the reading ends,
@@ -15,6 +15,7 @@ import re
 import selectors
 import subprocess
 import tempfile
+from pathlib import Path
 from typing import IO, Any, Callable, Sequence
 
 from ..errors import PusherError
@@ -124,13 +125,7 @@ class ProgramOutput(io.RawIOBase):
         if self.closed:
             return
         super().close()
-        if self._process.poll() is None:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_PATIENCE)
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        _end(self._process)
         for file in (self._output, self._complaints, self._selector):
             if file is not None:
                 file.close()
@@ -173,11 +168,136 @@ class ProgramOutput(io.RawIOBase):
         else:
             while self._complaints in self._ready(0):
                 pass
-        text = self._said.decode(errors="replace")
-        lines = [UNPRINTABLE.sub(" ", line).strip() for line in text.splitlines()]
-        lines = [line for line in lines if line]
-        errors = [line for line in lines if _COMPLAINT.search(line)]
-        return (errors or lines or ["it did not say why"])[-1][:300]
+        return _last_words(self._said)
+
+
+class ProgramInput(io.RawIOBase):
+    """What a program reads, piece by piece; closing it ends the program.
+
+    `finish` says that this was all. Raises Cancelled instead of waiting on, and what
+    was made for a failure of the program as soon as it shows.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        failure: Callable[[int, str], PusherError],
+        *,
+        cancellation: Cancellation,
+        polled: bool = CAN_POLL_PIPES,
+    ) -> None:
+        """Start *command*, as `ProgramOutput.start` does; what it prints is kept."""
+        self._failure = failure
+        self._cancellation = cancellation
+        self._selector: selectors.BaseSelector | None = None
+        self._stack = contextlib.ExitStack()
+        enter = self._stack.enter_context
+        try:
+            self._printed = enter(tempfile.TemporaryFile())  # noqa: SIM115
+            self._complaints = enter(tempfile.TemporaryFile())  # noqa: SIM115
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=self._printed,
+                stderr=self._complaints,
+                env={**_environment(), "TMPDIR": enter(_own_directory())},
+                bufsize=0,
+            )
+        except OSError as error:
+            self._stack.close()
+            raise PusherError(f"cannot run {command[0]}: {error.strerror}") from error
+        assert self._process.stdin is not None
+        self._input = self._process.stdin
+        if polled:
+            self._selector = self._stack.enter_context(selectors.PollSelector())
+            os.set_blocking(self._input.fileno(), False)
+            self._selector.register(self._input, selectors.EVENT_WRITE)
+            self._selector.register(cancellation, selectors.EVENT_READ)
+
+    def writable(self) -> bool:
+        """True, as of every writer."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Have the program read all of *data*."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest:
+            self._cancellation.check()
+            if self._selector is not None:
+                self._selector.select()
+                self._cancellation.check()
+            try:
+                rest = rest[os.write(self._input.fileno(), rest[:PIECE]) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError as error:
+                raise self._ended() from error
+        return size
+
+    def finish(self) -> str:
+        """End the input and wait for the program; what it printed."""
+        with contextlib.suppress(BrokenPipeError):
+            self._input.close()
+        code = self._wait()
+        if code:
+            raise self._failure(code, _last_words(_kept(self._complaints)))
+        return _kept(self._printed).decode(errors="replace")
+
+    def close(self) -> None:
+        """End the program, gently first, and give everything back."""
+        if self.closed:
+            return
+        super().close()
+        _end(self._process)
+        with contextlib.suppress(OSError):
+            self._input.close()
+        self._stack.close()
+
+    def _ended(self) -> PusherError:
+        """The program reads no more: why."""
+        code = self._wait()
+        said = _last_words(_kept(self._complaints))
+        return self._failure(code, said if code else "it did not read to the end")
+
+    def _wait(self) -> int:
+        while self._process.poll() is None:
+            self._cancellation.check()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STEP)
+        return self._process.returncode
+
+
+def _own_directory() -> tempfile.TemporaryDirectory[str]:
+    """Where podman puts a copy of what it reads, which it forgets when it is ended."""
+    usual = "/var/tmp" if Path("/var/tmp").is_dir() else None
+    place = os.environ.get("TMPDIR") or usual
+    return tempfile.TemporaryDirectory(prefix="dockerpush-", dir=place)
+
+
+def _kept(file: IO[bytes]) -> bytes:
+    """The end of what a program wrote to *file*."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _COMPLAINTS_KEPT))
+    return file.read(_COMPLAINTS_KEPT)
+
+
+def _last_words(said: bytes) -> str:
+    text = said.decode(errors="replace")
+    lines = [UNPRINTABLE.sub(" ", line).strip() for line in text.splitlines()]
+    lines = [line for line in lines if line]
+    errors = [line for line in lines if _COMPLAINT.search(line)]
+    return (errors or lines or ["it did not say why"])[-1][:300]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End *process*, gently first."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_PATIENCE)
+    if process.poll() is None:
+        process.kill()
+        process.wait()
 
 
 def _environment() -> dict[str, str]:

@@ -25,7 +25,7 @@ from ..system.cancellation import Cancellation
 from ..system.files import try_lock
 from ..values import replace, value
 from .picker import LocalImage, parse_images
-from .programs import PIECE, UNPRINTABLE, ProgramOutput
+from .programs import PIECE, UNPRINTABLE, ProgramInput, ProgramOutput
 
 RUNTIMES = ("docker", "nerdctl", "podman")
 """In the order in which they are looked for."""
@@ -154,6 +154,26 @@ def save(
         if isinstance(output, Path):
             output = stack.enter_context(_written_whole(output))
         return _copy(source, output, on_progress)
+
+
+_LOADED = expression(r"loaded image(?:s|\(s\))?(?: id)?:\s*(\S.*)", re.I)
+
+
+def open_load(runtime: Runtime, *, cancellation: Cancellation) -> ProgramInput:
+    """What takes an archive into *runtime*; for a ``with``. Raises PusherError."""
+    options = [] if runtime.name == "nerdctl" else ["-q"]
+    return ProgramInput(
+        [runtime.program, *runtime.arguments, "load", *options],
+        functools.partial(_failure, f"{runtime.name} load", ()),
+        cancellation=cancellation,
+    )
+
+
+def loaded_names(printed: str) -> list[str]:
+    """What ``load`` of a runtime says that it has loaded, in its own words."""
+    found = [match[1] for match in map(_LOADED.search, printed.splitlines()) if match]
+    names = [name.strip() for words in found for name in words.split(",")]
+    return list(dict.fromkeys(names))
 
 
 def _start(
