@@ -208,9 +208,7 @@ def test_who_asked_for_passwords_never_gets_an_open_registry(
         raw = content if isinstance(content, bytes) else content.encode()
         path.write_bytes(raw)
     refused(run_cli("serve", "--port", 0, option, path), code, words)
-    refused(
-        run_cli("serve", "--port", 0, option, ""), 2, f"{option}: the value is empty"
-    )
+    refused(run_cli("serve", "--port", 0, option, ""), 2, "the value is empty")
 
 
 def refused(done, code: int, words: str) -> None:
@@ -335,6 +333,19 @@ def test_a_registry_that_is_open_to_others_says_so(
     else:
         assert said[0].startswith("warning: everybody who reaches 0.0.0.0 port 0 may ")
         assert f" may {rights}: give --users FILE" in said[0]
+
+
+def test_a_directory_that_others_can_read_is_said(run_cli, tmp_path):
+    """One that serve makes is for its owner alone."""
+    for mode, count in ((None, 0), (0o755, 1), (0o700, 0)):
+        store = tmp_path / "store"
+        if mode is not None:
+            store.chmod(mode)
+        said: list[str] = []
+        with served(run_cli, "--dir", store, "-q", stderr=said) as url:
+            assert url
+        assert said[0].count("warning: other users of this machine can look") == count
+        assert said[0].count(f"chmod 700 {store}") == count
 
 
 def certificate_of(host: str) -> bytes:
