@@ -26,10 +26,13 @@ from .headers import BLOCK, TarStream
 from .layout import is_image
 from .sniff import HEAD_SIZE, begins_as_tar, check_tar, compression_of
 from .spooled import KeptFiles
-from .stored import Compression, Kind, Member, StoredBlob, StoredImage
+from .stored import Compression, Kind, Member, StoredBlob, StoredImage, layers_by_member
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+LAYERS_SHARE = 0.5
+"""How much of the room for documents small layers may take; documents come after."""
 
 _BUFFER = 128 * 1024
 _STDIN = 0
@@ -254,32 +257,57 @@ def _plain(file: io.RawIOBase, name: str) -> io.RawIOBase:
 
 
 class IndexedArchive:
-    """What a compressed file holds, after one pass over it; layers cannot be read."""
+    """What a compressed file holds, after one pass over it.
+
+    Documents can be read, and small layers as far as there is room for them. To be
+    closed.
+    """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         cancellation: Cancellation,
-        visit: Callable[[ForwardArchive, Member], None] | None = None,
+        visit: Callable[[ForwardArchive, Member], None],
     ) -> None:
         """*visit* may read each file that is no document.
 
         Raises what `open_forward` and reading it do.
         """
         self.path = Path(path)
-        with open_forward(path, cancellation) as archive:
+        with contextlib.ExitStack() as stack:
+            archive = stack.enter_context(open_forward(path, cancellation))
+            self._kept = archive.index.documents
             for member in archive.files():
                 cancellation.check()
-                if visit is not None:
-                    visit(archive, member)
+                self._keep_small(archive, member)
+                visit(archive, member)
             with archive.explained():
                 self.images: tuple[StoredImage, ...] = archive.index.images()
+            self._stack = stack.pop_all()
 
-    def open_at(self, member: str, offset: int = 0) -> io.RawIOBase:
-        """Raises ArchiveError: the file would have to be unpacked up to there."""
-        raise ArchiveError(
-            f"{self.path}: compressed, {member} cannot be read by itself"
-        )
+    def _keep_small(self, archive: ForwardArchive, member: Member) -> None:
+        size = member.size
+        if size <= JSON_LIMIT and self._kept.has_room(size, LAYERS_SHARE):
+            self._kept.keep(member.name, archive.peek(size))
+
+    def holds(self, image: StoredImage) -> bool:
+        """True when every layer of *image* can be read."""
+        return all(member in self._kept for member in layers_by_member(image))
+
+    def open_at(self, member: str, offset: int = 0) -> io.BytesIO:
+        """A reader of *member* from *offset* on.
+
+        Raises ArchiveError for a layer for which the file would have to be unpacked.
+        """
+        if member not in self._kept:
+            raise ArchiveError(
+                f"{self.path}: compressed, {member} cannot be read by itself"
+            )
+        return self._kept.open_at(member, offset)
+
+    def close(self) -> None:
+        """Give temp space back."""
+        self._stack.close()
 
 
 def _check(head: bytes, name: str) -> None:

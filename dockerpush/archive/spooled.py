@@ -117,9 +117,13 @@ class KeptFiles(Mapping[str, bytes]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def has_room(self, size: int) -> bool:
-        """True when *size* more bytes are within DOCUMENTS_BUDGET."""
-        return self._spool.size + size <= DOCUMENTS_BUDGET
+    def has_room(self, size: int, share: float = 1.0) -> bool:
+        """True when *size* more bytes are within a *share* of DOCUMENTS_BUDGET."""
+        return self._spool.size + size <= DOCUMENTS_BUDGET * share
+
+    def open_at(self, name: str, offset: int = 0) -> io.BytesIO:
+        """A reader of what is under *name*, from *offset* on."""
+        return io.BytesIO(self[name][offset:])
 
     def keep(self, name: str, content: bytes) -> None:
         """Have *content* under *name*. Raises SpoolError when the disk is full."""

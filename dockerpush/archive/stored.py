@@ -269,6 +269,18 @@ def leaves(node: Node | None) -> Iterator[StoredManifest | StoredOther | Absent]
         yield node
 
 
+def layers_by_member(image: StoredImage) -> dict[str, StoredBlob]:
+    """The members of an archive that *image* needs as layers."""
+    return {
+        layer.member: layer
+        for root in (image.root, image.entry)
+        for leaf in leaves(root)
+        if not isinstance(leaf, Absent)
+        for layer in leaf.layers
+        if layer.member is not None
+    }
+
+
 def manifests(node: Node | None) -> Iterator[StoredManifest]:
     """Every manifest that *node* holds, in the archive's order."""
     for leaf in leaves(node):

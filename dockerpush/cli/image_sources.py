@@ -7,7 +7,7 @@ cache, into which it is pulled first when it is missing.
 from __future__ import annotations
 
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Sequence, Union
@@ -181,6 +181,11 @@ class ForwardSource:
         """
         return self._indexed[0].images
 
+    def close(self) -> None:
+        """Give temp space back."""
+        if "_indexed" in self.__dict__:
+            self._indexed[0].close()
+
     @cached_property
     def _indexed(self) -> tuple[IndexedArchive, Samples]:
         from ..archive.forward import IndexedArchive
@@ -202,10 +207,14 @@ class ForwardSource:
         tags: Sequence[str],
         options: PushOptions,
     ) -> PushResult:
-        """Push one of `images`, reading the file once more."""
+        """Push one of `images`; the file is read once more for large layers."""
         from ..archive.select import identity
+        from ..transfer.push_image import push_image
         from ..transfer.stream import push_stream
 
+        known = self._indexed[0]
+        if known.holds(image):
+            return push_image(target, known, image, tags=tags, options=options)
         meant = identity(image)
         place = [identity(one) for one in self.images].index(meant)
         with self._open() as archive:
@@ -334,7 +343,8 @@ def open_source(
         yield RuntimeSource(path, runtime or None, cancellation)
         return
     if is_forward(path):
-        yield ForwardSource(path, cancellation)
+        with closing(ForwardSource(path, cancellation)) as source:
+            yield source
         return
     with open_archive(path) as archive:
         yield PlainSource(archive)

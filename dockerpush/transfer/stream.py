@@ -34,12 +34,11 @@ from ..archive.select import label
 from ..archive.sniff import compression_of
 from ..archive.spooled import Spool, SpoolError
 from ..archive.stored import (
-    Absent,
     Compression,
     Member,
     StoredBlob,
     StoredImage,
-    leaves,
+    layers_by_member,
 )
 from ..errors import (
     ArchiveError,
@@ -195,7 +194,7 @@ class StreamPush:
 
     def _read(self) -> dict[str, StreamedLayer]:
         """Everything that goes by, and has arrived."""
-        wanted = None if self.image is None else _members_of(self.image)
+        wanted = None if self.image is None else layers_by_member(self.image)
         with open_pools(self.options, self.target.cancellation) as pools:
             reader = _Reader(self, pools, wanted)
             passed = pools.producer.wait([pools.producer.submit(reader.run)])[0]
@@ -265,18 +264,6 @@ class StreamPush:
                     minor=True,
                 )
             )
-
-
-def _members_of(image: StoredImage) -> dict[str, StoredBlob]:
-    """The members of the archive that *image* needs as layers."""
-    return {
-        layer.member: layer
-        for root in (image.root, image.entry)
-        for leaf in leaves(root)
-        if not isinstance(leaf, Absent)
-        for layer in leaf.layers
-        if layer.member is not None
-    }
 
 
 class _Current(NamedTuple):

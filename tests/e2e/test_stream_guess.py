@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import lzma
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Mapping
 from urllib.request import Request, urlopen
@@ -15,8 +16,10 @@ import pytest
 from archives import CONFIG, LAYER, MANIFEST, Image, blob, descriptor, digest, dump
 
 from dockerpush import push
+from dockerpush.archive.forward import IndexedArchive
 from dockerpush.server import Registry, RegistryServer
 from dockerpush.server.messages import ProtocolError
+from dockerpush.system.cancellation import Cancellation
 
 TAR = archives.layer("hello " * 500)
 OTHER = archives.layer("other " * 500)
@@ -273,6 +276,32 @@ def test_many_documents_take_no_memory(way, host, run_cli, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.json["digest"] == digest_of_manifest(files)
     assert done.peak_rss < 60 << 20
+
+
+def test_small_images_of_a_compressed_file_are_unpacked_once(host, run_cli, tmp_path):
+    """A store with many images is not read again for each of them."""
+    files: dict[str, bytes] = {}
+    entries = []
+    for number in range(12):
+        raw = archives.layer(f"{number} " * 500)
+        one = image((LAYER, raw), raw=(raw,))
+        (entry,) = json.loads(one["index.json"])["manifests"]
+        entry["annotations"] = {
+            "org.opencontainers.image.ref.name": f"example.com/store{number}:1"
+        }
+        entries.append(entry)
+        files |= one
+    files["index.json"] = dump({"schemaVersion": 2, "manifests": entries})
+    path = tmp_path / "image.tar.gz"
+    path.write_bytes(gzip.compress(archives.packed(files)))
+    words = ("push", "-a", path, "--registry", host, "--yes")
+    done = run_cli(*words)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 12
+    with Cancellation() as cancellation:
+        store = IndexedArchive(path, cancellation, lambda archive, member: None)
+        with closing(store):
+            assert all(map(store.holds, store.images))
 
 
 @pytest.mark.parametrize("name", KEPT)
