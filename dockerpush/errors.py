@@ -44,7 +44,12 @@ def file_error(what: str, error: OSError) -> PusherError:
     """
     kind = NotFound if isinstance(error, FileNotFoundError) else PusherError
     kind = UsageError if error.errno == errno.ENAMETOOLONG else kind
-    return kind(f"{what}: {(error.strerror or str(error)).lower()}")
+    return kind(f"{what}: {reason_of(error)}")
+
+
+def reason_of(error: Exception) -> str:
+    """Why the system refused something, as the middle of a sentence."""
+    return (getattr(error, "strerror", None) or str(error)).lower()
 
 
 class ArchiveError(PusherError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Callable, Iterator, Mapping
 
-from ..errors import ArchiveError, InvalidDigest, InvalidJSON, NotFound
+from ..errors import ArchiveError, InvalidDigest, InvalidJSON, NotFound, reason_of
 from ..oci import JSON_LIMIT, Descriptor, Digest, Manifest
 from ..system.cancellation import Cancellation
 from ..system.processes import PipeReader
@@ -172,7 +172,7 @@ class ForwardArchive:
             named = text if text.startswith(self.name) else f"{self.name}: {text}"
             raise type(error)(named) from error
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = reason_of(error)
             raise ArchiveError(f"{self.name}: cannot be read: {reason}") from error
 
 
@@ -327,7 +327,7 @@ def _open_raw(
     except FileNotFoundError as error:
         raise NotFound(f"{name}: no such file or directory") from error
     except OSError as error:
-        raise ArchiveError(f"{name}: cannot be read: {error.strerror}") from error
+        raise ArchiveError(f"{name}: cannot be read: {reason_of(error)}") from error
     if Path(path).is_file():
         return file
     return PipeReader(

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Iterator, Mapping, Union
 
-from ..errors import ArchiveError, InvalidDigest, InvalidJSON, NotFound
+from ..errors import ArchiveError, InvalidDigest, InvalidJSON, NotFound, reason_of
 from ..oci import JSON_LIMIT
 from ..system.files import SharedFile
 from .assemble import assemble, referrers
@@ -56,7 +56,7 @@ class DirectorySource:
         try:
             file = SharedFile.open(path)
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = reason_of(error)
             raise ArchiveError(
                 f"{quoted(member.name)}: cannot be read: {reason}"
             ) from error
@@ -218,5 +218,5 @@ def _errors_about(path: Path) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"{path}: no such file or directory") from error
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = reason_of(error)
         raise ArchiveError(f"{path}: cannot be read: {reason}") from error

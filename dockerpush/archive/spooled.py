@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO, Iterator, Mapping
 
-from ..errors import PusherError
+from ..errors import PusherError, reason_of
 from ..system.files import SharedFile
 from .tar import Window
 
@@ -83,7 +83,7 @@ class Spool:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise SpoolError(
-                f"cannot write a temp file in {self._directory}: {error.strerror}; "
+                f"cannot write a temp file in {self._directory}: {reason_of(error)}; "
                 "free some space there, or set TMPDIR to a larger directory"
             ) from error
 

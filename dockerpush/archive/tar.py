@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
-from ..errors import ArchiveError
+from ..errors import ArchiveError, reason_of
 from ..system.files import SharedFile
 from .headers import BLOCK, TarStream
 from .sniff import check_tar
@@ -69,7 +69,7 @@ class Window(io.RawIOBase):
         try:
             count = self._fill(view)
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = reason_of(error)
             raise ArchiveError(f"{self._name}: cannot be read: {reason}") from error
         if count == 0:
             raise ArchiveError(

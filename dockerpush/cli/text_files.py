@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ..errors import NotFound, PusherError, UsageError
+from ..errors import NotFound, PusherError, UsageError, reason_of
 
 STDIN = "-"
 
@@ -32,8 +32,7 @@ def read_text(file: str, limit: int, hint: str) -> str:
     except FileNotFoundError as error:
         raise NotFound(f"{name}: no such file") from error
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise PusherError(f"{name}: cannot be read: {why}") from error
+        raise PusherError(f"{name}: cannot be read: {reason_of(error)}") from error
     if len(raw) > limit:
         raise UsageError(f"{name}: more than {limit} bytes; {hint}")
     try:

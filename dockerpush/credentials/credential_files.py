@@ -17,7 +17,7 @@ import threading
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
-from ..errors import HelperFailed, InvalidJSON, StateError, UsageError
+from ..errors import HelperFailed, InvalidJSON, StateError, UsageError, reason_of
 from ..events import Notice, OnEvent, ignore
 from ..oci import JSON_LIMIT, parse_json
 from ..values import replace, value
@@ -265,7 +265,7 @@ def _read(path: Path, *, flat: bool) -> _File:
             raw = file.read(JSON_LIMIT + 1)
     except OSError as error:
         missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         return _problem(str(path), _MISSING if missing else f"cannot be read: {reason}")
     return _parsed(str(path), raw, flat=flat)
 

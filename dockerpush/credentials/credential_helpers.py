@@ -14,7 +14,7 @@ import subprocess
 import time
 from typing import Mapping
 
-from ..errors import HelperFailed, InvalidJSON
+from ..errors import HelperFailed, InvalidJSON, reason_of
 from ..expressions import expression
 from ..oci import optional, parse_json, require
 from ..system.cancellation import Cancellation
@@ -112,7 +112,7 @@ class CredentialHelpers:
                 start_new_session=True,
             )
         except OSError as error:
-            reason = f"it cannot be run: {(error.strerror or str(error)).lower()}"
+            reason = f"it cannot be run: {reason_of(error)}"
             raise _failed(suffix, verb, reason) from error
 
     def _communicate(

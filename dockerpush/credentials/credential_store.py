@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Iterable, Iterator
 
-from ..errors import InvalidJSON, StateError
+from ..errors import InvalidJSON, StateError, reason_of
 from ..oci import JSON_LIMIT, parse_json
 from ..system.files import locked
 from ..values import value
@@ -288,7 +288,7 @@ def _broken(path: Path, wrong: str) -> StateError:
 
 
 def _failed(path: Path, verb: str, error: Exception) -> StateError:
-    reason = (getattr(error, "strerror", None) or str(error)).lower()
+    reason = reason_of(error)
     return StateError(f"{path} cannot be {verb}: {reason}; nothing was changed")
 
 

@@ -31,7 +31,7 @@ import urllib3.connection
 from urllib3.util.ssltransport import SSLTransport
 from urllib3.util.wait import wait_for_read
 
-from ..errors import ArchiveError
+from ..errors import ArchiveError, reason_of
 from ..expressions import expression
 from ..system.cancellation import Cancellation
 from ..system.workers import left_behind
@@ -405,7 +405,9 @@ def _readable(body: Iterable[Piece]) -> Iterator[Piece]:
     try:
         yield from body
     except OSError as error:
-        raise ArchiveError(f"cannot read what is to be sent: {error}") from error
+        raise ArchiveError(
+            f"cannot read what is to be sent: {reason_of(error)}"
+        ) from error
 
 
 def _is_break(error: BaseException) -> bool:

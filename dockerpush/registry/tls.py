@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO, Iterable, Mapping
 
-from ..errors import UsageError
+from ..errors import UsageError, reason_of
 from ..events import Notice, OnEvent, ignore
 from ..expressions import expression
 from ..values import field, replace, value
@@ -345,7 +345,7 @@ def _read_up_to(file: BinaryIO, limit: int) -> bytes:
 
 
 def _unusable(named: str, path: Path, error: OSError) -> UsageError:
-    reason = (error.strerror or str(error)).lower()
+    reason = reason_of(error)
     return UsageError(f"{named} {str(path)!r} cannot be read: {reason}")
 
 

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any, Callable, Sequence
 
-from ..errors import PusherError
+from ..errors import PusherError, reason_of
 from ..expressions import expression
 from ..system.cancellation import Cancellation
 from ..system.processes import CAN_POLL_PIPES
@@ -91,7 +91,7 @@ class ProgramOutput(io.RawIOBase):
                 )
             except OSError as error:
                 raise PusherError(
-                    f"cannot run {command[0]}: {error.strerror}"
+                    f"cannot run {command[0]}: {reason_of(error)}"
                 ) from error
             unless_started.pop_all()
         return cls(process, complaints, failure, cancellation)
@@ -205,7 +205,7 @@ class ProgramInput(io.RawIOBase):
             )
         except OSError as error:
             self._stack.close()
-            raise PusherError(f"cannot run {command[0]}: {error.strerror}") from error
+            raise PusherError(f"cannot run {command[0]}: {reason_of(error)}") from error
         assert self._process.stdin is not None
         self._input = self._process.stdin
         if polled:

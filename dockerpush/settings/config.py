@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
-from ..errors import InvalidJSON, InvalidReference, NotFound, UsageError
+from ..errors import InvalidJSON, InvalidReference, NotFound, UsageError, reason_of
 from ..expressions import expression
 from ..oci import JSON_LIMIT, parse_json
 from ..reference import Place
@@ -99,7 +99,7 @@ class Config:
                 return cls(path)
             raise NotFound(f"{path}: no such configuration file") from error
         except OSError as error:
-            raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+            raise UsageError(f"{path}: cannot be read: {reason_of(error)}") from error
         return cls.parse(raw, path)
 
     @classmethod

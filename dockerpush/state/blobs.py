@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Callable, Iterator, Protocol
 
 from ..documents import check_names_nothing, children_of, is_document
-from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, StateError
+from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, StateError, reason_of
 from ..events import BlobFinished, BlobStarted, BytesSent, OnEvent, Outcome, Retrying
 from ..oci import JSON_LIMIT, Descriptor, Digest
 from ..system.cancellation import Cancellation
@@ -241,7 +241,7 @@ def failing(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = reason_of(error)
         hint = ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             hint = "; 'dockerpush cache prune' makes room"

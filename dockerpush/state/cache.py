@@ -21,7 +21,7 @@ from shutil import disk_usage
 from types import TracebackType
 from typing import Any, Iterable, Iterator
 
-from ..errors import InvalidDigest, InvalidJSON, StateError
+from ..errors import InvalidDigest, InvalidJSON, StateError, reason_of
 from ..oci import JSON_LIMIT, Descriptor, Digest, parse_json, require, required
 from ..system.cancellation import Cancellation
 from ..system.files import try_lock
@@ -99,8 +99,8 @@ class Cache(BlobDirectory):
         if missing > free:
             raise StateError(
                 f"the disk of the cache {self.directory} has {free >> 20} MiB free, "
-                f"and the image needs {missing >> 20} MiB; make room, or use pull "
-                "--no-cache -o FILE"
+                f"and the image needs {missing >> 20} MiB; make room with "
+                "'dockerpush cache prune', or use pull --no-cache -o FILE"
             )
 
     def pins(self) -> Pins:
@@ -173,7 +173,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise StateError(f"{folder}: {error.strerror}") from error
+        raise StateError(f"{folder}: {reason_of(error)}") from error
 
 
 def damaged(cache: Cache, cancellation: Cancellation) -> list[Digest]:
@@ -189,7 +189,7 @@ def damaged(cache: Cache, cancellation: Cancellation) -> list[Digest]:
         except FileNotFoundError:  # pruned meanwhile
             continue
         except OSError as error:
-            raise StateError(f"{path}: {error.strerror}") from error
+            raise StateError(f"{path}: {reason_of(error)}") from error
         if found != digest:
             cache.remove(digest)
             wrong.append(digest)

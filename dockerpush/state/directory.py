@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
-from ..errors import InvalidJSON, StateError
+from ..errors import InvalidJSON, StateError, reason_of
 from ..events import Notice, OnEvent, ignore
 from ..oci import JSON_LIMIT, parse_json, require
 from ..system import files
@@ -151,7 +151,7 @@ def _dump(record: Record) -> bytes:
 
 
 def _reason(error: OSError | StateError) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+    return reason_of(error) if isinstance(error, OSError) else str(error)
 
 
 def section_of(record: Record, key: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Callable, Iterator, Protocol
 
-from ..errors import ArchiveError, ContentMismatch
+from ..errors import ArchiveError, ContentMismatch, reason_of
 from ..events import BytesSent, OnEvent
 from ..oci import Descriptor, Digest
 from ..system.cancellation import Cancellation
@@ -44,7 +44,7 @@ class FileReader:
             return self._reader.readinto(buffer) or 0
         except OSError as error:
             raise ArchiveError(
-                f"{self._place}: cannot be read: {error.strerror or error}"
+                f"{self._place}: cannot be read: {reason_of(error)}"
             ) from error
 
     def close(self) -> None:
@@ -211,7 +211,9 @@ class CheckedContent:
                 count += got
         except OSError as error:
             # Not to be taken for a broken connection by whoever sends the pieces.
-            raise ArchiveError(f"{self._name}: cannot be read: {error}") from error
+            raise ArchiveError(
+                f"{self._name}: cannot be read: {reason_of(error)}"
+            ) from error
         return count
 
     def _mismatch(self, found: str) -> ContentMismatch:

@@ -24,7 +24,7 @@ def config(run_cli, tmp_path):
 
 
 def test_every_setting_is_shown_with_where_it_is_from(run_cli):
-    done = run_cli("config")
+    done = run_cli("config", env={"DOCKERPUSH_PATIENCE": ""})
     assert done.returncode == 0, done.stderr
     names = [line.split()[0] for line in done.stdout.splitlines()]
     assert names == ["SETTING", *(key.name for key in KEYS)]

@@ -84,7 +84,7 @@ OUTCOMES = {
     "artifact-empty": Row(KEPT, docker=NO_IMAGE),
     "artifact-tar": Row(KEPT, docker=NO_IMAGE),
     "foreign": Row(KEPT, KEPT, AT_URLS, NO_IMAGE),
-    "foreign-there": Row(KEPT, KEPT, AT_URLS, NO_IMAGE),
+    "foreign-there": Row(KEPT),
     "encrypted": Row(KEPT, docker=NO_IMAGE),
     "encrypted-tar": Row(KEPT, docker=NO_IMAGE),
 }

@@ -420,7 +420,7 @@ def test_a_full_disk_is_one_line_and_the_next_pull_goes_on(output, tmp_path, run
             )
             assert child.wait(60) == 1
         lines = (tmp_path / "err").read_text().splitlines()
-        assert "File too large" in lines[-1]
+        assert "file too large" in lines[-1]
         assert not out.exists() and list(tmp_path.glob(".*.part")) == []
         done = run_cli("pull", reference, "-o", out, "--json")
     assert done.returncode == 0, done.stderr

@@ -189,10 +189,10 @@ def test_a_pipe_or_device_is_refused_without_waiting_for_it(tmp_path):
 
 
 def test_a_file_that_cannot_be_opened_says_why(tmp_path):
-    assert "cannot be read: File name too long" in error_of(tmp_path / ("x" * 300))
+    assert "cannot be read: file name too long" in error_of(tmp_path / ("x" * 300))
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    assert "cannot be read: Too many levels" in error_of(loop)
+    assert "cannot be read: too many levels" in error_of(loop)
 
 
 def test_a_directory_without_an_image_says_so(tmp_path):

@@ -65,7 +65,7 @@ class BrokenDisk:
 
 
 def test_a_file_that_cannot_be_read_is_named():
-    said = pytest.raises(ArchiveError, match="some/member: cannot be read: Input")
+    said = pytest.raises(ArchiveError, match="some/member: cannot be read: input")
     with Window(BrokenDisk(), 0, 1, "some/member") as window, said:
         window.read(1)
 

@@ -170,7 +170,7 @@ def test_a_program_that_cannot_be_run_is_named(
 ) -> None:
     script = tmp_path / "docker"
     script.write_text("neither a script nor a program")
-    with pytest.raises(PusherError, match=f"cannot run {script}: Permission denied"):
+    with pytest.raises(PusherError, match=f"cannot run {script}: permission denied"):
         ProgramOutput.start(
             [str(script)], failure, cancellation=cancellation, polled=polled
         )

@@ -188,7 +188,7 @@ def test_a_disk_that_fails_is_not_taken_for_the_network():
     )
     source.open_now = 1
     content = CheckedContent(blob, Cancellation(), lambda event: None)
-    with content, pytest.raises(ArchiveError, match="Input/output error"):
+    with content, pytest.raises(ArchiveError, match="input/output error"):
         list(content.pieces(0, 1000))
     assert source.open_now == 0
 

@@ -349,7 +349,7 @@ def test_a_disk_that_fills_up_leaves_nothing(
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, usual[1]))
     try:
-        with pytest.raises(PusherError, match=f"cannot write {target}: File too large"):
+        with pytest.raises(PusherError, match=f"cannot write {target}: file too large"):
             save(stand_in, ["x"], target, cancellation=cancellation)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
@@ -359,7 +359,7 @@ def test_a_disk_that_fills_up_leaves_nothing(
 def test_a_full_device_is_an_error(tmp_path: Path, cancellation: Cancellation) -> None:
     """/dev/full is written in place: it is no regular file."""
     stand_in = fake(tmp_path, "docker", "echo archive")
-    with pytest.raises(PusherError, match="/dev/full: No space left on device"):
+    with pytest.raises(PusherError, match="/dev/full: no space left on device"):
         save(stand_in, ["x"], Path("/dev/full"), cancellation=cancellation)
     assert Path("/dev/full").is_char_device()
 
@@ -408,7 +408,7 @@ def test_two_runs_do_not_write_one_file(
 @pytest.mark.parametrize(
     ("target", "kind", "said"),
     [
-        ("no/such/x.tar", PusherError, "No such file or directory"),
+        ("no/such/x.tar", PusherError, "no such file or directory"),
         (".", UsageError, "is a directory: name a file, or use --output-dir"),
     ],
 )

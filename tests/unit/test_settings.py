@@ -211,7 +211,7 @@ def test_the_file_of_the_state_directory_is_optional(tmp_path: Path) -> None:
 def test_a_named_file_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"x\.json: no such configuration file"):
         Config.find(tmp_path / "x.json", tmp_path)
-    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+    with pytest.raises(UsageError, match="cannot be read: is a directory"):
         Config.find(tmp_path, tmp_path)
 
 
@@ -220,7 +220,7 @@ def test_a_file_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text("{}")
     path.chmod(0)
-    with pytest.raises(UsageError, match="cannot be read: Permission denied"):
+    with pytest.raises(UsageError, match="cannot be read: permission denied"):
         Config.find(None, tmp_path)
 
 

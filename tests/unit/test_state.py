@@ -159,7 +159,7 @@ def test_a_directory_in_place_of_the_file_stops_nothing(state, notices):
     (state.path / FILE).mkdir(parents=True)
     assert state.read(FILE) == {}
     assert not state.update(FILE, put("a", 1))
-    assert ["Is a directory" in notice.text for notice in notices] == [True, True]
+    assert ["is a directory" in notice.text for notice in notices] == [True, True]
 
 
 def test_a_read_only_directory_stops_nothing(state):
@@ -179,7 +179,7 @@ def test_a_read_only_directory_stops_nothing(state):
     said = child(script, state.path)
     state.path.chmod(0o700)
     assert said == [
-        "some.json: cannot be written: Permission denied; going on without it",
+        "some.json: cannot be written: permission denied; going on without it",
         "{'a': 1} False",
     ]
 
@@ -232,7 +232,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(state, notices):
         "print(state.update('some.json', lambda r: {'b': 'x' * 1000}))\n"
     )
     said = child(script, state.path)
-    assert "File too large" in said[0] and said[1] == "False"
+    assert "file too large" in said[0] and said[1] == "False"
     assert state.read(FILE) == {"a": 1}
     assert files(state) == [f".{FILE}.lock", FILE]
 
