@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import configparser
-import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 from conftest import USERS
 from images import docker_archive, small_archive, tar_of
+from readme import README, steps
 from registries import read_back, run
 from terminal import at_terminal
 
-README = Path(
-    os.environ.get("DOCKERPUSH_TEST_README", Path(__file__).parents[2] / "README.md")
-)
 REGISTRY = "registry.example.com"
 FOLDER = "/srv/images"
 
@@ -35,11 +31,12 @@ def block(heading: str, kind: str, number: int = 0) -> str:
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
-    """A directory in which ``python3`` is the Python of these tests."""
+    """A directory in which ``dockerpush`` is that of these tests."""
     directory = tmp_path / "bin"
     directory.mkdir()
-    (directory / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (directory / "python3").chmod(0o755)
+    command = f'#!/bin/sh\nexec {sys.executable} -m dockerpush "$@"\n'
+    (directory / "dockerpush").write_text(command)
+    (directory / "dockerpush").chmod(0o755)
     return directory
 
 
@@ -78,7 +75,8 @@ def machine(tmp_path: Path, programs: Path, folder: Path, run_cli):
 class TestCron:
     @pytest.fixture
     def command(self) -> str:
-        line = block("**Cron**", "cron").strip()
+        path, line = block("**Cron**", "cron").splitlines()
+        assert path.startswith("PATH=/")
         schedule, command = line.split(None, 5)[:5], line.split(None, 5)[5]
         assert all(re.fullmatch(r"[\d*/,-]+", field) for field in schedule)
         assert "%" not in command  # a new line to cron
@@ -128,7 +126,7 @@ class TestTimer:
         name, _, state = service["Environment"].partition("=")
         assert state == f"/var/lib/{service['StateDirectory']}"
         environment = {name: str(tmp_path / "var")}
-        command = service["ExecStart"].replace("/usr/bin/python3", "python3")
+        command = service["ExecStart"].replace("/usr/local/bin/", "")
         done = machine(command, docker_registry.host, **environment)
         assert (done.returncode, done.stderr) == (0, "")
         assert (tmp_path / "var" / "push_history.json").exists()
@@ -246,24 +244,17 @@ class TestFirstSteps:
 
     def test_login_save_push(self, podman, folder, htpasswd_registry, run_cli):
         host = htpasswd_registry.host
-        transcript = block("## Three commands", "console").replace(REGISTRY, host)
-        for command, lines in steps(transcript):
-            words = shlex.split(command)[3:]
+        transcript = block("### Log in", "console").replace(REGISTRY, host)
+        for command, shown in steps(transcript):
+            words = shlex.split(command)[1:]
             environment = {"PATH": podman}
             with at_terminal(run_cli, *words, cwd=folder, env=environment) as terminal:
-                for line in lines:
+                for line in shown.splitlines():
                     play(terminal, line)
                 assert terminal.end() == 0, terminal.text
         credentials = ("alice", USERS["alice"])
         stored = read_back(host, "team/nginx", "latest", credentials=credentials)
         assert stored.layers
-
-
-def steps(transcript: str) -> Iterator[tuple[str, list[str]]]:
-    """Each command of a transcript, and the lines that follow it."""
-    for part in transcript.split("$ python3 -m dockerpush ")[1:]:
-        command, *lines = part.splitlines()
-        yield f"python3 -m dockerpush {command}", lines
 
 
 QUESTION = re.compile(
