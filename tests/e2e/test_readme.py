@@ -414,3 +414,14 @@ def test_sentences_are_short_and_plain():
     assert len(text) > 200
     assert [one for one in text if len(one.split()) > LONGEST] == []
     assert [one for one in text if re.search(rf"\b({PRIVATE})\b", one)] == []
+
+
+def test_every_link_leads_somewhere():
+    text = readme.prose()
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    anchors = {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in anchors
+        else:
+            assert (ROOT / target).exists()

@@ -48,7 +48,7 @@ class Step(NamedTuple):
 def steps(text: str) -> list[Step]:
     """The commands of the console block *text*."""
     parts = re.split(r"^\$ ", text, flags=re.M)[1:]
-    return [Step(*part.partition("\n")[::2]) for part in parts]
+    return [Step(*part.rstrip().partition("\n")[::2]) for part in parts]
 
 
 AMOUNT = r"\d+(\.\d+)? ([KMG]iB|B|s)\b"
