@@ -631,7 +631,7 @@ class TestOddPlaces:
         places = {
             "oci:{}/other": "no OCI layout",
             "{}/other": "no OCI layout",
-            "oci:{}/other/file": "File exists",
+            "oci:{}/other/file": "file exists",
             "oci-archive:{}/other": "is a directory",
             "{}/other/file/x.tar": "cannot write",
             "{}/none/x.tar": "cannot write",
