@@ -59,11 +59,17 @@ MEANT = {
     4: "no such file",
     5: "no such proxy",
     3: "denied",
+    7: "one of several failed",
 }
 
 
-OTHERWISE = {("serve", "--dir"): 1, ("sync", "--from"): 6}
-"""What is no directory of images ends with the code of broken content."""
+OTHERWISE = {
+    ("serve", "--dir"): 1,
+    ("sync", "--from"): 6,
+    ("login", "--authfile"): 1,
+    ("logout", "--authfile"): 1,
+}
+"""No directory of images is broken content; a file that cannot be written is 1."""
 
 
 def options(name: str) -> list[Action]:
