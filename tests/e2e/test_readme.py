@@ -285,6 +285,9 @@ class Place:
     def too_large(self) -> tuple[object, ...]:
         return self._refusing_uploads(413)
 
+    def unknown_repository(self) -> tuple[object, ...]:
+        return ("pull", f"{self.serving().host}/team/nothing:1")
+
     def unknown_tag(self) -> tuple[object, ...]:
         host = self.serving().host
         dockerpush.push(self.archive, f"{host}/team/app:1")
@@ -359,16 +362,17 @@ class Place:
 TROUBLES: dict[str, Callable[[Place], tuple[object, ...]]] = {
     "401 Unauthorized": Place.unauthorized,
     "403 Forbidden": Place.forbidden,
-    "no tag": Place.unknown_tag,
+    "404 Not Found": Place.unknown_repository,
+    "MANIFEST_UNKNOWN": Place.unknown_tag,
     "413 Request Entity Too Large": Place.too_large,
-    "an unknown CA signed the certificate": Place.unknown_authority,
-    "the server sent plain HTTP where TLS was expected": Place.tls_to_plain_http,
-    "is an HTTPS server, and dockerpush sent plain HTTP": Place.plain_http_to_tls,
+    "signed by a CA that this machine does not know": Place.unknown_authority,
+    "no TLS is spoken on this port": Place.tls_to_plain_http,
+    "speaks HTTPS, and was asked in plain HTTP": Place.plain_http_to_tls,
     "no space left on device": Place.full_disk,
     "connection reset by peer": Place.reset,
     "connection refused": Place.nobody_listens,
     "cannot resolve the host name": Place.unknown_name,
-    "denied access to this host or port": Place.proxy,
+    "forbids this host or port": Place.proxy,
     "no answer within": Place.silence,
     "holds no image for": Place.other_platform,
 }
