@@ -262,7 +262,7 @@ class Session:
         place = Place.parse(url).origin
         advice = f"redirects to {place}, where the request would get lost; "
         if place.host == self._origin.host and place.scheme != self._origin.scheme:
-            raise NetworkError(f"{self.base} {advice}leave out --plain-http")
+            raise NetworkError(f"{self.base} {advice}leave --plain-http out")
         asked = self._asked(call, response)
         raise failure(response, asked, f"{advice}name that registry instead")
 
@@ -288,10 +288,7 @@ class Session:
         if response.status not in (401, 403, 404):
             return asked
         credentials = self.auth.credentials(call.repository)
-        asked = replace(asked, credentials=credentials, was_sent=was_sent)
-        if response.status != 404 and any(s.endswith("push") for s in call.scopes):
-            return replace(asked, method="POST", path="")  # a look before a push
-        return asked
+        return replace(asked, credentials=credentials, was_sent=was_sent)
 
     def close(self) -> None:
         """Close the connections that are not in use."""

@@ -46,8 +46,7 @@ class Asked:
             return f"{self.task}: {who} answered {answer}"
         if status == 404:
             return self._missing(detail)
-        task = f"{self.task}: " if self.repository else ""
-        return f"{task}{self._denied()} ({answer}); {self._advice()}"
+        return f"{self.task}: {self._denied()} ({answer}); {self._advice()}"
 
     @property
     def task(self) -> str:
@@ -82,10 +81,10 @@ class Asked:
                 f"{self._user} from {self.credentials.source} were not sent"
             )
         right = _RIGHTS.get(self.method, "push")
-        lacks = f"no right to {right} {'here' if right == 'push' else 'this'}"
+        here = "here" if right == "push" else "this"
         return (
             f"{self.registry} rejected {self._user} (from {self.credentials.source}): "
-            f"wrong password, or {lacks if self.repository else 'no right to log in'}"
+            f"wrong password, or no right to {right} {here}"
         )
 
     def _advice(self) -> str:
