@@ -112,8 +112,7 @@ class RegistryError(PusherError):
     """The registry gave a definite answer that we did not ask for.
 
     *status* is the HTTP status, *code* the registry's own error code, such as
-    ``MANIFEST_UNKNOWN``, or "" (distribution-spec, Error Codes); *detail* its message;
-    *answer* the status and its name, as in ``404 Not Found``.
+    ``MANIFEST_UNKNOWN``, or "" (distribution-spec, Error Codes); *detail* its message.
     *range* is where an upload session stands by the word of a 416, or "".
     """
 
@@ -122,9 +121,9 @@ class RegistryError(PusherError):
     def __init__(
         self, method: str, url: str, status: int, code: str = "", detail: str = ""
     ) -> None:
-        self.answer = f"{status} {_REASONS.get(status, 'non-standard status')}"
+        reason = _REASONS.get(status, "non-standard status")
         said = ": ".join(part for part in (code, detail) if part)
-        super().__init__(f"{method} {url}: {self.answer}" + (said and f": {said}"))
+        super().__init__(f"{method} {url}: {status} {reason}" + (said and f": {said}"))
         self.status = status
         self.code = code
         self.detail = detail

@@ -249,10 +249,9 @@ def target_endpoint(args: Namespace) -> Endpoint:
     """
     own = _of_side("dest", args)
     given = {name: value for name, value in own.items() if value not in (None, False)}
-    side = "dest-" if given.keys() & _SECRETS.keys() else ""
-    if side:
+    if given.keys() & _SECRETS.keys():
         given = {**{name: own[name] for name in _SECRETS}, **given}
-    return _endpoint({**vars(args), **given}, os.environ, side)
+    return _endpoint({**vars(args), **given}, os.environ)
 
 
 def source_endpoint(args: Namespace) -> Endpoint:
@@ -264,7 +263,7 @@ def source_endpoint(args: Namespace) -> Endpoint:
         raise UsageError(
             "standard input holds one password: give the other by --src-password-file"
         )
-    return _endpoint({**vars(args), **_of_side("src", args)}, {}, "src-")
+    return _endpoint({**vars(args), **_of_side("src", args)}, {})
 
 
 def local_endpoint(args: Namespace) -> Endpoint:
@@ -279,15 +278,13 @@ def _of_side(side: str, args: Namespace) -> dict[str, Any]:
     return {name: getattr(args, f"{side}_{name}") for name in names}
 
 
-def _endpoint(
-    values: Mapping[str, Any], environ: Mapping[str, str], side: str = ""
-) -> Endpoint:
+def _endpoint(values: Mapping[str, Any], environ: Mapping[str, str]) -> Endpoint:
     anonymous = bool(values.get("no_creds"))
     config = values.get("config")
     return Endpoint(
         _flags(values),
         Path(config) if config else None,
-        _credentials(values, environ, side) if "username" in values else None,
+        _credentials(values, environ) if "username" in values else None,
         anonymous,
     )
 
@@ -370,7 +367,7 @@ def add_credential_options(
 
 
 def _credentials(
-    values: Mapping[str, Any], environ: Mapping[str, str], side: str
+    values: Mapping[str, Any], environ: Mapping[str, str]
 ) -> Credentials | None:
     """What the options say, else the environment; None when neither does.
 
@@ -380,15 +377,13 @@ def _credentials(
 
     if values["registry_token"]:
         token = Secret(values["registry_token"])
-        return Credentials(registry_token=token, source=f"--{side}registry-token")
+        return Credentials(registry_token=token, source="--registry-token")
     username, password, source = _given_pair(values, environ)
-    source = source.replace("--", f"--{side}")
     if username is None and password is None:
         return None
     if not username or not password:
         raise UsageError(
-            f"credentials need a user and a password: give --{side}username NAME with "
-            f"--{side}password-stdin"
+            "credentials need both parts: --username with --password-stdin"
         )
     return Credentials(username, Secret(password), source=source)
 
@@ -404,7 +399,7 @@ def _given_pair(
     """Username, password and where they are from; from the options, None for a part
     that is missing, else from the environment, where only both count."""
     username, password = _from_options(values)
-    source = "--creds" if values["creds"] is not None else "--username"
+    source = "--username"
     if username is None and password is None:
         for source, secret in _VARIABLES:
             if environ.get(source) and environ.get(secret):
@@ -451,7 +446,7 @@ def read_password_line() -> str:
     try:
         password = raw.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise UsageError("--password-stdin: the password is not UTF-8") from error
+        raise UsageError("--password-stdin: what came is not UTF-8") from error
     if not password:
         raise UsageError("--password-stdin: standard input is empty")
     return password

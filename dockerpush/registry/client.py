@@ -214,7 +214,7 @@ class RegistryClient:
 
         found = self._retrying(read, f"reading blob {digest.short}")
         if not digest.fits(found):
-            raise ContentMismatch(f"blob {digest}: the registry sent other bytes")
+            raise ContentMismatch(f"blob {digest}: the registry sent something else")
         return found
 
     def delete_blob(self, repository: str, digest: Digest) -> None:
@@ -396,7 +396,7 @@ class RegistryClient:
             raw = self.tagged_referrers(repository, digest)
             return parse_referrers(raw).found if raw else []
         except InvalidJSON as error:
-            self._on_event(Notice(f"{error}: ignored", warning=True))
+            self._on_event(Notice(f"{error}: taken for none", warning=True))
             return []
 
     def lists_referrers(self, repository: str, digest: Digest) -> bool:
@@ -418,7 +418,7 @@ class RegistryClient:
         if digest.fits(raw):
             return None  # a registry that takes the tag for the digest
         if found.media_type not in INDEX_TYPES:
-            raise InvalidJSON(f"{repository}:{tag} is not a list of referrers")
+            raise InvalidJSON(f"{repository}:{tag} is no list of referrers")
         return raw
 
     def _pages(

@@ -177,9 +177,9 @@ def resolve_location(location: str, request_url: str) -> str:
     place = Place.parse(_absolute(location.strip(), request_url))
     if here.scheme == "https" and place.origin.scheme == "http":
         raise NetworkError(
-            f"{here} redirects from https to {show_url(place.url)}: dockerpush does "
-            "not follow, because others could read the data; configure https in the "
-            "registry, or in the proxy in front of it"
+            f"{here} leads from https to {show_url(place.url)}; refused, since what "
+            "is sent there could be read on the way: have the registry, or the proxy "
+            "before it, name https"
         )
     return place.url
 

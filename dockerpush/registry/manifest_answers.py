@@ -22,7 +22,6 @@ from ..oci import (
 from ..reference import check_tag
 from .answers import Response
 from .debug import one_line, show_url
-from .refusals import shown_name
 
 ACCEPT = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST, OCI_ARTIFACT)
 """Every type of manifest that we can read, the most telling first."""
@@ -56,8 +55,8 @@ def doubt_in(response: Response) -> RegistryError | None:
         response.method,
         show_url(response.url),
         response.status,
-        detail="but the manifest is not there; a login page or a proxy may answer in "
-        "place of the registry",
+        detail="but the manifest is not there; does something before the registry, "
+        "such as a login page, answer in its place?",
     )
 
 
@@ -83,8 +82,7 @@ def named_by(response: Response, reference: str) -> Descriptor | None:
         return None
     if ":" in reference and digest != reference:
         raise ContentMismatch(
-            f"{shown_name(response.host, response.url)}: the registry answered with "
-            f"the digest {digest}"
+            f"{show_url(response.url)}: the registry names {digest} instead"
         )
     return Descriptor(media_type.strip(), digest, size)
 
@@ -117,7 +115,7 @@ def check_digest(response: Response, digest: Digest) -> None:
     stated = stated_digest(response)
     if stated is not None and stated.contradicts(digest):
         raise ContentMismatch(
-            f"{shown_name(response.host, response.url)}: the registry stored {stated} "
+            f"{response.method} {show_url(response.url)}: the registry has {stated} "
             f"instead of {digest}"
         )
 
@@ -140,7 +138,7 @@ def described(response: Response, reference: str, raw: bytes) -> Descriptor:
     InvalidJSON when the document is not what its media type says (CVE-2021-41190). Of a
     type that is not known it may be anything, when the registry states its digest.
     """
-    where = shown_name(response.host, response.url)
+    where = show_url(response.url)
     stated = stated_digest(response)
     wanted = Digest(reference) if ":" in reference else stated
     digest = digest_like(wanted, raw)
@@ -188,8 +186,7 @@ def _media_type(raw: bytes, header: str, where: str) -> str:
     known = "" if header in _TELLS_NOTHING else header
     if said and known and said != known:
         raise InvalidJSON(
-            f"{where}: the registry sent it as {known!r}, but its mediaType is "
-            f"{one_line(said, 80)!r}"
+            f"{where}: sent as {known!r}, but calls itself {one_line(said, 80)!r}"
         )
     is_index = "manifests" in record or (said or known) in INDEX_TYPES
     media_type = said or known or (OCI_INDEX if is_index else OCI_MANIFEST)
@@ -198,7 +195,7 @@ def _media_type(raw: bytes, header: str, where: str) -> str:
     fitting = INDEX_TYPES if is_index else (*MANIFEST_TYPES, OCI_ARTIFACT)
     if media_type not in fitting or (is_index and not _INSIDE.isdisjoint(record)):
         raise InvalidJSON(
-            f"{where}: not a valid manifest: {one_line(media_type, 80)!r} "
+            f"{where}: not a manifest that can be read: {one_line(media_type, 80)!r} "
             f"with {'manifests' if is_index else 'no manifests'} in it"
         )
     return media_type

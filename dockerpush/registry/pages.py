@@ -22,9 +22,8 @@ from ..events import Notice, OnEvent, ignore
 from ..expressions import expression
 from ..oci import Descriptor, Digest, optional, parse_json, require
 from .answers import Response
-from .debug import one_line
+from .debug import one_line, show_url
 from .locations import resolve_own, same_origin
-from .refusals import shown_name
 
 MOST_PAGES = 10_000
 """Pages of one list that are read; more of them have no end."""
@@ -108,7 +107,7 @@ def _after(pattern: re.Pattern[str], line: str, position: int) -> int:
 
 def _unreadable(line: str) -> ContentMismatch:
     shown = one_line(line, 160)
-    return ContentMismatch(f"an invalid Link header: {shown!r}")
+    return ContentMismatch(f"a Link header that cannot be read: {shown!r}")
 
 
 class Page(NamedTuple):
@@ -167,8 +166,8 @@ def read_pages(
 def _skipped(repository: str, odd: list[str]) -> str:
     more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
     return (
-        f"listing {repository}: skipped {one_line(odd[0], 80)!r}{more}: the registry "
-        "lists it, but it is not valid"
+        f"listing {repository}: skipped {one_line(odd[0], 80)!r}{more}, which the "
+        "registry lists but which cannot be right"
     )
 
 
@@ -202,7 +201,7 @@ def next_page(response: Response) -> str | None:
     Raises NetworkError when it leads away from the registry, ContentMismatch when it
     cannot be understood.
     """
-    where = shown_name(response.host, response.url)
+    where = show_url(response.url)
     try:
         target = next_target(response.header_lines("Link"))
     except ContentMismatch as error:
@@ -214,10 +213,7 @@ def next_page(response: Response) -> str | None:
         return None
     url = resolve_own(target, response.url)
     if not same_origin(url, response.url):
-        raise NetworkError(
-            f"{where}: the registry sends the next page of the list to another host; "
-            "report it to the registry's operator"
-        )
+        raise NetworkError(f"{where}: the next page is elsewhere")
     return url
 
 

@@ -99,5 +99,5 @@ def test_plain_http_to_it_is_told(registry):
     with Cancellation() as cancellation:
         settings = TransportSettings(plain_http=True)
         client = RegistryClient(registry.host, settings, cancellation)
-        with client, pytest.raises(NetworkError, match="leave out --plain-http"):
+        with client, pytest.raises(NetworkError, match="leave --plain-http out"):
             client.ping()
