@@ -37,6 +37,7 @@ LINES = {
     "check": "check {host}/app",
     "delete": "delete {host}/app:9 --yes --ignore-missing",
     "repos": "repos {host}",
+    "tag": "tag {image} other",
     "images": "images {list}",
     "load": "load {archive} --runtime {tmp}/docker",
     "save": "save app:1 -o {tmp}/saved.tar --force --runtime {tmp}/docker",
@@ -137,7 +138,8 @@ def run(
         "tmp": str(tmp_path),
     }
     program = tmp_path / "docker"
-    program.write_text(f"#!/bin/sh\nexec cat {tmp_path}/image.tar\n")
+    loading = 'if [ "$1" = load ]; then exec cat >/dev/null; fi'
+    program.write_text(f"#!/bin/sh\n{loading}\nexec cat {tmp_path}/image.tar\n")
     program.chmod(0o755)
     environment = run_cli.environment()
     monkeypatch.chdir(tmp_path)  # some values are names of files to be written
