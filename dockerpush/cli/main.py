@@ -177,6 +177,8 @@ def _parsed(parser: Parser, argv: Sequence[str]) -> Namespace:
     strange = [word for word in left if word.startswith("-") and word != "-"]
     if left and operands and not strange:
         known = getattr(args, operands)
+        if not all(left):
+            subparsers(parser).get(args.command, parser).error(EMPTY)
         if isinstance(known, list):
             known += left
             left = []

@@ -394,10 +394,11 @@ def certificate_of(
         return _told(sock.version() or "TLS", sock.getpeercert() or {}, clock)
     except ssl.SSLError as error:
         raise tls_failure(origin.host_port, error) from error
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for a name that is too long
+        cause = error if isinstance(error, OSError) else OSError(str(error))
         if proxy is not None:
-            raise proxy_failure(str(proxy), error) from error
-        raise cannot_connect(origin.host_port, error) from error
+            raise proxy_failure(str(proxy), cause) from error
+        raise cannot_connect(origin.host_port, cause) from error
     finally:
         connection.close()
 
