@@ -38,7 +38,25 @@ if TYPE_CHECKING:
 STDIN = "-"
 
 
-class PlainSource:
+class StoredSource:
+    """Images that an archive holds, whatever is read of it and how often."""
+
+    def verify(
+        self,
+        target: RegistryTarget,
+        image: StoredImage,
+        named: str,
+        options: PushOptions,
+    ) -> Verified:
+        """Read back what `push` left under *named*, a tag or a digest."""
+        from ..transfer.plan import narrowed
+        from ..transfer.verify import verify_image
+
+        image = narrowed(image, options.platforms)
+        return verify_image(target, image, named, jobs=options.jobs)
+
+
+class PlainSource(StoredSource):
     """A plain tar or a directory."""
 
     is_stream = False
@@ -76,16 +94,6 @@ class PlainSource:
         from ..transfer.push_image import dry_run
 
         return dry_run(target, self._archive, image, tags=tags, options=options)
-
-    def verify(
-        self,
-        target: RegistryTarget,
-        image: StoredImage,
-        named: str,
-        options: PushOptions,
-    ) -> Verified:
-        """Read back what `push` left under *named*, a tag or a digest."""
-        return _verified(target, image, named, options)
 
 
 class CachedImage:
@@ -150,17 +158,7 @@ class CachedImage:
         return verify_copy(self._source, root, target, named, jobs=options.jobs)
 
 
-def _verified(
-    target: RegistryTarget, image: StoredImage, named: str, options: PushOptions
-) -> Verified:
-    from ..transfer.plan import narrowed
-    from ..transfer.verify import verify_image
-
-    image = narrowed(image, options.platforms)
-    return verify_image(target, image, named, jobs=options.jobs)
-
-
-class ForwardSource:
+class ForwardSource(StoredSource):
     """A compressed file, or a pipe: ``-`` or a name."""
 
     def __init__(self, path: str, cancellation: Cancellation) -> None:
@@ -271,16 +269,6 @@ class ForwardSource:
         from ..archive.forward import is_lasting
 
         return is_lasting(self._path)
-
-    def verify(
-        self,
-        target: RegistryTarget,
-        image: StoredImage,
-        named: str,
-        options: PushOptions,
-    ) -> Verified:
-        """Read back what `push` left under *named*, a tag or a digest."""
-        return _verified(target, image, named, options)
 
     def _open(self) -> ForwardArchive:
         from ..archive.forward import open_forward
