@@ -12,11 +12,11 @@ import contextlib
 import io
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Iterator, Mapping, Union
 
 from ..errors import ArchiveError, InvalidDigest, InvalidJSON, NotFound, reason_of
 from ..oci import JSON_LIMIT
+from ..system.closeable import Closeable
 from ..system.files import SharedFile
 from .assemble import assemble, referrers
 from .headers import HEADER_LIMIT, quoted
@@ -98,7 +98,7 @@ def _real(path: str | Path) -> Path:
 Source = Union[TarSource, DirectorySource]
 
 
-class Archive:
+class Archive(Closeable):
     """An open archive. Close it, or use it in a ``with``, when all readers are done.
 
     *path* is what was opened, *images* what it holds, in its order, never none.
@@ -110,17 +110,6 @@ class Archive:
         self.path = path
         self.images = images
         self._source = source
-
-    def __enter__(self) -> Archive:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def open_at(self, member: str, offset: int = 0) -> io.RawIOBase:
         """A reader of the file *member* from *offset* on, which the caller closes.

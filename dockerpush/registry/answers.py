@@ -6,7 +6,6 @@ import http.client
 import json
 import logging
 import zlib
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable
 
 import urllib3.exceptions
@@ -23,6 +22,7 @@ from ..events import OnEvent
 from ..expressions import expression
 from ..oci import JSON_LIMIT
 from ..system.cancellation import Cancellation
+from ..system.closeable import Closeable
 from ..system.rate import RateLimiter
 from .debug import one_line, show_url
 from .failures import speaks_tls, translated
@@ -58,7 +58,7 @@ _TAG = expression(r"<[^<>]*>")
 _TITLE = expression(r"(?is)<title[^>]*>(.*?)</title>")
 
 
-class Response:
+class Response(Closeable):
     """An answer: status and headers now, the body as it is read."""
 
     def __init__(
@@ -77,17 +77,6 @@ class Response:
         self.method = method
         self.url = url
         self.status = raw.status
-
-    def __enter__(self) -> Response:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def header(self, name: str) -> str | None:
         """The header *name*, None when it is not there."""
@@ -202,7 +191,7 @@ def unpacked(content: bytes, encoding: str, limit: int) -> bytes:
         return content
 
 
-class BlobReader:
+class BlobReader(Closeable):
     """The bytes of a blob as they come; *size* is that of the whole, if it is known."""
 
     def __init__(self, response: Response, size: int | None, *, skip: int = 0) -> None:
@@ -234,17 +223,6 @@ class BlobReader:
                 f"GET {show_url(response.url)}: asked for byte {offset}, got {told!r}"
             )
         return cls(response, int(total) if total.isdigit() else None)
-
-    def __enter__(self) -> BlobReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def unpack_unless(self, is_right: Callable[[bytes], bool]) -> None:
         """Take off the gzip of a small blob that is labelled so, unless it *is_right*.
@@ -286,7 +264,7 @@ class BlobReader:
         self._response.close()
 
 
-class Download:
+class Download(Closeable):
     """The bytes of a blob from *offset* on; a break goes on where it stopped.
 
     Whoever reads checks the digest. Raises TransientError when *policy*'s attempts are
@@ -310,17 +288,6 @@ class Download:
         self._what = what
         self._position = offset
         self._reader: BlobReader | None = None
-
-    def __enter__(self) -> Download:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill *buffer* as far as the next bytes go; 0 at the end."""

@@ -24,6 +24,7 @@ from ..events import Notice, OnEvent, ignore
 from ..oci import INDEX_TYPES, Descriptor, Digest
 from ..reference import check_repository
 from ..system.cancellation import Cancellation
+from ..system.closeable import Closeable
 from .answers import PIECE, BlobReader, Download, Response
 from .auth import Challenge
 from .connections import Piece
@@ -74,7 +75,7 @@ PUSH = "pull,push"
 """What a client may do; tokens are asked for accordingly."""
 
 
-class RegistryClient:
+class RegistryClient(Closeable):
     """The registry *registry* (``host[:port]``, as in a reference).
 
     *actions* is PUSH for a registry that is written to, so that one token does for
@@ -103,12 +104,6 @@ class RegistryClient:
         self._session = Session(
             registry, settings, cancellation, credentials=credentials, on_event=on_event
         )
-
-    def __enter__(self) -> RegistryClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connections that are not in use."""

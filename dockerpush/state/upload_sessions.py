@@ -17,12 +17,12 @@ import logging
 import os
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Callable, Tuple
 
 from ..errors import InvalidDigest, InvalidJSON, StateError
 from ..expressions import expression
 from ..oci import Digest, parse_json, require, required
+from ..system.closeable import Closeable
 from ..system.files import locked, try_lock
 from ..values import as_dict, field, value
 
@@ -86,7 +86,7 @@ class SavedUpload:
         return found
 
 
-class ClaimedUpload:
+class ClaimedUpload(Closeable):
     """The right to one blob's session, until it is closed.
 
     *saved* is what an earlier owner left, None when there is nothing to go on with.
@@ -101,17 +101,6 @@ class ClaimedUpload:
         self._lock = lock
         self._path = sessions.path_of(key)
         self.saved = _usable(_read(self._path), key, sessions.now())
-
-    def __enter__(self) -> ClaimedUpload:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def record(self, location: str, offset: int, chunk_size: int) -> None:
         """Keep where the session stands, in one step: the old file or the new one."""

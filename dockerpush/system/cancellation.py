@@ -13,12 +13,12 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
-from types import TracebackType
 
 from ..errors import Cancelled
+from .closeable import Closeable
 
 
-class Cancellation:
+class Cancellation(Closeable):
     """A flag that is raised once, and wakes everything that waits when it is."""
 
     def __init__(self) -> None:
@@ -29,17 +29,6 @@ class Cancellation:
         self._read_end, self._write_end = socket.socketpair()  # Windows polls these
         self._write_end.settimeout(0)
         self.reason = ""
-
-    def __enter__(self) -> Cancellation:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give the two descriptors back; nobody may wait on this object any more."""

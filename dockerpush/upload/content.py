@@ -7,13 +7,13 @@ close a blob that is not what we promised.
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Callable, Iterator, Protocol
 
 from ..errors import ArchiveError, ContentMismatch, reason_of
 from ..events import BytesSent, OnEvent
 from ..oci import Descriptor, Digest
 from ..system.cancellation import Cancellation
+from ..system.closeable import Closeable
 from ..values import value
 
 PIECE = 256 * 1024
@@ -84,7 +84,7 @@ class Pieces:
         return self._content.read_pieces(self._start, self._end)
 
 
-class CheckedContent:
+class CheckedContent(Closeable):
     """The bytes of *blob* for one upload, hashed and reported as they go.
 
     One thread uses it. `position` is how far the bytes were handed out; going back is
@@ -111,17 +111,6 @@ class CheckedContent:
         self._buffer = memoryview(bytearray(max(1, min(PIECE, self.size))))
         self._reader: BlobReader | None = None
         self._read = 0
-
-    def __enter__(self) -> CheckedContent:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the reader, if one is open."""
