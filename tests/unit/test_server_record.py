@@ -76,7 +76,9 @@ def test_every_request_has_one_line(tmp_path):
         client("GET", "/v2/none/tags/list", Authorization=good)
         evil = {"Origin": "http://evil.example", "Authorization": good}
         client("DELETE", "/v2/a/manifests/v1", **evil)
+        wait_for(lambda: len(seen) == 6)
         raw_exchange(server.host, b"nonsense\r\n\r\n")
+        wait_for(lambda: len(seen) == 7)
         head = f"PATCH {answer.location} HTTP/1.1\r\nAuthorization: {good}\r\n"
         name, _, port = server.host.rpartition(":")
         with socket.create_connection((name, int(port)), 5) as sock:
