@@ -14,7 +14,7 @@ from ..expressions import expression
 from ..oci import JSON_LIMIT, Digest, ImageConfig
 from .headers import quoted, resolved
 from .sniff import compression_of
-from .stored import Compression, Kind, Member
+from .stored import Compression, Member, MemberKind
 
 DOCUMENTS_LIMIT = 16 * 1024 * 1024
 """Bytes that all manifests, indexes and configs of an archive may have together."""
@@ -62,8 +62,10 @@ class Contents:
         Raises ArchiveError when it is no regular file, or leads out of the archive.
         """
         member = resolved(self.members, name)
-        if member is not None and member.kind is not Kind.FILE:
-            advice = "; pack it again without -S" if member.kind is Kind.SPARSE else ""
+        if member is not None and member.kind is not MemberKind.FILE:
+            advice = (
+                "; pack it again without -S" if member.kind is MemberKind.SPARSE else ""
+            )
             raise ArchiveError(
                 f"{quoted(name)}: a {member.kind.value}, wanted a file{advice}"
             )

@@ -26,7 +26,14 @@ from .headers import BLOCK, TarStream
 from .layout import is_image
 from .sniff import HEAD_SIZE, begins_as_tar, check_tar, compression_of
 from .spooled import KeptFiles
-from .stored import Compression, Kind, Member, StoredBlob, StoredImage, layers_by_member
+from .stored import (
+    Compression,
+    Member,
+    MemberKind,
+    StoredBlob,
+    StoredImage,
+    layers_by_member,
+)
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -39,7 +46,7 @@ _STDIN = 0
 
 
 @record
-class Index:
+class PassedMembers:
     """What `assemble` needs of the members that went by."""
 
     members: dict[str, Member] = field(default_factory=dict)
@@ -85,7 +92,7 @@ class ForwardArchive:
 
     def __init__(self, name: str, source: io.RawIOBase) -> None:
         self.name = name
-        self.index = Index()
+        self.index = PassedMembers()
         self._source = source
         self._tar: TarStream | None = None
         self._head = b""
@@ -112,7 +119,7 @@ class ForwardArchive:
             for member in self._tar:
                 self.index.forget(member.name)
                 self.index.members[member.name] = member
-                if member.kind is Kind.FILE and not self._keep(member):
+                if member.kind is MemberKind.FILE and not self._keep(member):
                     yield member
             self._drain()
 

@@ -34,7 +34,7 @@ from .sparse import (
     leading_map,
     pax_map,
 )
-from .stored import Kind, Member
+from .stored import Member, MemberKind
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -86,9 +86,9 @@ def resolved(members: Mapping[str, Member], name: str) -> Member | None:
             if followed is None:
                 return None
             path = followed
-        elif member.kind is Kind.SYMLINK:
+        elif member.kind is MemberKind.SYMLINK:
             path = _symlink_target(members, member, member.target)
-        elif member.kind is Kind.HARDLINK:
+        elif member.kind is MemberKind.HARDLINK:
             path = _inside(member.target, member.name)
         else:
             return member
@@ -100,7 +100,7 @@ def _through_folder(members: Mapping[str, Member], path: str) -> str | None:
     end = path.find("/")
     while end >= 0:
         folder = members.get(path[:end])
-        if folder is not None and folder.kind is Kind.SYMLINK:
+        if folder is not None and folder.kind is MemberKind.SYMLINK:
             rest = path[end:]
             return _symlink_target(members, folder, folder.target + rest)
         end = path.find("/", end + 1)
@@ -140,13 +140,13 @@ PAX_KEYS = (
 
 _SPREAD = ("GNU.sparse.offset", "GNU.sparse.numbytes")
 _KINDS = {
-    b"0": Kind.FILE,
-    b"\0": Kind.FILE,
-    b"7": Kind.FILE,  # contiguous
-    b"1": Kind.HARDLINK,
-    b"2": Kind.SYMLINK,
-    b"5": Kind.DIRECTORY,
-    b"S": Kind.SPARSE,
+    b"0": MemberKind.FILE,
+    b"\0": MemberKind.FILE,
+    b"7": MemberKind.FILE,  # contiguous
+    b"1": MemberKind.HARDLINK,
+    b"2": MemberKind.SYMLINK,
+    b"5": MemberKind.DIRECTORY,
+    b"S": MemberKind.SPARSE,
 }
 _WITHOUT_CONTENT = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
 """Types that no data follows, whatever their size field says, as in GNU tar."""
@@ -163,11 +163,11 @@ class Header:
     sparse: SparseMap | None = None
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> MemberKind:
         """What the type flag means; a name with a slash at its end is a directory."""
-        kind = _KINDS.get(self.type, Kind.OTHER)
+        kind = _KINDS.get(self.type, MemberKind.OTHER)
         old_directory = self.type == b"\0" and self.name.endswith("/")
-        return Kind.DIRECTORY if old_directory else kind
+        return MemberKind.DIRECTORY if old_directory else kind
 
     @property
     def content_size(self) -> int:
@@ -258,7 +258,7 @@ def apply_pax(header: Header, records: Mapping[str, str]) -> Header:
         if not (records["size"].isdecimal() and records["size"].isascii()):
             raise ArchiveError(f"{quoted(name)}: damaged PAX header: size is no number")
         size = checked_size(int(records["size"][:40]))
-    is_sparse = "GNU.sparse" in records and header.kind is Kind.FILE
+    is_sparse = "GNU.sparse" in records and header.kind is MemberKind.FILE
     return Header(
         b"S" if is_sparse else header.type,
         name,
@@ -440,19 +440,21 @@ class TarStream:
     def _enter(self, header: Header, records: Mapping[str, str]) -> Member:
         """The member that *header* describes; its content comes next."""
         name, kind = normalised(header.name), header.kind
-        target = header.target if kind in (Kind.SYMLINK, Kind.HARDLINK) else ""
+        target = (
+            header.target if kind in (MemberKind.SYMLINK, MemberKind.HARDLINK) else ""
+        )
         self._name_characters += len(name) + len(target)
         if self._name_characters > NAMES_LIMIT:
             raise ArchiveError(f"its names take more than {NAMES_LIMIT} characters")
-        if kind is Kind.HARDLINK:
+        if kind is MemberKind.HARDLINK:
             target = normalised(target)
         self._begin_content(name, header.content_size)
-        found = self._map_of(header, records) if kind is Kind.SPARSE else None
+        found = self._map_of(header, records) if kind is MemberKind.SPARSE else None
         if found is None:
             return Member(name, kind, self._left, self._position, target)
         self._budget.take(found)
         self._sparse = found
-        return Member(name, Kind.FILE, found.size, self._position, "", found)
+        return Member(name, MemberKind.FILE, found.size, self._position, "", found)
 
     def _map_of(self, header: Header, records: Mapping[str, str]) -> SparseMap | None:
         """The map of a sparse member; None where it cannot be read."""

@@ -21,7 +21,7 @@ from ..system.files import SharedFile
 from .assemble import assemble, referrers
 from .headers import HEADER_LIMIT, quoted
 from .sniff import HEAD_SIZE, refuse_stream
-from .stored import Kind, Member, StoredImage
+from .stored import Member, MemberKind, StoredImage
 from .tar import TarSource, Window
 
 DEPTH_LIMIT = 4
@@ -52,7 +52,7 @@ class DirectorySource:
         """A reader of *member* from *offset* on, with a file handle of its own."""
         path = _real(self._root / member.name)
         if not self._holds(path):
-            raise ArchiveError(f"{quoted(member.name)}: a {Kind.OUTSIDE.value}")
+            raise ArchiveError(f"{quoted(member.name)}: a {MemberKind.OUTSIDE.value}")
         try:
             file = SharedFile.open(path)
         except OSError as error:
@@ -73,18 +73,18 @@ class DirectorySource:
                 name = prefix + entry.name
                 member = self._member(entry, name)
                 yield member
-                if member.kind is Kind.DIRECTORY and depth < DEPTH_LIMIT:
+                if member.kind is MemberKind.DIRECTORY and depth < DEPTH_LIMIT:
                     yield from self._walk(Path(entry.path), name + "/", depth + 1)
 
     def _member(self, entry: os.DirEntry[str], name: str) -> Member:
         if entry.is_symlink() and not self._holds(_real(entry.path)):
-            return Member(name, Kind.OUTSIDE)
+            return Member(name, MemberKind.OUTSIDE)
         with contextlib.suppress(OSError):  # a loop of links, or a file that went away
             if entry.is_dir():
-                return Member(name, Kind.DIRECTORY)
+                return Member(name, MemberKind.DIRECTORY)
             if entry.is_file():
-                return Member(name, Kind.FILE, entry.stat().st_size)
-        return Member(name, Kind.OTHER)
+                return Member(name, MemberKind.FILE, entry.stat().st_size)
+        return Member(name, MemberKind.OTHER)
 
     def _holds(self, path: Path) -> bool:
         return path == self._root or self._root in path.parents

@@ -28,7 +28,7 @@ UNKNOWN = Platform("unknown", "unknown")
 """The platform of what is no image, as buildkit writes it."""
 
 
-class Kind(enum.Enum):
+class MemberKind(enum.Enum):
     """What a tar header announces, as far as an image archive may hold it."""
 
     FILE = "file"
@@ -52,7 +52,7 @@ class Member(NamedTuple):
     """
 
     name: str
-    kind: Kind
+    kind: MemberKind
     size: int = 0
     offset: int = 0
     target: str = ""

@@ -49,7 +49,7 @@ from ..oci import (
     require,
     required,
 )
-from ..state.blobs import LOCK, PARTIALS, Place
+from ..state.blobs import LOCK, PARTIALS, BlobPlace
 from ..system.files import claim, claimed, open_for_update
 from ..values import replace, value
 from .layout import FULL_NAME, REF_NAME, is_tag
@@ -307,11 +307,11 @@ class FilledTar:
         self._write(self._offsets[blob.digest], content)
 
     @contextlib.contextmanager
-    def place(self, blob: Descriptor) -> Iterator[Place]:
+    def place(self, blob: Descriptor) -> Iterator[BlobPlace]:
         """Where *blob* is received, for one thread."""
         key = str(blob.digest)
         with open_for_update(self._part) as file:
-            yield Place(
+            yield BlobPlace(
                 file,
                 self._offsets[blob.digest],
                 min(self._have.get(key, 0), blob.size),

@@ -17,7 +17,7 @@ INDENT = 26
 """Columns before the text about an option."""
 
 
-class Page(NamedTuple):
+class HelpPage(NamedTuple):
     """What a command is for. *needs* names the argument that it cannot do without."""
 
     usage: str
@@ -37,8 +37,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "this machine": ("cache", "config", "completion", "help", "version"),
 }
 
-PAGES: Mapping[str, Page] = {
-    "push": Page(
+PAGES: Mapping[str, HelpPage] = {
+    "push": HelpPage(
         "ARCHIVE [ARCHIVE ...] -t REGISTRY/REPO:TAG [options]",
         "an archive",
         "Push an archive to a registry. Layers are compressed on the way, and only "
@@ -51,7 +51,7 @@ PAGES: Mapping[str, Page] = {
             "push image.tar -t REGISTRY/REPO:TAG --dry-run",
         ),
     ),
-    "pull": Page(
+    "pull": HelpPage(
         "REF [REF ...] [-o FILE] [options]",
         "an image",
         "Pull images into the cache of this machine, and with -o also into one archive "
@@ -63,7 +63,7 @@ PAGES: Mapping[str, Page] = {
             "pull REGISTRY/REPO:TAG -o image.tar --platform linux/arm64",
         ),
     ),
-    "copy": Page(
+    "copy": HelpPage(
         "SRC DST [options]",
         "a source and a destination",
         "Copy an image between registries, archives and OCI directories. The digest "
@@ -75,7 +75,7 @@ PAGES: Mapping[str, Page] = {
             "copy docker-archive:image.tar REGISTRY/REPO:TAG",
         ),
     ),
-    "sync": Page(
+    "sync": HelpPage(
         "FILE [DST] [options]",
         "a list",
         "Copy the images that a list names, many at a time. What the target has "
@@ -87,7 +87,7 @@ PAGES: Mapping[str, Page] = {
             "sync oci:/media/disk REGISTRY/mirror",
         ),
     ),
-    "inspect": Page(
+    "inspect": HelpPage(
         "SOURCE [SOURCE ...] [options]",
         "an archive or an image",
         "Show what an archive holds, or an image of a registry: platforms, layers, "
@@ -99,7 +99,7 @@ PAGES: Mapping[str, Page] = {
             "inspect REGISTRY/REPO:TAG --image-config --platform linux/arm64",
         ),
     ),
-    "verify": Page(
+    "verify": HelpPage(
         "ARCHIVE REF [options]",
         "an archive and an image",
         "Prove that a registry holds what an archive holds: everything is downloaded "
@@ -110,7 +110,7 @@ PAGES: Mapping[str, Page] = {
             "verify image.tar REGISTRY/REPO:TAG --json",
         ),
     ),
-    "login": Page(
+    "login": HelpPage(
         "[REGISTRY] [options]",
         "",
         "Check a username and a password at a registry, and keep them in the state "
@@ -121,13 +121,13 @@ PAGES: Mapping[str, Page] = {
             "login REGISTRY --get-login",
         ),
     ),
-    "logout": Page(
+    "logout": HelpPage(
         "[REGISTRY] [options]",
         "",
         "Forget what login kept. Credentials that docker or podman keep stay.",
         ("logout REGISTRY", "logout --all", "logout REGISTRY --authfile auth.json"),
     ),
-    "tags": Page(
+    "tags": HelpPage(
         "REPOSITORY [REPOSITORY ...] [options]",
         "a repository",
         "List the tags of a repository, one a line, in the order of the registry.",
@@ -137,7 +137,7 @@ PAGES: Mapping[str, Page] = {
             "tags REGISTRY/REPO OTHER/REPO --json",
         ),
     ),
-    "repos": Page(
+    "repos": HelpPage(
         "REGISTRY[/PREFIX] [options]",
         "a registry",
         "List the repositories of a registry, one a line. Many registries, such as "
@@ -148,7 +148,7 @@ PAGES: Mapping[str, Page] = {
             "repos REGISTRY --json",
         ),
     ),
-    "tag": Page(
+    "tag": HelpPage(
         "REF NEW [NEW ...] [options]",
         "an image and a new name",
         "Give an image more names in its registry. A word is a tag in the same "
@@ -159,7 +159,7 @@ PAGES: Mapping[str, Page] = {
             "tag REGISTRY/REPO:1.4 REGISTRY/OTHER",
         ),
     ),
-    "delete": Page(
+    "delete": HelpPage(
         "REF [REF ...] [options]",
         "a tag or a digest",
         "Delete tags of a registry; the image stays under its others. Where no tag can "
@@ -170,7 +170,7 @@ PAGES: Mapping[str, Page] = {
             "delete REGISTRY/REPO:TAG --digest --dry-run",
         ),
     ),
-    "digest": Page(
+    "digest": HelpPage(
         "REF [REF ...] [options]",
         "an image",
         "Show the digest that a tag stands for now, without fetching the image.",
@@ -180,14 +180,14 @@ PAGES: Mapping[str, Page] = {
             "digest REGISTRY/REPO:TAG --full-ref",
         ),
     ),
-    "check": Page(
+    "check": HelpPage(
         "REGISTRY[/REPO] [options]",
         "a registry",
         "Try step by step what a push would need: proxy, name, TLS, credentials, the "
         "right to push. Nothing is left behind.",
         ("check REGISTRY", "check REGISTRY/REPO", "check REGISTRY/REPO --json"),
     ),
-    "images": Page(
+    "images": HelpPage(
         "FILE [FILE ...] [options]",
         "a file",
         "List the images that Kubernetes manifests, Helm or Kustomize output, Compose "
@@ -198,7 +198,7 @@ PAGES: Mapping[str, Page] = {
             "images notes.txt --text",
         ),
     ),
-    "save": Page(
+    "save": HelpPage(
         "[IMAGE ...] [options]",
         "",
         "Save images of docker, nerdctl or podman as tar archives. Without IMAGE, "
@@ -209,7 +209,7 @@ PAGES: Mapping[str, Page] = {
             "save app:1 --runtime podman --output-dir /tmp",
         ),
     ),
-    "load": Page(
+    "load": HelpPage(
         "ARCHIVE|REF [options]",
         "an archive or an image",
         "Load an archive, or an image of the cache or of a registry, into docker, "
@@ -221,7 +221,7 @@ PAGES: Mapping[str, Page] = {
             "load image.tar.gz",
         ),
     ),
-    "serve": Page(
+    "serve": HelpPage(
         "[ARCHIVE ...] [options]",
         "",
         "Run a registry on this machine until Ctrl-C: on a directory, and on archives "
@@ -232,7 +232,7 @@ PAGES: Mapping[str, Page] = {
             "serve --addr 0.0.0.0 --users users.json",
         ),
     ),
-    "cache": Page(
+    "cache": HelpPage(
         "{ls,verify,prune,rm} [REF ...] [options]",
         "an action: ls, verify, prune or rm",
         "List the images that pull keeps on this machine; hash every blob; remove what "
@@ -243,14 +243,14 @@ PAGES: Mapping[str, Page] = {
             "cache rm REGISTRY/REPO:TAG",
         ),
     ),
-    "config": Page(
+    "config": HelpPage(
         "[REGISTRY] [options]",
         "",
         "Show the settings in force, and where each came from: option, variable, "
         "config.json, default.",
         ("config", "config REGISTRY", "config REGISTRY --json"),
     ),
-    "completion": Page(
+    "completion": HelpPage(
         "{bash,zsh,fish}",
         "a shell: bash, zsh or fish",
         "Print a script that completes command lines in a shell.",
@@ -260,10 +260,10 @@ PAGES: Mapping[str, Page] = {
             "completion fish > dockerpush.fish",
         ),
     ),
-    "help": Page(
+    "help": HelpPage(
         "[COMMAND]", "", "Show all commands, or how to use one.", ("help", "help push")
     ),
-    "version": Page("", "", "Show the version.", ("version",)),
+    "version": HelpPage("", "", "Show the version.", ("version",)),
 }
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..transfer.choices import CopyOptions, CopyResult
     from ..transfer.source import Source
     from ..transfer.target import Target
-    from .report import Tally
+    from .report import Outcomes
     from .session import Session
 
 
@@ -150,7 +150,7 @@ def archive_origins(
     *,
     every: bool,
     referrers: bool,
-    tally: Tally,
+    tally: Outcomes,
 ) -> list[ImageOrigin]:
     """The image of an archive that is meant, or *every* one, with *referrers* or not.
 

@@ -96,7 +96,7 @@ class PlainSource(StoredSource):
         return dry_run(target, self._archive, image, tags=tags, options=options)
 
 
-class CachedImage:
+class CachedImageSource:
     """An image of the cache, which goes byte for byte."""
 
     is_stream = False
@@ -313,7 +313,7 @@ class RuntimeSource(ForwardSource):
         return open_stream(output, f"{runtime.name} save {self._path}")
 
 
-Source = Union[PlainSource, CachedImage, ForwardSource]
+Source = Union[PlainSource, CachedImageSource, ForwardSource]
 
 
 @contextmanager
@@ -447,4 +447,4 @@ def open_cached(
             if not connections.session.display.quiet:
                 size = console.size_text(image.received)
                 console.say(f"pulled {reference}: {size} received")
-        yield CachedImage(cache, image)
+        yield CachedImageSource(cache, image)

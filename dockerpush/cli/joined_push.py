@@ -14,7 +14,7 @@ from ..values import replace, value
 from . import console, report
 from .choose_target import target_lock, target_of
 from .image_sources import open_source
-from .report import Tally, check_writable, compare, skipped, write_digests
+from .report import Outcomes, check_writable, compare, skipped, write_digests
 
 if TYPE_CHECKING:
     from ..reference import Reference
@@ -58,7 +58,7 @@ def run(request: PushRequest, connections: Connections) -> int:
         joined = _opened(request, session, stack)
         if request.digestfile:
             check_writable(request.digestfile)
-        tally = Tally("pushes", session)
+        tally = Outcomes("pushes", session)
         tally.expect(len(targets))
         done = []
         for target in targets:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ..transfer.choices import PushOptions
     from .endpoints import Connections
     from .image_sources import Source
-    from .report import Tally
+    from .report import Outcomes
 
 
 @value
@@ -155,7 +155,7 @@ def _check_archive(operand: str) -> None:
 
 
 def all_jobs(
-    request: PushRequest, connections: Connections, stack: ExitStack, tally: Tally
+    request: PushRequest, connections: Connections, stack: ExitStack, tally: Outcomes
 ) -> list[Job]:
     """Which image goes where; every operand is looked at before anything is sent."""
     jobs: list[Job] = []
@@ -213,7 +213,7 @@ def _jobs(
     source: Source,
     request: PushRequest,
     connections: Connections,
-    tally: Tally,
+    tally: Outcomes,
 ) -> list[Job]:
     if request.all_tags:
         return _jobs_of_all(operand, source, request, connections, tally)
@@ -240,7 +240,7 @@ def _jobs_of_all(
     source: Source,
     request: PushRequest,
     connections: Connections,
-    tally: Tally,
+    tally: Outcomes,
 ) -> list[Job]:
     """One for each name of each image; an image that gets none counts as failed."""
     images = [image for image in source.images if not image.problem]

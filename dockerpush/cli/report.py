@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _SHOWN = 5
 
 
-class Tally:
+class Outcomes:
     """Counts *what* is done, as in "2 of 5 pushes failed".
 
     Work that is alone fails with its own error. *several* says from the start that it

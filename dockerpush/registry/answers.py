@@ -26,7 +26,7 @@ from ..system.closeable import Closeable
 from ..system.rate import RateLimiter
 from .debug import one_line, show_url
 from .failures import speaks_tls, translated
-from .locations import Place
+from .locations import UrlParts
 from .retry import (
     TRANSIENT_STATUSES,
     Attempts,
@@ -58,7 +58,7 @@ _TAG = expression(r"<[^<>]*>")
 _TITLE = expression(r"(?is)<title[^>]*>(.*?)</title>")
 
 
-class Response(Closeable):
+class Answer(Closeable):
     """An answer: status and headers now, the body as it is read."""
 
     def __init__(
@@ -134,7 +134,7 @@ class Response(Closeable):
             piece = self._raw.read(count)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as e:
             self._cancellation.check()
-            raise translated(label, Place.parse(self.url).origin.host_port, e) from e
+            raise translated(label, UrlParts.parse(self.url).origin.host_port, e) from e
         self._read += len(piece)
         if piece:
             if self._rate is not None:  # no socket waits meanwhile
@@ -191,10 +191,10 @@ def unpacked(content: bytes, encoding: str, limit: int) -> bytes:
         return content
 
 
-class BlobReader(Closeable):
+class BlobAnswer(Closeable):
     """The bytes of a blob as they come; *size* is that of the whole, if it is known."""
 
-    def __init__(self, response: Response, size: int | None, *, skip: int = 0) -> None:
+    def __init__(self, response: Answer, size: int | None, *, skip: int = 0) -> None:
         self._response = response
         self._skip = skip
         self._first = memoryview(b"")  # read already
@@ -204,7 +204,7 @@ class BlobReader(Closeable):
         self.is_page = kind.startswith("text/html")  # which a login page is, no blob
 
     @classmethod
-    def at(cls, response: Response, offset: int) -> BlobReader:
+    def at(cls, response: Answer, offset: int) -> BlobAnswer:
         """From the answer to a request for all bytes from *offset* on.
 
         A server that does not know ranges sends everything, of which the beginning is
@@ -273,7 +273,7 @@ class Download(Closeable):
 
     def __init__(
         self,
-        open_at: Callable[[int], BlobReader],
+        open_at: Callable[[int], BlobAnswer],
         policy: RetryPolicy,
         cancellation: Cancellation,
         *,
@@ -287,7 +287,7 @@ class Download(Closeable):
         self._on_event = on_event
         self._what = what
         self._position = offset
-        self._reader: BlobReader | None = None
+        self._reader: BlobAnswer | None = None
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill *buffer* as far as the next bytes go; 0 at the end."""
@@ -317,7 +317,7 @@ class Download(Closeable):
         self._cancellation.wait(delay)
 
 
-def failure(response: Response, advice: str = "") -> PusherError:
+def failure(response: Answer, advice: str = "") -> PusherError:
     """The error that *response* stands for; reads its body, and does not close it.
 
     *advice* is appended to what the registry says. TransientError for the statuses that
@@ -326,7 +326,7 @@ def failure(response: Response, advice: str = "") -> PusherError:
     status, url = response.status, show_url(response.url)
     code, detail = explanation(_body(response))
     if status == 400 and any(words in detail.lower() for words in _WANTS_TLS):
-        return speaks_tls(Place.parse(response.url).origin.host_port)
+        return speaks_tls(UrlParts.parse(response.url).origin.host_port)
     detail = "; ".join(part for part in (detail, advice) if part)
     kind = {401: Unauthorized, 403: Unauthorized, 404: NotFoundInRegistry}.get(
         status, RegistryError
@@ -340,7 +340,7 @@ def failure(response: Response, advice: str = "") -> PusherError:
     return error
 
 
-def _body(response: Response) -> bytes:
+def _body(response: Answer) -> bytes:
     try:
         content = response.read(ERROR_LIMIT)
         return unpacked(content, response.encoding, ERROR_LIMIT)

@@ -31,9 +31,9 @@ from ..errors import InvalidJSON, NetworkError, RegistryError
 from ..expressions import expression
 from ..oci import parse_json, require
 from ..values import field, record, value
-from .answers import Response, failure
+from .answers import Answer, failure
 from .debug import log_request, show_url
-from .locations import Place
+from .locations import UrlParts
 from .transport import Transport
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -325,8 +325,8 @@ def validate_realm(realm: str, registry_url: str) -> str:
     registry is not: the password would go out in the clear. Which addresses it may
     have is seen when it is connected to.
     """
-    place = Place.parse(urljoin(registry_url, realm))
-    registry = Place.parse(registry_url).origin
+    place = UrlParts.parse(urljoin(registry_url, realm))
+    registry = UrlParts.parse(registry_url).origin
     if place.origin.scheme == "http" and registry.scheme == "https":
         raise NetworkError(
             f"{registry.host_port} wants the credentials sent in plain HTTP to "
@@ -395,7 +395,7 @@ class TokenServer:
         fields: list[tuple[str, str]],
         scopes: tuple[str, ...],
         credentials: Credentials | None,
-    ) -> Response:
+    ) -> Answer:
         headers = {"Accept": "application/json"}
         query = list(fields)
         if credentials is not None:
@@ -418,7 +418,7 @@ class TokenServer:
         *,
         refresh_token: Secret = NO_SECRET,
         credentials: Credentials | None = None,
-    ) -> Response:
+    ) -> Answer:
         form = [*fields, ("client_id", CLIENT_ID)]
         if scopes:
             form.append(("scope", " ".join(scopes)))
@@ -446,7 +446,7 @@ class TokenServer:
         headers: dict[str, str],
         scopes: tuple[str, ...],
         content: bytes | None = None,
-    ) -> Response:
+    ) -> Answer:
         started = self._clock()
         response = self._transport.request(
             method,
@@ -460,7 +460,7 @@ class TokenServer:
         return response
 
     def _record(
-        self, response: Response, credentials: Credentials | None
+        self, response: Answer, credentials: Credentials | None
     ) -> dict[str, Any]:
         where = show_url(response.url)
         if 300 <= response.status < 400:
@@ -479,7 +479,7 @@ class TokenServer:
         return dict(record)
 
 
-def _token(record: dict[str, Any], started: float, response: Response) -> Token:
+def _token(record: dict[str, Any], started: float, response: Answer) -> Token:
     text = record.get("token") or record.get("access_token")
     if not isinstance(text, str) or not _PRINTABLE.fullmatch(text):
         where = show_url(response.url)

@@ -25,15 +25,15 @@ from ..oci import INDEX_TYPES, Descriptor, Digest
 from ..reference import check_repository
 from ..system.cancellation import Cancellation
 from ..system.closeable import Closeable
-from .answers import PIECE, BlobReader, Download, Response
+from .answers import PIECE, Answer, BlobAnswer, Download
 from .auth import Challenge
 from .connections import Piece
 from .debug import uploads_log
-from .http_session import CATALOG, OCTETS, Call, Session, scope
+from .http_session import CATALOG, OCTETS, Call, HttpSession, scope
 from .looks import unless_refused
 from .manifest_answers import (
     ACCEPT,
-    StoredManifest,
+    AcceptedManifest,
     check_digest,
     checked_reference,
     described,
@@ -101,7 +101,7 @@ class RegistryClient(Closeable):
         self._policy = policy or RetryPolicy()
         self._on_event = on_event
         self._actions = actions
-        self._session = Session(
+        self._session = HttpSession(
             registry, settings, cancellation, credentials=credentials, on_event=on_event
         )
 
@@ -168,7 +168,7 @@ class RegistryClient(Closeable):
         except NotFoundInRegistry:
             return False, None
 
-    def open_blob(self, repository: str, digest: Digest, offset: int = 0) -> BlobReader:
+    def open_blob(self, repository: str, digest: Digest, offset: int = 0) -> BlobAnswer:
         """The bytes of the blob from *offset* on, not verified; the caller closes it.
 
         Reading them raises TransientError when the connection breaks.
@@ -178,7 +178,7 @@ class RegistryClient(Closeable):
             "GET", repository, f"blobs/{digest}", (200, 206, 416), headers=wanted
         )
         response = self._sent(call, f"reading blob {digest.short}")
-        reader = BlobReader.at(response, offset)
+        reader = BlobAnswer.at(response, offset)
         reader.unpack_unless(digest.fits)
         return reader
 
@@ -292,7 +292,7 @@ class RegistryClient(Closeable):
 
     def store_manifest(
         self, repository: str, reference: str, raw: bytes, media_type: str
-    ) -> StoredManifest:
+    ) -> AcceptedManifest:
         """Store *raw* under *reference*, a tag or its digest.
 
         Whether it is there counts, not the answer: it is looked up after an answer that
@@ -331,7 +331,7 @@ class RegistryClient(Closeable):
         doubt, subject = self._retrying(put, f"storing {repository}:{reference}")
         if doubt and not is_named(self.manifest_descriptor):
             raise doubt
-        return StoredManifest(digest, subject)
+        return AcceptedManifest(digest, subject)
 
     def delete_manifest(self, repository: str, reference: str) -> None:
         """Delete the tag or, with a digest, the manifest *reference*."""
@@ -590,5 +590,5 @@ class RegistryClient(Closeable):
         run, say = self._cancellation, self._on_event
         return retrying(call, self._policy, run, on_event=say, what=what, **more)
 
-    def _sent(self, call: Call, what: str, **more: Any) -> Response:
+    def _sent(self, call: Call, what: str, **more: Any) -> Answer:
         return self._retrying(lambda: self._session.send(call), what, **more)

@@ -20,12 +20,12 @@ from ..events import Notice, OnEvent
 from ..expressions import expression
 from ..system.cancellation import Cancellation
 from ..values import field, value
-from .answers import Response, failure
+from .answers import Answer, failure
 from .auth import Authenticator, Grant, advice_for
 from .connections import Piece
 from .debug import log_request, one_line, requests_log, show_url
 from .failures import SpeaksPlainHTTP
-from .locations import Origin, Place, is_loopback, resolve_location, same_origin
+from .locations import Origin, UrlParts, is_loopback, resolve_location, same_origin
 from .transport import Transport, TransportSettings
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Call:
         return self.content is not None or self.stream is not None
 
 
-class Session:
+class HttpSession:
     """Calls to *registry* (``host[:port]``, as the user names it)."""
 
     def __init__(
@@ -104,7 +104,7 @@ class Session:
         self._clock = clock
         host = api_host(registry)
         scheme = "http" if settings.plain_http else "https"
-        self._origin = Place.parse(f"{scheme}://{host}/").origin
+        self._origin = UrlParts.parse(f"{scheme}://{host}/").origin
         self.transport = Transport(settings, cancellation, host)
         self.auth = Authenticator(registry, credentials, self.transport, clock=clock)
         self._lock = threading.Lock()  # guards _warned
@@ -116,7 +116,7 @@ class Session:
         """Scheme, host and port that the registry is reached at."""
         return str(self._origin)
 
-    def send(self, call: Call) -> Response:
+    def send(self, call: Call) -> Answer:
         """The answer to *call*, one of its accepted statuses, for the caller to close.
 
         Raises Unauthorized, NotFoundInRegistry or another RegistryError, NetworkError,
@@ -139,7 +139,7 @@ class Session:
             sent = grant is not None
             raise failure(response, self._advice(call, response, sent=sent))
 
-    def _authorized(self, call: Call, url: str) -> tuple[Response, Grant | None]:
+    def _authorized(self, call: Call, url: str) -> tuple[Answer, Grant | None]:
         """The answer to *call*, and what it was sent with.
 
         After a refusal the answer to another try, if that may help. A stream is not
@@ -170,7 +170,7 @@ class Session:
         return same_origin(url, self.base + "/")
 
     def _should_retry_auth(
-        self, call: Call, response: Response, grant: Grant | None
+        self, call: Call, response: Answer, grant: Grant | None
     ) -> bool:
         """Learn from a refusal; True when there is an authorization that may do.
 
@@ -189,7 +189,7 @@ class Session:
             return False
         return self._ask_root(call) and self.auth.can_answer(call.repository)
 
-    def _store_challenge(self, call: Call, response: Response) -> bool:
+    def _store_challenge(self, call: Call, response: Answer) -> bool:
         return self.auth.store_challenge(
             response.header_lines("WWW-Authenticate"),
             response.url,
@@ -204,7 +204,7 @@ class Session:
         with self._once(Call("GET", url, (200, 401)), url, None) as response:
             return response.status == 401 and self._store_challenge(call, response)
 
-    def _once(self, call: Call, url: str, grant: Grant | None) -> Response:
+    def _once(self, call: Call, url: str, grant: Grant | None) -> Answer:
         headers = dict(call.headers)
         if self._is_registry_origin(url):
             headers.update(self._settings.headers)
@@ -224,7 +224,7 @@ class Session:
             if not self._falls_back(url):
                 raise
             log.debug("%s", error)
-            return self._once(call, self.base + Place.parse(url).target, grant)
+            return self._once(call, self.base + UrlParts.parse(url).target, grant)
         except NetworkError as error:
             requests_log.debug("%s %s -> %s", call.method, show_url(url), error)
             raise
@@ -239,7 +239,7 @@ class Session:
 
     def _falls_back(self, url: str) -> bool:
         """Turn to plain HTTP for good at a registry on loopback, or an insecure one."""
-        origin = Place.parse(url).origin
+        origin = UrlParts.parse(url).origin
         home = self._origin
         allowed = self._settings.insecure or is_loopback(origin.host)
         if not allowed or (origin.host, origin.port) != (home.host, home.port):
@@ -248,7 +248,7 @@ class Session:
         self._origin = Origin("http", origin.host, origin.port)
         return True
 
-    def _redirected(self, call: Call, response: Response) -> str:
+    def _redirected(self, call: Call, response: Answer) -> str:
         """Where *response* sends *call*. Raises when it must not go there."""
         location = response.header("Location")
         if not location:
@@ -258,13 +258,13 @@ class Session:
         keeps_method = response.status in SAME_METHOD or call.method in ("GET", "HEAD")
         if keeps_method:
             return url
-        place = Place.parse(url).origin
+        place = UrlParts.parse(url).origin
         advice = f"redirects to {place}, which would lose the request; "
         if place.host == self._origin.host and place.scheme != self._origin.scheme:
             raise NetworkError(f"{self.base} {advice}leave --plain-http out")
         raise failure(response, f"{advice}name that registry instead")
 
-    def _pass_on_warnings(self, response: Response) -> None:
+    def _pass_on_warnings(self, response: Answer) -> None:
         """Show each ``Warning: 299`` of the registry once (distribution-spec)."""
         for line in response.header_lines("Warning"):
             match = _WARNING.match(line)
@@ -276,7 +276,7 @@ class Session:
             if new:
                 self._on_event(Notice(f"{self.registry} warns: {text}"))
 
-    def _advice(self, call: Call, response: Response, *, sent: bool) -> str:
+    def _advice(self, call: Call, response: Answer, *, sent: bool) -> str:
         """What to do about a refusal, where that depends on who we are.
 
         *sent* says whether credentials, or a token for them, went along.

@@ -76,14 +76,14 @@ class Origin:
 
 
 @value
-class Place:
+class UrlParts:
     """A URL in two parts; *target* is path and query, never changed on the way."""
 
     origin: Origin
     target: str
 
     @classmethod
-    def parse(cls, url: str) -> Place:
+    def parse(cls, url: str) -> UrlParts:
         """From an absolute URL; a fragment is dropped.
 
         Raises NetworkError for anything else, also for one with a user name in it.
@@ -108,7 +108,7 @@ class Place:
 
 def same_origin(one: str, other: str) -> bool:
     """True when the absolute URLs *one* and *other* have one origin."""
-    return Place.parse(one).origin == Place.parse(other).origin
+    return UrlParts.parse(one).origin == UrlParts.parse(other).origin
 
 
 class AddressScope(enum.Enum):
@@ -173,8 +173,8 @@ def resolve_location(location: str, request_url: str) -> str:
     It is taken as it stands. Raises NetworkError for what is no URL, and for one that
     leads from https to http.
     """
-    here = Place.parse(request_url).origin
-    place = Place.parse(_absolute(location.strip(), request_url))
+    here = UrlParts.parse(request_url).origin
+    place = UrlParts.parse(_absolute(location.strip(), request_url))
     if here.scheme == "https" and place.origin.scheme == "http":
         raise NetworkError(
             f"{here} leads from https to {show_url(place.url)}; refused, since what "
@@ -190,8 +190,8 @@ def resolve_own(location: str, request_url: str) -> str:
     A proxy that ends the TLS makes it lose its port (distribution#2862) or name http
     (distribution#996): on the request's own host both are put right.
     """
-    here = Place.parse(request_url).origin
-    place = Place.parse(_absolute(location.strip(), request_url))
+    here = UrlParts.parse(request_url).origin
+    place = UrlParts.parse(_absolute(location.strip(), request_url))
     there = place.origin
     downgrade = here.scheme == "https" and there.scheme == "http"
     lost_port = (
@@ -204,7 +204,7 @@ def resolve_own(location: str, request_url: str) -> str:
 
 
 def _absolute(location: str, request_url: str) -> str:
-    origin = Place.parse(request_url).origin
+    origin = UrlParts.parse(request_url).origin
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", location):
         return location
     if location.startswith("//"):

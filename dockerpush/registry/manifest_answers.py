@@ -20,7 +20,7 @@ from ..oci import (
     require,
 )
 from ..reference import check_tag
-from .answers import Response
+from .answers import Answer
 from .debug import one_line, show_url
 
 ACCEPT = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST, OCI_ARTIFACT)
@@ -36,7 +36,7 @@ _CANNOT_BE_STORED = frozenset(
 _INSIDE = frozenset(("config", "layers"))  # what only an image manifest has
 
 
-class StoredManifest(NamedTuple):
+class AcceptedManifest(NamedTuple):
     """A manifest that a registry has taken.
 
     *subject* is what it says to have listed it as a referrer of (OCI-Subject), None
@@ -47,7 +47,7 @@ class StoredManifest(NamedTuple):
     subject: Digest | None
 
 
-def doubt_in(response: Response) -> RegistryError | None:
+def doubt_in(response: Answer) -> RegistryError | None:
     """What to say if a manifest is not there after *response*; None for a clear one."""
     if response.status == 201 or stated_digest(response) is not None:
         return None
@@ -71,7 +71,7 @@ def is_link_race(error: RegistryError) -> bool:
     return is_digest and "blob unknown" in error.detail.lower()
 
 
-def named_by(response: Response, reference: str) -> Descriptor | None:
+def named_by(response: Answer, reference: str) -> Descriptor | None:
     """The manifest that the answer to a HEAD of *reference* describes; None for none.
 
     Raises ContentMismatch when *reference* is another digest.
@@ -97,12 +97,12 @@ def may_be_there(error: RegistryError) -> bool:
     return immutable and error.code not in _CANNOT_BE_STORED
 
 
-def stated_digest(response: Response) -> Digest | None:
+def stated_digest(response: Answer) -> Digest | None:
     """Docker-Content-Digest of *response*; None when there is none that we know."""
     return digest_in(response, "Docker-Content-Digest")
 
 
-def digest_in(response: Response, header: str) -> Digest | None:
+def digest_in(response: Answer, header: str) -> Digest | None:
     """The digest in *header* of *response*; None when there is none that we know."""
     try:
         return Digest((response.header(header) or "").strip())
@@ -110,7 +110,7 @@ def digest_in(response: Response, header: str) -> Digest | None:
         return None
 
 
-def check_digest(response: Response, digest: Digest) -> None:
+def check_digest(response: Answer, digest: Digest) -> None:
     """Raises ContentMismatch when *response* names another digest than *digest*."""
     stated = stated_digest(response)
     if stated is not None and stated.contradicts(digest):
@@ -131,7 +131,7 @@ def checked_reference(reference: str) -> str:
     return reference
 
 
-def described(response: Response, reference: str, raw: bytes) -> Descriptor:
+def described(response: Answer, reference: str, raw: bytes) -> Descriptor:
     """The descriptor of *raw*, a manifest that came for *reference*.
 
     Raises ContentMismatch when the digest is not that of the reference or the header,

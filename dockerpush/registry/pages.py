@@ -21,7 +21,7 @@ from ..errors import (
 from ..events import Notice, OnEvent, ignore
 from ..expressions import expression
 from ..oci import Descriptor, Digest, optional, parse_json, require
-from .answers import Response
+from .answers import Answer
 from .debug import one_line, show_url
 from .locations import resolve_own, same_origin
 
@@ -118,7 +118,7 @@ class Page(NamedTuple):
     following: str | None
 
     @classmethod
-    def of(cls, response: Response) -> Page:
+    def of(cls, response: Answer) -> Page:
         """The page that *response* brings. Raises what `next_page` does."""
         content = response.read_json("a list")
         return cls(content, response.url, next_page(response))
@@ -195,7 +195,7 @@ def query(**parameters: str) -> str:
     return "?" + urlencode(given) if given else ""
 
 
-def next_page(response: Response) -> str | None:
+def next_page(response: Answer) -> str | None:
     """The URL that the Link header of *response* gives for the next page, or None.
 
     Raises NetworkError when it leads away from the registry, ContentMismatch when it

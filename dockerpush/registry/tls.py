@@ -363,7 +363,7 @@ def _why_not_certificate(content: bytes) -> str:
 
 
 @value
-class Certificate:
+class TlsResult:
     """What TLS came to. *issuer* and *expires* are "" when nothing was verified.
 
     *days* are those until it expires, *protocol* is as ``TLSv1.3``.
@@ -382,7 +382,7 @@ def certificate_of(
     *,
     timeout: float,
     clock: float | None = None,
-) -> Certificate:
+) -> TlsResult:
     """The certificate of *origin*, reached through *proxy* if there is one.
 
     *timeout* is in seconds. Raises NetworkError, which says what to do about it.
@@ -420,14 +420,14 @@ def _connection(
     return tunnel
 
 
-def _told(protocol: str, fields: Any, clock: float | None) -> Certificate:
+def _told(protocol: str, fields: Any, clock: float | None) -> TlsResult:
     if not fields:
-        return Certificate(protocol)
+        return TlsResult(protocol)
     names = dict(pair for part in fields.get("issuer", ()) for pair in part)
     issuer = names.get("commonName") or names.get("organizationName") or "unnamed"
     expires = ssl.cert_time_to_seconds(fields["notAfter"])
     now = time.time() if clock is None else clock
-    return Certificate(
+    return TlsResult(
         protocol,
         issuer,
         time.strftime("%Y-%m-%d", time.gmtime(expires)),

@@ -3,7 +3,7 @@
 Rules: one urllib3 pool per origin and proxy, with urllib3's own retries and redirects
 off. A body is an iterable of pieces with a Content-Length, never chunked. The bytes of
 all bodies, sent and received, pass one limit if there is one. Every failure leaves as
-NetworkError, TransientError or Cancelled. A Response is closed by whoever asked for it;
+NetworkError, TransientError or Cancelled. An Answer is closed by whoever asked for it;
 closing gives the connection back when nothing is left on it.
 """
 
@@ -24,7 +24,7 @@ from ..errors import NetworkError, PusherError, TransientError
 from ..system.cancellation import Cancellation
 from ..system.rate import RateLimiter
 from ..values import field, value
-from .answers import Response
+from .answers import Answer
 from .connections import Dialer, Piece, WatchedPool, WatchedTLSPool, watch_tls
 from .debug import show_url
 from .failures import proxy_wants_password, translated
@@ -32,8 +32,8 @@ from .locations import (
     Address,
     AddressScope,
     Origin,
-    Place,
     Resolver,
+    UrlParts,
     address_scope,
     allowed_from,
 )
@@ -87,7 +87,7 @@ class Transport:
     ) -> None:
         self._settings = settings
         self._cancellation = cancellation
-        self._home = Place.parse(f"https://{home}/").origin
+        self._home = UrlParts.parse(f"https://{home}/").origin
         self._lock = threading.Lock()  # guards _pools and _address_scope
         self._reached: set[Origin] = set()  # those that have answered
         self._pools: dict[tuple[Origin, str | None], _TLSPool] = {}
@@ -110,7 +110,7 @@ class Transport:
         body: Iterable[Piece] | None = None,
         size: int = 0,
         patience: float = 1.0,
-    ) -> Response:
+    ) -> Answer:
         """The answer to one request, its body not read yet, whatever the status.
 
         *size* is the bytes of *body*; the answer may take *patience* times the
@@ -118,7 +118,7 @@ class Transport:
         set when it broke inside the body), or Cancelled.
         """
         self._cancellation.check()
-        place = Place.parse(url)
+        place = UrlParts.parse(url)
         proxy = self._settings.proxy_for(url)
         pool = self._pool(place.origin, proxy)
         absolute = proxy is not None and place.origin.scheme == "http"
@@ -152,7 +152,7 @@ class Transport:
         except ValueError as e:  # a header or a URL that http.client refuses
             raise NetworkError(f"{label}: cannot be sent: {e}") from e
         self._reached.add(place.origin)
-        response = Response(raw, method, url, self._cancellation, self._settings.rate)
+        response = Answer(raw, method, url, self._cancellation, self._settings.rate)
         if response.status == 407 and proxy is not None:
             response.close()
             raise proxy_wants_password(_without_user(proxy).rpartition("//")[2])
@@ -183,7 +183,7 @@ class Transport:
             context = self._context(origin.host_port)
             options.update(ssl_context=context, cert_reqs=context.verify_mode)
             return WatchedTLSPool(origin.host, origin.port, **options)  # type: ignore[arg-type]
-        where = origin if proxy is None else Place.parse(_without_user(proxy)).origin
+        where = origin if proxy is None else UrlParts.parse(_without_user(proxy)).origin
         return WatchedPool(where.host, where.port, **options)  # type: ignore[arg-type]
 
     def _context(self, host_port: str) -> ssl.SSLContext:

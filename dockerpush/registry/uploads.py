@@ -9,7 +9,7 @@ from ..errors import RegistryError
 from ..expressions import expression
 from ..oci import Digest
 from ..values import field, value
-from .answers import Response
+from .answers import Answer
 from .debug import one_line, show_url, uploads_log
 from .locations import resolve_own
 
@@ -29,7 +29,7 @@ class Upload:
     max_chunk: int | None = None
 
 
-def opened_upload(repository: str, response: Response) -> Upload:
+def opened_upload(repository: str, response: Answer) -> Upload:
     """The session that *response* has opened. Raises RegistryError without a place."""
     location = response.header("Location")
     session = response.header("Docker-Upload-UUID")
@@ -43,7 +43,7 @@ def opened_upload(repository: str, response: Response) -> Upload:
     return updated_upload(upload, response, 0)
 
 
-def updated_upload(upload: Upload, response: Response, offset: int) -> Upload:
+def updated_upload(upload: Upload, response: Answer, offset: int) -> Upload:
     """*upload* after *response*: where it goes on, at *offset*, in what chunks."""
     location = response.header("Location")
     lowest = chunk_length(response.header("OCI-Chunk-Min-Length"))

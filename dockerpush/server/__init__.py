@@ -5,14 +5,14 @@ from .handler import Served
 from .messages import ServerError
 from .read_only import ReadOnlySource, SourceBlob
 from .serving import RegistryServer
-from .storage import RawManifest
+from .storage import ServedManifest
 
 __all__ = [
-    "RawManifest",
     "ReadOnlySource",
     "Registry",
     "RegistryServer",
     "Served",
+    "ServedManifest",
     "ServerError",
     "SourceBlob",
 ]

@@ -47,7 +47,7 @@ from .routes import (
     parse_route,
 )
 from .slots import is_loopback
-from .storage import RawManifest
+from .storage import ServedManifest
 
 
 class BlobEndpoints:
@@ -185,7 +185,7 @@ def _receive(body: Incoming, file: IO[bytes]) -> None:
 
 def _read_manifest(
     request: Request, file: IO[bytes], reference: Tag | Digest
-) -> RawManifest:
+) -> ServedManifest:
     """What is in *file*, which has the digest that *reference* is, if it is one."""
     file.seek(0)
     raw = file.read()
@@ -195,7 +195,7 @@ def _read_manifest(
         message = f"wanted {reference}, the bytes received are {digest}"
         raise ProtocolError(400, DIGEST_INVALID, message)
     content_type = media_type_of(request.headers.first("Content-Type") or "")
-    return RawManifest(content_type or stated_type(raw), digest, raw)
+    return ServedManifest(content_type or stated_type(raw), digest, raw)
 
 
 ALGORITHMS = ("sha256", "sha384", "sha512")

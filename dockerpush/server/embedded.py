@@ -18,8 +18,8 @@ from .messages import (
     MANIFEST_BLOB_UNKNOWN,
     NAME_UNKNOWN,
     Incoming,
+    OpenBlob,
     ProtocolError,
-    Readable,
     ServerError,
     blob_unknown,
     kept_elsewhere,
@@ -27,8 +27,8 @@ from .messages import (
 )
 from .read_only import Needs, ReadOnlySource, needs_of, parse_manifest, reference_of
 from .space import Space
-from .storage import RawManifest, Storage
-from .store_layout import Layout, names_in, remove
+from .storage import ServedManifest, Storage
+from .store_layout import StoreLayout, names_in, remove
 from .upload_files import Uploads
 
 WEEK = 7 * 24 * 3600.0
@@ -36,7 +36,7 @@ WEEK = 7 * 24 * 3600.0
 IN_MEMORY = 64 * 1024
 """Bytes of a manifest that is received, or of a list that is sent, in memory."""
 
-Content = Union[bytes, Readable]
+Content = Union[bytes, OpenBlob]
 
 
 class Registry:
@@ -66,7 +66,7 @@ class Registry:
         self.min_chunk = min_chunk
         self._sparse = sparse
         self._sources = tuple(sources)
-        self._layout = Layout(Path(directory))
+        self._layout = StoreLayout(Path(directory))
         self.space = Space(max_size)
         self._storage = Storage(self._layout, self.space)
         self._uploads = Uploads(self._layout, session_age, self.space)
@@ -138,7 +138,7 @@ class Registry:
 
     def open_blob(
         self, name: Repository, digest: Digest, start: int, count: int
-    ) -> Readable:
+    ) -> OpenBlob:
         """A reader that stands at *start*. Raises ProtocolError (BLOB_UNKNOWN)."""
         for source in self._sources:
             if source.blob_size(name, digest) is not None:
@@ -254,13 +254,15 @@ class Registry:
             raise manifest_unknown(reference or digest)
         return opened[0], digest, opened[1], size  # type: ignore[return-value]
 
-    def manifest(self, name: Repository, reference: Tag | Digest | None) -> RawManifest:
+    def manifest(
+        self, name: Repository, reference: Tag | Digest | None
+    ) -> ServedManifest:
         """Raises ProtocolError (MANIFEST_UNKNOWN or NAME_UNKNOWN)."""
         media_type, digest, content, _ = self.open_manifest(name, reference)
         if isinstance(content, bytes):
-            return RawManifest(media_type, digest, content)
+            return ServedManifest(media_type, digest, content)
         with contextlib.closing(content):
-            return RawManifest(media_type, digest, content.read())  # type: ignore[attr-defined]
+            return ServedManifest(media_type, digest, content.read())  # type: ignore[attr-defined]
 
     def tagged_at(self, name: Repository, tag: Tag) -> float | None:
         """When a tag came, in seconds of the epoch; None for one of an archive."""
@@ -273,7 +275,7 @@ class Registry:
         return tempfile.SpooledTemporaryFile(IN_MEMORY)
 
     def put_manifest(
-        self, name: Repository, manifest: RawManifest, tags: Iterable[Tag]
+        self, name: Repository, manifest: ServedManifest, tags: Iterable[Tag]
     ) -> Digest | None:
         """Store a manifest whose digest was checked; the digest of its subject.
 

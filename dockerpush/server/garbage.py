@@ -21,7 +21,7 @@ from .messages import ProtocolError, ServerError
 from .read_only import parse_manifest
 from .space import Space
 from .storage import Storage
-from .store_layout import Layout, remove
+from .store_layout import StoreLayout, remove
 
 YOUNG = 3600.0
 """Seconds for which a blob waits for its manifest."""
@@ -54,7 +54,7 @@ def collect(directory: Path, *, dry_run: bool = False) -> Collected:
 
     Raises ServerError when that is no such directory, or cannot be written.
     """
-    layout = Layout(directory)
+    layout = StoreLayout(directory)
     if not layout.blobs.is_dir() and not layout.incomplete.is_dir():
         raise ServerError(f"{directory} is no directory of a registry")
     collector = _Collector(layout)
@@ -70,7 +70,7 @@ def collect(directory: Path, *, dry_run: bool = False) -> Collected:
 
 
 class _Collector:
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: StoreLayout) -> None:
         self._layout = layout
         self._unread: set[str] = set()
         self._now = time.time()

@@ -38,8 +38,8 @@ from .messages import (
     UNSUPPORTED,
     Disconnected,
     Headers,
+    OpenBlob,
     ProtocolError,
-    Readable,
     Request,
     Response,
     SlowClient,
@@ -362,7 +362,7 @@ class Handler:
             lines.append(f"Connection: {'close' if self._closing else 'keep-alive'}")
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
-    def _send_span(self, readable: Readable, count: int) -> None:
+    def _send_span(self, readable: OpenBlob, count: int) -> None:
         """*count* bytes of *readable*; the connection ends when it has fewer."""
         plain = not isinstance(self._connection, ssl.SSLSocket)
         if isinstance(readable, io.FileIO) and plain:

@@ -8,18 +8,18 @@ from typing import Iterator
 from ..oci import Digest
 from .checked_names import Repository
 from .space import Space
-from .store_layout import Layout, names_in
+from .store_layout import StoreLayout, names_in
 
 LINK_KINDS = ("_blobs", "_manifests")
 
 
 class Holdings:
-    """How many links each digest has; see `Layout`.
+    """How many links each digest has; see `StoreLayout`.
 
     Whoever calls holds the lock of the storage. A digest takes some 200 bytes.
     """
 
-    def __init__(self, layout: Layout, space: Space) -> None:
+    def __init__(self, layout: StoreLayout, space: Space) -> None:
         self._layout = layout
         self._space = space
         self._links: dict[bytes, int] = {}

@@ -121,7 +121,7 @@ _BYTE_RANGE = expression(r"bytes=(\d{0,18})-(\d{0,18})")
 _CONTENT_RANGE = expression(r"(\d{1,18})-(\d{1,18})")
 
 
-class Readable(Protocol):
+class OpenBlob(Protocol):
     """An open blob: a plain file, or a reader that an archive gave."""
 
     def readinto(self, buffer: memoryview, /) -> int | None:
@@ -187,7 +187,7 @@ class Request:
 class Span:
     """*count* bytes of an open blob, from where it stands; whoever sends it closes."""
 
-    content: Readable
+    content: OpenBlob
     count: int
 
 

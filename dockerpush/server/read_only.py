@@ -27,8 +27,8 @@ from ..oci import (
 )
 from ..values import value
 from .checked_names import Repository, Tag
-from .messages import MANIFEST_INVALID, Disconnected, ProtocolError, Readable
-from .storage import RawManifest, Reference
+from .messages import MANIFEST_INVALID, Disconnected, OpenBlob, ProtocolError
+from .storage import Referrer, ServedManifest
 
 MOST_VALUES = 200_000
 """Values in a manifest; an index of 4 MiB with 14,000 platforms has 130,000."""
@@ -102,7 +102,7 @@ def needs_of(manifest: Manifest | Index) -> Needs:
     return Needs(blobs=tuple(part.digest for part in parts if not part.urls))
 
 
-def reference_of(manifest: Manifest | Index, stored: RawManifest) -> Reference | None:
+def reference_of(manifest: Manifest | Index, stored: ServedManifest) -> Referrer | None:
     """What *manifest*, stored as *stored*, says of its subject, if it has one.
 
     (distribution-spec, Listing Referrers.) Annotations beyond `ANNOTATIONS` are in the
@@ -120,7 +120,7 @@ def reference_of(manifest: Manifest | Index, stored: RawManifest) -> Reference |
         annotations=_capped(manifest.annotations),
         artifact_type=kind,
     )
-    return Reference(manifest.subject.digest, entry.to_json())
+    return Referrer(manifest.subject.digest, entry.to_json())
 
 
 def _capped(annotations: Mapping[str, str] | None) -> dict[str, str]:
@@ -145,7 +145,7 @@ class SourceBlob:
     """*size* bytes; *open_at* gives an independent reader from an offset on."""
 
     size: int
-    open_at: Callable[[int], Readable]
+    open_at: Callable[[int], OpenBlob]
 
 
 class ReadOnlySource:
@@ -159,7 +159,7 @@ class ReadOnlySource:
     def __init__(
         self,
         repositories: Mapping[str, Mapping[str, Digest]],
-        manifests: Mapping[Digest, RawManifest],
+        manifests: Mapping[Digest, ServedManifest],
         blobs: Mapping[Digest, SourceBlob],
     ) -> None:
         self.repositories = repositories
@@ -185,7 +185,7 @@ class ReadOnlySource:
         """What a tag stands for."""
         return self.repositories.get(name, {}).get(tag)
 
-    def manifest(self, name: Repository, digest: Digest) -> RawManifest | None:
+    def manifest(self, name: Repository, digest: Digest) -> ServedManifest | None:
         """A manifest of the repository."""
         return self.manifests.get(digest) if self.has(name) else None
 
@@ -198,7 +198,7 @@ class ReadOnlySource:
         blob = self.blobs.get(digest) if self.has(name) else None
         return None if blob is None else blob.size
 
-    def open_blob(self, digest: Digest, start: int, count: int) -> Readable:
+    def open_blob(self, digest: Digest, start: int, count: int) -> OpenBlob:
         """*count* bytes of a blob that there is."""
         blob = self.blobs[digest]
         reader = blob.open_at(start)
@@ -212,7 +212,7 @@ class CheckedReader:
 
     def __init__(
         self,
-        reader: Readable,
+        reader: OpenBlob,
         digest: Digest,
         size: int,
         on_checked: Callable[[Digest], None],

@@ -26,14 +26,14 @@ from .checked_names import Repository, Tag
 from .holdings import Holdings
 from .messages import busy
 from .space import Space
-from .store_layout import Layout, move, names_in, read_small, remove
+from .store_layout import StoreLayout, move, names_in, read_small, remove
 
 CHANGE_SECONDS = 60.0
 """How long `serve --gc` in another process may take to remove what it found."""
 
 
 @value
-class RawManifest:
+class ServedManifest:
     """A manifest as it was put: its type, and its exact bytes."""
 
     media_type: str
@@ -42,7 +42,7 @@ class RawManifest:
 
 
 @value
-class Reference:
+class Referrer:
     """An entry of a referrers list: *entry* refers to *subject*."""
 
     subject: Digest
@@ -52,7 +52,7 @@ class Reference:
 class Storage:
     """What the registry keeps in its directory."""
 
-    def __init__(self, layout: Layout, space: Space) -> None:
+    def __init__(self, layout: StoreLayout, space: Space) -> None:
         self.layout = layout
         self._space = space
         self._holdings = Holdings(layout, space)
@@ -129,13 +129,13 @@ class Storage:
             return media_type.decode(), file
         return None
 
-    def manifest(self, name: Repository, digest: Digest) -> RawManifest | None:
+    def manifest(self, name: Repository, digest: Digest) -> ServedManifest | None:
         """A manifest of the repository."""
         found = self.open_manifest(name, digest)
         if found is None:
             return None
         with found[1] as file:
-            return RawManifest(found[0], digest, file.read())
+            return ServedManifest(found[0], digest, file.read())
 
     def has_manifest(self, name: Repository, digest: Digest) -> bool:
         """True when `manifest` would give one."""
@@ -199,10 +199,10 @@ class Storage:
     def put_manifest(
         self,
         name: Repository,
-        manifest: RawManifest,
+        manifest: ServedManifest,
         *,
         tags: Iterable[Tag],
-        reference: Reference | None,
+        reference: Referrer | None,
         check: Callable[[], None],
     ) -> None:
         """Store *manifest*, what it refers to, and the tags, in this order.

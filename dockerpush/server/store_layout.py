@@ -33,7 +33,7 @@ ATTEMPTS = 20
 """How often a directory is made that is removed at once, as it is empty."""
 
 
-class Layout:
+class StoreLayout:
     """The paths below *root*; only checked names go in."""
 
     def __init__(self, root: Path) -> None:

@@ -41,7 +41,7 @@ from .messages import (
 )
 from .slots import client_of
 from .space import Space
-from .store_layout import ATTEMPTS, Layout, make_parent, names_in, remove
+from .store_layout import ATTEMPTS, StoreLayout, make_parent, names_in, remove
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -66,7 +66,7 @@ RETRY_AFTER = 10
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class Session:
+class StoredUpload:
     """One upload of *client*. Its methods may be called from any thread.
 
     *space* counts the bytes; *make_room* is called when there is no room for them, and
@@ -247,12 +247,12 @@ class Uploads:
     """The sessions of all repositories, open for *max_age* seconds without a byte."""
 
     def __init__(
-        self, layout: Layout, max_age: float, space: Space | None = None
+        self, layout: StoreLayout, max_age: float, space: Space | None = None
     ) -> None:
         self._layout = layout
         self._max_age = max_age
         self._space = space or Space()
-        self._sessions: dict[SessionId, Session] = {}
+        self._sessions: dict[SessionId, StoredUpload] = {}
         self._lock = threading.Lock()  # guards _sessions and _swept
         self._swept: float | None = None
 
@@ -300,7 +300,7 @@ class Uploads:
                 return
         raise busy("changes of this repository", RETRY_AFTER)
 
-    def find(self, name: Repository, session_id: SessionId) -> Session:
+    def find(self, name: Repository, session_id: SessionId) -> StoredUpload:
         """An open session, also one from before a restart.
 
         Raises ProtocolError (404) when it is finished, cancelled or too old.
@@ -317,7 +317,7 @@ class Uploads:
         with self._lock:
             session = self._sessions.pop(session_id, None)
         path = self._layout.upload(name, session_id)
-        (session or Session(path, space=self._space)).discard()
+        (session or StoredUpload(path, space=self._space)).discard()
         self._layout.prune(name)
 
     def forget_if_gone(self, name: Repository, session_id: SessionId) -> None:
@@ -358,8 +358,8 @@ class Uploads:
         *,
         client: str = "",
         hasher: _Hash | None = None,
-    ) -> Session:
-        session = Session(
+    ) -> StoredUpload:
+        session = StoredUpload(
             self._layout.upload(name, session_id),
             hasher,
             name=name,
@@ -370,7 +370,7 @@ class Uploads:
         with self._lock:
             return self._sessions.setdefault(session_id, session)
 
-    def _snapshot(self) -> list[tuple[SessionId, Session]]:
+    def _snapshot(self) -> list[tuple[SessionId, StoredUpload]]:
         with self._lock:
             return list(self._sessions.items())
 

@@ -26,7 +26,7 @@ _CREDENTIALS = expression(r"^((?:[a-z]+://)?).*@", re.IGNORECASE | re.DOTALL)
 
 
 @value
-class Kind:
+class ValueKind:
     """A type of value. *parse* reads it from a text, and raises UsageError.
 
     *json* are the types that it may have in a JSON file, *show* writes it for people.
@@ -45,7 +45,7 @@ class Key:
     """One setting; *flag* is the long flag, None where there is none."""
 
     name: str
-    kind: Kind
+    kind: ValueKind
     default: Any
     help: str
     flag: str | None
@@ -101,7 +101,7 @@ def parse_chunk(text: str) -> int:
     return size
 
 
-def counts(least: int, most: int) -> Kind:
+def counts(least: int, most: int) -> ValueKind:
     """Whole numbers from *least* to *most*."""
 
     def parse(text: str) -> int:
@@ -110,10 +110,10 @@ def counts(least: int, most: int) -> Kind:
             return int(word)
         raise UsageError(f"not a whole number from {least} to {most}: {text!r:.80}")
 
-    return Kind(parse, (int,), metavar="N")
+    return ValueKind(parse, (int,), metavar="N")
 
 
-def choices(*words: str) -> Kind:
+def choices(*words: str) -> ValueKind:
     """One of *words*."""
 
     def parse(text: str) -> str:
@@ -121,23 +121,25 @@ def choices(*words: str) -> Kind:
             raise UsageError(f"not one of {', '.join(words)}: {text!r:.80}")
         return text
 
-    return Kind(parse, metavar="{" + ",".join(words) + "}", choices=words)
+    return ValueKind(parse, metavar="{" + ",".join(words) + "}", choices=words)
 
 
 _QUANTITY = (str, int, float)
 
-HOSTS = Kind(str, metavar="HOSTS")
-PATH = Kind(parse_path, metavar="FILE")
-DIRECTORY = Kind(parse_path, metavar="DIR")
-BOOLEAN = Kind(
+HOSTS = ValueKind(str, metavar="HOSTS")
+PATH = ValueKind(parse_path, metavar="FILE")
+DIRECTORY = ValueKind(parse_path, metavar="DIR")
+BOOLEAN = ValueKind(
     parse_boolean, (bool,), lambda value: str(value).lower(), metavar="{true,false}"
 )
-SIZE = Kind(parse_size, _QUANTITY, format_size, "SIZE")
-CHUNK = Kind(parse_chunk, _QUANTITY, format_size, "SIZE")
-RATE = Kind(parse_rate, _QUANTITY, format_size, "RATE")
-DELAY = Kind(parse_duration, _QUANTITY, format_duration, "TIME")
-TIMEOUT = Kind(parse_timeout, _QUANTITY, format_duration, "TIME")
-PROXY = Kind(str, show=lambda value: _CREDENTIALS.sub(r"\1***@", value), metavar="URL")
+SIZE = ValueKind(parse_size, _QUANTITY, format_size, "SIZE")
+CHUNK = ValueKind(parse_chunk, _QUANTITY, format_size, "SIZE")
+RATE = ValueKind(parse_rate, _QUANTITY, format_size, "RATE")
+DELAY = ValueKind(parse_duration, _QUANTITY, format_duration, "TIME")
+TIMEOUT = ValueKind(parse_timeout, _QUANTITY, format_duration, "TIME")
+PROXY = ValueKind(
+    str, show=lambda value: _CREDENTIALS.sub(r"\1***@", value), metavar="URL"
+)
 
 
 def flag(name: str) -> str:
@@ -145,7 +147,7 @@ def flag(name: str) -> str:
     return f"--{name}".replace("_", "-")
 
 
-def _key(name: str, kind: Kind, help: str, *, default: Any = None) -> Key:
+def _key(name: str, kind: ValueKind, help: str, *, default: Any = None) -> Key:
     return Key(name, kind, default, help, flag(name))
 
 

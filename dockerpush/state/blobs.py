@@ -266,7 +266,7 @@ OpenAt = Callable[[int], Reader]
 
 
 @value
-class Place:
+class BlobPlace:
     """Where a blob is written to: *file* from byte *start* on.
 
     *have* is how many bytes of it an earlier run has left there. *on_written* gets the
@@ -291,7 +291,7 @@ class _Found:
 def receive(
     descriptor: Descriptor,
     open_at: OpenAt,
-    place: Place,
+    place: BlobPlace,
     *,
     cancellation: Cancellation,
     on_event: OnEvent,
@@ -339,7 +339,7 @@ def receive_partial(
         partial.discard()
     failure = None
     with failing(str(partial.path)), partial.open() as file:
-        place = Place(file, have=partial.size())
+        place = BlobPlace(file, have=partial.size())
         try:
             received = receive(
                 descriptor,
@@ -368,7 +368,7 @@ class _Receiving:
         self,
         descriptor: Descriptor,
         open_at: OpenAt,
-        place: Place,
+        place: BlobPlace,
         cancellation: Cancellation,
         on_event: OnEvent,
     ) -> None:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from ..system.cancellation import Cancellation
     from ..transfer.local_targets import DirectoryTarget
     from ..transfer.source import Source
-    from .planner import Registry
+    from .planner import TagLister
 
     Found = Union[Descriptor, PusherError]
 
 
-class DirectorySource:
+class CarriedDirectory:
     """The images of an OCI directory, by the names that it has for them.
 
     *images* has an error instead of what is damaged, or there in part. *nameless* are
@@ -56,7 +56,7 @@ class DirectorySource:
         for image in archive.referrers():
             source.add(image, cancellation)
         self._source = source
-        self.registries: Mapping[str, Registry] = _ByRegistry(str(path), self.images)
+        self.registries: Mapping[str, TagLister] = _ByRegistry(str(path), self.images)
 
     budget: Mapping[str, int] = {}
 
@@ -142,7 +142,7 @@ class DirectoryTargets:
         self._cancellation = cancellation
         self._on_event = on_event
         target = DirectoryTarget(path, cancellation, on_event)
-        self.registries: Mapping[str, Registry] = {
+        self.registries: Mapping[str, TagLister] = {
             name: _Held(target, name) for name in registries
         }
 

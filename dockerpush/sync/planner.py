@@ -21,7 +21,7 @@ from ..values import replace, value
 from .lists import OnExists, SyncEntry
 
 
-class Registry(Protocol):
+class TagLister(Protocol):
     """What a plan asks of a registry; several threads do."""
 
     def tags(self, repository: str) -> Iterator[str]:
@@ -62,8 +62,8 @@ class Planner:
 
     def __init__(
         self,
-        sources: Mapping[str, Registry],
-        targets: Mapping[str, Registry],
+        sources: Mapping[str, TagLister],
+        targets: Mapping[str, TagLister],
         limits: ConcurrencyLimits,
         cancellation: Cancellation,
         *,
@@ -113,7 +113,7 @@ class Planner:
             return set()
 
     def _tags(
-        self, registries: Mapping[str, Registry], repository: Reference
+        self, registries: Mapping[str, TagLister], repository: Reference
     ) -> list[str]:
         with self._limits.permit(self._cancellation, repository.registry):
             registry = registries[repository.registry]
@@ -160,7 +160,7 @@ class Planner:
         return unless_refused(lambda: self._find(self._targets, item.target))
 
     def _find(
-        self, registries: Mapping[str, Registry], reference: Reference
+        self, registries: Mapping[str, TagLister], reference: Reference
     ) -> Descriptor | None:
         with self._limits.permit(self._cancellation, reference.registry):
             registry = registries[reference.registry]

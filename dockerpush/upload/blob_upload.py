@@ -58,7 +58,7 @@ class RequestKind(enum.Enum):
 
 
 @value
-class Request:
+class UploadRequest:
     """A request and the bytes of the blob that it carries, from *start* to *end*."""
 
     kind: RequestKind
@@ -88,12 +88,12 @@ class BlobUpload:
         self._content = content
         self._session = session
         self._limits = target.limits.current
-        self._request = Request(RequestKind.OPEN)
+        self._request = UploadRequest(RequestKind.OPEN)
         self._attempts = Attempts(target.policy)
         self._furthest = 0
-        self._lost: set[Request] = set()
-        self._cut: Request | None = None
-        self._unanswered: Request | None = None
+        self._lost: set[UploadRequest] = set()
+        self._cut: UploadRequest | None = None
+        self._unanswered: UploadRequest | None = None
         self._token_renewed = False
 
     def run(self) -> None:
@@ -121,7 +121,7 @@ class BlobUpload:
                 if self._recover(error):
                     return
 
-    def _next_request(self) -> Request:
+    def _next_request(self) -> UploadRequest:
         """What is to be sent now."""
         session, size = self._session, self._size
         self._learn()
@@ -129,14 +129,14 @@ class BlobUpload:
         if not whole and session.adopt():
             self._learn()
         if session.upload is None:
-            return Request(RequestKind.OPEN)
+            return UploadRequest(RequestKind.OPEN)
         if whole:
-            return Request(RequestKind.WHOLE, 0, size)
+            return UploadRequest(RequestKind.WHOLE, 0, size)
         if session.offset == size:
-            return Request(RequestKind.CLOSE, size, size)
+            return UploadRequest(RequestKind.CLOSE, size, size)
         end = session.offset + self._limits.next_chunk(session.offset, size)
         tail = end == size and self._limits.tail is Tail.PUT
-        return Request(
+        return UploadRequest(
             RequestKind.CLOSE if tail else RequestKind.CHUNK, session.offset, end
         )
 
@@ -160,7 +160,7 @@ class BlobUpload:
         largest = upload.max_chunk if upload is not None else None
         return largest is None or self._size <= largest
 
-    def _send(self, request: Request) -> bool:
+    def _send(self, request: UploadRequest) -> bool:
         """Do *request*; True when the registry has the blob."""
         target, session = self._target, self._session
         target.cancellation.check()
@@ -175,7 +175,7 @@ class BlobUpload:
         self._finish(request)
         return True
 
-    def _send_chunk(self, request: Request) -> None:
+    def _send_chunk(self, request: UploadRequest) -> None:
         target, session = self._target, self._session
         upload = self._upload_at(request.start)
         session.record(self._limits.chunk_size)
@@ -187,7 +187,7 @@ class BlobUpload:
         session.acknowledged(answer)
         session.record(self._limits.chunk_size)
 
-    def _finish(self, request: Request) -> None:
+    def _finish(self, request: UploadRequest) -> None:
         client, repository = self._target.client, self._target.repository
         upload = self._upload_at(request.start)
         if not request.size:
@@ -361,7 +361,7 @@ class BlobUpload:
 Recovery = Callable[[BlobUpload, Union[TransientError, RegistryError]], None]
 
 
-def _too_large(error: PusherError, request: Request) -> PusherError:
+def _too_large(error: PusherError, request: UploadRequest) -> PusherError:
     return PusherError(
         f"{error}; a {request.kind.value} of {request.size} bytes does not pass, and "
         "there is no smaller way: have the limit of the registry or of the proxy "

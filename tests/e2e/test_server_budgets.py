@@ -29,7 +29,7 @@ from dockerpush.oci import OCI_INDEX, OCI_MANIFEST
 from dockerpush.server import storage, store_layout, upload_files
 from dockerpush.server.checked_names import Repository, SessionId
 from dockerpush.server.messages import ProtocolError
-from dockerpush.server.store_layout import Layout, names_in
+from dockerpush.server.store_layout import StoreLayout, names_in
 from dockerpush.server.upload_files import Uploads
 
 MIB = 1024 * 1024
@@ -222,7 +222,7 @@ def test_there_are_only_so_many_sessions(tmp_path, monkeypatch):
 def test_an_address_that_has_most_sessions_makes_room(tmp_path, monkeypatch):
     """For one that has few, and not for itself; what moves just now stays."""
     monkeypatch.setattr(upload_files, "SESSIONS", 4)
-    uploads_ = Uploads(Layout(tmp_path), max_age=10_000)
+    uploads_ = Uploads(StoreLayout(tmp_path), max_age=10_000)
     greedy = [uploads_.start(NAME, "sha256", "192.0.2.1") for _ in range(4)]
     moved = uploads_.find(NAME, greedy[0])
     moved.moved -= 1000
@@ -240,7 +240,7 @@ def test_an_address_that_has_most_sessions_makes_room(tmp_path, monkeypatch):
 
 def test_a_session_that_nobody_moved_for_an_hour_makes_room(tmp_path, monkeypatch):
     monkeypatch.setattr(upload_files, "SESSIONS", 3)
-    uploads_ = Uploads(Layout(tmp_path), max_age=10_000)
+    uploads_ = Uploads(StoreLayout(tmp_path), max_age=10_000)
     old, older, young = (uploads_.start(NAME, "sha256") for _ in range(3))
     for session, age in ((old, 3700), (older, 3800), (young, 3500)):
         uploads_.find(NAME, session).moved -= age
@@ -337,7 +337,7 @@ def test_abandoned_uploads_go_when_there_is_no_room(tmp_path, monkeypatch, reaso
 
 def fill_disk(monkeypatch, directory: Path, size: int) -> None:
     """A disk for uploads of *size* bytes."""
-    write = upload_files.Session._write_bytes
+    write = upload_files.StoredUpload._write_bytes
 
     def limited(file, piece) -> int:
         used = sum(path.stat().st_size for path in directory.iterdir())
@@ -345,7 +345,9 @@ def fill_disk(monkeypatch, directory: Path, size: int) -> None:
             raise OSError(errno.ENOSPC, "no space left")
         return write(file, piece)
 
-    monkeypatch.setattr(upload_files.Session, "_write_bytes", staticmethod(limited))
+    monkeypatch.setattr(
+        upload_files.StoredUpload, "_write_bytes", staticmethod(limited)
+    )
 
 
 def test_a_session_that_ends_gives_its_bytes_back(tmp_path):

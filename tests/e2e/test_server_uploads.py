@@ -31,8 +31,8 @@ from dockerpush.oci import Digest
 from dockerpush.server import upload_files as sessions
 from dockerpush.server.checked_names import Repository
 from dockerpush.server.messages import Disconnected, ProtocolError
-from dockerpush.server.store_layout import Layout, names_in
-from dockerpush.server.upload_files import Session, Uploads
+from dockerpush.server.store_layout import StoreLayout, names_in
+from dockerpush.server.upload_files import StoredUpload, Uploads
 
 
 class Body:
@@ -52,13 +52,13 @@ class Body:
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Session:
+def session(tmp_path: Path) -> StoredUpload:
     path = tmp_path / "session"
     path.touch()
-    return Session(path, Digest.of(b"").hasher())
+    return StoredUpload(path, Digest.of(b"").hasher())
 
 
-def finish(session: Session, content: bytes, *pieces: bytes) -> bytes:
+def finish(session: StoredUpload, content: bytes, *pieces: bytes) -> bytes:
     """What the session holds once it was proven to be *content*."""
     adopted = []
 
@@ -146,7 +146,7 @@ def test_the_hash_is_right_when_its_state_is_lost(tmp_path: Path, algorithm):
     """After a restart the file is read again, whatever the algorithm."""
     path = tmp_path / "session"
     path.write_bytes(b"abc")
-    session = Session(path, None)
+    session = StoredUpload(path, None)
     session.append(Body(b"def"), 3)
     digest = Digest(digest_of(b"abcdefghi", algorithm))
     session.finish(Body(b"ghi"), None, digest=digest, adopt=Path.unlink)
@@ -154,10 +154,10 @@ def test_the_hash_is_right_when_its_state_is_lost(tmp_path: Path, algorithm):
 
 def test_a_session_without_a_byte_for_too_long_is_forgotten(tmp_path: Path):
     """Cancel a blob upload: the server SHOULD timeout unfinished uploads."""
-    uploads_ = Uploads(Layout(tmp_path), max_age=100)
+    uploads_ = Uploads(StoreLayout(tmp_path), max_age=100)
     name = Repository("a/b")
     old, fresh = uploads_.start(name, "sha256"), uploads_.start(name, "sha256")
-    path = Layout(tmp_path).upload(name, old)
+    path = StoreLayout(tmp_path).upload(name, old)
     os.utime(path, (time.time() - 101,) * 2)
     with pytest.raises(ProtocolError, match="no such upload"):
         uploads_.find(name, old)
@@ -167,11 +167,11 @@ def test_a_session_without_a_byte_for_too_long_is_forgotten(tmp_path: Path):
 
 def test_a_sweep_right_after_boot_counts_as_one(tmp_path: Path, monkeypatch):
     """The monotonic clock may begin at 0, which is a time like any other."""
-    uploads_ = Uploads(Layout(tmp_path), max_age=100)
+    uploads_ = Uploads(StoreLayout(tmp_path), max_age=100)
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)
     uploads_.sweep()
     session = uploads_.start(Repository("a"), "sha256")
-    path = Layout(tmp_path).upload(Repository("a"), session)
+    path = StoreLayout(tmp_path).upload(Repository("a"), session)
     os.utime(path, (time.time() - 101,) * 2)
     uploads_.sweep(interval=10)
     assert path.exists()

@@ -35,8 +35,8 @@ from dockerpush.archive.assemble import assemble
 from dockerpush.archive.stored import (
     Absent,
     Compression,
-    Kind,
     Member,
+    MemberKind,
     StoredImage,
     StoredIndex,
     StoredManifest,
@@ -701,7 +701,8 @@ def test_what_a_pipe_gave_is_enough():
     """Plain dicts do; a file that was not kept because it is no JSON says so."""
     files = simple(A)
     members = {
-        name: Member(name, Kind.FILE, len(content)) for name, content in files.items()
+        name: Member(name, MemberKind.FILE, len(content))
+        for name, content in files.items()
     }
     documents = {name: x for name, x in files.items() if name.endswith(".json")}
     heads = {name: content[:16] for name, content in files.items()}

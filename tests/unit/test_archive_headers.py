@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from dockerpush.archive import headers
 from dockerpush.archive.headers import TarStream, normalised
-from dockerpush.archive.stored import Kind, Member
+from dockerpush.archive.stored import Member, MemberKind
 from dockerpush.errors import ArchiveError
 
 KINDS = {
-    tarfile.REGTYPE: Kind.FILE,
-    tarfile.SYMTYPE: Kind.SYMLINK,
-    tarfile.LNKTYPE: Kind.HARDLINK,
-    tarfile.DIRTYPE: Kind.DIRECTORY,
-    tarfile.FIFOTYPE: Kind.OTHER,
-    tarfile.CHRTYPE: Kind.OTHER,
+    tarfile.REGTYPE: MemberKind.FILE,
+    tarfile.SYMTYPE: MemberKind.SYMLINK,
+    tarfile.LNKTYPE: MemberKind.HARDLINK,
+    tarfile.DIRTYPE: MemberKind.DIRECTORY,
+    tarfile.FIFOTYPE: MemberKind.OTHER,
+    tarfile.CHRTYPE: MemberKind.OTHER,
 }
 
 
@@ -230,7 +230,9 @@ PLAIN = info("x", size=0).tobuf(tarfile.USTAR_FORMAT)
 )
 def test_a_sparse_member_is_told_by_its_pax_records(records):
     found = members(pax(*records) + PLAIN)
-    assert [(member.name, member.kind) for member in found] == [("real", Kind.SPARSE)]
+    assert [(member.name, member.kind) for member in found] == [
+        ("real", MemberKind.SPARSE)
+    ]
 
 
 def test_a_gnu_sparse_member_with_a_long_map_is_passed_over():
@@ -244,8 +246,8 @@ def test_a_gnu_sparse_member_with_a_long_map_is_passed_over():
     content += packed((info("after"), b"yes"))
     found = members(content)
     assert [(member.name, member.kind) for member in found] == [
-        ("holes", Kind.SPARSE),
-        ("after", Kind.FILE),
+        ("holes", MemberKind.SPARSE),
+        ("after", MemberKind.FILE),
     ]
     with pytest.raises(ArchiveError, match="truncated"):
         members(content[:900])
@@ -321,7 +323,7 @@ def test_old_headers_without_magic_are_read():
     header[156] = 0
     header[257:] = bytes(512 - 257)
     seal(header)
-    assert members(bytes(header)) == [Member("folder", Kind.DIRECTORY, 0, 512)]
+    assert members(bytes(header)) == [Member("folder", MemberKind.DIRECTORY, 0, 512)]
 
 
 @pytest.mark.parametrize("end", [b"", b"\0" * 512, b"\0" * 1024 + b"garbage" * 200])

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from dockerpush.archive.headers import canonical, normalised, quoted, resolved
-from dockerpush.archive.stored import Kind, Member
+from dockerpush.archive.stored import Member, MemberKind
 from dockerpush.errors import ArchiveError
 
 
 def archive(**links: str) -> dict[str, Member]:
     """A file ``id/layer.tar``, and links: name → ``symlink`` or ``=hard link``."""
-    members = {"id/layer.tar": Member("id/layer.tar", Kind.FILE, 5)}
+    members = {"id/layer.tar": Member("id/layer.tar", MemberKind.FILE, 5)}
     for name, target in links.items():
-        kind = Kind.HARDLINK if target.startswith("=") else Kind.SYMLINK
+        kind = MemberKind.HARDLINK if target.startswith("=") else MemberKind.SYMLINK
         members[name] = Member(name, kind, target=target.lstrip("="))
     return members
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dockerpush.archive import sparse
 from dockerpush.archive.headers import TarStream
-from dockerpush.archive.stored import Kind
+from dockerpush.archive.stored import MemberKind
 from dockerpush.archive.tar import TarSource
 from dockerpush.errors import ArchiveError
 
@@ -160,7 +160,7 @@ def test_a_sparse_member_is_the_file_that_it_was(form, made, step):
         for member in stream:
             content = b"".join(iter(partial(stream.read, step), b""))
             found[member.name] = (member.kind, member.size, content)
-        assert found["a"] == (Kind.FILE, len(wanted), wanted)
+        assert found["a"] == (MemberKind.FILE, len(wanted), wanted)
         assert found["after"][2] == b"end"
 
 

@@ -187,6 +187,15 @@ def test_no_two_modules_share_a_name():
     assert sorted(names) == sorted(set(names))
 
 
+def test_no_two_public_classes_share_a_name():
+    homes: dict[str, list[str]] = {}
+    for path in PATHS:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(relative(path))
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
 @pytest.mark.parametrize("path", PATHS, ids=relative)
 def test_every_dependency_has_one_home(path):
     for name in imports(path):

@@ -12,7 +12,7 @@ import pytest
 from dockerpush.errors import Cancelled, ContentMismatch, NetworkError
 from dockerpush.events import BlobFinished, BytesSent, Event, Outcome, Retrying
 from dockerpush.oci import OCI_LAYER, Descriptor
-from dockerpush.state.blobs import BlobDirectory, Place, receive, receive_partial
+from dockerpush.state.blobs import BlobDirectory, BlobPlace, receive, receive_partial
 from dockerpush.system.cancellation import Cancellation
 
 CONTENT = random.Random(1).randbytes(700_000)
@@ -68,7 +68,7 @@ def events() -> list[Event]:
 def got(cancellation, events):
     """Receive from a source into a place."""
 
-    def run(source: Giving, place: Place, blob: Descriptor = BLOB) -> int:
+    def run(source: Giving, place: BlobPlace, blob: Descriptor = BLOB) -> int:
         return receive(
             blob, source, place, cancellation=cancellation, on_event=events.append
         )
@@ -83,7 +83,7 @@ def told(events: list[Event]) -> int:
 def test_it_lies_where_it_shall_and_nothing_around_it_is_touched(got, events):
     file = io.BytesIO(b"x" * (len(CONTENT) + 200))
     written: list[int] = []
-    place = Place(file, start=100, on_written=written.append)
+    place = BlobPlace(file, start=100, on_written=written.append)
     source = Giving(CONTENT)
     assert got(source, place) == len(CONTENT)
     assert file.getvalue() == b"x" * 100 + CONTENT + b"x" * 100
@@ -99,21 +99,21 @@ def test_it_lies_where_it_shall_and_nothing_around_it_is_touched(got, events):
 def test_what_is_there_is_not_asked_for_again(have, got):
     file = io.BytesIO(b"x" * 9 + CONTENT[:have])
     source = Giving(CONTENT)
-    assert got(source, Place(file, start=9, have=have)) == len(CONTENT) - have
+    assert got(source, BlobPlace(file, start=9, have=have)) == len(CONTENT) - have
     assert source.asked == [have]
     assert file.getvalue()[9:] == CONTENT
 
 
 def test_what_is_all_there_needs_no_source(got):
     source = Giving(b"")
-    assert got(source, Place(io.BytesIO(CONTENT), have=len(CONTENT))) == 0
+    assert got(source, BlobPlace(io.BytesIO(CONTENT), have=len(CONTENT))) == 0
     assert source.asked == []
 
 
 def test_a_beginning_that_is_wrong_is_fetched_once_more_whole(got, events):
     file = io.BytesIO(b"wrong" * 20_000)
     source = Giving(CONTENT)
-    assert got(source, Place(file, have=100_000)) == 2 * len(CONTENT) - 100_000
+    assert got(source, BlobPlace(file, have=100_000)) == 2 * len(CONTENT) - 100_000
     assert source.asked == [100_000, 0]
     assert file.getvalue() == CONTENT
     assert told(events) == len(CONTENT)
@@ -123,7 +123,7 @@ def test_a_beginning_that_is_wrong_is_fetched_once_more_whole(got, events):
 def test_less_is_there_than_was_said(got):
     file = io.BytesIO(CONTENT[:1000])
     source = Giving(CONTENT)
-    got(source, Place(file, have=5000))
+    got(source, BlobPlace(file, have=5000))
     assert source.asked == [1000]
     assert file.getvalue() == CONTENT
 
@@ -143,7 +143,7 @@ def test_what_is_wrong_twice_is_refused(wrong, got):
     written: list[int] = []
     source = Giving(WRONG[wrong])
     with pytest.raises(ContentMismatch, match=str(BLOB.digest)):
-        got(source, Place(file, on_written=written.append))
+        got(source, BlobPlace(file, on_written=written.append))
     assert file.getvalue()[len(CONTENT) :] == b"x" * 100
     assert (written or [0])[-1] == 0
     assert source.closed == 2
@@ -152,22 +152,22 @@ def test_what_is_wrong_twice_is_refused(wrong, got):
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_is_wrong_once_is_right_in_the_end(wrong, got):
     file = io.BytesIO()
-    got(Giving(WRONG[wrong], CONTENT), Place(file))
+    got(Giving(WRONG[wrong], CONTENT), BlobPlace(file))
     assert file.getvalue() == CONTENT
 
 
 def test_an_empty_blob(got):
     empty = Descriptor.of(OCI_LAYER, b"")
-    assert got(Giving(b""), Place(io.BytesIO(b"x"), start=1), empty) == 0
+    assert got(Giving(b""), BlobPlace(io.BytesIO(b"x"), start=1), empty) == 0
     with pytest.raises(ContentMismatch):
-        got(Giving(b"z"), Place(io.BytesIO(b"x")), empty)
+        got(Giving(b"z"), BlobPlace(io.BytesIO(b"x")), empty)
 
 
 def test_it_stops_when_it_is_cancelled(got, cancellation):
     source = Giving(CONTENT)
     cancellation.cancel("stop")
     with pytest.raises(Cancelled):
-        got(source, Place(io.BytesIO()))
+        got(source, BlobPlace(io.BytesIO()))
     assert source.closed == 1
 
 

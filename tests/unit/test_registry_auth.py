@@ -21,7 +21,7 @@ from dockerpush.errors import (
     Unauthorized,
 )
 from dockerpush.registry.auth import Challenge, choose, parse_challenges
-from dockerpush.registry.http_session import Call, Session
+from dockerpush.registry.http_session import Call, HttpSession
 from dockerpush.registry.transport import TransportSettings
 from dockerpush.system.cancellation import Cancellation
 
@@ -53,7 +53,7 @@ def make_session(clock):
     with Cancellation() as cancellation:
 
         def make(credentials=None, registry="r.example.com", **settings: Any):
-            return Session(
+            return HttpSession(
                 registry,
                 TransportSettings(**settings),
                 cancellation,
@@ -65,7 +65,9 @@ def make_session(clock):
         yield make
 
 
-def call(session: Session, url: str = "/v2/app/x", scopes=PULL, **more: Any) -> bytes:
+def call(
+    session: HttpSession, url: str = "/v2/app/x", scopes=PULL, **more: Any
+) -> bytes:
     method = more.pop("method", "GET")
     with session.send(Call(method, url, (200, 202), "app", scopes, **more)) as response:
         return response.read(1000)
@@ -608,7 +610,7 @@ def test_the_credentials_are_looked_up_once_for_a_repository(scripted, make_sess
         return ALICE
 
     with Cancellation() as cancellation:
-        session = Session(
+        session = HttpSession(
             "r.example.com",
             TransportSettings(),
             cancellation,

@@ -15,7 +15,7 @@ from dockerpush.registry.locations import (
     Address,
     AddressScope,
     Origin,
-    Place,
+    UrlParts,
     address_scope,
     allowed_from,
     is_loopback,
@@ -93,15 +93,15 @@ def test_only_this_machine_is_loopback(host, loopback):
     ],
 )
 def test_urls_are_taken_apart(url, origin, target):
-    assert Place.parse(url) == Place(origin, target)
-    assert Place.parse(Place.parse(url).url) == Place(origin, target)
+    assert UrlParts.parse(url) == UrlParts(origin, target)
+    assert UrlParts.parse(UrlParts.parse(url).url) == UrlParts(origin, target)
 
 
 @given(st.text(max_size=60))
 def test_any_text_is_a_url_or_refused(text):
     for url in (text, f"https://{text}", f"https://a/{text}"):
         try:
-            place = Place.parse(url)
+            place = UrlParts.parse(url)
         except NetworkError:
             continue
         assert place.target.isascii()

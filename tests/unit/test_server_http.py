@@ -34,7 +34,7 @@ from dockerpush.server import (
 )
 from dockerpush.server.serving import connection_limit
 from dockerpush.server.slots import Slot, choose_victim, client_of
-from dockerpush.server.upload_files import Session
+from dockerpush.server.upload_files import StoredUpload
 
 
 @pytest.fixture
@@ -519,7 +519,7 @@ def test_bytes_that_did_not_fit_are_not_counted(served, monkeypatch):
     location = client.start_upload("a")
     assert client("PATCH", location, b"abc").status == 202
     with Path("/dev/full").open("r+b", 0) as full, monkeypatch.context() as patch:
-        patch.setattr(Session, "_open", lambda _: full)
+        patch.setattr(StoredUpload, "_open", lambda _: full)
         answer = client("PATCH", location, b"lost")
     assert (answer.status, answer.code) == (507, "UNKNOWN")
     assert client("GET", location).headers["Range"] == "0-2"

@@ -21,7 +21,7 @@ from dockerpush.server.messages import (
     upload_range,
 )
 from dockerpush.server.routes import Resource, Route, parse_route, split_target
-from dockerpush.server.store_layout import Layout
+from dockerpush.server.store_layout import StoreLayout
 
 TAGS = st.text(string.ascii_letters + string.digits + "_.-", min_size=1, max_size=128)
 
@@ -88,7 +88,7 @@ SESSION = "00000000-0000-0000-0000-000000000000"
 def test_no_text_leads_out_of_the_directory(text):
     """Whatever a client sends, the path it leads to is below the root."""
     root = Path("/srv/registry")
-    layout = Layout(root)
+    layout = StoreLayout(root)
     try:
         route = parse_route(split_target(f"/v2/{text}")[0])
         name = route.repository or Repository("x")

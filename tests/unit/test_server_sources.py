@@ -19,7 +19,7 @@ from conformance import (
 )
 
 from dockerpush.oci import OCI_INDEX, OCI_MANIFEST, Digest
-from dockerpush.server import RawManifest, ReadOnlySource, SourceBlob
+from dockerpush.server import ReadOnlySource, ServedManifest, SourceBlob
 from dockerpush.server.messages import ProtocolError
 
 
@@ -34,7 +34,7 @@ class Archive:
         self.closed = 0
         raws = [(OCI_MANIFEST, image.manifest) for image in images]
         manifests = {
-            Digest.of(raw): RawManifest(kind, Digest.of(raw), raw)
+            Digest.of(raw): ServedManifest(kind, Digest.of(raw), raw)
             for kind, raw in [*raws, *more]
         }
         blobs = {Digest(digest): self.blob(digest) for digest in self.blobs}

@@ -13,7 +13,7 @@ from ...errors import ContentMismatch, NotFound, StateError, UsageError
 from .. import console, location
 from ..choose_target import with_tag
 from ..options import OPERANDS
-from ..report import Tally
+from ..report import Outcomes
 
 if TYPE_CHECKING:
     from ...state.cache import Cache, CachedImage
@@ -85,7 +85,7 @@ def _remove(cache: Cache, args: Namespace, session: Session) -> None:
     from ...state.cache import prune
 
     wanted = [str(with_tag(location.source(text))) for text in args.references]
-    tally = Tally("removals", session)
+    tally = Outcomes("removals", session)
     tally.expect(len(wanted))
     removed = []
     for reference in wanted:

@@ -121,7 +121,7 @@ class _Check:
     def __init__(self, target: str, connections: Connections) -> None:
         """Raises InvalidReference."""
         from ...registry.http_session import api_host
-        from ...registry.locations import Place
+        from ...registry.locations import UrlParts
 
         self._connections = connections
         self.reference: Reference | None = None
@@ -133,7 +133,7 @@ class _Check:
         self._settings = connections.settings(self._registry)
         scheme = "http" if self._settings.plain_http else "https"
         host = api_host(self._registry)
-        self._origin: Origin = Place.parse(f"{scheme}://{host}/").origin
+        self._origin: Origin = UrlParts.parse(f"{scheme}://{host}/").origin
         self._proxy: Proxy | None = None
         self._limits: tuple[int | None, int | None] = (None, None)
 

@@ -40,7 +40,7 @@ from ..options import (
     warn_of_unused_sides,
 )
 from ..report import (
-    Tally,
+    Outcomes,
     check_writable,
     moved,
     say_replaced,
@@ -156,7 +156,7 @@ def _copy(
         into = ImageOutput(target, form, request.no_clobber)
     with ExitStack() as stack:
         sources = stack.enter_context(Connections(from_there, session, writes=False))
-        tally = Tally("copies", session)
+        tally = Outcomes("copies", session)
         copying = _Copying(request, sources, session, tally)
         if source:
             origins = archive_origins(
@@ -264,7 +264,7 @@ class _Copying:
         request: CopyRequest,
         sources: Connections,
         session: Session,
-        tally: Tally,
+        tally: Outcomes,
     ) -> None:
         self._request = request
         self._sources = sources

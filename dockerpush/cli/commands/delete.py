@@ -16,7 +16,7 @@ from ..options import (
     add_json_option,
     endpoint,
 )
-from ..report import Tally
+from ..report import Outcomes
 
 if TYPE_CHECKING:
     from ...oci import Digest
@@ -87,7 +87,7 @@ def run(args: Namespace, session: Session) -> int:
             "delete asks before it deletes, and there is no terminal to ask at: --yes "
             "deletes without asking, --dry-run shows what would go"
         )
-    tally = Tally("deletions", session)
+    tally = Outcomes("deletions", session)
     tally.expect(len(wanted))
     with Connections(endpoint(args), session) as connections:
         run = _Run(request, connections, tally)
@@ -113,7 +113,7 @@ class _Run:
     """One run of the command; *tally* counts what fails."""
 
     def __init__(
-        self, request: DeleteRequest, connections: Connections, tally: Tally
+        self, request: DeleteRequest, connections: Connections, tally: Outcomes
     ) -> None:
         self._request = request
         self._connections = connections

@@ -16,7 +16,7 @@ from ..options import (
     chosen_platforms,
     endpoint,
 )
-from ..report import Tally
+from ..report import Outcomes
 
 if TYPE_CHECKING:
     from ...oci import Descriptor
@@ -47,7 +47,7 @@ def run(args: Namespace, session: Session) -> int:
     """Ask the registry, without fetching the image. Raises NotFound, SomeFailed."""
     references = [location.source(text) for text in args.references]
     chosen_platforms([args.platform] if args.platform else [])
-    tally = Tally("images", session)
+    tally = Outcomes("images", session)
     tally.expect(len(references))
     with Connections(endpoint(args), session, writes=False) as connections:
         for reference in references:

@@ -24,7 +24,7 @@ from ..options import (
     chosen_platforms,
     endpoint,
 )
-from ..report import Tally
+from ..report import Outcomes
 
 if TYPE_CHECKING:
     from ...archive.stored import StoredBlob, StoredImage, StoredManifest
@@ -74,7 +74,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace, session: Session) -> int:
     """Show the images of archives and registries; the exit code."""
     chosen_platforms([args.platform] if args.platform else [])
-    tally = Tally("sources", session)
+    tally = Outcomes("sources", session)
     tally.expect(len(args.sources))
     found = 0
     with ExitStack() as stack:

@@ -24,7 +24,7 @@ from ..options import (
     chosen_platforms,
     endpoint,
 )
-from ..report import Tally
+from ..report import Outcomes
 
 if TYPE_CHECKING:
     from ...oci import Platform
@@ -81,7 +81,7 @@ def run(args: Namespace, session: Session) -> int:
         path = place.path
         _load(lambda program, name: _pour(path, program, session), request, session)
         return console.DONE
-    tally = Tally("images", session)
+    tally = Outcomes("images", session)
     with ExitStack() as stack:
         connections = stack.enter_context(
             Connections(endpoint(args), session, writes=False)

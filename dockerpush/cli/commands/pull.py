@@ -34,7 +34,7 @@ from ..options import (
     endpoint,
     warn_of_json,
 )
-from ..report import Tally, check_writable, skipped, write_digests
+from ..report import Outcomes, check_writable, skipped, write_digests
 
 if TYPE_CHECKING:
     from ...oci import Platform
@@ -157,7 +157,7 @@ def _output(args: Namespace, display: Display) -> ImageOutput | None:
 def _into_cache(request: PullRequest, connections: Connections) -> list[PulledImage]:
     """Pull all of them, whatever becomes of one. Raises SomeFailed."""
     images = []
-    tally = Tally("pulls", connections.session)
+    tally = Outcomes("pulls", connections.session)
     tally.expect(len(request.references))
     with usable_cache(connections, needed=True) as cache, cache.pins() as pins:
         for reference in request.references:

@@ -31,7 +31,7 @@ from ..options import (
     repeated,
 )
 from ..push_jobs import Job, PushRequest, all_jobs, check_usage
-from ..report import Tally, check_writable, skipped, write_digests
+from ..report import Outcomes, check_writable, skipped, write_digests
 
 if TYPE_CHECKING:
     from ...reference import Reference
@@ -179,7 +179,7 @@ def push(request: PushRequest, target: Endpoint, session: Session) -> int:
             from .. import joined_push
 
             return joined_push.run(request, connections)
-        tally = Tally("pushes", session, several=several)
+        tally = Outcomes("pushes", session, several=several)
         jobs = all_jobs(request, connections, stack, tally)
         if request.digestfile:
             check_writable(request.digestfile)
@@ -192,7 +192,7 @@ Done = tuple[Job, "PushResult"]
 
 
 def _push_all(
-    jobs: Sequence[Job], connections: Connections, request: PushRequest, tally: Tally
+    jobs: Sequence[Job], connections: Connections, request: PushRequest, tally: Outcomes
 ) -> int:
     done: list[Done] = []
     tally.expect(len(jobs))
@@ -311,7 +311,7 @@ def _tag(reference: Reference) -> str:
 
 
 def _dry_run(
-    jobs: Sequence[Job], connections: Connections, request: PushRequest, tally: Tally
+    jobs: Sequence[Job], connections: Connections, request: PushRequest, tally: Outcomes
 ) -> int:
     tally.expect(len(jobs))
     for job in jobs:

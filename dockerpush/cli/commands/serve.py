@@ -281,7 +281,7 @@ def _source(
 ) -> ReadOnlySource:
     """*archive* as it is; layers stay as they are packed. *names* gets its names."""
     from ...archive.select import label as name_of
-    from ...server import RawManifest, ReadOnlySource, SourceBlob
+    from ...server import ReadOnlySource, ServedManifest, SourceBlob
     from ...transfer.archive_source import ArchiveSource
     from ..location import short_path
 
@@ -298,7 +298,7 @@ def _source(
             session.on_event(replace(notice, text=text))
         for document in plan.documents:
             digest = document.descriptor.digest
-            manifests[digest] = RawManifest(
+            manifests[digest] = ServedManifest(
                 document.descriptor.media_type, digest, document.raw
             )
         for blob in filter(None, (planned.descriptor for planned in plan.moving)):

@@ -35,9 +35,9 @@ from ..text_files import read_text, shown_name
 if TYPE_CHECKING:
     from ...oci import Digest
     from ...reference import Reference
-    from ...sync.carried_directory import DirectorySource, DirectoryTargets
+    from ...sync.carried_directory import CarriedDirectory, DirectoryTargets
     from ...sync.lists import Defaults, SyncEntry, SyncList
-    from ...sync.planner import Registry, SyncItem
+    from ...sync.planner import SyncItem, TagLister
     from ...transfer.registry_target import RegistryTarget
     from ...transfer.source import Source
     from ..session import Session
@@ -112,7 +112,7 @@ class SyncRequest:
 
 def run(args: Namespace, session: Session) -> int:
     """Do what the list says; the exit code."""
-    from ...sync.carried_directory import DirectorySource
+    from ...sync.carried_directory import CarriedDirectory
     from ...sync.lists import Shard
 
     shard = Shard.parse(args.shard)
@@ -122,7 +122,7 @@ def run(args: Namespace, session: Session) -> int:
     with ExitStack() as stack:
         origin = None
         if request.origin:
-            origin = DirectorySource(request.origin, session.cancellation, stack)
+            origin = CarriedDirectory(request.origin, session.cancellation, stack)
         wanted = _read_list(request, origin)
         entries = [entry for entry in wanted.entries if shard.takes(entry)]
         sources = stack.enter_context(Connections(there, session, writes=False))
@@ -168,7 +168,7 @@ def _endpoints(request: SyncRequest, args: Namespace) -> tuple[Endpoint, Endpoin
     return sources, targets
 
 
-def _read_list(request: SyncRequest, origin: DirectorySource | None) -> SyncList:
+def _read_list(request: SyncRequest, origin: CarriedDirectory | None) -> SyncList:
     """The whole list, checked; every mistake is told with its line."""
     from ...sync.list_document import is_document, parse_document
     from ...sync.lists import SyncListError, parse_lines
@@ -190,7 +190,7 @@ def _read_list(request: SyncRequest, origin: DirectorySource | None) -> SyncList
         raise
 
 
-def _names(file: str, origin: DirectorySource) -> tuple[str, str]:
+def _names(file: str, origin: CarriedDirectory) -> tuple[str, str]:
     """What the list of all images of *origin* is called, and its text."""
     if origin.nameless:
         console.say(
@@ -222,7 +222,7 @@ class RegistrySide:
         self._lock = threading.Lock()  # guards _connections
 
     @property
-    def registries(self) -> Mapping[str, Registry]:
+    def registries(self) -> Mapping[str, TagLister]:
         """The clients."""
         return self._clients
 
@@ -263,7 +263,7 @@ class _Run:
         wanted: SyncList,
         entries: Sequence[SyncEntry],
         request: SyncRequest,
-        origin: DirectorySource | None,
+        origin: CarriedDirectory | None,
         *,
         sources: Connections,
         targets: Connections,
@@ -276,7 +276,7 @@ class _Run:
         for connections in (sources, targets):
             _apply(wanted.hosts, connections)
         from_registries = {entry.source.registry for entry in entries}
-        self._from: RegistrySide | DirectorySource
+        self._from: RegistrySide | CarriedDirectory
         self._from = origin or RegistrySide(sources, from_registries)
         self._to = self._target_side(targets)
         budget = {**self._from.budget, **self._to.budget}

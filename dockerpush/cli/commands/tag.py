@@ -17,7 +17,7 @@ from ..options import (
     add_json_option,
     endpoint,
 )
-from ..report import Tally
+from ..report import Outcomes
 
 if TYPE_CHECKING:
     from ...documents import RawManifest
@@ -57,7 +57,7 @@ def run(args: Namespace, session: Session) -> int:
     """Give the image its new names; the exit code."""
     source = with_tag(location.source(args.reference))
     targets = list(dict.fromkeys(_target(name, source) for name in args.names))
-    tally = Tally("tags", session)
+    tally = Outcomes("tags", session)
     tally.expect(len(targets))
     with Connections(endpoint(args), session) as connections:
         image = _read(source, connections)

@@ -18,7 +18,7 @@ from ..options import (
     add_json_option,
     endpoint,
 )
-from ..report import Tally
+from ..report import Outcomes
 
 if TYPE_CHECKING:
     from ...reference import Reference
@@ -60,7 +60,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace, session: Session) -> int:
     """List the tags in the registry's order, and fetch no more pages than needed."""
     wanted = [_repository(text) for text in args.repositories]
-    tally = Tally("repositories", session)
+    tally = Outcomes("repositories", session)
     tally.expect(len(wanted))
     with Connections(endpoint(args), session, writes=False) as connections:
         for reference in wanted:
