@@ -20,6 +20,7 @@ from typing import IO, Any, Callable, Sequence
 
 from ..errors import PusherError, reason_of
 from ..expressions import expression
+from ..settings.keys import without_own
 from ..system.cancellation import Cancellation
 from ..system.processes import CAN_POLL_PIPES
 
@@ -86,7 +87,7 @@ class ProgramOutput(io.RawIOBase):
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=complaints or subprocess.PIPE,
-                    env=_environment(),
+                    env=without_own(os.environ),
                     bufsize=0,
                 )
             except OSError as error:
@@ -200,7 +201,7 @@ class ProgramInput(io.RawIOBase):
                 stdin=subprocess.PIPE,
                 stdout=self._printed,
                 stderr=self._complaints,
-                env={**_environment(), "TMPDIR": enter(_own_directory())},
+                env={**without_own(os.environ), "TMPDIR": enter(_own_directory())},
                 bufsize=0,
             )
         except OSError as error:
@@ -298,12 +299,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.kill()
         process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """Ours without our own settings, one of which is a password."""
-    return {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith("DOCKERPUSH_")
-    }

@@ -20,6 +20,7 @@ from .quantities import (
 LEAST_CHUNK = 64 * 1024
 """Smaller chunks are more requests than bytes; registries refuse them."""
 
+_OWN = "DOCKERPUSH_"
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 _CREDENTIALS = expression(r"^((?:[a-z]+://)?).*@", re.IGNORECASE | re.DOTALL)
@@ -53,7 +54,7 @@ class Key:
     @property
     def variable(self) -> str:
         """The environment variable."""
-        return "DOCKERPUSH_" + self.name.upper()
+        return _OWN + self.name.upper()
 
     def shown(self, value: Any) -> str:
         """*value* as it may be shown to anybody: "" for None, no credentials."""
@@ -74,6 +75,16 @@ def is_switched_on(text: str | None) -> bool:
     For variables that people set to anything at all, such as ``OCI_DEBUG=please``.
     """
     return (text or "").strip().lower() not in _FALSE | {""}
+
+
+def is_own_variable(name: str) -> bool:
+    """True for a variable of ours: a setting, and some of them are secrets."""
+    return name.upper().startswith(_OWN)
+
+
+def without_own(environ: Mapping[str, str]) -> dict[str, str]:
+    """*environ* as others may see it."""
+    return {k: v for k, v in environ.items() if not is_own_variable(k)}
 
 
 def parse_path(text: str) -> Path:

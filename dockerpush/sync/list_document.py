@@ -11,7 +11,7 @@ Ours::
        {"source": "alpine", "target": "registry:5000/alpine",
         "tags": {"allow": ["3\\\\.\\\\d+"], "deny": [".*-rc.*"], "newest": 5}}]}
 
-``${NAME}`` in targets and in names of hosts stands for a variable of the environment.
+``${NAME}`` in targets and hosts stands for a variable that the caller allows.
 Null is an empty list or object.
 
 Lists of images in JSON: each value with its line. Pure.
@@ -133,6 +133,7 @@ def parse_document(
 ) -> SyncList:
     """A list in our form or skopeo's, in JSON or YAML.
 
+    *environ* has the variables that ``${NAME}`` may stand for, "" for one not set.
     Raises SyncListError, which calls it *name*; UsageError for YAML without PyYAML.
     """
     document = _decoded(text, name)
@@ -368,9 +369,12 @@ class _Reader:
         """*text* with the environment's values in it."""
 
         def value(match: re.Match[str]) -> str:
-            if not self._environ.get(match[1]):
-                self._wrong(path, f"${{{match[1]}}} is not set")
-            return self._environ.get(match[1], "")
+            name = match[1]
+            if name not in self._environ:
+                self._wrong(path, f"${{{name}}} needs --env {name} on the command line")
+            elif not self._environ[name]:
+                self._wrong(path, f"${{{name}}} is not set")
+            return self._environ.get(name, "")
 
         return re.sub(r"\$\{(\w+)\}", value, text)
 

@@ -53,6 +53,18 @@ def test_images_are_sorted_and_each_is_there_once(run_cli, tmp_path):
     ]
 
 
+def test_variables_of_dockerpush_are_no_part_of_an_image(run_cli, tmp_path):
+    """One is a password, and a manifest may be anybody's."""
+    (tmp_path / "a.yaml").write_text(
+        "image: a.test/x:${DOCKERPUSH_PASSWORD}\n---\nimage: a.test/y:${TAG}\n"
+    )
+    env = {"DOCKERPUSH_PASSWORD": "hunter2", "TAG": "1"}
+    done = run_cli("images", "a.yaml", env=env)
+    assert done.stdout == "a.test/y:1\n"
+    assert "DOCKERPUSH_PASSWORD is not set" in done.stderr
+    assert "hunter2" not in done.stderr
+
+
 def test_as_json_with_files_and_lines(run_cli, tmp_path):
     (tmp_path / "a.yaml").write_text("a:\n- image: nginx\n- image: nginx:latest\n")
     done = run_cli("images", "a.yaml", "--json")

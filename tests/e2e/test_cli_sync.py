@@ -76,7 +76,7 @@ class TestLists:
             "sync": [{"source": f"{one}/red", "target": "${MIRROR}/red", "tags": tags}],
         }
         path = write(tmp_path / "list.json", json.dumps(record, indent=1))
-        done = run_cli("sync", path, "--json", env={"MIRROR": two})
+        done = run_cli("sync", path, "--json", "--env=MIRROR", env={"MIRROR": two})
         assert done.returncode == 0, done.stderr
         assert actions(done) == {"red:9": "copy", "red:10": "copy"}
 
@@ -188,6 +188,53 @@ class TestLists:
     def test_no_list_at_all(self, run_cli):
         done = run_cli("sync", "nothing-here", "b.test")
         assert done.returncode == 4 and "nothing-here" in done.error
+
+
+class TestVariables:
+    """A list that somebody else wrote learns nothing that it was not told."""
+
+    SECRET = "hunter2"
+
+    def sync(self, run_cli, path: Path, place: str, *words: str):
+        names = {"sync": [{"source": "a.test/x:1", "target": place}]}
+        write(path, json.dumps(names))
+        names = ("DOCKERPUSH_PASSWORD", "AWS_SECRET_ACCESS_KEY", "HOST")
+        env = dict.fromkeys(names, self.SECRET)
+        return run_cli("sync", path, "--dry-run", *words, env=env)
+
+    @pytest.mark.parametrize(
+        ("name", "words", "told"),
+        [
+            ("AWS_SECRET_ACCESS_KEY", (), "needs --env AWS_SECRET_ACCESS_KEY"),
+            ("DOCKERPUSH_PASSWORD", (), "needs --env DOCKERPUSH_PASSWORD"),
+            ("AWS_SECRET_ACCESS_KEY", ("--env", "HOST"), "needs --env AWS_SECRET"),
+            ("DOCKERPUSH_PASSWORD", ("--env=DOCKERPUSH_PASSWORD",), "which no list"),
+            ("X", ("--env", "dockerpush_password"), "which no list may use"),
+            ("X", ("--env", "A B"), "wanted the name of a variable"),
+            ("X", ("--env", "X=hunter3"), "wanted the name of a variable"),
+            ("X", ("--env", "X"), "is not set"),
+        ],
+    )
+    def test_only_those_that_the_command_line_allows(
+        self, name, words, told, run_cli, tmp_path
+    ):
+        place = f"b.test/${{{name}}}"
+        done = self.sync(run_cli, tmp_path / "list.json", place, *words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert told in done.error
+        assert self.SECRET not in done.stderr
+
+    def test_one_that_is_allowed_is_used(self, run_cli, filled, tmp_path):
+        one, two = filled
+        record = {
+            "hosts": {"${MIRROR}": {"tls": "disabled"}},
+            "sync": [{"source": f"{one}/red:1", "target": "${MIRROR}/${TEAM}/red"}],
+        }
+        path = write(tmp_path / "list.json", json.dumps(record))
+        words = ("--env", "MIRROR", "--env", "TEAM", "--json")
+        done = run_cli("sync", path, *words, env={"MIRROR": two, "TEAM": "blue"})
+        assert done.returncode == 0, done.stderr
+        assert actions(done) == {"blue/red:1": "copy"}
 
 
 class TestPlans:

@@ -155,9 +155,20 @@ class TestDocuments:
         told = " ".join(text for _, text in found)
         for word in (
             *("a tag and rules for tags", "regular expression", "above 0", "UP"),
-            *("compare, skip, error", "unknown key", "${NOWHERE} is not set"),
+            *("compare, skip, error", "unknown key", "${NOWHERE} needs --env"),
         ):
             assert word in told
+
+    @pytest.mark.parametrize(
+        ("environ", "told"),
+        [
+            ({}, "sync[0]: ${HOST} needs --env HOST on the command line"),
+            ({"HOST": ""}, "sync[0]: ${HOST} is not set"),
+        ],
+    )
+    def test_a_variable_must_be_allowed_and_set(self, environ, told):
+        value = {"sync": [{"source": "a.test/x:1", "target": "${HOST}/x"}]}
+        assert mistakes(value, environ=environ)[0][1] == told
 
     @pytest.mark.parametrize(
         "value",

@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Sequence
 
 from ...errors import NotFound, UsageError
+from ...settings.keys import without_own
 from .. import console
 from ..options import OPERANDS, add_json_option
 from ..text_files import read_text, shown_name
@@ -48,12 +49,13 @@ def run(args: Namespace, session: Session) -> int:
             "in 'docker images'"
         )
     places: dict[str, list[str]] = {}
+    variables = without_own(os.environ)
     for file in dict.fromkeys(args.files):
         name = shown_name(file)
         found = find_images(
             read_text(file, LIMIT, "split it into several"),
             name,
-            os.environ,
+            variables,
             plain=args.text,
             check=session.cancellation.check,
         )

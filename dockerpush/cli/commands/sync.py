@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from argparse import ArgumentParser, Namespace
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
 
 from ...errors import UsageError
-from ...settings.keys import RECEIVING
+from ...settings.keys import RECEIVING, is_own_variable
 from ...values import replace, value
 from .. import console, location
 from ..endpoints import Connections, Endpoint
@@ -90,6 +91,13 @@ def configure(parser: ArgumentParser) -> None:
         default="0/1",
         help="only the I-th of N shares of the list, for N machines (default: 0/1)",
     )
+    parser.add_argument(
+        "--env",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="let ${NAME} in the list stand for this variable; may be repeated",
+    )
     add_side_options(parser, USED["sync"])
 
 
@@ -107,6 +115,7 @@ class SyncRequest:
     into: Path | None
     place: str
     defaults: Defaults
+    variables: Mapping[str, str]
     dry_run: bool
 
 
@@ -152,8 +161,22 @@ def _request(args: Namespace) -> SyncRequest:
         into,
         args.place or "",
         _defaults(args, into),
+        _variables(args.env),
         args.dry_run,
     )
+
+
+def _variables(names: Sequence[str]) -> dict[str, str]:
+    """The variables *names*, "" for one that is not set. Raises UsageError."""
+    for name in names:
+        if not re.fullmatch(r"\w{1,255}", name):
+            raise UsageError(f"--env: wanted the name of a variable: {name!r:.80}")
+        if is_own_variable(name):
+            raise UsageError(
+                f"--env {name:.80}: variables of dockerpush hold its settings and "
+                "credentials, which no list may use; set another variable"
+            )
+    return {name: os.environ.get(name, "") for name in names}
 
 
 def _endpoints(request: SyncRequest, args: Namespace) -> tuple[Endpoint, Endpoint]:
@@ -182,7 +205,7 @@ def _read_list(request: SyncRequest, origin: CarriedDirectory | None) -> SyncLis
     defaults = request.defaults
     try:
         if whole is None and is_document(text, name):
-            return parse_document(text, name, defaults, os.environ)
+            return parse_document(text, name, defaults, request.variables)
         return parse_lines(text, name, defaults)
     except SyncListError as error:
         for problem in error.problems:
