@@ -248,6 +248,7 @@ def test_the_pictures_are_xml_with_a_bar_and_a_line_for_each():
     assert len(memory.findall(f"{space}circle")) == 2
 
 
+@pytest.mark.long
 def test_the_picture_of_a_push_shows_a_run_in_its_middle_and_at_its_end(tmp_path):
     """By the script, as `make picture` runs it; the README shows what is checked in."""
     assert picture.main(["--out", str(tmp_path)]) == 0

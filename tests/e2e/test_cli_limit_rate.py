@@ -194,6 +194,7 @@ def test_the_limit_of_one_registry_leaves_the_others_alone(
     assert size <= asked.count < size + SLACK
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "words",
     first(1, [PUSHES["push"], PULLS["pull"], PULLS["copy x.tar"], BOTH["copy"]]),
@@ -206,6 +207,7 @@ def test_it_takes_the_time(words: Words, place: Place, run_cli: Command) -> None
     assert done.json["seconds"] >= LAYERS * SIZE / 150_000 * 0.9
 
 
+@pytest.mark.long
 def test_pipes_are_limited(place: Place, run_cli: Command) -> None:
     """Standard input as it is sent, standard output as it is received."""
     more = ("--limit-rate", "600K", "-q")

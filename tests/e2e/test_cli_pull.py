@@ -289,6 +289,7 @@ def kept(state: Path) -> int:
     return sum(path.stat().st_size for path in partials)
 
 
+@pytest.mark.long
 def test_a_pull_killed_again_and_again_ends_complete_having_fetched_about_once(
     docker_registry, run_cli, tmp_path
 ):

@@ -404,6 +404,7 @@ def test_tls_below_1_2_is_refused(run_cli, tmp_path):
                     assert not taken
 
 
+@pytest.mark.long
 def test_a_registry_may_have_a_largest_size_and_keep_everything(run_cli, tmp_path):
     archive = small_archive(tmp_path / "image.tar")
     where = ("--dir", tmp_path / "r", "--no-delete")

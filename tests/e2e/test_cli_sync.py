@@ -316,6 +316,7 @@ def test_a_layer_that_images_share_is_sent_once(filled, run_cli, tmp_path):
     assert done.json["bytes"] == sum(blobs.values())
 
 
+@pytest.mark.long
 def test_eight_shards_side_by_side_copy_everything_once(
     filled, shared_docker_registry, run_cli, tmp_path
 ):

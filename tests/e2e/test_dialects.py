@@ -915,6 +915,7 @@ def stored(registry: DockerRegistry, repository: str, content: bytes) -> bool:
         return response.read() == content
 
 
+@pytest.mark.long
 def test_a_real_registry_takes_120_mb_in_chunks(shared_docker_registry):
     content = noise(120_000_000)
     host, repository = shared_docker_registry.host, "dialects/large"

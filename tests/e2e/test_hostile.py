@@ -33,7 +33,7 @@ MANY = range(480)
 BY_PROCESS = range(5000, 5040)
 """Mutations with a process each, whose memory is measured; half of them as a pipe."""
 
-BATCH = 60
+BATCH = 30
 LIMIT = 50 * MIB
 
 Mutate = Callable[[random.Random, bytearray], bytes]
@@ -388,6 +388,7 @@ class TestBombs:
                 file.write(bytes(MIB))
         self.push(path, "bomb/zeros", old, server, run_cli)
 
+    @pytest.mark.long
     def test_a_million_empty_members(self, old, server, tmp_path, run_cli):
         header = tarfile.TarInfo("x").tobuf()
         path = tmp_path / "members.tar.gz"

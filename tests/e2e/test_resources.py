@@ -302,6 +302,7 @@ class TestLimits:
         assert done.code == 0, done.said
         around.stored("limits/memory")
 
+    @pytest.mark.long
     def test_a_cgroup_of_128_mib_is_enough(self, around, tmp_path):
         """The page cache of what is read and spooled counts here, and is given back."""
         path = large_archive(

@@ -188,6 +188,7 @@ class Pieces:
         return piece
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_memory_is_flat_while_300_mib_come_in_and_go_out(tmp_path: Path):
     """By length in one PATCH, 300 MiB more streamed, then pulled twice."""

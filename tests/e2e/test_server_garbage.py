@@ -109,6 +109,7 @@ def test_a_manifest_that_comes_meanwhile_keeps_its_blobs(tmp_path, monkeypatch):
             assert client("GET", f"/v2/a/blobs/{digest}").status == 200
 
 
+@pytest.mark.long
 def test_images_that_are_pushed_all_the_time_stay_whole(tmp_path, monkeypatch):
     """Every manifest that was taken can be pulled, however often garbage goes."""
     monkeypatch.setattr(garbage, "YOUNG", -1000.0)

@@ -354,6 +354,7 @@ def server_process(directory: Path) -> Iterator[tuple[subprocess.Popen, str]]:
             child.kill()
 
 
+@pytest.mark.long
 def test_a_server_killed_at_any_moment_serves_nothing_wrong(tmp_path: Path):
     """Ten kills: what is there is right, and the last run completes it all."""
     blobs = [random_bytes(1_000_000, seed) for seed in range(60)]

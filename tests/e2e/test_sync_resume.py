@@ -170,6 +170,7 @@ def test_an_image_whose_index_names_an_absent_child_fails_alone(
     assert present(docker_registry.host, names) == {"app0", "app1"}
 
 
+@pytest.mark.long
 def test_across_an_air_gap_it_may_be_killed_on_either_side(
     source, docker_registry, run_cli, tmp_path
 ):

@@ -188,6 +188,7 @@ class TestSessions:
         check_image(server.host, "live")
         check_state(run_cli.state)
 
+    @pytest.mark.long
     def test_one_whose_owner_is_stopped_is_not_taken(self, big, server, run_cli):
         """A stopped process (^Z) lives; when it goes on, it ends well."""
         with FaultProxy(server.host) as proxy:

@@ -375,6 +375,7 @@ def test_the_number_of_members_is_bounded():
             pass
 
 
+@pytest.mark.long
 def test_header_records_count_as_members():
     content = pax(record("path", "x")) * (headers.HEADER_LIMIT + 1)
     with pytest.raises(ArchiveError, match="more than 50000 members"):

@@ -225,6 +225,7 @@ class TestGuessers:
             assert users.accepts(basic("alice", "secret"), address)
         assert slow.most == 2
 
+    @pytest.mark.long
     def test_their_answers_come_later_each_time(self):
         """So that few checks are made for many guesses."""
         slow = Slow(0.001)

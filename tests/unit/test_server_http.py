@@ -436,6 +436,7 @@ def test_a_server_may_open_as_many_files_as_the_system_allows():
     assert done.stdout.strip() == b"True"
 
 
+@pytest.mark.long
 def test_a_slow_reader_is_served_to_its_end(tmp_path):
     """Who takes 200 KB in each time limit is as slow as 3 KB/s, and not silent."""
     content = random_bytes(8_000_000)
