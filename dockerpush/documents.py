@@ -10,9 +10,11 @@ what it needs.
 from __future__ import annotations
 
 import json
-from typing import Any, Collection, NamedTuple, Sequence
+import threading
+import time
+from typing import Any, Callable, Collection, Iterable, Iterator, NamedTuple, Sequence
 
-from .errors import InvalidDigest, InvalidJSON
+from .errors import ContentMismatch, InvalidDigest, InvalidJSON
 from .expressions import expression
 from .oci import (
     DOCKER_CONFIG,
@@ -23,13 +25,36 @@ from .oci import (
     OCI_CONFIG,
     VALUE_LIMIT,
     Descriptor,
+    Digest,
     Index,
     Manifest,
     descriptors,
     parse_json,
     require,
+    value_count,
 )
 from .values import replace, value
+
+DEEPEST = 8
+"""Indexes within indexes that are followed; real ones have two."""
+
+MOST_DOCUMENTS = 2000
+"""Documents of one image, its referrers included; the largest have a few dozen."""
+
+MOST_BYTES = 12 * 1024 * 1024
+"""Bytes of all these documents, which are held in memory."""
+
+MOST_VALUES = 50_000
+"""Values in all of them: a descriptor has four or more, and takes a kilobyte."""
+
+MOST_SECONDS = 3600.0
+"""How long finding them may take."""
+
+MOST_HELD = 100_000
+"""Names that are held at a time, where all of them are needed at once."""
+
+MOST_HELD_BYTES = 8 * 1024 * 1024
+"""Characters of these names."""
 
 SUBJECT_ANNOTATION = "vnd.docker.reference.digest"
 """How buildkit's attestation manifests name the image they speak of."""
@@ -54,6 +79,68 @@ class RawManifest:
     raw: bytes
 
 
+class Walk:
+    """What one walk over the documents of *where* has seen, and may still take.
+
+    Each digest is visited once, and everything has a ceiling: so no index, whatever it
+    names how often, takes more time or memory than an honest one. Several threads may
+    share it. Raises ContentMismatch, which says what there is too much of.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._seen: set[Digest] = set()
+        self._count = self._bytes = self._values = 0
+        self._end = time.monotonic() + MOST_SECONDS
+        self._lock = threading.Lock()
+
+    def has(self, node: Descriptor) -> bool:
+        """True for what was visited, or passed over."""
+        return node.digest in self._seen
+
+    def skip(self, node: Descriptor) -> None:
+        """Pass over *node*, which costs nothing."""
+        self._seen.add(node.digest)
+
+    def enters(self, node: Descriptor, depth: int = 0) -> bool:
+        """True the first time; *node* counts, which is *depth* below the top."""
+        with self._lock:
+            if node.digest in self._seen:
+                return False
+            self._seen.add(node.digest)
+            self._count += 1
+            self._bytes += node.size
+        self._check(depth)
+        return True
+
+    def takes(self, raw: bytes, said: int = 0) -> None:
+        """Take note of *raw*, which is held, and counted as *said* bytes before."""
+        with self._lock:
+            self._bytes += len(raw) - said
+            self._values += value_count(raw)
+        self._check(0)
+
+    def reads(self, size: int) -> None:
+        """Take note of *size* bytes that are read, and not held."""
+        with self._lock:
+            self._bytes += size
+        self._check(0)
+
+    def _check(self, depth: int) -> None:
+        for is_over, much in (
+            (depth > DEEPEST, f"indexes within indexes more than {DEEPEST} deep"),
+            (self._count > MOST_DOCUMENTS, f"more than {MOST_DOCUMENTS} manifests"),
+            (self._bytes > MOST_BYTES, f"more than {MOST_BYTES >> 20} MiB of JSON"),
+            (self._values > MOST_VALUES, f"more than {MOST_VALUES} values"),
+            (time.monotonic() > self._end, f"no end after {MOST_SECONDS:.0f} s"),
+        ):
+            if is_over:
+                raise ContentMismatch(
+                    f"{self._where}: its documents have {much}, which no honest image "
+                    "has; name a part of it by its digest"
+                )
+
+
 class Children(NamedTuple):
     """What a document names: other *documents*, and *blobs*.
 
@@ -64,6 +151,60 @@ class Children(NamedTuple):
     documents: tuple[Descriptor, ...] = ()
     blobs: tuple[Descriptor, ...] = ()
     unknown: tuple[Descriptor, ...] = ()
+
+
+def held(names: Iterable[str]) -> list[str]:
+    """*names* as a list. Raises ContentMismatch when they are too many to be held."""
+    found, size = [], 0
+    for name in names:
+        found.append(name)
+        size += len(name)
+        if len(found) > MOST_HELD or size > MOST_HELD_BYTES:
+            raise ContentMismatch(
+                f"the registry lists more than {len(found) - 1} names, more than are "
+                "taken at once; name what you want, or choose with --last and --limit, "
+                "or 'newest' and 'allow' of a sync list"
+            )
+    return found
+
+
+class Visited(NamedTuple):
+    """A document on a walk; *raw* and *children* of the root and of indexes alone."""
+
+    node: Descriptor
+    raw: bytes | None = None
+    children: Children = Children()
+
+
+def visit(
+    root: RawManifest, read: Callable[[Descriptor], RawManifest], walk: Walk
+) -> Iterator[Visited]:
+    """*root* and every document that it and the indexes below it name, each once.
+
+    Indexes are read when they are reached, manifests are not. Raises what *walk*,
+    *read* and `children_of` do.
+    """
+    walk.enters(root.descriptor)
+    yield from _visit(root, read, walk, 0)
+
+
+def _visit(
+    document: RawManifest,
+    read: Callable[[Descriptor], RawManifest],
+    walk: Walk,
+    depth: int,
+) -> Iterator[Visited]:
+    node, raw = document.descriptor, document.raw
+    walk.takes(raw, node.size)
+    children = children_of(node, raw)
+    yield Visited(node, raw, children)
+    for child in children.documents:
+        if not walk.enters(child, depth + 1):
+            continue
+        if child.media_type in INDEX_TYPES:
+            yield from _visit(read(child), read, walk, depth + 1)
+        else:
+            yield Visited(child)
 
 
 def is_document(descriptor: Descriptor) -> bool:
@@ -114,7 +255,7 @@ def check_names_nothing(node: Descriptor, raw: bytes) -> None:
     """
     if node.media_type.startswith(_SCHEMA_1):
         raise _refusal(node, "a manifest of Docker's schema 1, which is obsolete")
-    if sum(map(raw.count, (b",", b"[", b"{"))) > VALUE_LIMIT:
+    if value_count(raw) > VALUE_LIMIT:
         raise _refusal(node, "too large to be looked into")
     try:
         value = json.loads(raw)

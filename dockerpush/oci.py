@@ -21,7 +21,7 @@ JSON_LIMIT = 4 * 1024 * 1024
 """Bytes that a manifest, an index or a config may have (distribution-spec, Pushing
 Manifests); a larger one is refused before it is read."""
 
-VALUE_LIMIT = 250_000
+VALUE_LIMIT = 120_000
 """Values that such a document may hold: each takes dozens of bytes once decoded."""
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -445,12 +445,17 @@ def parse_json(raw: bytes, what: str) -> Any:
     """*raw* decoded. Raises InvalidJSON, which names *what*, also for bombs."""
     if len(raw) > JSON_LIMIT:
         raise InvalidJSON(f"{what}: {len(raw)} bytes, the limit is {JSON_LIMIT}")
-    if sum(map(raw.count, (b",", b"[", b"{"))) > VALUE_LIMIT:
+    if value_count(raw) > VALUE_LIMIT:
         raise InvalidJSON(f"{what}: more than {VALUE_LIMIT} values")
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise InvalidJSON(f"{what}: not JSON: {str(error)[:120]}") from error
+
+
+def value_count(raw: bytes) -> int:
+    """How many values the JSON *raw* has at most, told without decoding it."""
+    return sum(map(raw.count, (b",", b"[", b"{")))
 
 
 def dump_json(value: Any) -> bytes:

@@ -11,12 +11,12 @@ from typing import Iterator, Mapping
 
 from ..errors import ArchiveError, InvalidDigest, InvalidJSON
 from ..expressions import expression
-from ..oci import JSON_LIMIT, Digest, ImageConfig
+from ..oci import JSON_LIMIT, Digest, ImageConfig, value_count
 from .headers import quoted, resolved
 from .sniff import compression_of
 from .stored import Compression, Member, MemberKind
 
-DOCUMENTS_LIMIT = 16 * 1024 * 1024
+DOCUMENTS_LIMIT = 12 * 1024 * 1024
 """Bytes that all manifests, indexes and configs of an archive may have together."""
 
 DESCRIPTOR_LIMIT = 50_000
@@ -24,6 +24,9 @@ DESCRIPTOR_LIMIT = 50_000
 
 DOCUMENT_DESCRIPTOR_LIMIT = 20_000
 """Layers or manifests that one document may name, about a kilobyte each once read."""
+
+DESCRIPTOR_VALUES = 3
+"""Values that a descriptor has at least."""
 
 _JSON_HEAD = expression(rb"\s*(?:[{\[]|\Z)|\xef\xbb\xbf|\xff\xfe|\xfe\xff")
 _BLOB_NAME = expression(r"blobs/(sha256|sha384|sha512)/([0-9a-f]+)")
@@ -129,7 +132,8 @@ class Contents:
 
     def count_mentions(self, raw: bytes, name: str) -> None:
         """Take note of what the document *raw* names, before it is decoded."""
-        count = raw.count(b'"digest"')
+        written = raw.count(b'"digest"')  # which JSON may write otherwise, too
+        count = max(written, value_count(raw) // DESCRIPTOR_VALUES)
         if count > DOCUMENT_DESCRIPTOR_LIMIT:
             raise LimitExceeded(
                 f"{quoted(name)}: it names {count} layers or manifests, the limit is "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
-from ..documents import children_of
+from ..documents import Children, RawManifest, Visited, Walk, children_of, visit
 from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, UsageError
 from ..oci import (
     DOCKER_CONFIG,
@@ -17,23 +17,20 @@ from ..oci import (
     ImageConfig,
     Manifest,
     Platform,
+    dump_json,
     parse_json,
 )
 from ..system.workers import Workers
 from ..transfer.source import RegistrySource
-from ..transfer.tree import DEEPEST, index_of, narrowed
+from ..transfer.tree import child, index_of, narrowed
 from ..values import field, value
 from . import console
 from .image_config import runtime_settings, settings_rows
 
 if TYPE_CHECKING:
-    from ..documents import RawManifest
     from ..reference import Reference
     from ..registry.client import RegistryClient
     from ..system.cancellation import Cancellation
-
-MOST_IMAGES = 2000
-"""Manifests that one index may name; the largest of indexes have a few dozen."""
 
 
 @value
@@ -82,29 +79,23 @@ class RemoteReader:
         self, document: RawManifest, cancellation: Cancellation, *, jobs: int
     ) -> list[RemoteImage]:
         """Every image and artifact of *document*, *jobs* at a time."""
-        found = list(self._manifests(document.descriptor, document, 0))
+        walk = Walk(str(self._reference))
+        found = [
+            one
+            for one in visit(document, self._read, walk)
+            if not _is_mere_list(one.node, one.children)
+        ]
         with Workers(cancellation, jobs, name="inspect") as workers:
-            return workers.wait([workers.submit(self._image, *one) for one in found])
+            looks = [workers.submit(self._image, one, walk) for one in found]
+            return workers.wait(looks)
 
-    def _manifests(
-        self, node: Descriptor, document: RawManifest | None, depth: int
-    ) -> Iterator[tuple[Descriptor, RawManifest | None]]:
-        if node.media_type not in INDEX_TYPES:
-            yield node, document
-            return
-        if depth > DEEPEST:
-            raise InvalidJSON(f"{self._reference}: indexes within indexes, too deep")
-        document = document or self._read(node)
-        children = children_of(document.descriptor, document.raw)
-        if len(children.documents) > MOST_IMAGES:
-            raise InvalidJSON(f"{self._reference}: the index names too many manifests")
-        if children.blobs or not children.documents:
-            yield node, document
-        for child in children.documents:
-            yield from self._manifests(child, None, depth + 1)
-
-    def _image(self, node: Descriptor, document: RawManifest | None) -> RemoteImage:
-        document = document or self._read(node)
+    def _image(self, visited: Visited, walk: Walk) -> RemoteImage:
+        node = visited.node
+        if visited.raw is None:
+            document = self._read(node)
+            walk.takes(document.raw, node.size)
+        else:
+            document = RawManifest(node, visited.raw)
         if node.media_type not in MANIFEST_TYPES:
             return RemoteImage(node, children_of(node, document.raw).blobs)
         manifest = manifest_of(document)
@@ -118,11 +109,12 @@ class RemoteReader:
                 raise InvalidJSON(f"{self._reference}: {error}") from error
             if found is not None:
                 platform = platform or found.platform
-                config = parse_json(raw, "config")
+                config = _shown(parse_json(raw, "config"))
+                walk.takes(dump_json(config))
         return RemoteImage(node, manifest.layers, manifest, platform, config)
 
     def _read(self, node: Descriptor) -> RawManifest:
-        return self._source.document(str(node.digest))
+        return child(self._source, node)
 
     def _config(self, descriptor: Descriptor) -> bytes:
         if descriptor.size > JSON_LIMIT:
@@ -131,6 +123,17 @@ class RemoteReader:
                 f"is {JSON_LIMIT}"
             )
         return self._client.read_blob(self._reference.repository, descriptor)
+
+
+def _is_mere_list(node: Descriptor, children: Children) -> bool:
+    """True for an index that names documents alone."""
+    is_list = bool(children.documents) and not children.blobs
+    return is_list and node.media_type in INDEX_TYPES
+
+
+def _shown(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is shown of an image's config; its history may be long."""
+    return {key: config[key] for key in ("created", "config") if key in config}
 
 
 def manifest_of(document: RawManifest) -> Manifest:

@@ -47,6 +47,7 @@ from .manifest_answers import (
 from .pages import (
     Listed,
     Page,
+    bounded,
     parse_listed,
     parse_referrers,
     parse_tags,
@@ -375,7 +376,7 @@ class RegistryClient(Closeable):
         instead. Raises what `tags` does.
         """
         tail = f"referrers/{digest}" + query(artifactType=artifact_type or "")
-        pages = self._pages(repository, tail, parse_listed)
+        pages = self._pages(repository, tail, bounded(f"referrers of {digest.short}"))
         try:
             found = list(next(pages, []))
         except (RegistryError, InvalidJSON, InvalidDigest) as error:
@@ -384,7 +385,8 @@ class RegistryClient(Closeable):
             found = self._tagged_referrers(repository, digest)
         for page in pages:
             found += page
-        return tuple(one for one in found if artifact_type in (None, one.artifact_type))
+        kept = (one for one in found if artifact_type in (None, one.artifact_type))
+        return tuple({one.digest: one for one in kept}.values())
 
     def _tagged_referrers(self, repository: str, digest: Digest) -> list[Descriptor]:
         try:
@@ -396,7 +398,6 @@ class RegistryClient(Closeable):
 
     def lists_referrers(self, repository: str, digest: Digest) -> bool:
         """True when the registry lists those of *digest* itself, as far as it tells."""
-
         pages = self._pages(repository, f"referrers/{digest}", parse_listed)
         return unless_refused(lambda: next(pages)) is not None
 

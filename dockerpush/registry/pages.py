@@ -7,10 +7,13 @@ of understanding.
 
 from __future__ import annotations
 
+import hashlib
 import re
+import time
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 from urllib.parse import urlencode
 
+from ..documents import Walk
 from ..errors import (
     ContentMismatch,
     InvalidDigest,
@@ -27,6 +30,15 @@ from .locations import resolve_own, same_origin
 
 MOST_PAGES = 10_000
 """Pages of one list that are read; more of them have no end."""
+
+MOST_LISTED = 1_000_000
+"""Names or manifests of one list that are read, one after the other."""
+
+MOST_BYTES = 256 * 1024 * 1024
+"""Bytes of all the pages of one list."""
+
+MOST_SECONDS = 3600.0
+"""How long the pages of one list may take to come."""
 
 _TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _REPOSITORY = expression(r"[!-~]{1,255}")
@@ -145,30 +157,80 @@ def read_pages(
     for pages that never end. A page without anything on it may lead back: what there
     is was read.
     """
-    where, seen, odd = first, set[str](), list[str]()
-    for _ in range(MOST_PAGES):
+    where, seen, odd = first, set[bytes](), _Odd()
+    counted = _Counted(repository)
+    while True:
+        counted.check()
         page = read(where)
-        entries, digest = parse(page.content), str(Digest.of(page.content))
+        entries, digest = parse(page.content), _mark(page.content)
+        counted.take(page, entries)
         repeated = bool(entries.found) and digest in seen
-        seen |= {page.url, where, digest}
-        if repeated or (entries.found and page.following in seen):
-            break
-        odd += entries.odd
+        seen |= {_mark(page.url), _mark(where), digest}
+        is_back = page.following is not None and _mark(page.following) in seen
+        if repeated or (entries.found and is_back):
+            raise _endless(repository)
+        odd.add(entries.odd)
         yield entries.found
-        if page.following is None or page.following in seen:
-            if odd:
-                on_event(Notice(_skipped(repository, odd), warning=True))
+        if page.following is None or is_back:
+            if odd.count:
+                on_event(Notice(odd.notice(repository), warning=True))
             return
         where = page.following
-    raise _endless(repository)
 
 
-def _skipped(repository: str, odd: list[str]) -> str:
-    more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
-    return (
-        f"listing {repository}: skipped {one_line(odd[0], 80)!r}{more}, which the "
-        "registry lists but which cannot be right"
-    )
+class _Counted:
+    """What of one list has come. Raises ContentMismatch for one that has no end."""
+
+    def __init__(self, repository: str) -> None:
+        self._repository = repository
+        self._end = time.monotonic() + MOST_SECONDS
+        self._pages = self._bytes = self._listed = 0
+
+    def take(self, page: Page, entries: Listed) -> None:
+        """Count what is on *page*, the *entries*."""
+        self._pages += 1
+        self._bytes += len(page.content)
+        self._listed += len(entries.found) + len(entries.odd)
+
+    def check(self) -> None:
+        """Nothing, when one more page may be read."""
+        for is_over, much in (
+            (self._pages >= MOST_PAGES, f"{MOST_PAGES} pages"),
+            (self._listed > MOST_LISTED, f"{MOST_LISTED} entries"),
+            (self._bytes > MOST_BYTES, f"{MOST_BYTES >> 20} MiB"),
+            (time.monotonic() > self._end, f"{MOST_SECONDS:.0f} s"),
+        ):
+            if is_over:
+                raise ContentMismatch(
+                    f"listing {self._repository}: the list goes on after {much}; name "
+                    "the images instead, or report it to the registry's operator"
+                )
+
+
+class _Odd:
+    """Entries that cannot be understood: their *count*, and the first of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first = ""
+
+    def add(self, entries: list[str]) -> None:
+        if entries and not self.count:
+            self._first = entries[0]
+        self.count += len(entries)
+
+    def notice(self, repository: str) -> str:
+        more = f" and {self.count - 1} more" if self.count > 1 else ""
+        return (
+            f"listing {repository}: skipped {one_line(self._first, 80)!r}{more}, which "
+            "the registry lists but which cannot be right"
+        )
+
+
+def _mark(text: str | bytes) -> bytes:
+    """What is kept of a URL or a page, to know it again."""
+    raw = text.encode(errors="replace") if isinstance(text, str) else text
+    return hashlib.sha256(raw).digest()
 
 
 def read_catalog(
@@ -262,6 +324,20 @@ def parse_listed(content: bytes) -> Listed:
     if not isinstance(record, dict) or record.get("manifests") is None:
         raise InvalidJSON("referrers: no list")
     return parse_referrers(content)
+
+
+def bounded(what: str) -> Callable[[bytes], Listed]:
+    """As `parse_listed`, for the pages of one list that is held. Raises what Walk does.
+
+    *what* is listed.
+    """
+    walk = Walk(what)
+
+    def parse(content: bytes) -> Listed:
+        walk.takes(content)
+        return parse_listed(content)
+
+    return parse
 
 
 def parse_referrers(content: bytes) -> Listed:

@@ -15,7 +15,7 @@ import io
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterator, Protocol
 
-from ..documents import check_names_nothing, children_of, is_document
+from ..documents import Walk, check_names_nothing, children_of, is_document
 from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, StateError, reason_of
 from ..events import BlobFinished, BlobStarted, BytesSent, OnEvent, Outcome, Retrying
 from ..oci import JSON_LIMIT, Descriptor, Digest
@@ -31,9 +31,6 @@ LOCK = ".lock"
 
 PARTIALS = ".partial"
 """The directory for blobs that are not complete yet."""
-
-DEPTH_LIMIT = 8
-"""Indexes inside indexes that are followed."""
 
 _STEP = 0.1  # seconds between two looks at a partial file that another run has
 
@@ -108,25 +105,28 @@ class BlobDirectory:
 
         False as well for what cannot be read: who fetches it again says why.
         """
-        return self._is_whole(root, DEPTH_LIMIT)
+        try:
+            return self._is_whole(root, Walk(self._what), 0)
+        except (InvalidJSON, InvalidDigest, ContentMismatch):
+            return False
 
-    def _is_whole(self, node: Descriptor, depth: int) -> bool:
-        raw = self.read_document(node) if depth >= 0 else None
+    def _is_whole(self, node: Descriptor, walk: Walk, depth: int) -> bool:
+        if not walk.enters(node, depth):
+            return True  # one that is not whole ends the walk
+        raw = self.read_document(node)
         if raw is None or not is_document(node):
             return False
-        try:
-            children = children_of(node, raw)
-        except (InvalidJSON, InvalidDigest):
-            return False
+        walk.takes(raw, node.size)
+        children = children_of(node, raw)
         return all(self.has(blob) or blob.urls for blob in children.blobs) and all(
-            self._is_whole(child, depth - 1) for child in children.documents
+            self._is_whole(child, walk, depth + 1) for child in children.documents
         )
 
     def occupied(self, root: Descriptor) -> dict[Digest, Descriptor]:
         """*root* and everything below it that the documents which are there tell."""
         found: dict[Digest, Descriptor] = {}
-        with contextlib.suppress(InvalidJSON, InvalidDigest):
-            self._reach(root, found, DEPTH_LIMIT)
+        with contextlib.suppress(InvalidJSON, InvalidDigest, ContentMismatch):
+            self._reach(root, found, Walk(self._what), 0)
         return found
 
     @contextlib.contextmanager
@@ -168,15 +168,19 @@ class BlobDirectory:
                 yield
 
     def _reach(
-        self, node: Descriptor, found: dict[Digest, Descriptor], depth: int
+        self,
+        node: Descriptor,
+        found: dict[Digest, Descriptor],
+        walk: Walk,
+        depth: int,
     ) -> None:
-        if node.digest in found:
+        if not walk.enters(node, depth):
             return
-        check_depth(node, depth)
         found[node.digest] = node
         raw = self.read_document(node)
         if raw is None:
             return
+        walk.takes(raw, node.size)
         children = children_of(node, raw)
         for blob in children.blobs:
             found.setdefault(blob.digest, blob)
@@ -185,7 +189,7 @@ class BlobDirectory:
             if content is not None:
                 check_names_nothing(blob, content)
         for child in children.documents:
-            self._reach(child, found, depth - 1)
+            self._reach(child, found, walk, depth + 1)
 
     def _write(self, path: Path, raw: bytes) -> None:
         """Who holds the lock is alone with the part, also with one that was left."""
@@ -225,14 +229,6 @@ class Partial:
         """Nothing of it is of any use."""
         with failing(f"{self.path}"):
             self.path.unlink(missing_ok=True)
-
-
-def check_depth(node: Descriptor, left: int) -> None:
-    """Raises InvalidJSON unless *left*, what is left of DEPTH_LIMIT, allows *node*."""
-    if left < 0:
-        raise InvalidJSON(
-            f"{node.digest}: indexes within indexes, more than {DEPTH_LIMIT} deep"
-        )
 
 
 @contextlib.contextmanager

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import heapq
 import re
+from operator import itemgetter
 from typing import (
     Any,
     Callable,
@@ -27,6 +29,7 @@ from typing import (
     Sequence,
 )
 
+from ..documents import held
 from ..errors import InvalidJSON, InvalidReference, NotFound, UsageError
 from ..expressions import expression
 from ..oci import Platform
@@ -180,18 +183,22 @@ class TagRules:
     versions: Callable[[str], bool] | None = None
 
     def choose(self, tags: Iterable[str]) -> list[str]:
-        """Those of *tags* that are meant, in their order."""
-        found = [
+        """Those of *tags* that are meant, in their order.
+
+        Of a list of any length the newest alone are held.
+        """
+        found = (
             tag
             for tag in tags
             if (not self.allow or any(rule.fullmatch(tag) for rule in self.allow))
             and not any(rule.fullmatch(tag) for rule in self.deny)
             and (self.versions is None or self.versions(tag))
-        ]
+        )
         if self.newest is None:
-            return found
-        kept = set(sorted(found, key=version_key)[-self.newest :])
-        return [tag for tag in found if tag in kept]
+            return held(found)
+        numbered = ((version_key(tag), place, tag) for place, tag in enumerate(found))
+        kept = heapq.nlargest(self.newest, numbered)
+        return [tag for _, _, tag in sorted(kept, key=itemgetter(1))]
 
 
 def version_key(tag: str) -> tuple[tuple[int, int, str], ...]:

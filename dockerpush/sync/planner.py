@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from typing import Callable, Iterable, Iterator, Mapping, Protocol, Sequence
 
+from ..documents import held
 from ..errors import Cancelled, NotFound, PusherError
 from ..oci import Descriptor, Digest
 from ..reference import Reference
@@ -91,7 +92,9 @@ class Planner:
         if entry.tags is None:
             return [whole]
         try:
-            tags = entry.tags.choose(self._tags(self._sources, entry.source))
+            with self._limits.permit(self._cancellation, entry.source.registry):
+                listed = self._tags(self._sources, entry.source)
+                tags = entry.tags.choose(listed)
             held: set[str] = set()
             if entry.on_exists is OnExists.SKIP and tags:
                 held = self._held(entry.target)
@@ -108,16 +111,15 @@ class Planner:
 
     def _held(self, target: Reference) -> set[str]:
         try:
-            return set(self._tags(self._targets, target))
+            with self._limits.permit(self._cancellation, target.registry):
+                return set(held(self._tags(self._targets, target)))
         except NotFound:
             return set()
 
     def _tags(
         self, registries: Mapping[str, TagLister], repository: Reference
-    ) -> list[str]:
-        with self._limits.permit(self._cancellation, repository.registry):
-            registry = registries[repository.registry]
-            return list(registry.tags(repository.repository))
+    ) -> Iterator[str]:
+        return registries[repository.registry].tags(repository.repository)
 
     def _decided(self, item: SyncItem) -> SyncItem:
         """*item* with what is to be done."""

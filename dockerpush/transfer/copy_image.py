@@ -14,7 +14,7 @@ from .engine import ConcurrencyLimits, transfer
 from .plan import Plan, PlannedImage, Wanted
 from .source import Source
 from .target import Target
-from .tree import Walker, narrowed, narrowing_notice, taken_of
+from .tree import Walker, child, narrowed, narrowing_notice, taken_of
 
 
 def copy_image(
@@ -117,9 +117,10 @@ class CopyPlanner:
         """Manifests of *source*, several at a time."""
         jobs = min(self._options.jobs, len(nodes))
         if jobs < 2:
-            return [source.child(node) for node in nodes]
+            return [child(source, node) for node in nodes]
         with Workers(self._target.cancellation, jobs, name="find") as workers:
-            return workers.wait([workers.submit(source.child, node) for node in nodes])
+            finding = [workers.submit(child, source, node) for node in nodes]
+            return workers.wait(finding)
 
     def _chosen(
         self, source: Source, whole: RawManifest

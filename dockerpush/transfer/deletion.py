@@ -9,15 +9,15 @@ and Google's. Where it is refused, deleting the digest takes every tag with it.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Collection, Iterator, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Collection, Mapping, NamedTuple
 
-from ..documents import children_of
-from ..errors import ContentMismatch, InvalidJSON, PusherError, RegistryError
+from ..documents import Walk, held, visit
+from ..errors import ContentMismatch, PusherError, RegistryError
 from ..oci import INDEX_TYPES, Descriptor, Digest
 from ..registry.pages import referrers_tag
 from ..system.cancellation import Cancellation
 from ..system.workers import Workers
-from .tree import DEEPEST
+from .source import RegistrySource
 
 if TYPE_CHECKING:
     from ..registry.client import RegistryClient
@@ -82,7 +82,7 @@ def survey(
 
     What no tag shows is not seen: the specification has no list of manifests.
     """
-    tags = list(client.tags(repository))
+    tags = held(client.tags(repository))
     look = partial(client.manifest_descriptor, repository)
     with cancellation.child() as child, Workers(child, jobs, name="look") as workers:
         found = workers.wait([workers.submit(look, tag) for tag in tags])
@@ -99,24 +99,11 @@ def survey(
 def _members(
     client: RegistryClient, repository: str, index: Descriptor
 ) -> frozenset[Digest]:
-    """Every document below *index*. Raises InvalidJSON where there is no end."""
-    found: set[Digest] = set()
-    level: Sequence[Descriptor] = [index]
-    for _ in range(DEEPEST + 1):
-        children = [child for one in level for child in _read(client, repository, one)]
-        children = [child for child in children if child.digest not in found]
-        found.update(child.digest for child in children)
-        level = [child for child in children if child.media_type in INDEX_TYPES]
-        if not level:
-            return frozenset(found)
-    raise InvalidJSON(f"{repository}@{index.digest}: indexes within indexes, too deep")
-
-
-def _read(
-    client: RegistryClient, repository: str, index: Descriptor
-) -> Iterator[Descriptor]:
-    descriptor, raw = client.read_manifest(repository, str(index.digest))
-    yield from children_of(descriptor, raw).documents
+    """Every document below *index*. Raises what `Walk` does."""
+    source = RegistrySource(client, repository)
+    walk = Walk(f"{client.registry}/{repository}@{index.digest}")
+    below = visit(source.child(index), source.child, walk)
+    return frozenset(one.node.digest for one in below) - {index.digest}
 
 
 class Deleter:

@@ -7,7 +7,7 @@ from typing import Iterator, Mapping, Sequence
 
 from ..archive.layout import FULL_NAME, REF_NAME
 from ..archive.stored import StoredImage, platform_of
-from ..documents import RawManifest
+from ..documents import RawManifest, Walk
 from ..errors import NotFound, UsageError
 from ..events import Outcome
 from ..oci import INDEX_TYPES, OCI_INDEX, Descriptor, Index, Platform
@@ -92,7 +92,9 @@ def store_joined(
     entries = tuple(
         entry
         for part, result in parts
-        for entry in _entries(target, result.descriptor, part.platforms[0])
+        for entry in _entries(
+            target, result.descriptor, part.platforms[0], Walk(target.repository)
+        )
     )
     raw = Index(OCI_INDEX, entries).to_bytes()
     document = RawManifest(Descriptor.of(OCI_INDEX, raw), raw)
@@ -112,7 +114,11 @@ def store_joined(
 
 
 def _entries(
-    target: RegistryTarget, stored: Descriptor, platform: Platform
+    target: RegistryTarget,
+    stored: Descriptor,
+    platform: Platform,
+    walk: Walk,
+    depth: int = 0,
 ) -> Iterator[Descriptor]:
     if stored.media_type not in INDEX_TYPES:
         yield replace(
@@ -121,11 +127,14 @@ def _entries(
             annotations=_without_names(stored.annotations),
         )
         return
+    if not walk.enters(stored, depth):
+        return
     named = str(stored.digest)
     _, raw = target.client.read_manifest(target.repository, named)
+    walk.takes(raw, stored.size)
     for child in Index.from_bytes(raw, stored.media_type).manifests:
         if child.media_type in INDEX_TYPES:
-            yield from _entries(target, child, platform)
+            yield from _entries(target, child, platform, walk, depth + 1)
         else:
             yield child
 

@@ -23,6 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Iterable, Mapping, Sequence
 
 from ..archive.stored import Compression, compression_of_type
+from ..documents import Walk
 from ..errors import (
     ContentMismatch,
     InvalidDigest,
@@ -46,6 +47,7 @@ from ..registry.looks import unless_refused
 from ..values import field, replace, value
 from .plan import Method, PlannedBlob
 from .registry_target import RegistryTarget
+from .source import RegistrySource
 from .target import UploadResult
 
 if TYPE_CHECKING:
@@ -308,11 +310,14 @@ def _read_image(
     manifests: Sequence[Manifest]
     if descriptor.media_type in INDEX_TYPES:
         children = Index.from_bytes(raw, descriptor.media_type).manifests[:PLATFORMS]
-        manifests = [
-            _manifest(*client.read_manifest(repository, str(child.digest)))
-            for child in children
-            if child.media_type in MANIFEST_TYPES
-        ]
+        source = RegistrySource(client, repository)
+        walk = Walk(f"{repository}:{tag}")
+        manifests = []
+        for child in children:
+            if child.media_type in MANIFEST_TYPES and walk.enters(child):
+                found = source.child(child)
+                walk.takes(found.raw, child.size)
+                manifests.append(_manifest(found.descriptor, found.raw))
     else:
         manifests = [_manifest(descriptor, raw)]
     layers: dict[tuple[Digest, Compression], Descriptor] = {}

@@ -9,6 +9,7 @@ from typing import Callable, Iterator, Protocol, Sequence
 
 from ..documents import (
     RawManifest,
+    Walk,
     check_names_nothing,
     children_of,
     is_document,
@@ -27,6 +28,7 @@ from ..oci import (
     Index,
     Manifest,
     Platform,
+    dump_json,
 )
 from ..system.cancellation import Cancellation
 from ..values import replace
@@ -41,27 +43,17 @@ from .plan import (
 )
 from .source import Named, Source, label
 
-DEEPEST = 8
-"""Indexes within indexes that are followed."""
-
-MOST_MANIFESTS = 2000
-"""Manifests of one image, its referrers included."""
-
-MOST_BYTES = 64 * 1024 * 1024
-"""Bytes of all these manifests, which are held in memory."""
-
-
 Fetch = Callable[[Sequence[Descriptor]], Sequence[RawManifest]]
-"""Gives the manifests that descriptors name, in their order."""
+"""Gives the manifests that descriptors name, in their order, each checked by `child`.
+"""
 
 
 class Walker:
     """Plans what *source* has and *is_held* does not know, byte for byte.
 
     *fetch* gets manifests of *source*, several at a time where that is faster. `walk`,
-    then `add_referrers` or not, then `plan`. Raises ContentMismatch for documents
-    without end, or one that is not what its descriptor says; InvalidJSON for one of a
-    type that is not known; and what *source* does.
+    then `add_referrers` or not, then `plan`. Raises what `Walk` and `child` do;
+    InvalidJSON for a document of a type that is not known; and what *source* does.
     """
 
     def __init__(
@@ -72,14 +64,13 @@ class Walker:
     ) -> None:
         self._source = source
         self._is_held = is_held
-        self._fetch = fetch or (lambda nodes: [source.child(node) for node in nodes])
+        self._fetch = fetch or (lambda nodes: [child(source, node) for node in nodes])
         self._documents: list[RawManifest] = []
         self._referrers: list[RawManifest] = []
         self._listed: dict[Digest, Sequence[Descriptor]] = {}
         self._blobs: dict[Digest, PlannedBlob] = {}
-        self._seen: set[Digest] = set()
+        self._visits = Walk(label(source))
         self._skipped_existing = False
-        self._count = self._bytes = 0
 
     def walk(self, root: RawManifest) -> Walker:
         """Take *root* and what it needs."""
@@ -87,6 +78,7 @@ class Walker:
             self._skipped_existing = True
             self._documents.append(root)
         else:
+            self._visits.enters(root.descriptor)
             self._walk(root, self._documents, 0)
         return self
 
@@ -98,6 +90,7 @@ class Walker:
             listed = self._source.referrers(subject)
             if not listed:
                 continue
+            self._visits.takes(dump_json([one.to_json() for one in listed]))
             self._listed[subject] = listed
             more: list[RawManifest] = []
             self._add(listed, more, 0)
@@ -118,15 +111,12 @@ class Walker:
         self, nodes: Sequence[Descriptor], into: list[RawManifest], depth: int
     ) -> None:
         """Add *nodes*, documents, and what they need, each once."""
-        wanted = [node for node in nodes if self._is_wanted(node)]
-        self._check(len(wanted), depth)
-        for node, document in zip(wanted, self._fetch(wanted)):
-            _check_fits(node, document.descriptor)
-            if node.digest not in self._seen:
-                self._walk(document, into, depth + 1)
+        wanted = [node for node in nodes if self._is_wanted(node, depth + 1)]
+        for document in self._fetch(wanted):
+            self._walk(document, into, depth + 1)
 
-    def _is_wanted(self, node: Descriptor) -> bool:
-        if node.digest in self._seen:
+    def _is_wanted(self, node: Descriptor, depth: int) -> bool:
+        if self._visits.has(node):
             return False
         if not is_document(node):
             raise InvalidJSON(
@@ -134,16 +124,13 @@ class Walker:
                 f"{node.media_type[:80]!r}, which dockerpush cannot read"
             )
         if not self._is_held(node):
-            return True
-        self._seen.add(node.digest)
+            return self._visits.enters(node, depth)
+        self._visits.skip(node)
         self._skipped_existing = True
         return False
 
     def _walk(self, document: RawManifest, into: list[RawManifest], depth: int) -> None:
-        self._count += 1
-        self._bytes += len(document.raw)
-        self._seen.add(document.descriptor.digest)
-        self._check(0, depth)
+        self._visits.takes(document.raw, document.descriptor.size)
         children = children_of(document.descriptor, document.raw)
         after_all = {one.digest for one in children.unknown if self._finds(one, into)}
         for blob in children.blobs:
@@ -167,39 +154,33 @@ class Walker:
 
         Raises InvalidJSON when it names what would have to come along.
         """
-        if node.digest in self._seen:
+        if self._visits.has(node):
             return True
         found = self._source.find_document(node)
         raw = found.raw if found else self._source.read_blob(node)
         check_names_nothing(node, raw)
+        self._visits.reads(len(raw))
         if found:
-            self._count += 1
-            self._bytes += len(raw)
-            self._check(0, 0)
-            self._seen.add(node.digest)
+            self._visits.enters(node)
+            self._visits.takes(raw, len(raw) + node.size)
             into.append(found)
         return found is not None
 
-    def _check(self, count: int, depth: int) -> None:
-        """Raises ContentMismatch when there would be more than the limits allow."""
-        if (
-            depth > DEEPEST
-            or self._count + count > MOST_MANIFESTS
-            or self._bytes > MOST_BYTES
-        ):
-            raise ContentMismatch(
-                f"{label(self._source)}: more than {DEEPEST} levels of indexes, "
-                f"{MOST_MANIFESTS} manifests or {MOST_BYTES} bytes of them; refused"
-            )
 
+def child(source: Narrowable, node: Descriptor) -> RawManifest:
+    """The manifest that an index of *source* names so.
 
-def _check_fits(node: Descriptor, found: Descriptor) -> None:
-    """Raises ContentMismatch unless *found* is what the index says of it, *node*."""
+    Raises ContentMismatch unless it is what the index says of it, and what *source*
+    does.
+    """
+    document = source.child(node)
+    found = document.descriptor
     if (found.size, found.media_type) != (node.size, node.media_type):
         raise ContentMismatch(
             f"manifest {node.digest}: {found.size} bytes of {found.media_type}, the "
             f"index says {node.size} of {node.media_type}"
         )
+    return document
 
 
 class PlanReader:
@@ -252,21 +233,52 @@ def narrowed(
         alone = Candidate(root.descriptor, _platform(source, root), is_image=True)
         narrow([alone], platforms, where)
         return root
-    entries = list(_entries(source, root))
-    candidates = [_candidate(source, entry) for entry in entries]
+    opened = _Opened(source, root)
+    candidates = [opened.candidate(entry) for entry in opened.entries]
     wanted, places = narrow(candidates, platforms, where)
-    kept = tuple(entries[place] for place in places)
+    kept = tuple(opened.entries[place] for place in places)
     if kept == index_of(root).manifests:
         return root
     if len(wanted) == 1:
-        return source.child(entries[wanted[0]])
+        return source.child(opened.entries[wanted[0]])
     return part_of_index(root.raw, root.descriptor.media_type, kept)
 
 
-def _candidate(source: Narrowable, entry: Descriptor) -> Candidate:
-    if _is_about_another(entry):
-        return Candidate(entry, None, is_image=False)
-    return Candidate(entry, _entry_platform(source, entry), is_image=True)
+class _Opened:
+    """What an index names, the *entries* of inner indexes in their place.
+
+    Manifests are read for their platforms, each once. Raises what `Walk` does.
+    """
+
+    def __init__(self, source: Narrowable, root: RawManifest) -> None:
+        self._source = source
+        self._walk = Walk(label(source))
+        self._platforms: dict[Digest, Platform | None] = {}
+        self._walk.enters(root.descriptor)
+        self.entries = list(self._inside(root, 0))
+
+    def candidate(self, entry: Descriptor) -> Candidate:
+        """*entry* with its platform, but for what speaks of another one."""
+        if _is_about_another(entry):
+            return Candidate(entry, None, is_image=False)
+        return Candidate(entry, self._platform_of(entry), is_image=True)
+
+    def _inside(self, document: RawManifest, depth: int) -> Iterator[Descriptor]:
+        self._walk.takes(document.raw, document.descriptor.size)
+        for entry in index_of(document).manifests:
+            if entry.media_type not in INDEX_TYPES:
+                yield entry
+            elif self._walk.enters(entry, depth + 1):
+                yield from self._inside(self._source.child(entry), depth + 1)
+
+    def _platform_of(self, entry: Descriptor) -> Platform | None:
+        if entry.platform is not None or entry.media_type not in MANIFEST_TYPES:
+            return entry.platform
+        if self._walk.enters(entry):
+            document = self._source.child(entry)
+            self._walk.reads(len(document.raw) - entry.size)
+            self._platforms[entry.digest] = _platform(self._source, document)
+        return self._platforms.get(entry.digest)
 
 
 def images_of(
@@ -276,10 +288,11 @@ def images_of(
 
     Those of inner indexes are among them.
     """
+    opened = _Opened(source, root)
     found = [
-        (entry, _entry_platform(source, entry))
-        for entry in _entries(source, root)
-        if not _is_about_another(entry)
+        (entry, one.platform)
+        for entry in opened.entries
+        if (one := opened.candidate(entry)).is_image
     ]
     return [pair for pair in found if pair[1] != _NO_PLATFORM]
 
@@ -301,23 +314,6 @@ def narrowing_notice(
         f"only {', '.join(map(str, platforms))}: the digest becomes {part.digest}, "
         f"that of the whole is {whole.digest}"
     )
-
-
-def _entries(
-    source: Narrowable, document: RawManifest, depth: int = 0
-) -> Iterator[Descriptor]:
-    """What the index *document* names, the insides of inner indexes instead."""
-    for entry in index_of(document).manifests:
-        if entry.media_type in INDEX_TYPES and depth < DEEPEST:
-            yield from _entries(source, source.child(entry), depth + 1)
-        else:
-            yield entry
-
-
-def _entry_platform(source: Narrowable, entry: Descriptor) -> Platform | None:
-    if entry.platform is not None or entry.media_type not in MANIFEST_TYPES:
-        return entry.platform
-    return _platform(source, source.child(entry))
 
 
 def _platform(source: Narrowable, document: RawManifest) -> Platform | None:

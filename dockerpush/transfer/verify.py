@@ -23,10 +23,10 @@ from ..archive.stored import (
     leaves,
     manifests,
 )
-from ..documents import SUBJECT_ANNOTATION, RawManifest
+from ..documents import SUBJECT_ANNOTATION, RawManifest, Walk, visit
 from ..errors import ContentMismatch
 from ..events import BlobFinished, BlobPlanned, BlobStarted, BytesSent, Outcome
-from ..oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Digest, Index, Manifest
+from ..oci import MANIFEST_TYPES, Descriptor, Digest, Manifest
 from ..reference import Reference
 from ..system.workers import Workers
 from ..values import value
@@ -34,8 +34,8 @@ from .choices import BlobForecast
 from .known import Knowledge, Shortcuts
 from .push_image import forecast
 from .registry_target import RegistryTarget
-from .source import Source
-from .tree import Walker
+from .source import RegistrySource, Source
+from .tree import Walker, child
 
 
 @value
@@ -58,7 +58,7 @@ def verify_image(
     """
     client, repository = target.client, target.repository
     descriptor, raw = client.read_manifest(repository, reference)
-    named = dict(_remote_manifests(target, descriptor, raw))
+    named = dict(_remote_manifests(target, RawManifest(descriptor, raw)))
     remote = {digest: found for digest, found in named.items() if found is not None}
     pairs = [
         pair
@@ -88,21 +88,21 @@ def _announce(target: RegistryTarget, blobs: Iterable[Descriptor]) -> None:
 
 
 def _remote_manifests(
-    target: RegistryTarget, descriptor: Descriptor, raw: bytes
+    target: RegistryTarget, root: RawManifest
 ) -> Iterator[tuple[Digest, Manifest | None]]:
-    """What is below *descriptor*, None for what is no image's manifest."""
-    if descriptor.media_type in MANIFEST_TYPES:
-        yield descriptor.digest, Manifest.from_bytes(raw, descriptor.media_type)
-    elif descriptor.media_type not in INDEX_TYPES:
-        yield descriptor.digest, None
-    else:
-        for child in Index.from_bytes(raw, descriptor.media_type).manifests:
-            if child.media_type in (*MANIFEST_TYPES, *INDEX_TYPES):
-                name = str(child.digest)
-                found = target.client.read_manifest(target.repository, name)
-                yield from _remote_manifests(target, *found)
-            else:
-                yield child.digest, None
+    """What *root* and indexes below it name, None for what is no image's manifest."""
+    source = RegistrySource(target.client, target.repository)
+    walk = Walk(f"{target.place}/{target.repository}")
+    for node, raw, children in visit(root, partial(child, source), walk):
+        if node.media_type in MANIFEST_TYPES:
+            if raw is None:
+                raw = child(source, node).raw
+                walk.takes(raw, node.size)
+            yield node.digest, Manifest.from_bytes(raw, node.media_type)
+        else:
+            yield node.digest, None
+        for blob in children.blobs:
+            yield blob.digest, None
 
 
 def _other_pairs(

@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Sequence
 
+from ...documents import held
 from ...errors import UsageError
 from ...settings.keys import RECEIVING, SENDING
 from ...values import value
@@ -286,7 +287,7 @@ class _Copying:
         elif wanted.tag or wanted.digest:
             raise UsageError("--all-tags takes repositories: no tag, no digest")
         else:
-            tags = client.tags(wanted.repository)
+            tags = held(client.tags(wanted.repository))
             found = [wanted.with_tag(tag) for tag in tags]
         source = RegistrySource(client, wanted.repository)
         return [

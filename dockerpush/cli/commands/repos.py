@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Iterator
 
+from ...documents import held
 from ...errors import NotFound, PusherError, RegistryError, Unauthorized
 from .. import console, location
 from ..endpoints import Connections
@@ -44,7 +45,7 @@ def run(args: Namespace, session: Session) -> int:
     with Connections(endpoint(args), session, writes=False) as connections:
         found = _below(place, connections.client(place.registry))
         if session.display.json:
-            names = [before + name for name in found]
+            names = held(before + name for name in found)
             console.json_result({"registry": place.registry, "repositories": names})
             is_empty = not names
         else:

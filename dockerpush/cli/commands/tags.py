@@ -7,6 +7,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from itertools import islice
 from typing import TYPE_CHECKING, Iterable, Iterator
 
+from ...documents import held
 from ...errors import UsageError
 from ...state.known_tags import MOST_TAGS, remember_tags
 from .. import console, location
@@ -78,7 +79,7 @@ def _list(reference: Reference, connections: Connections, args: Namespace) -> No
     seen: list[str] = []
     found = islice(_matching(_noted(tags, seen), args), args.limit)
     if connections.session.display.json:
-        console.json_result({"repository": reference.name, "tags": list(found)})
+        console.json_result({"repository": reference.name, "tags": held(found)})
     before = f"{reference.name}:" if len(args.repositories) > 1 else ""
     for tag in found:
         console.result(f"{before}{tag}")
