@@ -174,7 +174,7 @@ class TestSources:
             raw = json.dumps(record).encode()
             below = Descriptor.of(OCI_INDEX, raw)
             put(sides.one, "app", str(below.digest), raw, OCI_INDEX)
-        with pytest.raises(ContentMismatch, match="levels of indexes"):
+        with pytest.raises(ContentMismatch, match="indexes within indexes"):
             sides.copy(str(below.digest))
 
 
