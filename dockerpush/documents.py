@@ -9,7 +9,6 @@ what it needs.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from typing import Any, Callable, Collection, Iterable, Iterator, NamedTuple, Sequence
@@ -33,6 +32,7 @@ from .oci import (
     require,
     value_count,
 )
+from .strict_json import DOCUMENT, glance
 from .values import replace, value
 
 DEEPEST = 8
@@ -225,7 +225,7 @@ def children_of(node: Descriptor, raw: bytes) -> Children:
             manifest = Manifest.from_bytes(raw, node.media_type)
             return Children(blobs=(manifest.config, *manifest.layers))
         if node.media_type == OCI_ARTIFACT:
-            record = require(parse_json(raw, "artifact"), dict, "artifact")
+            record = require(parse_json(raw, "artifact", DOCUMENT), dict, "artifact")
             return Children(blobs=descriptors(record, "blobs", "artifact"))
     except (InvalidJSON, InvalidDigest) as error:
         raise type(error)(f"{node.digest}: {error}") from error
@@ -258,7 +258,7 @@ def check_names_nothing(node: Descriptor, raw: bytes) -> None:
     if value_count(raw) > VALUE_LIMIT:
         raise _refusal(node, "too large to be looked into")
     try:
-        value = json.loads(raw)
+        value = glance(raw)
     except ValueError:
         return
     except RecursionError:

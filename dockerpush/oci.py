@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Mapping
 
 from .errors import InvalidDigest, InvalidJSON
 from .expressions import expression
+from .strict_json import CONFIG, DOCUMENT, Shape, decode, glance
 from .values import field, replace, value
 
 if TYPE_CHECKING:
@@ -278,7 +279,7 @@ class Manifest:
     @classmethod
     def from_bytes(cls, raw: bytes, media_type: str = "") -> Manifest:
         """Raises InvalidJSON; *media_type* counts when the document names none."""
-        record = require(parse_json(raw, "manifest"), dict, "manifest")
+        record = require(parse_json(raw, "manifest", DOCUMENT), dict, "manifest")
         if "manifests" in record:
             raise InvalidJSON("manifest: holds 'manifests', so it is an index")
         layers = descriptors(record, "layers", "manifest")
@@ -316,7 +317,7 @@ class Index:
     @classmethod
     def from_bytes(cls, raw: bytes, media_type: str = "") -> Index:
         """Raises InvalidJSON; *media_type* counts when the document names none."""
-        record = require(parse_json(raw, "index"), dict, "index")
+        record = require(parse_json(raw, "index", DOCUMENT), dict, "index")
         if "layers" in record or "config" in record:
             raise InvalidJSON("index: holds 'layers' or 'config', so it is a manifest")
         return cls(
@@ -402,19 +403,23 @@ class ImageConfig:
         """What *raw* says as an image config; None when it is something else.
 
         Artifacts have all kinds of configs under the type of an image's: ``{}`` in a
-        bundle of OPA. Raises InvalidJSON or InvalidDigest.
+        bundle of OPA. Raises InvalidJSON or InvalidDigest, also for what other tools
+        may take for the config of an image.
         """
         try:
-            record = parse_json(raw, "config")
-        except InvalidJSON:
+            _check_size(raw, "config")
+            found = glance(raw)
+        except (ValueError, RecursionError):
             return None
-        is_image = isinstance(record, dict) and record.get("rootfs") is not None
-        return cls._of(record) if is_image else None
+        record = found if isinstance(found, dict) else {}
+        roots = [record[key] for key in record if key.casefold() == "rootfs"]
+        is_image = any(root is not None for root in roots)
+        return cls.from_bytes(raw) if is_image else None
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> ImageConfig:
         """Raises InvalidJSON or InvalidDigest."""
-        return cls._of(require(parse_json(raw, "config"), dict, "config"))
+        return cls._of(require(parse_json(raw, "config", CONFIG), dict, "config"))
 
     @classmethod
     def _of(cls, record: Mapping[str, Any]) -> ImageConfig:
@@ -441,16 +446,20 @@ def as_docker(manifest: Manifest) -> Manifest | None:
     )
 
 
-def parse_json(raw: bytes, what: str) -> Any:
-    """*raw* decoded. Raises InvalidJSON, which names *what*, also for bombs."""
+def parse_json(raw: bytes, what: str, shape: Shape | None = None) -> Any:
+    """*raw* decoded. Raises InvalidJSON, which names *what*, also for bombs.
+
+    What comes from outside has a *shape*, see `strict_json.decode`.
+    """
+    _check_size(raw, what)
+    return decode(raw, what, shape)
+
+
+def _check_size(raw: bytes, what: str) -> None:
     if len(raw) > JSON_LIMIT:
         raise InvalidJSON(f"{what}: {len(raw)} bytes, the limit is {JSON_LIMIT}")
     if value_count(raw) > VALUE_LIMIT:
         raise InvalidJSON(f"{what}: more than {VALUE_LIMIT} values")
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise InvalidJSON(f"{what}: not JSON: {str(error)[:120]}") from error
 
 
 def value_count(raw: bytes) -> int:

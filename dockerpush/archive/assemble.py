@@ -28,6 +28,7 @@ from ..oci import (
     require,
 )
 from ..platforms import normalised
+from ..strict_json import ANY
 from ..values import replace
 from .contents import Contents
 from .docker import MANIFEST_JSON, Entry, read_entries
@@ -80,7 +81,7 @@ def assemble(
     broken: list[StoredImage] = []
     member = contents.find(MANIFEST_JSON)
     if member is not None:
-        document = parse_json(contents.document(member), MANIFEST_JSON)
+        document = parse_json(contents.document(member), MANIFEST_JSON, ANY)
         if isinstance(document, dict) and index is None:
             layout = read_manifest_folder(contents, member)
         elif document is not None:

@@ -19,6 +19,7 @@ from ..oci import (
     require,
     required,
 )
+from ..strict_json import SAVED_IMAGE, check_keys
 from ..values import value
 from .contents import (
     Contents,
@@ -91,6 +92,7 @@ class _EntryReader:
 
     def read(self, value: Any, where: str) -> Entry:
         record = require(value, dict, where)
+        check_keys(record, SAVED_IMAGE, where)
         names = [name for name in _strings(record, "RepoTags", where) if name]
         layers = _strings(record, "Layers", where)
         config_name = required(record, "Config", str, where)

@@ -33,6 +33,7 @@ from ..oci import (
     parse_json,
     require,
 )
+from ..strict_json import ANY, DOCUMENT
 from ..values import field, replace, value
 from .contents import Contents, LimitExceeded, check_bytes, naming
 from .headers import quoted
@@ -129,7 +130,7 @@ def _is_file(node: Node) -> bool:
 
 def _read_index_json(raw: bytes) -> tuple[Index, tuple[StoredImage, ...]]:
     """What index.json says, and those of its entries that cannot be read."""
-    record = require(parse_json(raw, INDEX_JSON), dict, INDEX_JSON)
+    record = require(parse_json(raw, INDEX_JSON, DOCUMENT), dict, INDEX_JSON)
     entries, broken = [], []
     for number, entry in enumerate(optional(record, "manifests", list, "index") or ()):
         try:
@@ -326,7 +327,7 @@ class _Walk:
         return StoredOther(descriptor, raw, found)
 
     def _note_subject(self, descriptor: Descriptor, raw: bytes) -> None:
-        subject = parse_json(raw, "artifact").get("subject")
+        subject = parse_json(raw, "artifact", DOCUMENT).get("subject")
         if subject:
             found = Descriptor.from_json(subject, "artifact.subject")
             self._subjects[descriptor.digest] = found.digest
@@ -420,7 +421,7 @@ def _kind_of(raw: bytes, descriptor: Descriptor) -> str:
     Raises ArchiveError for what is obsolete, and for a type that cannot be read: it may
     need more than can be told.
     """
-    record = require(parse_json(raw, "manifest"), dict, "manifest")
+    record = require(parse_json(raw, "manifest", ANY), dict, "manifest")
     if record.get("schemaVersion") == 1:
         raise ArchiveError(
             f"{descriptor.digest}: a manifest of schema version 1, which no registry "

@@ -20,6 +20,7 @@ from ..oci import (
     dump_json,
     parse_json,
 )
+from ..strict_json import CONFIG
 from ..system.workers import Workers
 from ..transfer.source import RegistrySource
 from ..transfer.tree import child, index_of, narrowed
@@ -109,7 +110,7 @@ class RemoteReader:
                 raise InvalidJSON(f"{self._reference}: {error}") from error
             if found is not None:
                 platform = platform or found.platform
-                config = _shown(parse_json(raw, "config"))
+                config = _shown(parse_json(raw, "config", CONFIG))
                 walk.takes(dump_json(config))
         return RemoteImage(node, manifest.layers, manifest, platform, config)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import logging
 import zlib
 from typing import TYPE_CHECKING, Any, Callable
@@ -21,6 +20,7 @@ from ..errors import (
 from ..events import OnEvent
 from ..expressions import expression
 from ..oci import JSON_LIMIT
+from ..strict_json import glance
 from ..system.cancellation import Cancellation
 from ..system.closeable import Closeable
 from ..system.rate import RateLimiter
@@ -356,7 +356,7 @@ def explanation(body: bytes) -> tuple[str, str]:
     """
     text = body.decode("utf-8", "replace")
     try:
-        record = json.loads(text)
+        record = glance(text)
     except (ValueError, RecursionError):
         return "", one_line(_visible(text))
     if not isinstance(record, dict):

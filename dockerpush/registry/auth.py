@@ -19,7 +19,7 @@ import re
 import threading
 import time
 from typing import Any, Callable, Iterable, Mapping
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode
 
 from ..credentials.identity import (
     NO_SECRET,
@@ -30,10 +30,11 @@ from ..credentials.identity import (
 from ..errors import InvalidJSON, NetworkError, RegistryError
 from ..expressions import expression
 from ..oci import parse_json, require
+from ..strict_json import ANY
 from ..values import field, record, value
 from .answers import Answer, failure
 from .debug import log_request, show_url
-from .locations import UrlParts
+from .locations import UrlParts, joined
 from .transport import Transport
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -325,7 +326,7 @@ def validate_realm(realm: str, registry_url: str) -> str:
     registry is not: the password would go out in the clear. Which addresses it may
     have is seen when it is connected to.
     """
-    place = UrlParts.parse(urljoin(registry_url, realm))
+    place = UrlParts.parse(joined(registry_url, realm))
     registry = UrlParts.parse(registry_url).origin
     if place.origin.scheme == "http" and registry.scheme == "https":
         raise NetworkError(
@@ -473,7 +474,7 @@ class TokenServer:
             raise failure(response, advice)
         try:
             content = response.read_json("a token", TOKEN_LIMIT)
-            record = require(parse_json(content, "token"), dict, "token")
+            record = require(parse_json(content, "token", ANY), dict, "token")
         except InvalidJSON as error:
             raise RegistryError("GET", where, 200, "", str(error)) from error
         return dict(record)

@@ -150,12 +150,12 @@ class HttpSession:
             grant = self._grant(call, url)
             response = self._once(call, url, grant)
             url = response.url
-            if (
-                not self._is_registry_origin(url)
-                or not self._should_retry_auth(call, response, grant)
-                or call.stream is not None
-                or attempt == MOST_CHALLENGES
-            ):
+            try:
+                again = self._should_retry_auth(call, response, grant)
+            except BaseException:
+                response.close()
+                raise
+            if not again or call.stream is not None or attempt == MOST_CHALLENGES:
                 return response, grant
             response.close()
         raise AssertionError("unreachable")
@@ -176,6 +176,8 @@ class HttpSession:
 
         403 and 404 may be what strangers are told, if we did not say who we are.
         """
+        if not self._is_registry_origin(response.url):
+            return False
         if response.status == 401:
             known = self._store_challenge(call, response)
             if grant is None:

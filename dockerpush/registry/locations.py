@@ -90,7 +90,8 @@ class UrlParts:
         """
         match = _URL.fullmatch(url)
         port = int(match["port"]) if match and match["port"] else None
-        if match is None or (port is not None and not 0 < port < 65536):
+        is_port = port is None or 0 < port < 65536
+        if match is None or not is_port or not _is_host(match["host"]):
             raise NetworkError(f"not a URL that can be followed: {one_line(url, 80)!r}")
         scheme = match["scheme"].lower()
         host = match["host"].strip("[]").lower()
@@ -104,6 +105,26 @@ class UrlParts:
     def url(self) -> str:
         """The whole URL."""
         return f"{self.origin}{self.target}"
+
+
+def _is_host(host: str) -> bool:
+    """False for brackets around what is no IPv6 address, as in ``[192.0.2.1]``."""
+    try:
+        return not host.startswith("[") or bool(ipaddress.IPv6Address(host[1:-1]))
+    except ValueError:
+        return False
+
+
+def joined(base: str, part: str) -> str:
+    """The absolute URL that *part*, found at *base*, means (RFC 3986, 5).
+
+    Raises NetworkError for one that Python cannot read, such as ``http://[``.
+    """
+    try:
+        return urljoin(base, part)
+    except ValueError:
+        shown = one_line(part, 80)
+        raise NetworkError(f"not a URL that can be followed: {shown!r}") from None
 
 
 def same_origin(one: str, other: str) -> bool:
@@ -217,4 +238,4 @@ def _absolute(location: str, request_url: str) -> str:
     if host in (origin.host, origin.host_port) or path.startswith("v2/"):
         return f"{origin.scheme}://{location}"
     head, mark, query = location.partition("?")
-    return urljoin(request_url.partition("?")[0], head) + mark + query
+    return joined(request_url.partition("?")[0], head) + mark + query

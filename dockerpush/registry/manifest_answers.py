@@ -20,6 +20,7 @@ from ..oci import (
     require,
 )
 from ..reference import check_tag
+from ..strict_json import ANY, glance
 from .answers import Answer
 from .debug import one_line, show_url
 
@@ -157,8 +158,8 @@ def described(response: Answer, reference: str, raw: bytes) -> Descriptor:
 
 def _is_json(raw: bytes) -> bool:
     try:
-        return isinstance(parse_json(raw, ""), dict)
-    except InvalidJSON:
+        return isinstance(glance(raw), dict)
+    except (ValueError, RecursionError):
         return False
 
 
@@ -181,7 +182,7 @@ def digest_for(reference: str, raw: bytes) -> Digest:
 
 def _media_type(raw: bytes, header: str, where: str) -> str:
     """What *raw* is, when the header, the document and its fields agree."""
-    record = require(parse_json(raw, where), dict, where)
+    record = require(parse_json(raw, where, ANY), dict, where)
     said = optional(record, "mediaType", str, where)
     known = "" if header in _TELLS_NOTHING else header
     if said and known and said != known:

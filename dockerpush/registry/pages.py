@@ -24,6 +24,7 @@ from ..errors import (
 from ..events import Notice, OnEvent, ignore
 from ..expressions import expression
 from ..oci import Descriptor, Digest, optional, parse_json, require
+from ..strict_json import DOCUMENT
 from .answers import Answer
 from .debug import one_line, show_url
 from .locations import resolve_own, same_origin
@@ -305,7 +306,7 @@ def parse_repositories(content: bytes) -> Listed:
 
 
 def _names(content: bytes, key: str, pattern: re.Pattern[str]) -> Listed:
-    record = parse_json(content, key)
+    record = parse_json(content, key, {"name": None, key: None})
     if record is None:
         return Listed([], [])
     listed = Listed([], [])
@@ -320,7 +321,7 @@ def parse_listed(content: bytes) -> Listed:
 
     Raises InvalidJSON also for null: whoever answers so does not know.
     """
-    record = parse_json(content, "referrers")
+    record = parse_json(content, "referrers", DOCUMENT)
     if not isinstance(record, dict) or record.get("manifests") is None:
         raise InvalidJSON("referrers: no list")
     return parse_referrers(content)
@@ -342,7 +343,7 @@ def bounded(what: str) -> Callable[[bytes], Listed]:
 
 def parse_referrers(content: bytes) -> Listed:
     """The manifests in an index of referrers. Raises InvalidJSON."""
-    record = require(parse_json(content, "referrers"), dict, "referrers")
+    record = require(parse_json(content, "referrers", DOCUMENT), dict, "referrers")
     listed = Listed([], [])
     for entry in optional(record, "manifests", list, "referrers") or []:
         try:

@@ -182,7 +182,9 @@ def _split(url: str) -> SplitResult | None:
     """*url* in parts, when it names a host."""
     try:
         parts = urlsplit(url)
-        return parts if parts.hostname and not re.search(r"\s", url) else None
+        host = parts.hostname or ""
+        odd = re.search(r"\s", url) or re.search(r"%(?![0-9A-Fa-f]{2})", host)
+        return parts if host and not odd else None
     except ValueError:
         return None
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import json
 import re
 from datetime import datetime, timezone
 from typing import Any, Iterator, Mapping, Sequence
 
 from ..errors import InvalidJSON, UsageError
 from ..expressions import expression
+from ..strict_json import values_in
 from ..values import value
 
 _NONE = "<none>"
@@ -164,17 +164,8 @@ def _human(size: int) -> str:
 
 def _records(listing: bytes, what: str) -> Iterator[Mapping[str, Any]]:
     """The objects of the listing, with their keys in lower case."""
-    text, position = listing.decode(errors="replace").strip(), 0
-    decoder = json.JSONDecoder()
-    while position < len(text):
-        try:
-            value, position = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            line = text[position : position + 80].splitlines()[0]
-            raise InvalidJSON(f"{what}: not a JSON list of images: {line!r}") from error
-        while position < len(text) and text[position].isspace():
-            position += 1
-        for record in value if isinstance(value, list) else [value]:
+    for found in values_in(listing.decode(errors="replace"), what):
+        for record in found if isinstance(found, list) else [found]:
             if not isinstance(record, dict):
                 raise InvalidJSON(f"{what}: not an image: {record!r:.80}")
             yield {str(key).lower(): item for key, item in record.items()}

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 from ..errors import InvalidJSON
 from ..expressions import expression
 from ..oci import Descriptor, Digest, Index, Manifest, parse_json
+from ..strict_json import CONFIG
 from .checked_names import Repository, Tag, parse_reference
 from .embedded import Registry
 from .messages import ProtocolError, Request, Response, manifest_unknown
@@ -298,7 +299,7 @@ class Pages:
             if size > CONFIG_LIMIT:
                 return ""
             raw = read_whole(self._registry, name, config.digest, size)
-            record = parse_json(raw, "config")
+            record = parse_json(raw, "config", CONFIG)
         except (ProtocolError, InvalidJSON):
             return ""
         if not isinstance(record, dict):

@@ -25,6 +25,7 @@ from ..oci import (
     parse_json,
     require,
 )
+from ..strict_json import ANY
 from ..values import value
 from .checked_names import Repository, Tag
 from .messages import MANIFEST_INVALID, Disconnected, OpenBlob, ProtocolError
@@ -56,7 +57,7 @@ def parse_manifest(raw: bytes, media_type: str) -> Manifest | Index:
     """
     try:
         _check_values(raw)
-        record = require(parse_json(raw, "manifest"), dict, "manifest")
+        record = require(parse_json(raw, "manifest", ANY), dict, "manifest")
         stated = record.get("mediaType") or ""
         if media_type and stated and stated != media_type:
             message = f"Content-Type is {media_type}, mediaType is {stated!r}"
@@ -75,7 +76,7 @@ def stated_type(raw: bytes) -> str:
     """The media type that the document gives itself, "" when it gives none."""
     try:
         _check_values(raw)
-        record = require(parse_json(raw, "manifest"), dict, "manifest")
+        record = require(parse_json(raw, "manifest", ANY), dict, "manifest")
         return str(optional(record, "mediaType", str, "manifest") or "")
     except InvalidJSON as error:
         raise ProtocolError(400, MANIFEST_INVALID, str(error)) from error

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import json
 import threading
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Iterable, Iterator
 
 from ..errors import StateError
-from ..oci import Digest, dump_json
+from ..oci import Digest, dump_json, parse_json
 from ..system import files
 from ..values import value
 from .checked_names import Repository, Tag
@@ -173,7 +172,7 @@ class Storage:
         while waiting:
             raw = read_small(directory / heapq.heappop(waiting).replace(":", "-"))
             if raw is not None:
-                yield json.loads(raw)
+                yield parse_json(raw, "referrer")
 
     # Writing
 

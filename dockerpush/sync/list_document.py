@@ -19,7 +19,6 @@ Lists of images in JSON: each value with its line. Pure.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path as FilePath
 from typing import Any, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from typing import Any, Iterator, Mapping, Sequence
 from ..errors import InvalidJSON, InvalidReference
 from ..expressions import expression
 from ..oci import Platform, parse_json
+from ..strict_json import glance
 from ..values import replace
 from .list_yaml import as_boolean, as_integer, is_null, is_yaml, parse_yaml
 from .lists import (
@@ -85,7 +85,7 @@ def located(value: Any, text: str) -> Document:
             path[-1] = path[-1] + 1 if kinds[-1] == "[" else None
         elif token != ":":
             if kinds and kinds[-1] == "{" and path[-1] is None:
-                path[-1] = json.loads(token)
+                path[-1] = glance(token)
                 _check_key(tuple(path), line, document)
             document.lines.setdefault(tuple(path), line)
             if token in "{[":

@@ -36,6 +36,7 @@ from ..oci import (
 )
 from ..registry.client import RegistryClient
 from ..registry.pages import parse_referrers, referrers_tag
+from ..strict_json import DOCUMENT
 from ..values import replace
 from .plan import PlannedIndex, PlannedManifest, PlannedNode, PlannedOther
 
@@ -279,7 +280,7 @@ def as_referrer(document: RawManifest) -> tuple[Digest, Descriptor] | None:
     """
     if b'"subject"' not in document.raw:
         return None
-    record = require(parse_json(document.raw, "manifest"), dict, "manifest")
+    record = require(parse_json(document.raw, "manifest", DOCUMENT), dict, "manifest")
     subject = record.get("subject")
     if not subject:
         return None
@@ -336,7 +337,7 @@ def _add_to_list(
     have = {one.digest for one in parse_referrers(raw).found}
     missing = [one.to_json() for one in listed if one.digest not in have]
     if missing:
-        record = parse_json(raw, "index")
+        record = parse_json(raw, "index", DOCUMENT)
         record["manifests"] = [*(record.get("manifests") or ()), *missing]
         client.put_manifest(
             repository, referrers_tag(subject), dump_json(record), OCI_INDEX

@@ -92,6 +92,11 @@ def nested(depth: int) -> Case:
     return case
 
 
+def bent(raw: bytes, more: bytes) -> bytes:
+    """The object *raw* with *more* at its end."""
+    return raw[:-1] + b"," + more + b"}"
+
+
 WHOLE = {
     "an image": IMAGE,
     "layers: null": lone(
@@ -159,6 +164,16 @@ REFUSED = {
     ),
     "blobs: {}": lone(ARTIFACT, document(mediaType=ARTIFACT, blobs={})),
     "nine indexes in one another": nested(9),
+    "Layers beside layers": lone(MANIFEST, bent(PLAIN, b'"Layers":[]'), BARE),
+    "layers twice": lone(MANIFEST, bent(PLAIN, b'"layers":[]'), BARE),
+    "layers in Go's other spelling": lone(
+        MANIFEST, bent(PLAIN, '"layer\u017f":[]'.encode()), BARE
+    ),
+    "Digest beside digest": lone(INDEX, index({**ENTRY, "Digest": digest(b"x")})),
+    "manifests twice": IMAGE.above(INDEX, bent(index(ENTRY), b'"manifests":[]')),
+    "a byte order mark": lone(MANIFEST, b"\xef\xbb\xbf" + PLAIN, SETTINGS, CONTENT),
+    "Latin-1": lone(MANIFEST, bent(PLAIN, b'"x":"\xe9"'), SETTINGS, CONTENT),
+    "NaN": lone(MANIFEST, bent(PLAIN, b'"x":NaN'), SETTINGS, CONTENT),
 }
 
 

@@ -22,6 +22,7 @@ TREES = {path: ast.parse(path.read_text("utf-8"), str(path)) for path in PATHS}
 
 FLOORS: tuple[set[str], ...] = (
     {"errors", "expressions", "values"},
+    {"strict_json"},
     {"oci"},
     {"documents", "events", "platforms", "reference"},
     {"system"},
@@ -103,6 +104,24 @@ def test_imports_point_one_way(path):
         if other in (mine, "__version__") or (dotted(path), other) in UPWARD:
             continue
         assert level(other) < level(mine), f"{dotted(path)} imports {other}"
+
+
+JSON_READERS = {"load", "loads", "JSONDecoder", "raw_decode"}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=relative)
+def test_one_module_reads_json(path):
+    """There is one rule for what comes from outside; see strict_json."""
+    if dotted(path) == "strict_json":
+        return
+    names = [node for node in ast.walk(TREES[path]) if isinstance(node, ast.Attribute)]
+    assert not [
+        node.attr
+        for node in names
+        if node.attr in JSON_READERS
+        and (node.attr == "raw_decode" or getattr(node.value, "id", "") == "json")
+    ]
+    assert not {f"json.{name}" for name in JSON_READERS}.intersection(imports(path))
 
 
 def dotted(path: Path) -> str:

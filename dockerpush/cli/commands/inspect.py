@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Sequence
 
 from ...errors import UsageError
 from ...oci import parse_json
+from ...strict_json import CONFIG
 from .. import console
 from ..endpoints import Connections
 from ..image_config import runtime_settings, settings_rows
@@ -248,7 +249,7 @@ def _config(manifest: StoredManifest | None) -> Any:
     """The config of an image; {} for an artifact, and for one that is not there."""
     if manifest is None or manifest.image_config is None or manifest.config is None:
         return {}
-    return parse_json(manifest.config, "config")
+    return parse_json(manifest.config, "config", CONFIG)
 
 
 def _platform(manifest: StoredManifest) -> str:
