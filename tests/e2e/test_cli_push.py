@@ -335,7 +335,7 @@ class TestExitCodes:
         for method in ("gzip", "none"):
             done = run_cli("push", path, "-t", target, "--compress", method)
             self.check(done, 6)
-        with pytest.raises(RuntimeError, match=r"manifest unknown|MANIFEST_UNKNOWN"):
+        with pytest.raises(RuntimeError, match=r"(?i)(manifest|name)[ _]unknown"):
             read_back(embedded.host, "broken/app", "1")
 
     def test_6_leaves_the_old_tag_where_it_was(

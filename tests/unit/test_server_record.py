@@ -14,6 +14,7 @@ import time
 import pytest
 from conformance import open_client, raw_exchange, serving, uploads
 from registries import write_users
+from waiting import wait_for
 
 from dockerpush.server import access_log as log_module
 from dockerpush.server import serving as listening
@@ -27,13 +28,6 @@ NOW = 1_600_000_000.0
 
 def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # Lines
