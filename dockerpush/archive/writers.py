@@ -24,7 +24,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO, Callable, Iterable, Iterator, Sequence, TypeVar
 
 from ..errors import (
     ArchiveError,
@@ -35,6 +35,7 @@ from ..errors import (
     NotFoundInRegistry,
     PusherError,
     RegistryError,
+    StateError,
     UsageError,
     file_error,
 )
@@ -53,6 +54,8 @@ from ..state.blobs import LOCK, PARTIALS, BlobPlace
 from ..system.files import claim, claimed, open_for_update
 from ..values import replace, value
 from .layout import FULL_NAME, REF_NAME, is_tag
+
+T = TypeVar("T")
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 """(image-spec, image-layout.md, oci-layout file)"""
@@ -410,15 +413,44 @@ def _holds_something_else(path: Path) -> bool:
     return bool(names) and not names & {"blobs", "oci-layout"}
 
 
-def add_to_index(path: Path, added: Index) -> None:
+def add_to_index(
+    path: Path, added: Index, is_whole: Callable[[Descriptor], bool]
+) -> None:
     """Have the OCI layout in *path* name what *added* does, in one step.
 
-    Raises OSError, ArchiveError, StateError when another run holds the index.
+    *is_whole* says of an entry whether all that it needs is there: another run may have
+    pruned it. Raises OSError, ArchiveError, StateError for what is not whole, and when
+    another run holds the index.
     """
     with claim(path / LOCK, timeout=LOCK_TIMEOUT):
+        for entry in added.manifests:
+            if not is_whole(entry):
+                raise StateError(
+                    f"{path}: another run removed a part of {name_of(entry)} in the "
+                    "meantime; run the same command again"
+                )
         after = merged(read_index(path), added)
         _replace(path / "oci-layout", LAYOUT)
         _replace(path / "index.json", after.to_bytes())
+
+
+def take_from_index(
+    path: Path,
+    is_doomed: Callable[[Descriptor], bool],
+    then: Callable[[Sequence[Descriptor]], T],
+) -> T:
+    """Have the OCI layout in *path* name no entry that *is_doomed*, in one step.
+
+    *then* gets those that are left, while no other run names any; what it returns.
+    Raises OSError, ArchiveError, StateError when another run holds the index.
+    """
+    with claim(path / LOCK, timeout=LOCK_TIMEOUT):
+        index = read_index(path) or Index(OCI_INDEX, ())
+        left = [entry for entry in index.manifests if not is_doomed(entry)]
+        if len(left) < len(index.manifests):
+            after = replace(index, manifests=tuple(left))
+            _replace(path / "index.json", after.to_bytes())
+        return then(left)
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -129,6 +129,16 @@ class BlobDirectory:
             self._reach(root, found, Walk(self._what), 0)
         return found
 
+    def needed(self, root: Descriptor) -> set[Digest]:
+        """As `occupied`, when nothing of it is unknown.
+
+        Raises InvalidJSON, InvalidDigest, ContentMismatch for a document that is
+        damaged or not there.
+        """
+        found: dict[Digest, Descriptor] = {}
+        self._reach(root, found, Walk(self._what), 0, strict=True)
+        return set(found)
+
     @contextlib.contextmanager
     def partial(self, digest: Digest, cancellation: Cancellation) -> Iterator[Partial]:
         """The beginning of the blob *digest*, ours alone for the ``with``.
@@ -173,11 +183,15 @@ class BlobDirectory:
         found: dict[Digest, Descriptor],
         walk: Walk,
         depth: int,
+        *,
+        strict: bool = False,
     ) -> None:
         if not walk.enters(node, depth):
             return
         found[node.digest] = node
         raw = self.read_document(node)
+        if raw is None and strict:
+            raise ContentMismatch(f"{node.digest} is damaged, or not there")
         if raw is None:
             return
         walk.takes(raw, node.size)
@@ -189,7 +203,7 @@ class BlobDirectory:
             if content is not None:
                 check_names_nothing(blob, content)
         for child in children.documents:
-            self._reach(child, found, walk, depth + 1)
+            self._reach(child, found, walk, depth + 1, strict=strict)
 
     def _write(self, path: Path, raw: bytes) -> None:
         """Who holds the lock is alone with the part, also with one that was left."""

@@ -26,6 +26,10 @@ _NOT_SUPPORTED = (400, 404, 405, 501)
 _SHOWN = 5
 
 
+class StillUsed(PusherError):
+    """What was to be deleted is needed for something that stays."""
+
+
 class Uses(NamedTuple):
     """What a digest is needed for: *tags* that show it, tags of *indexes* that list it.
 
@@ -42,7 +46,7 @@ class Uses(NamedTuple):
         return bool(self.tags or self.indexes)
 
     def __str__(self) -> str:
-        words = [f"tag {tag}" for tag in self.tags]
+        words = [f"{'image' if ':' in tag else 'tag'} {tag}" for tag in self.tags]
         words += [f"the index {tag}" for tag in self.indexes]
         more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
         return ", ".join(words[:_SHOWN]) + more
@@ -75,14 +79,29 @@ class Deleted(NamedTuple):
     uses: Uses = Uses()
 
 
+def space_note(*, is_alone: bool) -> str:
+    """What frees the space; *is_alone*: manifests are left that no tag shows."""
+    option = " --delete-untagged" if is_alone else ""
+    return (
+        "note: the space is free after the registry's garbage collection, as by "
+        f"docker-registry's garbage-collect{option} CONFIG"
+    )
+
+
 def survey(
-    client: RegistryClient, repository: str, cancellation: Cancellation, *, jobs: int
+    client: RegistryClient,
+    repository: str,
+    cancellation: Cancellation,
+    *,
+    jobs: int,
+    also: Collection[Digest] = (),
 ) -> Survey:
     """Look at what every tag shows, *jobs* at a time. Raises what clients do.
 
-    What no tag shows is not seen: the specification has no list of manifests.
+    What neither a tag nor *also* names is not seen: the specification has no list of
+    manifests. An image of *also* is in the survey under its digest.
     """
-    tags = held(client.tags(repository))
+    tags = [*held(client.tags(repository)), *map(str, also)]
     look = partial(client.manifest_descriptor, repository)
     with cancellation.child() as child, Workers(child, jobs, name="look") as workers:
         found = workers.wait([workers.submit(look, tag) for tag in tags])
@@ -121,7 +140,9 @@ class Deleter:
         *,
         jobs: int,
         whole: bool,
+        seen: Survey | None = None,
     ) -> None:
+        """*seen* is what the repository shows, if that is known already."""
         self.name = f"{client.registry}/{repository}"
         self._client = client
         self._repository = repository
@@ -129,7 +150,7 @@ class Deleter:
         self._cancellation = cancellation
         self._jobs = jobs
         self._whole = whole
-        self._survey: Survey | None = None
+        self._survey = seen
         self._gone: set[Digest] = set()
         self._tags_alone = not whole
 
@@ -149,7 +170,7 @@ class Deleter:
     def delete(self, tag: str | None, digest: Digest) -> Deleted:
         """Delete *tag*, which shows *digest*, or the manifest itself without one.
 
-        Raises PusherError when others need what would go, ContentMismatch when the tag
+        Raises StillUsed when others need what would go, ContentMismatch when the tag
         shows something else by now, and what clients do.
         """
         if digest in self._gone:
@@ -212,10 +233,10 @@ class Deleter:
                 "still shows it; look again later"
             )
 
-    def _refusal(self, tag: str | None, digest: Digest, uses: Uses) -> PusherError:
+    def _refusal(self, tag: str | None, digest: Digest, uses: Uses) -> StillUsed:
         what = f"{self.name}:{tag}" if tag else f"{self.name}@{digest}"
         why = "the registry deletes no tag alone, and " if tag else ""
-        return PusherError(
+        return StillUsed(
             f"{what} was not deleted: {why}{digest.short} is also {uses}; --digest "
             "deletes it for all of them"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Sequence
 
 from ..archive.writers import BundledImage, add_to_index, index_of, name_of, read_index
-from ..documents import RawManifest
+from ..documents import RawManifest, is_document
 from ..errors import ContentMismatch
 from ..events import BlobFinished, OnEvent, Outcome
 from ..oci import OCI_INDEX, Descriptor, Digest, Index
@@ -83,13 +83,18 @@ class DirectoryTarget(Target):
             self._blobs.put(digest, document.raw)
             if reference != digest:
                 image = BundledImage(document.descriptor, (reference,), ())
-                add_to_index(self._path, index_of([image]))
+                add_to_index(self._path, index_of([image]), self._is_there)
         return digest not in self._referrers
 
     def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
         """Have the index name these, which is how a directory lists them."""
         with failing(f"the directory {self._path}"):
-            add_to_index(self._path, Index(OCI_INDEX, tuple(listed)))
+            index = Index(OCI_INDEX, tuple(listed))
+            add_to_index(self._path, index, self._is_there)
+
+    def _is_there(self, entry: Descriptor) -> bool:
+        known = is_document(entry)
+        return self._blobs.is_whole(entry) if known else self._blobs.has(entry)
 
     def _entries(self) -> Sequence[Descriptor]:
         with failing(f"the directory {self._path}"):

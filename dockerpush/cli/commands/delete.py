@@ -215,12 +215,9 @@ class _Run:
                 self._report(one, deleted)
                 done.append(deleted)
         if done:
-            unseen = any(one.is_alone for one in done)
-            option = " --delete-untagged" if unseen else ""
-            self._say(
-                "note: the space is free after the registry's garbage collection, as "
-                f"by docker-registry's garbage-collect{option} CONFIG"
-            )
+            from ...transfer.deletion import space_note
+
+            self._say(space_note(is_alone=any(one.is_alone for one in done)))
 
     def _report(self, one: Doomed, deleted: Deleted) -> None:
         reference, digest = one

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from ...oci import Digest
     from ...reference import Reference
     from ...sync.carried_directory import CarriedDirectory, DirectoryTargets
-    from ...sync.lists import Defaults, SyncEntry, SyncList
+    from ...sync.lists import Defaults, Shard, SyncEntry, SyncList
     from ...sync.planner import SyncItem, TagLister
+    from ...sync.pruning import PruneItem
     from ...transfer.registry_target import RegistryTarget
     from ...transfer.source import Source
     from ..session import Session
@@ -84,6 +85,13 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="show what would be done, copy nothing"
     )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="then delete tags at the target, in the list's repositories, that the "
+        "list does not name",
+    )
+    parser.add_argument("-y", "--yes", action="store_true", help="prune without asking")
     add_json_option(parser, "print a report as one JSON object")
     parser.add_argument_group(RARE).add_argument(
         "--shard",
@@ -117,6 +125,8 @@ class SyncRequest:
     defaults: Defaults
     variables: Mapping[str, str]
     dry_run: bool
+    prune: bool
+    yes: bool
 
 
 def run(args: Namespace, session: Session) -> int:
@@ -126,6 +136,7 @@ def run(args: Namespace, session: Session) -> int:
 
     shard = Shard.parse(args.shard)
     request = _request(args)
+    _check_prune(request, shard)
     there, here = _endpoints(request, args)
     started = time.monotonic()
     with ExitStack() as stack:
@@ -140,9 +151,32 @@ def run(args: Namespace, session: Session) -> int:
         items = run.plan()
         if not request.dry_run:
             items = run.copy(items)
+        pruned = _pruned(request, items, targets) if request.prune else []
     session.end_progress()
-    _report(items, time.monotonic() - started, request, session)
-    return _code(items)
+    _report(items, pruned, time.monotonic() - started, request, session)
+    return _code(items, pruned)
+
+
+def _check_prune(request: SyncRequest, shard: Shard) -> None:
+    """Nothing, when pruning is not asked for, or may be done. Raises UsageError."""
+    from ..sync_prune import check_may_prune
+
+    if request.prune and shard.count > 1:
+        raise UsageError(
+            "--prune needs the whole list: sync all shards, then run once with --prune "
+            "and without --shard"
+        )
+    if request.prune:
+        check_may_prune(yes=request.yes, dry_run=request.dry_run)
+
+
+def _pruned(
+    request: SyncRequest, items: Sequence[SyncItem], targets: Connections
+) -> list[PruneItem]:
+    from ..sync_prune import Pruning
+
+    pruning = Pruning(items, targets, request.into)
+    return pruning.plan() if request.dry_run else pruning.run(yes=request.yes)
 
 
 def _request(args: Namespace) -> SyncRequest:
@@ -163,6 +197,8 @@ def _request(args: Namespace) -> SyncRequest:
         _defaults(args, into),
         _variables(args.env),
         args.dry_run,
+        args.prune,
+        args.yes,
     )
 
 
@@ -388,15 +424,22 @@ def _apply(hosts: Mapping[str, Mapping[str, object]], connections: Connections) 
 
 
 def _report(
-    items: Sequence[SyncItem], seconds: float, request: SyncRequest, session: Session
+    items: Sequence[SyncItem],
+    pruned: Sequence[PruneItem],
+    seconds: float,
+    request: SyncRequest,
+    session: Session,
 ) -> None:
     counts = Counter(item.action.value for item in items)
+    gone = Counter(item.action.value for item in pruned)["prune"]
     if session.display.json:
         console.json_result(
             {
                 "images": [_record(item) for item in items],
                 **{name: counts[name] for name in ("copy", "skip")},
                 **{name: counts[name] for name in ("missing", "failed")},
+                "pruned": [_prune_record(item) for item in pruned],
+                "prune": gone,
                 "bytes": sum(item.sent for item in items),
                 "seconds": round(seconds, 3),
                 "dryRun": request.dry_run,
@@ -406,6 +449,8 @@ def _report(
     rows = [(i.action.value, str(i.source), str(i.target), i.why) for i in items]
     if not request.dry_run:
         rows = [row for row in rows if row[0] in ("missing", "failed")]
+    else:
+        rows += [(i.action.value, "-", i.name, i.why) for i in pruned]
     if rows:
         console.table([("ACTION", "SOURCE", "TARGET", "WHY"), *rows])
     sent = console.size_text(sum(item.sent for item in items))
@@ -413,6 +458,7 @@ def _report(
     console.result(
         f"{counts['copy']} {words[0]}, {counts['skip']} {words[1]}, "
         f"{counts['missing']} missing, {counts['failed']} failed"
+        + (f", {gone} {'to prune' if request.dry_run else 'pruned'}" * request.prune)
         + ("" if request.dry_run else f"; {sent} in {seconds:.1f} s")
     )
 
@@ -429,10 +475,18 @@ def _record(item: SyncItem) -> dict[str, Any]:
     }
 
 
-def _code(items: Sequence[SyncItem]) -> int:
-    from ...sync.planner import Action
+def _prune_record(item: PruneItem) -> dict[str, Any]:
+    return {
+        "target": item.name,
+        "digest": item.digest,
+        "action": item.action.value,
+        "why": item.why,
+    }
 
-    bad = [i for i in items if i.action in (Action.MISSING, Action.FAILED)]
+
+def _code(items: Sequence[SyncItem], pruned: Sequence[PruneItem]) -> int:
+    bad = [str(i.target) for i in items if i.action.value in ("missing", "failed")]
+    bad += [i.name for i in pruned if i.action.value == "failed"]
     if bad:
-        raise some_failed([str(item.target) for item in bad], len(items), "images")
+        raise some_failed(bad, len(items) + len(pruned), "images")
     return console.DONE
