@@ -4,9 +4,9 @@ What is listed in ``__all__`` is the library; see `dockerpush.api`. It is loaded
 is first asked for, so that importing the package costs nothing.
 """
 
-from __future__ import annotations
-
-TYPE_CHECKING = False  # that of typing is the same to mypy, and takes 5 ms to load
+# Nothing is imported here, not even __future__: of python -m, the current directory
+# could hold a file of that name.
+TYPE_CHECKING = False  # that of typing is the same to mypy
 
 if TYPE_CHECKING:
     from typing import Any
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import api

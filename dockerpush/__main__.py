@@ -1,11 +1,26 @@
-"""``python -m dockerpush``."""
+"""``python -m dockerpush``.
 
-from __future__ import annotations
+``-m`` has Python look for modules in the current directory first, so what is imported
+here, and in ``__init__``, is built in or was loaded by Python before.
+"""
 
 import gc
+import os
 import sys
 
 from . import __version__
+
+
+def leave_current_directory() -> None:
+    """Import nothing from there, unless dockerpush itself is what lies there."""
+    is_safe = sys.flags.isolated or getattr(sys.flags, "safe_path", False)
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        here = ""
+    home = os.path.dirname(os.path.dirname(__file__))
+    if not is_safe and sys.path[:1] in ([here], [""]) and here != home:
+        del sys.path[0]
 
 
 def main() -> int:
@@ -39,4 +54,5 @@ def _interrupted() -> int:
 
 
 if __name__ == "__main__":
+    leave_current_directory()
     sys.exit(main())

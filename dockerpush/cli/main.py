@@ -15,6 +15,7 @@ from argparse import (
     ArgumentParser,
     Namespace,
 )
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Sequence
 
@@ -64,6 +65,10 @@ WITHOUT_OPTIONS = {
     "version": "show the version",
 }
 EVERYTHING = "--help-all"
+HERE = (
+    "dockerpush lies in the current directory, so Python loads every module that "
+    "lies there; elsewhere it does not"
+)
 
 
 class Parser(ArgumentParser):
@@ -260,6 +265,8 @@ def _run(args: Namespace) -> int:
     from .session import Session
 
     with Session(display(args)) as session:
+        if _lies_here():
+            log.info(HERE)
         warn_of_unused(args.command, args)
         gc.enable()
         try:
@@ -277,6 +284,14 @@ def _run(args: Namespace) -> int:
             if session.signal is not None:
                 session.die_by_signal()
             raise
+
+
+def _lies_here() -> bool:
+    """True when ``-m`` found dockerpush in the current directory (`__main__`)."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    home = Path(__file__).parents[2]
+    is_module = spec is not None and spec.name == "dockerpush.__main__"
+    return is_module and sys.path[0] == str(home) and home == Path.cwd()
 
 
 def _refusal(error: OSError | MemoryError) -> str:
