@@ -35,7 +35,8 @@ _PORT = expression(r"[0-9]{1,9}")
 _COMPONENT = expression(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _FILE = expression(
-    r"[./~].*|.*\.(tar|oci|zip|json|ya?ml|txt|t?[gx]z|zst|bz2|tbz2?)", re.DOTALL
+    r"[./~].*|.*\.(tar|oci|zip|json|ya?ml|txt|t?[gx]z|zst|bz2|tbz2?)(\.[0-9]{3})?",
+    re.DOTALL,
 )
 _TRANSPORTS = (
     *("oci:", "oci-archive:", "docker-archive:", "dir:", "tarball:", "sif:"),

@@ -34,6 +34,7 @@ from .stored import (
     StoredImage,
     layers_by_member,
 )
+from .volumes import Volumes, VolumesReader, beginning, blame, find
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -90,10 +91,12 @@ class ForwardArchive:
     unless `is_document` keeps it. *name* stands in errors.
     """
 
-    def __init__(self, name: str, source: io.RawIOBase) -> None:
+    def __init__(self, name: str, source: io.RawIOBase, file: io.RawIOBase) -> None:
+        """*source* is the tar that *file* holds."""
         self.name = name
         self.index = PassedMembers()
         self._source = source
+        self._file = file
         self._tar: TarStream | None = None
         self._head = b""
 
@@ -106,6 +109,7 @@ class ForwardArchive:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        blame(error, self._file)
         self.index.documents.close()
         self._source.close()
 
@@ -221,7 +225,7 @@ def _may_be_document(head: bytes) -> bool:
 
 def is_lasting(path: str | os.PathLike[str]) -> bool:
     """True for a file, which can be read again; not for a pipe."""
-    return str(path) != "-" and Path(path).is_file()
+    return str(path) != "-" and beginning(Path(path)).is_file()
 
 
 def open_forward(
@@ -238,7 +242,7 @@ def open_forward(
 
 def open_stream(file: io.RawIOBase, name: str) -> ForwardArchive:
     """The archive that *file* gives, plain or compressed. It is closed with it."""
-    return ForwardArchive(name, _plain(file, name))
+    return ForwardArchive(name, _plain(file, name), file)
 
 
 def open_plain(
@@ -252,6 +256,7 @@ def open_plain(
 def _plain(file: io.RawIOBase, name: str) -> io.RawIOBase:
     with contextlib.ExitStack() as stack:
         stack.callback(file.close)
+        stack.push(lambda kind, error, trace: blame(error, file))
         head, source = peeked(file)
         if not head:
             raise ArchiveError(f"{name}: nothing came; the writer may have failed")
@@ -330,6 +335,9 @@ def _open_raw(
     if str(path) == "-":
         return PipeReader(_STDIN, wake=cancellation.fileno(), check=cancellation.check)
     try:
+        found = find(Path(path))
+        if found is not None:
+            return VolumesReader(Volumes(found))
         file = io.FileIO(os.fspath(path))
     except FileNotFoundError as error:
         raise NotFound(f"{name}: no such file or directory") from error

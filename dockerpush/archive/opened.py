@@ -14,7 +14,14 @@ import os
 from pathlib import Path
 from typing import Iterator, Mapping, Union
 
-from ..errors import ArchiveError, InvalidDigest, InvalidJSON, NotFound, reason_of
+from ..errors import (
+    ArchiveError,
+    InvalidDigest,
+    InvalidJSON,
+    NotFound,
+    PusherError,
+    reason_of,
+)
 from ..oci import JSON_LIMIT
 from ..system.closeable import Closeable
 from ..system.files import SharedFile
@@ -64,6 +71,9 @@ class DirectorySource:
             file, offset, member.size - offset, member.name, on_close=file.close
         )
 
+    def blame(self, error: object) -> None:
+        """Nothing, since files have no volumes."""
+
     def close(self) -> None:
         """Nothing, since every reader has a file of its own."""
 
@@ -111,6 +121,22 @@ class Archive(Closeable):
         self.images = images
         self._source = source
 
+    def __exit__(self, *why: object) -> None:
+        self._source.blame(why[1])
+        super().__exit__()
+
+    @contextlib.contextmanager
+    def blaming(self) -> Iterator[None]:
+        """Have an error about content name the volumes that are damaged.
+
+        For who goes on with other images; for all others the end of the ``with`` does.
+        """
+        try:
+            yield
+        except PusherError as error:
+            self._source.blame(error)
+            raise
+
     def open_at(self, member: str, offset: int = 0) -> io.RawIOBase:
         """A reader of the file *member* from *offset* on, which the caller closes.
 
@@ -143,7 +169,7 @@ class Archive(Closeable):
 
 
 def open_archive(path: str | os.PathLike[str]) -> Archive:
-    """The archive at *path*, a plain tar or a directory.
+    """The archive at *path*, a plain tar, its first volume, or a directory.
 
     Reads headers and small JSON, no layer. Raises NotFound when there is no such file;
     ArchiveError, InvalidJSON or InvalidDigest, which name *path* and what is wrong.
@@ -155,6 +181,7 @@ def open_archive(path: str | os.PathLike[str]) -> Archive:
             refuse_stream()
         source = _open_source(path)
         stack.callback(source.close)
+        stack.push(lambda kind, error, trace: source.blame(error))
         images = assemble(
             source.members,
             _Beginnings(source, JSON_LIMIT),

@@ -11,6 +11,7 @@ from ..errors import ArchiveError
 from ..expressions import expression
 from .headers import BLOCK, is_header, quoted
 from .stored import Compression
+from .volumes import beginning
 
 HEAD_SIZE = 16
 """Bytes from the beginning of a blob that `compression_of` needs."""
@@ -87,7 +88,7 @@ def is_forward(path: str | os.PathLike[str]) -> bool:
     """True for ``-``, for what is no regular file, and for a compressed file."""
     if str(path) == "-":
         return True
-    path = Path(path)
+    path = beginning(Path(path))
     if path.is_dir() or not path.exists():
         return False
     if not path.is_file():

@@ -11,11 +11,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
-from ..errors import ArchiveError, reason_of
-from ..system.files import SharedFile
+from ..errors import ArchiveError, PusherError, reason_of
 from .headers import BLOCK, TarStream
 from .sniff import check_tar
 from .stored import Member
+from .volumes import RandomAccess, blame, open_file
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -34,7 +34,7 @@ class Window(io.RawIOBase):
 
     def __init__(
         self,
-        file: SharedFile,
+        file: RandomAccess,
         offset: int,
         size: int,
         name: str,
@@ -99,7 +99,7 @@ class Window(io.RawIOBase):
 class SparseWindow(Window):
     """The content of the sparse *member* from *start* on, with zeros for its holes."""
 
-    def __init__(self, file: SharedFile, member: Member, start: int) -> None:
+    def __init__(self, file: RandomAccess, member: Member, start: int) -> None:
         super().__init__(file, member.offset, member.size - start, member.name)
         assert member.sparse is not None, "a sparse member has a map"
         self._map = member.sparse
@@ -117,7 +117,7 @@ _BUFFER = 4096
 
 
 class TarSource:
-    """The members of the plain tar at *path*, which stays open until `close`.
+    """The members of the plain tar at *path*, or of its volumes, open until `close`.
 
     Only headers are read, content is moved over. Raises OSError when the file cannot be
     opened, ArchiveError when it is no sound tar.
@@ -125,9 +125,13 @@ class TarSource:
 
     def __init__(self, path: Path) -> None:
         with contextlib.ExitStack() as stack:
-            self._file = SharedFile.open(path)
+            self._file = open_file(path)
             stack.callback(self._file.close)
-            self.members = self._scan(path)
+            try:
+                self.members = self._scan(path)
+            except PusherError as error:
+                self.blame(error)
+                raise
             stack.pop_all()
 
     def open_member(self, member: Member, offset: int) -> io.RawIOBase:
@@ -137,6 +141,10 @@ class TarSource:
         return Window(
             self._file, member.offset + offset, member.size - offset, member.name
         )
+
+    def blame(self, error: object) -> None:
+        """Have *error* name the volumes that are damaged."""
+        blame(error, self._file)
 
     def close(self) -> None:
         """Close the file for all readers."""

@@ -281,7 +281,7 @@ class FilledTar:
             self._have = self._read_note()
             if not self._have:
                 self._file.truncate(0)  # what is of another image takes no room
-            self._check_room()
+            check_room(self._final, self._layout.size - sum(self._have.values()))
             for piece in self._layout.pieces:
                 self._write(piece.offset, piece.content)
             self._note()  # at once: this run may be killed before the next note
@@ -356,14 +356,15 @@ class FilledTar:
                 return {key: count for key, count in have.items() if type(count) is int}
         return {}
 
-    def _check_room(self) -> None:
-        free = shutil.disk_usage(self._part.parent).free
-        missing = self._layout.size - sum(self._have.values())
-        if missing > free:
-            raise PusherError(
-                f"{self._final}: it takes {missing >> 20} MiB, and the disk has "
-                f"{free >> 20} MiB free: make room, or write it elsewhere"
-            )
+
+def check_room(path: Path, size: int) -> None:
+    """Raises PusherError when the disk of *path* has no room for *size* bytes."""
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise PusherError(
+            f"{path}: it takes {size >> 20} MiB, and the disk has {free >> 20} MiB "
+            "free: make room, or write it elsewhere"
+        )
 
 
 def _is_resumable(error: BaseException | None) -> bool:

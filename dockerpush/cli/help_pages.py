@@ -61,6 +61,7 @@ PAGES: Mapping[str, HelpPage] = {
             "pull REGISTRY/REPO:TAG -o image.tar",
             "pull REGISTRY/REPO:TAG OTHER/REPO:TAG -o images.oci",
             "pull REGISTRY/REPO:TAG -o image.tar --platform linux/arm64",
+            "pull REGISTRY/REPO:TAG -o image.tar --split dvd",
         ),
     ),
     "copy": HelpPage(

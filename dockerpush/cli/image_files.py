@@ -16,6 +16,7 @@ from ..transfer.choices import (
 )
 from ..values import value
 from . import location
+from .volume_options import check_split, volumes_of
 
 if TYPE_CHECKING:
     from ..archive import Archive
@@ -37,14 +38,16 @@ _COMPRESSED = (".gz", ".tgz", ".zst", ".xz", ".bz2")
 class ImageOutput:
     """A file or directory to be written to, in one of the FORMS.
 
-    *only* is the platform that is taken of an index when none is asked for. A *pipe*
-    gets the archive in place of a file; *place* is what it is called then.
+    *only* is the platform that is taken of an index when none is asked for. With
+    *split* an archive is in volumes of so many bytes. A *pipe* gets the archive in
+    place of a file; *place* is what it is called then.
     """
 
     place: location.Local
     form: str
     no_clobber: bool
     only: Platform | None = None
+    split: int | None = None
     pipe: BinaryIO | None = None
 
     def for_docker(self, *, chosen: bool) -> ForDocker | None:
@@ -84,6 +87,7 @@ class ImageOutput:
             docker=docker,
             no_clobber=self.no_clobber,
             resumable=resumable,
+            split=self.split,
             cancellation=session.cancellation,
             on_event=on_event,
         ) as target:
@@ -105,14 +109,16 @@ class ImageOrigin:
     tags: tuple[str, ...] = ()
 
 
-def exists(place: location.Local, form: str) -> bool:
-    """True when *place* is a file that an image of *form* would replace."""
-    is_file = form != OCI_DIRECTORY and place.path != location.STDOUT
-    return is_file and Path(place.path).exists()
+def exists(place: location.Local, form: str, split: int | None) -> bool:
+    """True when *place* has a file that an image of *form* would replace."""
+    if form == OCI_DIRECTORY or place.path == location.STDOUT:
+        return False
+    path = Path(place.path)
+    return bool(volumes_of(path)) if split else path.exists()
 
 
-def output_form(place: location.Local) -> str:
-    """The form that is written to *place*, of `FORMS`.
+def output_form(place: location.Local, split: int | None = None) -> str:
+    """The form that is written to *place*, of `FORMS`, with *split* in volumes.
 
     Raises UsageError for what cannot be written there.
     """
@@ -131,6 +137,7 @@ def output_form(place: location.Local) -> str:
                 f"{path}: archives are written plain, their layers are compressed "
                 "already: name it .tar"
             )
+    check_split(place, form, split)
     return form
 
 

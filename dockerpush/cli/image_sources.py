@@ -80,7 +80,8 @@ class PlainSource(StoredSource):
         """Push one of `images`."""
         from ..transfer.push_image import push_image
 
-        return push_image(target, self._archive, image, tags=tags, options=options)
+        with self._archive.blaming():
+            return push_image(target, self._archive, image, tags=tags, options=options)
 
     def dry_run(
         self,
@@ -93,7 +94,8 @@ class PlainSource(StoredSource):
         """What `push` would do."""
         from ..transfer.push_image import dry_run
 
-        return dry_run(target, self._archive, image, tags=tags, options=options)
+        with self._archive.blaming():
+            return dry_run(target, self._archive, image, tags=tags, options=options)
 
 
 class CachedImageSource:
@@ -423,7 +425,7 @@ def image_name(text: str) -> Reference | None:
 
 def is_file(text: str) -> bool:
     """True when *text* names a file or directory, or has the form of a file's name."""
-    return text == STDIN or looks_like_file(text) or Path(text).exists()
+    return text == STDIN or looks_like_file(text) or location.is_here(text)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ skopeo's words; a plain path will do where it can be told from an image.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from ..errors import InvalidReference, UsageError
@@ -92,13 +93,14 @@ def _with_hint(error: InvalidReference, hint: str) -> InvalidReference:
 STDOUT = "-"
 
 OCI_PREFIX = "oci:"
+_ARCHIVE_PREFIX = "oci-archive:"
 
 _PREFIXES = {
     OCI_PREFIX: OCI_DIRECTORY,
-    "oci-archive:": OCI_ARCHIVE,
+    _ARCHIVE_PREFIX: OCI_ARCHIVE,
     "docker-archive:": DOCKER_ARCHIVE,
 }
-_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_ENDING = expression(r"\.(tar|tgz|tar\.(gz|bz2|xz|zst))(\.[0-9]{3})?\Z")
 _NAME = expression(r"[!-~]+")
 _DRIVE = expression(r"[A-Za-z]:[\\/]")
 
@@ -129,9 +131,16 @@ def local(text: str) -> Local | None:
     if text.startswith(DOCKER):
         return None
     is_path = text == STDOUT or text.startswith(("/", "./", "../", "~"))
-    if is_path or text.endswith(_ENDINGS) or Path(text).exists():
+    if is_path or _ENDING.search(text) or is_here(text):
         return Local(text)
     return None
+
+
+def is_here(text: str) -> bool:
+    """True when there is a file or directory *text*, or an archive in volumes."""
+    with contextlib.suppress(OSError):  # too long for a name
+        return Path(text).exists() or Path(f"{text}.001").exists()
+    return False
 
 
 def directory(text: str) -> Path | None:
@@ -139,11 +148,20 @@ def directory(text: str) -> Path | None:
 
     Raises UsageError for the name of one image in it.
     """
-    if not text.startswith(OCI_PREFIX):
+    return _whole(text, OCI_PREFIX, "DIR, a whole directory")
+
+
+def archive(text: str) -> Path | None:
+    """The file that ``oci-archive:FILE`` means; otherwise as `directory`."""
+    return _whole(text, _ARCHIVE_PREFIX, "FILE, a whole archive")
+
+
+def _whole(text: str, prefix: str, what: str) -> Path | None:
+    if not text.startswith(prefix):
         return None
-    path, name = _split(text[len(OCI_PREFIX) :])
+    path, name = _split(text[len(prefix) :])
     if name is not None or not path:
-        raise UsageError(f"{text!r:.200}: wanted oci:DIR, a whole directory")
+        raise UsageError(f"{text!r:.200}: wanted {prefix}{what}")
     return Path(path)
 
 

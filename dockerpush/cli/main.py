@@ -15,6 +15,7 @@ from argparse import (
     ArgumentParser,
     Namespace,
 )
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Sequence
@@ -272,7 +273,8 @@ def _run(args: Namespace) -> int:
         try:
             if getattr(args, "deadline", None):
                 session.end_at(args.deadline)
-            return int(_module(args.command).run(args, session))
+            with _volumes(args):
+                return int(_module(args.command).run(args, session))
         except PusherError as error:
             session.end_progress()
             if session.signal is not None:
@@ -292,6 +294,16 @@ def _lies_here() -> bool:
     home = Path(__file__).parents[2]
     is_module = spec is not None and spec.name == "dockerpush.__main__"
     return is_module and sys.path[0] == str(home) and home == Path.cwd()
+
+
+def _volumes(args: Namespace) -> AbstractContextManager[None]:
+    """Have the volumes of archives looked for where *args* say. Raises NotFound."""
+    directories = getattr(args, "volumes", None)
+    if not directories:
+        return nullcontext()
+    from ..archive.volumes import looked_for_in
+
+    return looked_for_in([Path(name) for name in directories])
 
 
 def _refusal(error: OSError | MemoryError) -> str:

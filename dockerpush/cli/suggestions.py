@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from itertools import chain
-from pathlib import Path
 from typing import Iterator, Sequence
 
 from ..errors import PusherError
@@ -14,6 +13,7 @@ from ..state.cache import Cache
 from ..state.directory import StateDirectory
 from ..state.history import PushHistory
 from ..state.known_tags import known_tags
+from .location import is_here
 
 TARGETS, REGISTRIES, IMAGES, NAMES = "targets", "registries", "images", "names"
 
@@ -74,9 +74,8 @@ def _names(line: Sequence[str]) -> Iterator[str]:
     from ..archive.sniff import is_forward
 
     for word in line:
-        path = Path(word)
-        if not word or not path.exists() or is_forward(word):
+        if not word or not is_here(word) or is_forward(word):
             continue
-        with suppress(PusherError), open_archive(path) as archive:
+        with suppress(PusherError), open_archive(word) as archive:
             for image in archive.images:
                 yield from (*image.names, *image.tags)

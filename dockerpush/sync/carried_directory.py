@@ -1,4 +1,4 @@
-"""An OCI directory that is carried by hand, as the source or the target of a sync."""
+"""An OCI directory or archive that is carried by hand, as one side of a sync."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class CarriedDirectory:
-    """The images of an OCI directory, by the names that it has for them.
+    """The images of an OCI directory or archive, by the names that it has for them.
 
     *images* has an error instead of what is damaged, or there in part. *nameless* are
     the names of those without a full one.
@@ -36,7 +36,7 @@ class CarriedDirectory:
     def __init__(
         self, path: Path, cancellation: Cancellation, stack: ExitStack
     ) -> None:
-        """Raises NotFound, ArchiveError for what is no OCI directory."""
+        """Raises NotFound, ArchiveError for what is none."""
         from ..archive import open_archive
         from ..transfer.archive_source import ArchiveSource
 
@@ -56,6 +56,7 @@ class CarriedDirectory:
         for image in archive.referrers():
             source.add(image, cancellation)
         self._source = source
+        self.blaming = archive.blaming
         self.registries: Mapping[str, TagLister] = _ByRegistry(str(path), self.images)
 
     budget: Mapping[str, int] = {}

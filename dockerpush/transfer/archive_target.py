@@ -22,9 +22,11 @@ from typing import (
     Protocol,
     Sequence,
     Union,
+    cast,
 )
 
 from ..archive.stored import ENCRYPTED
+from ..archive.volume_writer import VolumeWriter
 from ..archive.writers import (
     BundledImage,
     FilledTar,
@@ -69,14 +71,16 @@ def open_output(
     docker: ForDocker | None = None,
     no_clobber: bool = False,
     resumable: bool = True,
+    split: int | None = None,
     cancellation: Cancellation,
     on_event: OnEvent,
 ) -> Iterator[Target]:
     """A target that writes *output* in one of `FORMS`; a path for a directory.
 
     An archive is complete when the ``with`` ends well; another run resumes one that is
-    *resumable*. *docker* says how a docker-archive gets its manifest.json. Raises what
-    `ArchiveTarget` and `DirectoryTarget` do.
+    *resumable*. With *split* it is in volumes of so many bytes. *docker* says how a
+    docker-archive gets its manifest.json. Raises what `ArchiveTarget` and
+    `DirectoryTarget` do.
     """
     with cancellation.child() as child:
         if form == OCI_DIRECTORY:
@@ -88,6 +92,7 @@ def open_output(
             docker=docker if form == DOCKER_ARCHIVE else None,
             no_clobber=no_clobber,
             resumable=resumable,
+            split=split,
             cancellation=child,
             on_event=on_event,
         ) as target:
@@ -102,8 +107,10 @@ class ArchiveTarget(Target):
 
     For *docker* it has a manifest.json as well. A path gets its name when the ``with``
     ends well; what is left by a failure that may pass stays for another run if it is
-    *resumable*. Raises UsageError for what *docker* refuses, and for an *output* that
-    exists with *no_clobber*; PusherError when it cannot be written.
+    *resumable*. With *split* there are volumes of so many bytes, which are written from
+    the first byte to the last and are not resumed. Raises UsageError for what *docker*
+    refuses, and for an *output* that exists with *no_clobber*; PusherError when it
+    cannot be written.
     """
 
     def __init__(
@@ -113,6 +120,7 @@ class ArchiveTarget(Target):
         docker: ForDocker | None,
         no_clobber: bool = False,
         resumable: bool = True,
+        split: int | None = None,
         cancellation: Cancellation,
         on_event: OnEvent,
     ) -> None:
@@ -122,6 +130,7 @@ class ArchiveTarget(Target):
         self._docker = docker
         self._no_clobber = no_clobber
         self._resumable = resumable
+        self._split = split
         self._stack = ExitStack()
         self._tar: _Tar | None = None
 
@@ -167,14 +176,16 @@ class ArchiveTarget(Target):
     @property
     def _is_filled(self) -> bool:
         output = self._output
-        return isinstance(output, Path) and (output.is_file() or not output.exists())
+        if not isinstance(output, Path) or self._split:
+            return False
+        return output.is_file() or not output.exists()
 
     def _begun(self, layout: TarLayout, documents: dict[Digest, bytes]) -> _Tar:
         output = self._output
         if not isinstance(output, Path):
             return self._stack.enter_context(_WrittenTar(layout, documents, output))
         if not self._is_filled:
-            file = self._stack.enter_context(output.open("wb"))
+            file = self._stack.enter_context(self._opened(output, layout.size))
             return self._stack.enter_context(_WrittenTar(layout, documents, file))
         tar = FilledTar(
             output,
@@ -187,6 +198,14 @@ class ArchiveTarget(Target):
             if piece.blob and piece.blob.digest in documents:
                 tar.write(piece.blob, documents[piece.blob.digest])
         return filling
+
+    def _opened(self, output: Path, size: int) -> BinaryIO:
+        if not self._split:
+            return output.open("wb")
+        writer = VolumeWriter(
+            output, self._split, no_clobber=self._no_clobber, expected=size
+        )
+        return cast("BinaryIO", writer)
 
     def _bundled(self, image: PlannedImage) -> Iterator[BundledImage]:
         """An image and its referrers, as the index of the archive names them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Sequence
 
 from ...documents import held
@@ -48,6 +49,7 @@ from ..report import (
     skipped,
     write_digests,
 )
+from ..volume_options import add_split_option, add_volumes_option, say_volumes
 
 if TYPE_CHECKING:
     from ...oci import Platform
@@ -78,9 +80,12 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-n", "--no-clobber", action="store_true", help="keep a tag or file that exists"
     )
+    add_split_option(parser)
     add_digestfile_option(parser)
     add_json_option(parser, "print a JSON object for each tag")
-    add_trust_option(parser.add_argument_group(RARE))
+    rare = parser.add_argument_group(RARE)
+    add_trust_option(rare)
+    add_volumes_option(rare)
     add_side_options(parser, USED["copy"])
 
 
@@ -95,6 +100,7 @@ class CopyRequest:
     all_tags: bool = False
     no_clobber: bool = False
     digestfile: str | None = None
+    split: int | None = None
 
     def options(self, jobs: int) -> CopyOptions:
         """How to copy, with *jobs* blobs at a time."""
@@ -114,10 +120,11 @@ def run(args: Namespace, session: Session) -> int:
         args.all_tags,
         args.no_clobber,
         args.digestfile,
+        args.split,
     )
     one_by_one = args.referrers or (args.all_tags and args.no_clobber)
     warn_of_unused_sides(args, source=bool(source), target=bool(target))
-    if source and not target and not one_by_one:
+    if source and not target and not one_by_one and not args.split:
         there = target_endpoint(args)
         return _push(source, request, there, args.trust_target, session)
     if args.trust_target:
@@ -148,13 +155,15 @@ def _copy(
         check_writable(request.digestfile)
     into = None
     if target:
-        form = output_form(target)
-        if request.no_clobber and exists(target, form):
+        form = output_form(target, request.split)
+        if request.no_clobber and exists(target, form, request.split):
             skipped(request.source, target.path, session.display)
             return console.DONE
         if target.path == location.STDOUT:
             warn_of_json("copy", session.display)
-        into = ImageOutput(target, form, request.no_clobber)
+        into = ImageOutput(target, form, request.no_clobber, split=request.split)
+    elif request.split:
+        raise UsageError("--split is for an archive as the destination: leave it out")
     with ExitStack() as stack:
         sources = stack.enter_context(Connections(from_there, session, writes=False))
         tally = Outcomes("copies", session)
@@ -317,6 +326,8 @@ class _Copying:
         self._session.end_progress()
         for copied in done:
             self._report(copied, to_stdout=into.place.path == location.STDOUT)
+        if into.split and done and not self._session.display.quiet:
+            say_volumes(Path(into.place.path))
         self._write_digests(done)
 
     def to_registry(self, origins: Sequence[ImageOrigin], targets: Connections) -> None:

@@ -20,12 +20,14 @@ from ..image_sources import image_name
 from ..inspected import Inspected, contents_of
 from ..options import (
     OPERANDS,
+    RARE,
     add_connection_options,
     add_credential_options,
     chosen_platforms,
     endpoint,
 )
 from ..report import Outcomes
+from ..volume_options import add_volumes_option
 
 if TYPE_CHECKING:
     from ...archive.stored import StoredBlob, StoredImage, StoredManifest
@@ -68,6 +70,7 @@ def configure(parser: ArgumentParser) -> None:
         action="store_true",
         help="print the config of an image of a registry, byte for byte",
     )
+    add_volumes_option(parser.add_argument_group(RARE))
     add_credential_options(parser)
     add_connection_options(parser)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Callable, Sequence, cast
 
 from ...errors import NotFound, UsageError
@@ -17,6 +16,7 @@ from ..endpoints import Connections
 from ..image_files import ImageOrigin, ImageOutput, archive_origins, copy_to_file
 from ..image_sources import registry_source, usable_cache
 from ..options import (
+    RARE,
     add_connection_options,
     add_credential_options,
     add_json_option,
@@ -25,6 +25,7 @@ from ..options import (
     endpoint,
 )
 from ..report import Outcomes
+from ..volume_options import add_volumes_option
 
 if TYPE_CHECKING:
     from ...oci import Platform
@@ -67,6 +68,7 @@ def configure(parser: ArgumentParser) -> None:
         parser, "load this platform of an index (default: that of this machine)"
     )
     add_json_option(parser, "print one JSON object")
+    add_volumes_option(parser.add_argument_group(RARE))
     add_credential_options(parser)
     add_connection_options(parser)
 
@@ -130,13 +132,10 @@ def _load(feed: Feed, request: LoadRequest, session: Session) -> None:
 
 
 def _meant(text: str) -> tuple[location.Local | None, Reference | None]:
-    """The file or the image that *text* means. Raises UsageError, NotFound."""
+    """The file or the image that *text* means. Raises UsageError."""
     place = location.local(text)
-    if place is None:
-        return None, with_tag(location.source(text))
-    if place.path != location.STDOUT and not Path(place.path).exists():
-        raise NotFound(f"{place.path}: no such file or directory")
-    return place, None
+    reference = with_tag(location.source(text)) if place is None else None
+    return place, reference
 
 
 def _check_name(name: str | None) -> None:

@@ -18,6 +18,7 @@ from ..image_files import (
     ImageOrigin,
     ImageOutput,
     copy_to_file,
+    exists,
     names_in,
     output_form,
 )
@@ -35,6 +36,7 @@ from ..options import (
     warn_of_json,
 )
 from ..report import Outcomes, check_writable, skipped, write_digests
+from ..volume_options import add_split_option, say_volumes
 
 if TYPE_CHECKING:
     from ...oci import Platform
@@ -74,6 +76,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--no-cache", action="store_true", help="with -o: leave the cache alone"
     )
+    add_split_option(parser)
     add_digestfile_option(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object for each image"
@@ -110,7 +113,7 @@ def run(args: Namespace, session: Session) -> int:
         args.no_cache,
     )
     output = request.output
-    if output and output.no_clobber and Path(output.place.path).exists():
+    if output and output.no_clobber and _exists(output):
         skipped(" ".join(args.references), output.place.path, session.display)
         return console.DONE
     if request.digestfile:
@@ -124,6 +127,11 @@ def run(args: Namespace, session: Session) -> int:
         digests = ((str(one.chosen.digest), str(one.reference)) for one in images)
         write_digests(request.digestfile, digests)
     return console.DONE
+
+
+def _exists(output: ImageOutput) -> bool:
+    is_there = Path(output.place.path).exists()
+    return is_there or exists(output.place, output.form, output.split)
 
 
 def _reference(text: str) -> Reference:
@@ -141,6 +149,8 @@ def _output(args: Namespace, display: Display) -> ImageOutput | None:
     if args.output is None:
         if wanted:
             raise UsageError(f"--format {wanted} needs -o FILE")
+        if args.split:
+            raise UsageError("--split needs -o FILE")
         if args.no_cache:
             raise UsageError("--no-cache needs -o FILE: without, pull fills the cache")
         if args.no_clobber:
@@ -149,9 +159,10 @@ def _output(args: Namespace, display: Display) -> ImageOutput | None:
     place = location.Local(args.output, wanted)
     if args.output == location.STDOUT:
         warn_of_json("pull", display)
-    form = output_form(place)
+    form = output_form(place, args.split)
     one = form == DOCKER_ARCHIVE and not args.platform
-    return ImageOutput(place, form, args.no_clobber, LINUX_AMD64 if one else None)
+    only = LINUX_AMD64 if one else None
+    return ImageOutput(place, form, args.no_clobber, only, args.split)
 
 
 def _into_cache(request: PullRequest, connections: Connections) -> list[PulledImage]:
@@ -198,7 +209,10 @@ def _into_file(
     for image in images:
         _report(image, seconds, request, session)
     if not session.display.quiet:
-        console.say(f"wrote {into.place.path} ({into.form})")
+        if into.split:
+            say_volumes(Path(into.place.path))
+        else:
+            console.say(f"wrote {into.place.path} ({into.form})")
     return images
 
 

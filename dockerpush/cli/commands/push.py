@@ -32,6 +32,7 @@ from ..options import (
 )
 from ..push_jobs import Job, PushRequest, all_jobs, check_usage
 from ..report import Outcomes, check_writable, skipped, write_digests
+from ..volume_options import add_volumes_option
 
 if TYPE_CHECKING:
     from ...reference import Reference
@@ -123,6 +124,7 @@ def _add_rare(group: Any) -> None:
         help="fail when the archive lacks a platform that its index names",
     )
     add_trust_option(group)
+    add_volumes_option(group)
 
 
 def run(args: Namespace, session: Session) -> int:
@@ -165,7 +167,7 @@ _REPEATED = (
         "username",
         "password_file",
     ),
-    *("digestfile", "config"),
+    *("digestfile", "config", "volumes"),
 )
 """What a command that names the target says again; secrets are not among it."""
 

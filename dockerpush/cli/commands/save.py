@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING, BinaryIO, Iterator, Sequence, cast
 
 from ...errors import NotFound, UsageError
 from ...events import BytesSaved
-from .. import console, prompts
+from ...transfer.choices import DOCKER_ARCHIVE
+from .. import console, location, prompts
+from ..image_files import exists
 from ..options import OPERANDS
+from ..volume_options import add_split_option, check_split
 
 if TYPE_CHECKING:
     from ...runtimes.picker import LocalImage
@@ -48,6 +52,7 @@ def configure(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="write one archive with all images; - for standard output",
     )
+    add_split_option(parser)
     parser.add_argument(
         "-f", "--force", action="store_true", help="overwrite without asking"
     )
@@ -59,6 +64,7 @@ def run(args: Namespace, session: Session) -> int:
 
     if args.output == STDOUT and sys.stdout.isatty():
         raise UsageError("an archive is not for a terminal: redirect it, or use -o")
+    check_split(location.Local(args.output or ""), DOCKER_ARCHIVE, args.split)
     runtime = find_runtime(args.runtime, cancellation=session.cancellation)
     names = args.images or _choose(runtime, session)
     if args.output == STDOUT:
@@ -68,8 +74,8 @@ def run(args: Namespace, session: Session) -> int:
     for path in plan:
         _may_write(path, args)
     for path, together in plan.items():
-        _save(runtime, together, path, args, session)
-        console.result(str(path))
+        for written in _save(runtime, together, path, args, session):
+            console.result(str(written))
     return console.DONE
 
 
@@ -125,12 +131,14 @@ def _plan(names: Sequence[str], args: Namespace) -> dict[Path, list[str]]:
 
 def _may_write(path: Path, args: Namespace) -> None:
     """Raises UsageError when *path* exists and nobody agrees to overwrite it."""
-    if args.force or not path.is_file():
+    is_there = exists(location.Local(str(path)), DOCKER_ARCHIVE, args.split)
+    if args.force or not is_there or (path.exists() and not path.is_file()):
         return
+    shown = f"{path}.001" if args.split else path
     if not prompts.is_interactive():
-        raise UsageError(f"{path} exists: --force overwrites it, -o names another")
-    if not prompts.confirm(f"{path} exists. Overwrite it?"):
-        raise UsageError(f"{path} exists, and stays as it is")
+        raise UsageError(f"{shown} exists: --force overwrites it, -o names another")
+    if not prompts.confirm(f"{shown} exists. Overwrite it?"):
+        raise UsageError(f"{shown} exists, and stays as it is")
 
 
 def _save(
@@ -139,20 +147,45 @@ def _save(
     path: Path | None,
     args: Namespace,
     session: Session,
-) -> None:
+) -> list[Path]:
+    """The files that were written; standard output for no *path*."""
     from ...runtimes.runtime import save
 
     what, started = ", ".join(names), time.monotonic()
-    size = save(
-        runtime,
-        names,
-        sys.stdout.buffer if path is None else path,
-        cancellation=session.cancellation,
-        on_progress=lambda count: session.on_event(BytesSaved(f"saving {what}", count)),
-    )
+    with _output(path, args.split) as (output, written):
+        size = save(
+            runtime,
+            names,
+            output,
+            cancellation=session.cancellation,
+            on_progress=lambda count: session.on_event(
+                BytesSaved(f"saving {what}", count)
+            ),
+        )
     session.end_progress()
     if path is None:
         sys.stdout.buffer.flush()
     if not args.quiet:
         seconds = time.monotonic() - started
         console.say(f"saved {what}: {console.size_text(size)} in {seconds:.1f} s")
+    return written
+
+
+@contextmanager
+def _output(
+    path: Path | None, split: int | None
+) -> Iterator[tuple[Path | BinaryIO, list[Path]]]:
+    """Where an archive is written to, and a list of its files, full afterwards."""
+    written: list[Path] = []
+    if path is None:
+        yield sys.stdout.buffer, written
+    elif split is None:
+        yield path, written
+        written.append(path)
+    else:
+        from ...archive.volume_writer import VolumeWriter
+        from ...archive.writers import translate_write_errors
+
+        with translate_write_errors(path), VolumeWriter(path, split) as writer:
+            yield cast("BinaryIO", writer), written
+        written += writer.written

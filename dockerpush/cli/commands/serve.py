@@ -16,7 +16,8 @@ from ...errors import PusherError, UsageError
 from ...settings.quantities import parse_size
 from ...values import replace
 from .. import console, prompts
-from ..options import OPERANDS, read_password_line
+from ..options import OPERANDS, RARE, read_password_line
+from ..volume_options import add_volumes_option
 
 if TYPE_CHECKING:
     from ...archive import Archive, StoredImage
@@ -65,6 +66,7 @@ def configure(parser: ArgumentParser) -> None:
     _add_user_options(parser)
     _add_web_options(parser)
     _add_disk_options(parser)
+    add_volumes_option(parser.add_argument_group(RARE))
 
 
 def _add_web_options(parser: ArgumentParser) -> None:

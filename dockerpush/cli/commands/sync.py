@@ -32,6 +32,7 @@ from ..options import (
 )
 from ..report import some_failed
 from ..text_files import read_text, shown_name
+from ..volume_options import add_volumes_option
 
 if TYPE_CHECKING:
     from ...oci import Digest
@@ -55,7 +56,7 @@ def configure(parser: ArgumentParser) -> None:
         "file",
         metavar="FILE",
         help="lines 'SRC [DST]', JSON or YAML (also skopeo's); - for standard input; "
-        "or oci:DIR for all images of an OCI directory",
+        "or oci:DIR or oci-archive:FILE for all images in there",
     )
     parser.add_argument(
         "place",
@@ -68,7 +69,7 @@ def configure(parser: ArgumentParser) -> None:
         "--from",
         dest="source",
         metavar="oci:DIR",
-        help="take the images of the list from this directory",
+        help="take the images of the list from this directory, or oci-archive:FILE",
     )
     parser.set_defaults(**{OPERANDS: "place"})
     parser.add_argument(
@@ -93,7 +94,9 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("-y", "--yes", action="store_true", help="prune without asking")
     add_json_option(parser, "print a report as one JSON object")
-    parser.add_argument_group(RARE).add_argument(
+    rare = parser.add_argument_group(RARE)
+    add_volumes_option(rare)
+    rare.add_argument(
         "--shard",
         metavar="I/N",
         default="0/1",
@@ -113,8 +116,8 @@ def configure(parser: ArgumentParser) -> None:
 class SyncRequest:
     """What one ``sync`` is asked for: *file* is a list, or *whole* an OCI directory.
 
-    *origin* is the directory that images come from, *into* the one they go to, None
-    where that is registries. *place* is the word for the target.
+    *origin* is the directory or archive that images come from, *into* the one they go
+    to, None where that is registries. *place* is the word for the target.
     """
 
     file: str
@@ -181,12 +184,12 @@ def _pruned(
 
 def _request(args: Namespace) -> SyncRequest:
     """What *args* say. Raises UsageError."""
-    listed = location.directory(args.file)
+    listed = _carried(args.file)
     origin = listed
     if args.source:
         if listed:
             raise UsageError(f"{args.file} or --from {args.source}: one of them")
-        origin = location.directory(args.source) or Path(args.source)
+        origin = _carried(args.source) or Path(args.source)
     into = location.directory(args.place or "")
     return SyncRequest(
         args.file,
@@ -213,6 +216,11 @@ def _variables(names: Sequence[str]) -> dict[str, str]:
                 "credentials, which no list may use; set another variable"
             )
     return {name: os.environ.get(name, "") for name in names}
+
+
+def _carried(text: str) -> Path | None:
+    """The directory or archive that *text* means; None for a list."""
+    return location.directory(text) or location.archive(text)
 
 
 def _endpoints(request: SyncRequest, args: Namespace) -> tuple[Endpoint, Endpoint]:
@@ -296,6 +304,11 @@ class RegistrySide:
 
         client = self._clients[reference.registry]
         return RegistrySource(client, reference.repository)
+
+    @contextmanager
+    def blaming(self) -> Iterator[None]:
+        """Nothing, since a registry's errors name the registry."""
+        yield
 
     @contextmanager
     def target(self, reference: Reference) -> Iterator[RegistryTarget]:
@@ -388,7 +401,7 @@ class _Run:
         from ...transfer.choices import CopyOptions
         from ...transfer.copy_image import copy_image
 
-        with self._to.target(item.target) as target:
+        with self._from.blaming(), self._to.target(item.target) as target:
             result = copy_image(
                 self._from.source(item.source),
                 target,

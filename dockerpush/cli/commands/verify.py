@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .. import console, location
 from ..endpoints import Connections
 from ..options import (
+    RARE,
     USED,
     add_connection_options,
     add_credential_options,
@@ -16,6 +17,7 @@ from ..options import (
     endpoint,
 )
 from ..report import compare
+from ..volume_options import add_volumes_option
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -30,6 +32,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     add_json_option(parser, "print one JSON object")
     add_transfer_options(parser, USED["verify"])
+    add_volumes_option(parser.add_argument_group(RARE))
     add_credential_options(parser)
     add_connection_options(parser)
 
