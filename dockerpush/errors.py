@@ -112,7 +112,8 @@ class RegistryError(PusherError):
     """The registry gave a definite answer that we did not ask for.
 
     *status* is the HTTP status, *code* the registry's own error code, such as
-    ``MANIFEST_UNKNOWN``, or "" (distribution-spec, Error Codes); *detail* its message.
+    ``MANIFEST_UNKNOWN``, or "" (distribution-spec, Error Codes); *detail* its message;
+    *answer* the status and its name, as in ``404 Not Found``.
     *range* is where an upload session stands by the word of a 416, or "".
     """
 
@@ -121,9 +122,9 @@ class RegistryError(PusherError):
     def __init__(
         self, method: str, url: str, status: int, code: str = "", detail: str = ""
     ) -> None:
-        reason = _REASONS.get(status, "non-standard status")
+        self.answer = f"{status} {_REASONS.get(status, 'non-standard status')}"
         said = ": ".join(part for part in (code, detail) if part)
-        super().__init__(f"{method} {url}: {status} {reason}" + (said and f": {said}"))
+        super().__init__(f"{method} {url}: {self.answer}" + (said and f": {said}"))
         self.status = status
         self.code = code
         self.detail = detail

@@ -278,7 +278,7 @@ def _parse_digest(text: str) -> Digest:
     try:
         return Digest(text)
     except InvalidDigest as error:
-        raise InvalidReference(f"what follows '@' is {error}") from error
+        raise InvalidReference(f"the text after '@' is {error}") from error
 
 
 def _check_beginning(text: str) -> None:

@@ -259,7 +259,9 @@ def _plain(file: io.RawIOBase, name: str) -> io.RawIOBase:
         stack.push(lambda kind, error, trace: blame(error, file))
         head, source = peeked(file)
         if not head:
-            raise ArchiveError(f"{name}: nothing came; the writer may have failed")
+            raise ArchiveError(
+                f"{name}: it is empty: the command that writes it may have failed"
+            )
         compression = compression_of(head)
         if compression is not Compression.NONE:
             head, source = peeked(open_decompressed(source, compression, name=name))

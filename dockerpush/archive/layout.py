@@ -408,7 +408,7 @@ class _Walk:
             )
         elif is_plain and layer.digest.contradicts(diff_id):
             self._problems[manifest] = (
-                f"its layer {layer.digest} is not the {diff_id} that its config wants"
+                f"its layer {layer.digest} is not the layer {diff_id} of its config"
             )
         return StoredBlob(
             member.name, member.size, compression, layer.digest, diff_id, layer
@@ -424,8 +424,8 @@ def _kind_of(raw: bytes, descriptor: Descriptor) -> str:
     record = require(parse_json(raw, "manifest", ANY), dict, "manifest")
     if record.get("schemaVersion") == 1:
         raise ArchiveError(
-            f"{descriptor.digest}: a manifest of schema version 1, which no registry "
-            "takes any more; pull the image anew and save it again"
+            f"{descriptor.digest}: a manifest of schema version 1, which registries "
+            "reject; pull the image and save it again"
         )
     media_type = record.get("mediaType") or descriptor.media_type
     if media_type == OCI_ARTIFACT:

@@ -125,13 +125,12 @@ def _from_events(name: _ImageName, known: Known) -> tuple[Reference, str]:
         if same is not None:
             return same, "pushed there before"
         place = Place.of(push.target)
-        return name.below(place), f"the last push went to {push.target.name}"
+        return name.below(place), "the registry of your last push"
     if name.registry is not None:
         return name.below(Place(name.registry)), "the registry in the image's name"
     raise UsageError(
-        f"cannot tell where to push {name.text!r}: name the target with -t "
-        "REGISTRY/REPOSITORY:TAG, or the place with --registry HOST[/PREFIX], or log "
-        "in there first"
+        f"no target for {name.text!r}: name it with -t REGISTRY/REPOSITORY:TAG, or "
+        "with --registry HOST[/PREFIX], or log in there first"
     )
 
 
@@ -147,7 +146,7 @@ def _after_login(
     if login.registry == DOCKER_HUB and login.username and "/" not in name.path:
         with contextlib.suppress(InvalidReference):  # a user whose name is no path
             place = Place(DOCKER_HUB, login.username)
-    return name.below(place), f"the last login was at {login.registry}"
+    return name.below(place), "the registry of your last login"
 
 
 def _same_name(
@@ -207,7 +206,9 @@ def infer(
         return _announced(_confirmed(inferred, consent), quiet=quiet)
     if inferred.confirmed:
         return _after_a_pause(inferred)
-    console.say(f"{name} may go to {inferred.reference}: {inferred.why}")
+    console.say(
+        f"no target given for {name}; suggested: {inferred.reference} ({inferred.why})"
+    )
     return _asked(inferred.reference)
 
 
@@ -226,7 +227,7 @@ def confirm_all(
         return
     names = ", ".join(new)
     if not prompts.is_interactive():
-        raise UsageError(f"nobody has confirmed a push to {names} yet; add --yes")
+        raise UsageError(f"no push to {names} was confirmed yet; add --yes")
     if not prompts.confirm(f"Push to {names}?"):
         raise UsageError(f"not pushed to {names}")
 
@@ -242,7 +243,7 @@ def _confirmed(inferred: Inference, consent: Consent) -> Inference:
         return inferred
     target = inferred.reference
     raise UsageError(
-        f"nobody has confirmed a push to {target.name} yet ({inferred.why}): run "
+        f"no push to {target.name} was confirmed yet ({inferred.why}): run "
         f"{consent.command(target)} once, or add --yes"
     )
 

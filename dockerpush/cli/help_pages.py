@@ -214,7 +214,7 @@ PAGES: Mapping[str, HelpPage] = {
         "ARCHIVE|REF [options]",
         "an archive or an image",
         "Load an archive, or an image of the cache or of a registry, into docker, "
-        "podman or nerdctl. It goes through a pipe: nothing is written to the disk.",
+        "podman or nerdctl. It goes through a pipe, without a file on the disk.",
         (
             "load image.tar",
             "load REGISTRY/REPO:TAG --runtime podman",

@@ -171,8 +171,8 @@ def archive_origins(
 
     if is_forward(place.path):
         raise UsageError(
-            f"{place.path}: what is compressed or a pipe can be pushed, but not copied "
-            "so: unpack it first"
+            f"{place.path}: copy cannot read a compressed file or a pipe: unpack it "
+            "first, or use push"
         )
     archive = stack.enter_context(open_archive(place.path))
     images = _chosen(archive, place, every=every)

@@ -353,7 +353,7 @@ def usable_cache(connections: Connections, *, needed: bool) -> Iterator[Cache]:
     except StateError as error:
         if needed:
             raise
-        degraded = Notice(f"{error}; going on without it", warning=True)
+        degraded = Notice(f"{error}; continuing without it", warning=True)
         connections.session.on_event(degraded)
         with tempfile.TemporaryDirectory(prefix="dockerpush-") as directory:
             yield Cache(Path(directory) / "cache")

@@ -54,7 +54,7 @@ def run(request: PushRequest, connections: Connections) -> int:
         targets = list(dict.fromkeys(targets))
         for target in targets:
             if target.tag is None:
-                raise UsageError(f"-t {target}: what is joined needs a tag")
+                raise UsageError(f"-t {target}: a joined image needs a tag")
         joined = _opened(request, session, stack)
         if request.digestfile:
             check_writable(request.digestfile)

@@ -42,7 +42,7 @@ COMMANDS = {
     "push": "push an archive to a registry",
     "pull": "pull images into the cache, and into archives",
     "copy": "copy an image between registries, archives and OCI directories",
-    "sync": "copy many images, as a list says",
+    "sync": "copy the images of a list",
     "inspect": "show the images of an archive, or an image of a registry",
     "verify": "prove that a registry holds what an archive holds",
     "login": "check credentials at a registry, and keep them",

@@ -99,7 +99,7 @@ def add_common_options(parser: ArgumentParser, *, default: Any) -> None:
         add(group, *names, action="store_true", otherwise=False, help=help)
 
     switch(parser, "-q", "--quiet", help="print results, warnings and errors only")
-    switch(parser, "-v", "--verbose", help="say what is decided and why")
+    switch(parser, "-v", "--verbose", help="show decisions and their reasons")
     switch(group, "-D", "--debug", help="show every request, and where a bug came from")
     add(
         group,
@@ -249,9 +249,10 @@ def target_endpoint(args: Namespace) -> Endpoint:
     """
     own = _of_side("dest", args)
     given = {name: value for name, value in own.items() if value not in (None, False)}
-    if given.keys() & _SECRETS.keys():
+    side = "dest-" if given.keys() & _SECRETS.keys() else ""
+    if side:
         given = {**{name: own[name] for name in _SECRETS}, **given}
-    return _endpoint({**vars(args), **given}, os.environ)
+    return _endpoint({**vars(args), **given}, os.environ, side)
 
 
 def source_endpoint(args: Namespace) -> Endpoint:
@@ -263,7 +264,7 @@ def source_endpoint(args: Namespace) -> Endpoint:
         raise UsageError(
             "standard input holds one password: give the other by --src-password-file"
         )
-    return _endpoint({**vars(args), **_of_side("src", args)}, {})
+    return _endpoint({**vars(args), **_of_side("src", args)}, {}, "src-")
 
 
 def local_endpoint(args: Namespace) -> Endpoint:
@@ -278,13 +279,15 @@ def _of_side(side: str, args: Namespace) -> dict[str, Any]:
     return {name: getattr(args, f"{side}_{name}") for name in names}
 
 
-def _endpoint(values: Mapping[str, Any], environ: Mapping[str, str]) -> Endpoint:
+def _endpoint(
+    values: Mapping[str, Any], environ: Mapping[str, str], side: str = ""
+) -> Endpoint:
     anonymous = bool(values.get("no_creds"))
     config = values.get("config")
     return Endpoint(
         _flags(values),
         Path(config) if config else None,
-        _credentials(values, environ) if "username" in values else None,
+        _credentials(values, environ, side) if "username" in values else None,
         anonymous,
     )
 
@@ -317,7 +320,7 @@ def warn_of_json(what: str, display: Display) -> None:
     if display.json:
         console.warn(
             f"{what} does not use --json when the archive goes to standard output; "
-            "--digestfile FILE tells the digest"
+            "--digestfile FILE gets the digest"
         )
 
 
@@ -367,7 +370,7 @@ def add_credential_options(
 
 
 def _credentials(
-    values: Mapping[str, Any], environ: Mapping[str, str]
+    values: Mapping[str, Any], environ: Mapping[str, str], side: str
 ) -> Credentials | None:
     """What the options say, else the environment; None when neither does.
 
@@ -377,13 +380,15 @@ def _credentials(
 
     if values["registry_token"]:
         token = Secret(values["registry_token"])
-        return Credentials(registry_token=token, source="--registry-token")
+        return Credentials(registry_token=token, source=f"--{side}registry-token")
     username, password, source = _given_pair(values, environ)
+    source = source.replace("--", f"--{side}")
     if username is None and password is None:
         return None
     if not username or not password:
         raise UsageError(
-            "credentials need both parts: --username with --password-stdin"
+            f"credentials need a user and a password: give --{side}username NAME with "
+            f"--{side}password-stdin"
         )
     return Credentials(username, Secret(password), source=source)
 
@@ -399,7 +404,7 @@ def _given_pair(
     """Username, password and where they are from; from the options, None for a part
     that is missing, else from the environment, where only both count."""
     username, password = _from_options(values)
-    source = "--username"
+    source = "--creds" if values["creds"] is not None else "--username"
     if username is None and password is None:
         for source, secret in _VARIABLES:
             if environ.get(source) and environ.get(secret):
@@ -446,7 +451,7 @@ def read_password_line() -> str:
     try:
         password = raw.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise UsageError("--password-stdin: what came is not UTF-8") from error
+        raise UsageError("--password-stdin: the password is not UTF-8") from error
     if not password:
         raise UsageError("--password-stdin: standard input is empty")
     return password
@@ -493,7 +498,7 @@ def add_connection_options(parser: ArgumentParser) -> None:
     group.add_argument(
         "--deadline",
         metavar="WHEN",
-        help="end the run after 2h, 30m or at 06:00; the same command goes on later",
+        help="end the run after 2h, 30m or at 06:00; the same command resumes it",
     )
 
 

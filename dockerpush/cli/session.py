@@ -41,7 +41,7 @@ NOTHING = logging.CRITICAL + 1
 
 Progress = Union[BarProgress, PlainProgress, QuietProgress]
 
-INTERRUPTED = "interrupted; run the same command again to go on where it stopped"
+INTERRUPTED = "interrupted; run the same command again to resume"
 
 
 class Session:
@@ -90,10 +90,7 @@ class Session:
 
         from ..settings.quantities import parse_deadline
 
-        reason = (
-            f"the deadline {when} has come; run the same command again to go on where "
-            "it stopped"
-        )
+        reason = f"stopped at the deadline {when}; run the same command again to resume"
         seconds = parse_deadline(when, datetime.now())
         stop = ticker(seconds, lambda: self.cancellation.cancel(reason))
         self._deadline.enter_context(stop)

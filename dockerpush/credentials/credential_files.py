@@ -188,7 +188,7 @@ class CredentialFiles:
     def _look_at(self, file: _File, registry: str, repository: str) -> _Result:
         if file.problem:
             if file.problem != _MISSING:
-                self._tell(f"{file.name} {file.problem}, it is passed over")
+                self._tell(f"{file.name} {file.problem}, ignored")
             return file.name, None, file.problem
         found, failure = self._ask_helper(file, registry)
         found = found or self._entry(file, registry, repository)
@@ -224,7 +224,7 @@ class CredentialFiles:
             try:
                 found = _decode(entry if isinstance(entry, dict) else {}, source)
             except ValueError:
-                self._tell(f"{source}: 'auth' cannot be decoded, it is passed over")
+                self._tell(f"{source}: 'auth' is not valid base64, ignored")
                 continue
             if found:
                 return found

@@ -27,6 +27,7 @@ from ..system.rate import RateLimiter
 from .debug import one_line, show_url
 from .failures import speaks_tls, translated
 from .locations import UrlParts
+from .refusals import Asked
 from .retry import (
     TRANSIENT_STATUSES,
     Attempts,
@@ -78,6 +79,11 @@ class Answer(Closeable):
         self.url = url
         self.status = raw.status
 
+    @property
+    def host(self) -> str:
+        """``host:port`` that answered."""
+        return UrlParts.parse(self.url).origin.host_port
+
     def header(self, name: str) -> str | None:
         """The header *name*, None when it is not there."""
         value = self._raw.headers.get(name)
@@ -109,7 +115,8 @@ class Answer(Closeable):
     def read_json(self, what: str, limit: int = JSON_LIMIT) -> bytes:
         """The whole body. Raises NetworkError when it is above *limit* bytes."""
         too_large = NetworkError(
-            f"{show_url(self.url)}: {what} is larger than {limit} bytes; refused"
+            f"{self.host} sent {what} of more than {limit} bytes; it may not be a "
+            "registry"
         )
         if (self.size or 0) > limit:
             raise too_large
@@ -127,14 +134,13 @@ class Answer(Closeable):
 
     def _next(self, count: int) -> bytes:
         self._cancellation.check()
-        label = f"{self.method} {show_url(self.url)}"
         if self._rate is not None:
             count = min(count, self._rate.grant)
         try:
             piece = self._raw.read(count)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as e:
             self._cancellation.check()
-            raise translated(label, UrlParts.parse(self.url).origin.host_port, e) from e
+            raise translated(self.host, e) from e
         self._read += len(piece)
         if piece:
             if self._rate is not None:  # no socket waits meanwhile
@@ -144,7 +150,7 @@ class Answer(Closeable):
         self._ended = True
         missing = 0 if self._is_bodiless else (self.size or 0) - self._read
         if missing > 0:
-            raise translated(label, "", http.client.IncompleteRead(b"", missing))
+            raise translated(self.host, http.client.IncompleteRead(b"", missing))
         return b""
 
     def close(self) -> None:
@@ -174,7 +180,7 @@ class Answer(Closeable):
             self.read(LEFTOVER)
             self._next(1)
         except PusherError as error:
-            log.debug("the rest of an answer is lost: %s", error)
+            log.debug("could not read the rest of an answer: %s", error)
 
 
 def unpacked(content: bytes, encoding: str, limit: int) -> bytes:
@@ -220,7 +226,8 @@ class BlobAnswer(Closeable):
         if start.partition("-")[0] != str(offset):
             response.close()
             raise TransientError(
-                f"GET {show_url(response.url)}: asked for byte {offset}, got {told!r}"
+                f"{response.host} sent the wrong part of a blob: asked for byte "
+                f"{offset}, got {told!r}"
             )
         return cls(response, int(total) if total.isdigit() else None)
 
@@ -317,21 +324,25 @@ class Download(Closeable):
         self._cancellation.wait(delay)
 
 
-def failure(response: Answer, advice: str = "") -> PusherError:
+def failure(response: Answer, asked: Asked, advice: str = "") -> PusherError:
     """The error that *response* stands for; reads its body, and does not close it.
 
-    *advice* is appended to what the registry says. TransientError for the statuses that
-    may pass, Unauthorized for 401 and 403, NotFoundInRegistry for 404.
+    It is in the words of what was *asked*; *advice* is appended. TransientError for the
+    statuses of temporary failures, Unauthorized for 401 and 403, NotFoundInRegistry for
+    404.
     """
     status, url = response.status, show_url(response.url)
     code, detail = explanation(_body(response))
     if status == 400 and any(words in detail.lower() for words in _WANTS_TLS):
-        return speaks_tls(UrlParts.parse(response.url).origin.host_port)
-    detail = "; ".join(part for part in (detail, advice) if part)
+        return speaks_tls(response.host)
     kind = {401: Unauthorized, 403: Unauthorized, 404: NotFoundInRegistry}.get(
         status, RegistryError
     )
     error = kind(response.method, url, status, code, detail)
+    log.info("%s", error)
+    said = ": ".join(part for part in (code, detail) if part)
+    text = asked.explained(status, error.answer, said)
+    error.in_words(f"{text}; {advice}" if advice else text)
     if status == 416:
         error.range = response.header("Range") or ""
     if status in TRANSIENT_STATUSES:

@@ -35,6 +35,7 @@ from ..values import field, record, value
 from .answers import Answer, failure
 from .debug import log_request, show_url
 from .locations import UrlParts, joined
+from .refusals import Asked
 from .transport import Transport
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -330,8 +331,8 @@ def validate_realm(realm: str, registry_url: str) -> str:
     registry = UrlParts.parse(registry_url).origin
     if place.origin.scheme == "http" and registry.scheme == "https":
         raise NetworkError(
-            f"{registry.host_port} wants the credentials sent in plain HTTP to "
-            f"{place.origin}; refused"
+            f"{registry.host_port} names a token server without TLS, {place.origin}: "
+            "dockerpush sends no credentials there; report it to its operator"
         )
     return place.url
 
@@ -374,7 +375,7 @@ class TokenServer:
             else:
                 response = self._post(realm, fields, scopes, credentials=credentials)
         with response:
-            record = self._record(response, credentials)
+            record = self._record(response, scopes, credentials)
         self._keep(realm, credentials, record.get("refresh_token"))
         return _token(record, started, response)
 
@@ -460,18 +461,27 @@ class TokenServer:
         log_request(method, url, response.status, scopes=scopes, seconds=seconds)
         return response
 
+    def _asked(self, scopes: tuple[str, ...], credentials: Credentials | None) -> Asked:
+        """What a token for *scopes* is needed for."""
+        repository, _, actions = "".join(scopes[:1]).partition(":")[2].rpartition(":")
+        method = "POST" if "push" in actions else "GET"
+        sent = credentials is not None
+        return Asked(self._registry, method, "", repository, credentials, sent)
+
     def _record(
-        self, response: Answer, credentials: Credentials | None
+        self,
+        response: Answer,
+        scopes: tuple[str, ...],
+        credentials: Credentials | None,
     ) -> dict[str, Any]:
         where = show_url(response.url)
         if 300 <= response.status < 400:
             raise NetworkError(
-                f"the token server {where} redirects; refused, since credentials "
-                "would go along"
+                f"the token server {where} redirects, and dockerpush sends no "
+                "credentials elsewhere; report it to the registry's operator"
             )
         if response.status != 200:
-            advice = advice_for(self._registry, credentials, sent=True)
-            raise failure(response, advice)
+            raise failure(response, self._asked(scopes, credentials))
         try:
             content = response.read_json("a token", TOKEN_LIMIT)
             record = require(parse_json(content, "token", ANY), dict, "token")
@@ -493,25 +503,3 @@ def _token(record: dict[str, Any], started: float, response: Answer) -> Token:
     if stated > lifetime:  # false for NaN
         lifetime = min(stated, LONGEST_LIFE)
     return Token(Secret(text), started + lifetime, lifetime)
-
-
-def advice_for(registry: str, credentials: Credentials | None, *, sent: bool) -> str:
-    """What to do about a refusal by *registry*, and whose credentials were refused.
-
-    *sent* says whether it has seen them at all.
-    """
-    if credentials is None:
-        return (
-            f"no credentials were given; run 'dockerpush login {registry}', "
-            "or use --username and --password-stdin"
-        )
-    who = f" of {credentials.username!r}" if credentials.username else ""
-    if not sent:
-        return (
-            f"the registry did not ask for credentials, so those{who} from "
-            f"{credentials.source} were not sent"
-        )
-    return (
-        f"refused with the credentials{who} from {credentials.source}; correct them "
-        f"(dockerpush login {registry}), or have them given the right to do this"
-    )

@@ -210,7 +210,7 @@ class RegistryClient(Closeable):
 
         found = self._retrying(read, f"reading blob {digest.short}")
         if not digest.fits(found):
-            raise ContentMismatch(f"blob {digest}: the registry sent something else")
+            raise ContentMismatch(f"blob {digest}: the registry sent other bytes")
         return found
 
     def delete_blob(self, repository: str, digest: Digest) -> None:
@@ -393,7 +393,7 @@ class RegistryClient(Closeable):
             raw = self.tagged_referrers(repository, digest)
             return parse_referrers(raw).found if raw else []
         except InvalidJSON as error:
-            self._on_event(Notice(f"{error}: taken for none", warning=True))
+            self._on_event(Notice(f"{error}: ignored", warning=True))
             return []
 
     def lists_referrers(self, repository: str, digest: Digest) -> bool:
@@ -414,7 +414,7 @@ class RegistryClient(Closeable):
         if digest.fits(raw):
             return None  # a registry that takes the tag for the digest
         if found.media_type not in INDEX_TYPES:
-            raise InvalidJSON(f"{repository}:{tag} is no list of referrers")
+            raise InvalidJSON(f"{repository}:{tag} is not a list of referrers")
         return raw
 
     def _pages(

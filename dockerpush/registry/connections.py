@@ -216,7 +216,6 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
     def __init__(self, *arguments: Any, dialer: Dialer, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._dialer = dialer
-        self._request_line = ""
         self._size = 0
         self._sent = 0
         self._sending = False
@@ -290,7 +289,6 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
         if self.sock is None:
             self.connect()
         self._wait_at_most(self._dialer.timeout)
-        self._request_line = f"{method} {self._peer()}{url.partition('?')[0]}"
         self._size = int((headers or {}).get("Content-Length", 0))
         pieces = None if body is None else self._pieces(body)
         super().request(method, url, body=pieces, headers=headers, **options)  # type: ignore[arg-type]
@@ -374,9 +372,9 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
             self._dialer.cancellation.check()
             if cut is None and not (self._size and _is_break(error)):
                 raise
-            raise broke_while_sending(
-                self._request_line, self._sent, self._size, cut
-            ) from (cut or error)
+            raise broke_while_sending(self._peer(), self._sent, self._size, cut) from (
+                cut or error
+            )
         self._answers += 1
         self._read_on(sock)
         return answer

@@ -71,13 +71,13 @@ def tls_failure(where: str, error: ssl.SSLError) -> NetworkError:
 
 
 def broke_while_sending(
-    request: str, sent: int, size: int, error: BaseException | None
+    where: str, sent: int, size: int, error: BaseException | None
 ) -> TransientError:
-    """The connection broke, or stood still, inside a request body of *size* bytes."""
+    """The connection broke, or stalled, inside a request body of *size* bytes."""
     silent = isinstance(error, (socket.timeout, TimeoutError))
-    why = "the connection stood still" if silent else "the connection broke"
+    why = "the connection stalled" if silent else "the connection broke"
     return TransientError(
-        f"{request}: {why} after {sent} of {size} bytes",
+        f"{where}: {why} after {sent} of {size} bytes",
         sending=True,
         hung_up=not silent,
     )
@@ -86,7 +86,8 @@ def broke_while_sending(
 def speaks_tls(where: str) -> NetworkError:
     """*where* wants TLS and was asked in plain HTTP."""
     return NetworkError(
-        f"{where} speaks HTTPS, and was asked in plain HTTP; leave --plain-http out"
+        f"{where} is an HTTPS server, and dockerpush sent plain HTTP; leave out "
+        "--plain-http"
     )
 
 
@@ -94,7 +95,10 @@ def proxy_failure(proxy: str, error: OSError) -> NetworkError:
     """The *proxy* (``host:port``) made no tunnel; http.client tells the status."""
     match = re.search(r"Tunnel connection failed: (\d{3})", str(error))
     if match is None:
-        return NetworkError(f"the proxy {proxy} cannot be used: {_reason(error)}")
+        return NetworkError(
+            f"cannot use the proxy {proxy}: {_reason(error)}; check --proxy and "
+            "HTTPS_PROXY"
+        )
     status = int(match[1])
     if status in (502, 503, 504):
         return TransientError(refusal(status, proxy))
@@ -107,11 +111,11 @@ def proxy_wants_password(proxy: str) -> NetworkError:
 
 
 def translated(
-    request: str, where: str, error: Exception, *, waited: float | None = None
+    where: str, error: Exception, *, waited: float | None = None
 ) -> NetworkError:
-    """Any other failure of sockets, http.client or urllib3 during *request*.
+    """Any other failure of sockets, http.client or urllib3 at *where* (``host:port``).
 
-    *waited* is how many seconds an answer was waited for.
+    *waited* is how many seconds the answer could take.
     """
     cause = _root(error)
     if isinstance(cause, ssl.SSLError) and not isinstance(
@@ -124,16 +128,16 @@ def translated(
         cause, (socket.timeout, TimeoutError, urllib3.exceptions.TimeoutError)
     ):
         time = "in time" if waited is None else f"within {waited:g} s"
-        return TransientError(f"{request}: no answer {time}")
+        return TransientError(f"{where}: no answer {time}; --timeout waits longer")
     if isinstance(cause, (ConnectionError, http.client.RemoteDisconnected, OSError)):
         return TransientError(
-            f"{request}: the connection broke: {_reason(cause)}", hung_up=True
+            f"{where}: the connection broke: {_reason(cause)}", hung_up=True
         )
     if isinstance(cause, (http.client.IncompleteRead, http.client.HTTPException)):
         return TransientError(
-            f"{request}: a broken answer: {_reason(cause)}", hung_up=True
+            f"{where} sent a broken answer: {_reason(cause)}", hung_up=True
         )
-    return TransientError(f"{request}: {_reason(cause)}")
+    return TransientError(f"{where}: {_reason(cause)}")
 
 
 def _root(error: Exception) -> BaseException:
@@ -156,32 +160,32 @@ def _reason(error: BaseException) -> str:
 
 
 _UNKNOWN_CA = (
-    "the certificate is signed by a CA that this machine does not know: pass the CA "
-    "with --cacert FILE, or keep it as ~/.config/containers/certs.d/{host}/ca.crt; if "
-    "the CA is known here, the server does not send its intermediate certificate"
+    "an unknown CA signed the certificate: pass the CA with --cacert FILE, or keep it "
+    "as ~/.config/containers/certs.d/{host}/ca.crt; if this machine trusts the CA, the "
+    "server does not send its intermediate certificate"
 )
 _SELF_SIGNED = (
-    "the certificate, or the CA at the end of its chain, is self-signed and not known "
-    "to this machine: if it is the right one, pass it with --cacert FILE, or keep it "
-    "as ~/.config/containers/certs.d/{host}/ca.crt"
+    "the certificate, or the CA that signed it, is self-signed, and this machine does "
+    "not trust it: if it is the right one, pass it with --cacert FILE, or keep it as "
+    "~/.config/containers/certs.d/{host}/ca.crt"
 )
 _OTHER_NAME = (
-    "the certificate is for another name: use a name that it holds, or have one "
-    "issued that holds this name as subjectAltName (a common name does not count)"
+    "the certificate is for another name: use one of its names, or issue a certificate "
+    "with this name as subjectAltName (a common name does not count)"
 )
 _WEAK = (
-    "the certificate or its CA uses a key or a signature that is too weak for this "
-    "system: have it issued again (RSA 2048 or EC, SHA-256)"
+    "the certificate or its CA has a key or a signature that is too weak for this "
+    "system: issue it again (RSA 2048 or EC, SHA-256)"
 )
 _BROKEN_CA = (
-    "a certificate of the chain may not be used as one: its CA must be marked as CA, "
-    "and it must be issued for servers; have it issued again"
+    "a certificate of the chain is not valid for this use: issue it again, for "
+    "servers, by a CA that is marked as CA"
 )
 
 # numbers of X509_verify_cert, see openssl-verification-options(1)
 _VERIFY: Mapping[int, str] = {
     9: "the certificate, or one above it, is not valid yet: set the clock of this "
-    "machine if it is late, else wait or have the certificate issued again",
+    "machine if it is late, else wait or issue the certificate again",
     10: "the certificate, or one above it, has expired: renew it on the server, or set "
     "the clock of this machine if that is wrong",
     2: _UNKNOWN_CA,
@@ -189,7 +193,7 @@ _VERIFY: Mapping[int, str] = {
     19: _SELF_SIGNED,
     20: _UNKNOWN_CA,
     21: _UNKNOWN_CA,
-    23: "the certificate has been revoked: have a new one issued",
+    23: "the certificate is revoked: issue a new one",
     24: _BROKEN_CA,
     26: _BROKEN_CA,
     62: _OTHER_NAME,
@@ -201,20 +205,19 @@ _VERIFY: Mapping[int, str] = {
 }
 
 _PLAIN = (
-    "no TLS is spoken on this port: if it is plain HTTP, use --plain-http or "
+    "the server sent plain HTTP where TLS was expected: use --plain-http or "
     "http://{host}/..."
 )
 _OLD_TLS = (
-    "the server offers only versions of TLS that are refused as broken: have TLS 1.2 "
-    "or 1.3 switched on there"
+    "the server offers only TLS versions that are unsafe: enable TLS 1.2 or 1.3 on it"
 )
 _WANTS_CERTIFICATE = (
-    "the server refuses us without a client certificate: pass one with --cert FILE and "
-    "--key FILE, or keep it as ~/.config/containers/certs.d/{host}/client.cert and .key"
+    "the server wants a client certificate: pass one with --cert FILE and --key FILE, "
+    "or keep it as ~/.config/containers/certs.d/{host}/client.cert and .key"
 )
 _REFUSES_CERTIFICATE = (
-    "the server does not accept our client certificate: check that --cert is one that "
-    "its CA issued and that it has not expired"
+    "the server rejected the client certificate: check that its own CA issued the file "
+    "of --cert, and that it has not expired"
 )
 _REASONS: Mapping[str, str] = {
     "WRONG_VERSION_NUMBER": _PLAIN,
@@ -234,9 +237,9 @@ _REASONS: Mapping[str, str] = {
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": _REFUSES_CERTIFICATE,
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": _REFUSES_CERTIFICATE,
     "TLSV1_ALERT_ACCESS_DENIED": _REFUSES_CERTIFICATE,
-    "SSLV3_ALERT_HANDSHAKE_FAILURE": "the server broke the TLS handshake off: it may "
-    "want a client certificate (--cert FILE --key FILE), or have no cipher in common "
-    "with this system",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "the server ended the TLS handshake: it may "
+    "want a client certificate (--cert FILE --key FILE), or support no cipher of this "
+    "system",
     "TLSV1_UNRECOGNIZED_NAME": "the server has no certificate for this name: check "
     "the name, or the server's configuration",
     "DH_KEY_TOO_SMALL": _WEAK,
@@ -245,8 +248,8 @@ _REASONS: Mapping[str, str] = {
     "CA_KEY_TOO_SMALL": _WEAK,
 }
 _CLOSED = (
-    "the connection was closed during the TLS handshake: check that the port is the "
-    "registry's, and that no firewall or proxy stands in between"
+    "the server closed the connection during the TLS handshake: check the port, and "
+    "firewalls or proxies on the way"
 )
 
 

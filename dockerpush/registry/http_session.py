@@ -19,13 +19,14 @@ from ..errors import NetworkError
 from ..events import Notice, OnEvent
 from ..expressions import expression
 from ..system.cancellation import Cancellation
-from ..values import field, value
+from ..values import field, replace, value
 from .answers import Answer, failure
-from .auth import Authenticator, Grant, advice_for
+from .auth import Authenticator, Grant
 from .connections import Piece
 from .debug import log_request, one_line, requests_log, show_url
 from .failures import SpeaksPlainHTTP
 from .locations import Origin, UrlParts, is_loopback, resolve_location, same_origin
+from .refusals import Asked
 from .transport import Transport, TransportSettings
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,8 @@ MOVED = frozenset((301, 302, 303, 307, 308))
 SAME_METHOD = frozenset((307, 308))
 MOST_REDIRECTS = 5
 ENDLESS = (
-    "redirected again and again; check the configuration of the registry, or of the "
-    "proxy before it"
+    "too many redirects; check the configuration of the registry, or of the proxy in "
+    "front of it"
 )
 MOST_CHALLENGES = 3
 """Times that one call is sent, each time with an answer to another challenge."""
@@ -134,10 +135,9 @@ class HttpSession:
             self._pass_on_warnings(response)
             return response
         with response:
-            if response.status in MOVED:
-                raise failure(response, ENDLESS)
-            sent = grant is not None
-            raise failure(response, self._advice(call, response, sent=sent))
+            advice = ENDLESS if response.status in MOVED else ""
+            asked = self._asked(call, response, was_sent=grant is not None)
+            raise failure(response, asked, advice)
 
     def _authorized(self, call: Call, url: str) -> tuple[Answer, Grant | None]:
         """The answer to *call*, and what it was sent with.
@@ -246,7 +246,7 @@ class HttpSession:
         allowed = self._settings.insecure or is_loopback(origin.host)
         if not allowed or (origin.host, origin.port) != (home.host, home.port):
             return False
-        log.info("%s does not speak TLS, going on in plain HTTP", origin.host_port)
+        log.info("%s does not use TLS: continuing in plain HTTP", origin.host_port)
         self._origin = Origin("http", origin.host, origin.port)
         return True
 
@@ -254,17 +254,19 @@ class HttpSession:
         """Where *response* sends *call*. Raises when it must not go there."""
         location = response.header("Location")
         if not location:
-            raise failure(response, "a redirect without a Location")
+            asked = self._asked(call, response)
+            raise failure(response, asked, "a redirect without a Location")
         url = resolve_location(location, response.url)
         requests_log.debug("redirect to %s", show_url(url))
         keeps_method = response.status in SAME_METHOD or call.method in ("GET", "HEAD")
         if keeps_method:
             return url
         place = UrlParts.parse(url).origin
-        advice = f"redirects to {place}, which would lose the request; "
+        advice = f"redirects to {place}, where the request would get lost; "
         if place.host == self._origin.host and place.scheme != self._origin.scheme:
-            raise NetworkError(f"{self.base} {advice}leave --plain-http out")
-        raise failure(response, f"{advice}name that registry instead")
+            raise NetworkError(f"{self.base} {advice}leave out --plain-http")
+        asked = self._asked(call, response)
+        raise failure(response, asked, f"{advice}name that registry instead")
 
     def _pass_on_warnings(self, response: Answer) -> None:
         """Show each ``Warning: 299`` of the registry once (distribution-spec)."""
@@ -278,27 +280,18 @@ class HttpSession:
             if new:
                 self._on_event(Notice(f"{self.registry} warns: {text}"))
 
-    def _advice(self, call: Call, response: Answer, *, sent: bool) -> str:
-        """What to do about a refusal, where that depends on who we are.
-
-        *sent* says whether credentials, or a token for them, went along.
-        """
-        home = self._is_registry_origin(response.url)
-        if not home or response.status not in (401, 403, 404):
-            return ""
-        if response.status == 404 and not call.url.startswith("/"):
-            return ""  # an upload session that is gone
+    def _asked(self, call: Call, response: Answer, *, was_sent: bool = False) -> Asked:
+        """What *call* was for. Credentials, or a token for them, went along or not."""
+        asked = Asked(self.registry, call.method, call.url, call.repository)
+        if not self._is_registry_origin(response.url):
+            return replace(asked, elsewhere=response.host)
+        if response.status not in (401, 403, 404):
+            return asked
         credentials = self.auth.credentials(call.repository)
-        if response.status != 404:
-            return advice_for(self.registry, credentials, sent=sent)
-        if credentials is None:
-            return (
-                "not found, or only to be seen with credentials: "
-                f"dockerpush login {self.registry}"
-            )
-        if not sent:
-            return "not found; the registry did not ask for credentials"
-        return f"not found, or no access with the credentials from {credentials.source}"
+        asked = replace(asked, credentials=credentials, was_sent=was_sent)
+        if response.status != 404 and any(s.endswith("push") for s in call.scopes):
+            return replace(asked, method="POST", path="")  # a look before a push
+        return asked
 
     def close(self) -> None:
         """Close the connections that are not in use."""

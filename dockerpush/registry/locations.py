@@ -198,9 +198,9 @@ def resolve_location(location: str, request_url: str) -> str:
     place = UrlParts.parse(_absolute(location.strip(), request_url))
     if here.scheme == "https" and place.origin.scheme == "http":
         raise NetworkError(
-            f"{here} leads from https to {show_url(place.url)}; refused, since what "
-            "is sent there could be read on the way: have the registry, or the proxy "
-            "before it, name https"
+            f"{here} redirects from https to {show_url(place.url)}: dockerpush does "
+            "not follow, because others could read the data; configure https in the "
+            "registry, or in the proxy in front of it"
         )
     return place.url
 

@@ -28,5 +28,5 @@ def unless_refused(look: Callable[[], T]) -> T | None:
     except _TELLS_NOTHING as error:
         if isinstance(error, RegistryError) and error.status == 401:
             raise
-        requests_log.info("a look told nothing: %s", error)
+        requests_log.info("a look-up failed: %s", error)
         return None

@@ -23,6 +23,7 @@ from ..reference import check_tag
 from ..strict_json import ANY, glance
 from .answers import Answer
 from .debug import one_line, show_url
+from .refusals import shown_name
 
 ACCEPT = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST, OCI_ARTIFACT)
 """Every type of manifest that we can read, the most telling first."""
@@ -56,8 +57,8 @@ def doubt_in(response: Answer) -> RegistryError | None:
         response.method,
         show_url(response.url),
         response.status,
-        detail="but the manifest is not there; does something before the registry, "
-        "such as a login page, answer in its place?",
+        detail="but the manifest is not there; a login page or a proxy may answer in "
+        "place of the registry",
     )
 
 
@@ -83,7 +84,8 @@ def named_by(response: Answer, reference: str) -> Descriptor | None:
         return None
     if ":" in reference and digest != reference:
         raise ContentMismatch(
-            f"{show_url(response.url)}: the registry names {digest} instead"
+            f"{shown_name(response.host, response.url)}: the registry answered with "
+            f"the digest {digest}"
         )
     return Descriptor(media_type.strip(), digest, size)
 
@@ -116,7 +118,7 @@ def check_digest(response: Answer, digest: Digest) -> None:
     stated = stated_digest(response)
     if stated is not None and stated.contradicts(digest):
         raise ContentMismatch(
-            f"{response.method} {show_url(response.url)}: the registry has {stated} "
+            f"{shown_name(response.host, response.url)}: the registry stored {stated} "
             f"instead of {digest}"
         )
 
@@ -139,7 +141,7 @@ def described(response: Answer, reference: str, raw: bytes) -> Descriptor:
     InvalidJSON when the document is not what its media type says (CVE-2021-41190). Of a
     type that is not known it may be anything, when the registry states its digest.
     """
-    where = show_url(response.url)
+    where = shown_name(response.host, response.url)
     stated = stated_digest(response)
     wanted = Digest(reference) if ":" in reference else stated
     digest = digest_like(wanted, raw)
@@ -187,7 +189,8 @@ def _media_type(raw: bytes, header: str, where: str) -> str:
     known = "" if header in _TELLS_NOTHING else header
     if said and known and said != known:
         raise InvalidJSON(
-            f"{where}: sent as {known!r}, but calls itself {one_line(said, 80)!r}"
+            f"{where}: the registry sent it as {known!r}, but its mediaType is "
+            f"{one_line(said, 80)!r}"
         )
     is_index = "manifests" in record or (said or known) in INDEX_TYPES
     media_type = said or known or (OCI_INDEX if is_index else OCI_MANIFEST)
@@ -196,7 +199,7 @@ def _media_type(raw: bytes, header: str, where: str) -> str:
     fitting = INDEX_TYPES if is_index else (*MANIFEST_TYPES, OCI_ARTIFACT)
     if media_type not in fitting or (is_index and not _INSIDE.isdisjoint(record)):
         raise InvalidJSON(
-            f"{where}: not a manifest that can be read: {one_line(media_type, 80)!r} "
+            f"{where}: not a valid manifest: {one_line(media_type, 80)!r} "
             f"with {'manifests' if is_index else 'no manifests'} in it"
         )
     return media_type

@@ -26,8 +26,9 @@ from ..expressions import expression
 from ..oci import Descriptor, Digest, optional, parse_json, require
 from ..strict_json import DOCUMENT
 from .answers import Answer
-from .debug import one_line, show_url
+from .debug import one_line
 from .locations import resolve_own, same_origin
+from .refusals import shown_name
 
 MOST_PAGES = 10_000
 """Pages of one list that are read; more of them have no end."""
@@ -120,7 +121,7 @@ def _after(pattern: re.Pattern[str], line: str, position: int) -> int:
 
 def _unreadable(line: str) -> ContentMismatch:
     shown = one_line(line, 160)
-    return ContentMismatch(f"a Link header that cannot be read: {shown!r}")
+    return ContentMismatch(f"an invalid Link header: {shown!r}")
 
 
 class Page(NamedTuple):
@@ -223,8 +224,8 @@ class _Odd:
     def notice(self, repository: str) -> str:
         more = f" and {self.count - 1} more" if self.count > 1 else ""
         return (
-            f"listing {repository}: skipped {one_line(self._first, 80)!r}{more}, which "
-            "the registry lists but which cannot be right"
+            f"listing {repository}: skipped {one_line(self._first, 80)!r}{more}: the "
+            "registry lists it, but it is not valid"
         )
 
 
@@ -264,7 +265,7 @@ def next_page(response: Answer) -> str | None:
     Raises NetworkError when it leads away from the registry, ContentMismatch when it
     cannot be understood.
     """
-    where = show_url(response.url)
+    where = shown_name(response.host, response.url)
     try:
         target = next_target(response.header_lines("Link"))
     except ContentMismatch as error:
@@ -276,7 +277,10 @@ def next_page(response: Answer) -> str | None:
         return None
     url = resolve_own(target, response.url)
     if not same_origin(url, response.url):
-        raise NetworkError(f"{where}: the next page is elsewhere")
+        raise NetworkError(
+            f"{where}: the registry sends the next page of the list to another host; "
+            "report it to the registry's operator"
+        )
     return url
 
 

@@ -142,13 +142,13 @@ def refusal(status: int, proxy: str) -> str:
     """One line for a *status* with which *proxy* (``host:port``) itself answered."""
     if status == 407:
         return (
-            f"the proxy {proxy} wants a user and a password, or refuses those it got "
-            "(407): name it as http://USER:PASSWORD@HOST:PORT"
+            f"the proxy {proxy} wants a user and a password, or rejected them (407): "
+            "use --proxy http://USER:PASSWORD@HOST:PORT"
         )
     if status == 403:
         return (
-            f"the proxy {proxy} forbids this host or port (403): have it allowed "
-            "there, or go around the proxy with --no-proxy HOST or NO_PROXY"
+            f"the proxy {proxy} denied access to this host or port (403): allow it in "
+            "the proxy, or bypass the proxy with --no-proxy HOST"
         )
     return f"the proxy {proxy} cannot reach the host ({status}): check its name there"
 

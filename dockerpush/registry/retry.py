@@ -109,8 +109,8 @@ class Attempts:
         self._outages += 1
         if now - self._down_since >= policy.patience:
             raise TransientError(
-                f"{error}; the registry, or the way to it, was down for "
-                f"{now - self._down_since:.0f} s: run the same command again to go on",
+                f"{error}; the registry, or the network, was down for "
+                f"{now - self._down_since:.0f} s: run the same command again to resume",
                 sending=error.sending,
                 unreachable=True,
             ) from error
@@ -150,7 +150,9 @@ def announce(error: TransientError, delay: float, what: str, on_event: OnEvent) 
     """
     if error.retry_after is not None and error.retry_after > delay:
         asked = f"{error.retry_after:.0f} s"
-        on_event(Notice(f"{what}: asked to wait {asked}, waiting {delay:.0f} s"))
+        on_event(
+            Notice(f"{what}: the registry asks for {asked}, waiting {delay:.0f} s")
+        )
     on_event(Retrying(what, str(error), delay))
     log.info("%s: waiting %.1fs after: %s", what, delay, error)
 

@@ -314,7 +314,7 @@ def _load_pair(
 
     def password() -> str:
         raise UsageError(
-            f"{key_name} is encrypted, and nobody can be asked for its passphrase; "
+            f"{key_name} is encrypted, and dockerpush asks for no passphrase; "
             "decrypt it with: openssl pkey -in KEY -out NEW"
         )
 

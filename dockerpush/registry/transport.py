@@ -125,7 +125,6 @@ class Transport:
         sent = {"User-Agent": self._settings.user_agent, **headers}
         if body is not None or method in ("POST", "PUT", "PATCH"):
             sent["Content-Length"] = str(size)
-        label = f"{method} {show_url(url)}"
         longest = self._settings.timeout * patience
         try:
             raw = pool.urlopen(
@@ -147,10 +146,10 @@ class Transport:
             raise
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as e:
             self._cancellation.check()
-            where = place.origin.host_port
-            raise translated(label, where, e, waited=longest) from e
+            raise translated(place.origin.host_port, e, waited=longest) from e
         except ValueError as e:  # a header or a URL that http.client refuses
-            raise NetworkError(f"{label}: cannot be sent: {e}") from e
+            label = f"{method} {show_url(url)}"
+            raise NetworkError(f"{label}: not a valid request: {e}") from e
         self._reached.add(place.origin)
         response = Answer(raw, method, url, self._cancellation, self._settings.rate)
         if response.status == 407 and proxy is not None:
@@ -224,9 +223,9 @@ class Transport:
         near = address_scope(address.ip)
         if near is not AddressScope.PUBLIC and near not in self._allowed():
             raise NetworkError(
-                f"{self._home.host_port} leads to {host}, which is a {near.value} "
-                "address; refused, since the registry itself is elsewhere: if that is "
-                "the registry's storage, use --allow-private-redirects"
+                f"{self._home.host_port} redirects to {host}, which is a {near.value} "
+                "address, and dockerpush does not follow; if that is the registry's "
+                "storage, use --allow-private-redirects"
             )
 
     def _allowed(self) -> frozenset[AddressScope]:

@@ -287,7 +287,7 @@ def _last_words(said: bytes) -> str:
     lines = [UNPRINTABLE.sub(" ", line).strip() for line in text.splitlines()]
     lines = [line for line in lines if line]
     errors = [line for line in lines if _COMPLAINT.search(line)]
-    return (errors or lines or ["it did not say why"])[-1][:300]
+    return (errors or lines or ["it gave no reason"])[-1][:300]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

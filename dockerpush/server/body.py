@@ -135,7 +135,7 @@ class ChunkedBody:
             raise Disconnected("the body ends within a chunk")
         self._chunk -= count
         if not self._chunk and self._line() != b"\r\n":
-            raise _malformed("a chunk is longer than it says")
+            raise _malformed("a chunk is longer than its size")
         return count
 
     def _begin_chunk(self) -> None:

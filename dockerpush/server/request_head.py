@@ -64,7 +64,7 @@ def read_head(stream: io.BufferedIOBase) -> Head | None:
     if match is None:
         raise bad_request("not a request line of HTTP/1.1")
     if match[3] != b"1":
-        raise ProtocolError(505, UNSUPPORTED, "only HTTP/1.1 is spoken here")
+        raise ProtocolError(505, UNSUPPORTED, "this server supports HTTP/1.1 only")
     method, target = match[1].decode(), match[2].decode("latin-1")
     headers = Headers(tuple(_read_fields(stream)))
     if method not in METHODS:

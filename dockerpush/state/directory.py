@@ -61,14 +61,14 @@ class StateDirectory:
     def read(self, name: str) -> Record:
         """What the file holds; {} when it is absent or cannot be used.
 
-        A file that is not a JSON object is set aside under ``NAME.broken``.
+        A file that is not a JSON object is renamed to ``NAME.broken``.
         """
         try:
             return self._load(name)
         except InvalidJSON:
             return self._mended(name)
         except OSError as error:
-            self._notice(f"{self.path / name}: {_reason(error)}; going on without it")
+            self._notice(f"{self.path / name}: {_reason(error)}; continuing without it")
             return {}
 
     def update(self, name: str, change: Change) -> bool:
@@ -83,7 +83,7 @@ class StateDirectory:
         except (OSError, StateError) as error:
             self._notice(
                 f"{self.path / name}: cannot be written: {_reason(error)}; "
-                "going on without it"
+                "continuing without it"
             )
             return False
         return True
@@ -105,8 +105,8 @@ class StateDirectory:
                 return self._load_or_set_aside(name)
         except (OSError, StateError) as error:
             self._notice(
-                f"{self.path / name}: not a JSON object, and cannot be set aside: "
-                f"{_reason(error)}; going on without it"
+                f"{self.path / name}: not a JSON object, and cannot be renamed: "
+                f"{_reason(error)}; continuing without it"
             )
             return {}
 
@@ -117,7 +117,7 @@ class StateDirectory:
         except InvalidJSON as error:
             aside = self.path / f"{name}.broken"
             (self.path / name).replace(aside)
-            self._notice(f"{error}; set aside as {aside.name}, starting afresh")
+            self._notice(f"{error}; renamed to {aside.name}, starting with a new one")
             return {}
 
     def _replace(self, name: str, change: Change, record: Record) -> None:

@@ -305,8 +305,8 @@ class _Search:
         elif "tag" in values or "digest" in values or _is_image_key(name):
             self._problem(
                 values.line("repository"),
-                f"{path:.200} has neither a tag nor a digest; what a chart makes of "
-                "that is in the output of: helm template",
+                f"{path:.200} has neither a tag nor a digest; for a chart, use "
+                "the output of: helm template",
             )
 
     def _add(self, text: str, line: int) -> None:

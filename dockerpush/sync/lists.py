@@ -422,7 +422,7 @@ def _clashes(entries: Sequence[SyncEntry]) -> Iterator[Problem]:
         line = first.setdefault(str(entry.target), entry.line)
         if line != entry.line or entry.source == entry.target:
             why = (
-                f"has the target of line {line}"
+                f"goes to the same target as line {line}"
                 if line != entry.line
                 else "is its own target"
             )

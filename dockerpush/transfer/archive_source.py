@@ -155,7 +155,9 @@ class ArchiveSource:
         assert member is not None, "a layer that is not foreign is in the archive"
         if planned.method is Method.COMPRESS:
             packing = stored.compression.value
-            raise ArchiveError(f"layer {member}: packed by {packing}, push it instead")
+            raise ArchiveError(
+                f"layer {member}: compressed by {packing}; push the archive instead"
+            )
         found = digests(
             self._archive.open_at(member),
             stored.compression,

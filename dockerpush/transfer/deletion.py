@@ -229,8 +229,8 @@ class Deleter:
     def _check_gone(self, tag: str) -> None:
         if self._is_there(tag):
             raise PusherError(
-                f"{self.name}:{tag}: the registry said that it deleted the tag, and "
-                "still shows it; look again later"
+                f"{self.name}:{tag}: the registry confirmed the delete, and still "
+                "lists the tag; look again later"
             )
 
     def _refusal(self, tag: str | None, digest: Digest, uses: Uses) -> StillUsed:

@@ -237,7 +237,7 @@ def named_before(target: Target, names: Sequence[str]) -> Digest | None:
     except Cancelled:
         raise
     except PusherError as error:
-        log.info("what %s names is not known: %s", names[0], error)
+        log.info("cannot read what %s names: %s", names[0], error)
         return None
 
 

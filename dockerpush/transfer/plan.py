@@ -397,7 +397,7 @@ def _plan_index(
         subject = _subject(child)
         if subject in gone:
             notices.append(
-                f"left out: {_name(child.stored)}, which speaks of an image that "
+                f"left out: {_name(child.stored)}, which refers to an image that "
                 f"is not stored under its old digest {subject[7:19]}"
             )
         else:

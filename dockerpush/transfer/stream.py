@@ -221,8 +221,8 @@ class StreamPush:
             except PusherError as error:
                 what = f"{label(image)}: its blob {blob.stored.digest or member}"
                 text = (
-                    f"{what} ({blob.stored.media_type}) was taken for something else "
-                    f"before its manifest came, and cannot be read back ({error}); "
+                    f"{what} ({blob.stored.media_type}) came before its manifest, was "
+                    f"read as another type, and cannot be read back ({error}); "
                     "write the archive to a file, unpacked, and push the file instead"
                 )
                 raise _Again(image, plan, ArchiveError(text), self.known) from error

@@ -363,9 +363,9 @@ Recovery = Callable[[BlobUpload, Union[TransientError, RegistryError]], None]
 
 def _too_large(error: PusherError, request: UploadRequest) -> PusherError:
     return PusherError(
-        f"{error}; a {request.kind.value} of {request.size} bytes does not pass, and "
-        "there is no smaller way: have the limit of the registry or of the proxy "
-        "before it raised (nginx: client_max_body_size)"
+        f"{error}; the registry, or a proxy in front of it, accepts no "
+        f"{request.kind.value} of {request.size} bytes, and dockerpush cannot send "
+        "less: raise the limit there (nginx: client_max_body_size)"
     )
 
 

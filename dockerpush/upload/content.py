@@ -163,7 +163,7 @@ class CheckedContent(Closeable):
         if self._reader is None or self._read < self.size:
             return
         if self._fill(self._reader, memoryview(bytearray(1))):
-            raise self._mismatch("it goes on after its last byte")
+            raise self._mismatch("it is longer than its descriptor")
 
     def _hash(self, piece: memoryview, offset: int) -> None:
         """Hash what of *piece*, which stands at *offset*, was not hashed before."""

@@ -334,7 +334,7 @@ def _avoids(limits: HostLimits, size: int) -> bool:
 class Fault(enum.Enum):
     """What is wrong, and so what may be done about it."""
 
-    BROKEN = "it may pass by itself"
+    BROKEN = "a temporary failure"
     SESSION_LOST = "the registry does not know the upload session any more"
     LIMIT = "the body has a size that does not pass"
     WRONG_OFFSET = "the registry stands elsewhere than we do"

@@ -242,7 +242,7 @@ class TestFailures:
             (["{archive}", "--name", "x@sha256:" + "a" * 64], 2, "a digest is no name"),
             (["{archive}", "--platform", "x"], 2, "--platform"),
             (["{packed}", "--name", "x:1"], 2, "unpack it"),
-            (["-"], 6, "standard input: nothing came"),
+            (["-"], 6, "standard input: it is empty"),
             (["{archive}", "--runtime", "rkt"], 2, "not a runtime"),
         ],
     )

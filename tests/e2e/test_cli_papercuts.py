@@ -309,7 +309,7 @@ def test_a_full_cache_is_told_apart_from_a_full_output(
     usage = SimpleNamespace(free=10)
     with mock.patch("dockerpush.state.cache.disk_usage", return_value=usage):
         done = run("pull {image} -o {tmp}/out.tar")
-    assert "going on without the cache" in done.stderr
+    assert "continuing without the cache" in done.stderr
     (tmp_path / "out.tar").unlink()
     with mock.patch("shutil.disk_usage", return_value=usage):
         done = run("pull {image} -o {tmp}/out.tar", 1)
@@ -325,7 +325,7 @@ def test_all_tags_need_the_confirmation_of_a_single_push(line: str, run: Run) ->
     one = run(line.replace("-a ", ""), 2).stderr
     many = run(line, 2).stderr
     for text in (one, many):
-        assert "nobody has confirmed a push to" in text and "--yes" in text
+        assert "was confirmed yet" in text and "--yes" in text
     run(line, 0, "--dry-run")
     run(line, 0, "--yes")
     run(line)  # somebody has confirmed it by now

@@ -377,7 +377,7 @@ def test_sighup_loads_a_new_certificate_and_begins_the_log_again(run_cli, tmp_pa
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         urllib.request.urlopen(f"{url.rstrip('/')}/healthz", context=context).close()
     assert said[0].count("warning: cannot use the certificate") == 1
-    assert "; what was loaded before stays in use" in said[0]
+    assert "; the certificate loaded before stays in use" in said[0]
     assert "/healthz 200" in log.read_text()
     assert (tmp_path / "old").read_text() == ""
 

@@ -578,7 +578,7 @@ class TestPull:
 
     def warnings(self, done: Finished) -> list[str]:
         lines = [line for line in done.stderr.splitlines() if "warning" in line]
-        return [line for line in lines if "going on without the cache" not in line]
+        return [line for line in lines if "continuing without the cache" not in line]
 
     def test_it_says_so_of_standard_output(self, source, run_cli, tmp_path):
         with (tmp_path / "x.tar").open("wb") as file:

@@ -53,7 +53,7 @@ def test_a_deadline_ends_a_run_that_can_go_on_later(command, server, archive, ru
     slow = ("--limit-rate", "100K", "--deadline", "400ms")
     done = run_cli(*words, *slow, env=state, **options)
     assert done.returncode == 1, done.stderr
-    assert done.error.startswith("error: the deadline 400ms has come; run the same")
+    assert done.error.startswith("error: stopped at the deadline 400ms; run the same")
     done = run_cli(*words, env=state, **options)
     assert done.returncode == 0, done.stderr
 
@@ -83,7 +83,7 @@ def test_a_registry_that_swallows_chunks_ends_the_run(archive, tmp_path, run_cli
         done = run_cli(*words, *chunks, env=patience, **options)
         over.set()
     assert done.returncode == 5, done.stderr
-    assert "PATCH" in done.error and "no answer within 0.2 s" in done.error
+    assert "no answer within 0.2 s" in done.error
     assert len(patches) <= 4 and time.monotonic() - started < 15
 
 

@@ -89,7 +89,7 @@ OUTCOMES = {
     "encrypted-tar": Row(KEPT, docker=NO_IMAGE),
 }
 
-NOT_OFFERED = "can be pushed, but not copied so: unpack it first"
+NOT_OFFERED = "copy cannot read a compressed file or a pipe: unpack it first"
 """What a copy of a compressed file or a pipe into anything but a registry says."""
 
 TARGETS = ("registry", "oci:", "docker-archive", "oci-archive:", "-")

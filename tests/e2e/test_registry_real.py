@@ -91,7 +91,7 @@ def test_a_cancelled_upload_is_gone(client):
 def test_a_wrong_password_is_told_with_its_source(registry):
     with Cancellation() as cancellation:
         client = client_as(registry, cancellation, "wrong")
-        with client, pytest.raises(Unauthorized, match="'alice' from a test"):
+        with client, pytest.raises(Unauthorized, match=r"'alice' .from a test"):
             client.ping()
 
 
@@ -99,5 +99,5 @@ def test_plain_http_to_it_is_told(registry):
     with Cancellation() as cancellation:
         settings = TransportSettings(plain_http=True)
         client = RegistryClient(registry.host, settings, cancellation)
-        with client, pytest.raises(NetworkError, match="leave --plain-http out"):
+        with client, pytest.raises(NetworkError, match="leave out --plain-http"):
             client.ping()

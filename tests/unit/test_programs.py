@@ -77,7 +77,7 @@ def test_a_killed_program_has_failed(cancellation: Cancellation, polled: bool) -
     script = "import os; os.kill(os.getpid(), 9)"
     with (
         start(script, cancellation, polled=polled) as output,
-        pytest.raises(PusherError, match=r"^-9: it did not say why$"),
+        pytest.raises(PusherError, match=r"^-9: it gave no reason$"),
     ):
         output.finish()
 

@@ -121,7 +121,7 @@ BAD = {
     "docker./docker": r"host 'docker\.'",
     ".docker/docker": r"host '\.docker'",
     "do..cker/docker": r"host 'do\.\.cker'",
-    "user:pw@reg.io/app": "'pw'|follows '@'",
+    "user:pw@reg.io/app": "'pw'|after '@'",
     "ü.de/app": "host 'ü.de'",
     "h" * 64 + ".io/a": "too long",
     "h." * 127 + "io/a": "too long",
@@ -148,14 +148,14 @@ BAD = {
     "a:t ": "tag 't '",
     "a:" + "t" * 129: "tag has 129 characters, at most 128",
     # digests
-    "a@": "follows '@'",
-    "a@bad": "follows '@'",
-    "a@sha256:" + "f" * 34: "follows '@'",
-    "a@sha256:" + "F" * 64: "follows '@'",
-    "a@md5:" + "f" * 32: "follows '@'",
-    f"a@{SHA256}@{SHA256}": "follows '@'",
-    f"a@{SHA256}:tag": "follows '@'",
-    f"a@{SHA256}\n": "follows '@'",
+    "a@": "after '@'",
+    "a@bad": "after '@'",
+    "a@sha256:" + "f" * 34: "after '@'",
+    "a@sha256:" + "F" * 64: "after '@'",
+    "a@md5:" + "f" * 32: "after '@'",
+    f"a@{SHA256}@{SHA256}": "after '@'",
+    f"a@{SHA256}:tag": "after '@'",
+    f"a@{SHA256}\n": "after '@'",
 }
 
 

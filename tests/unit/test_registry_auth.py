@@ -335,7 +335,7 @@ def test_a_token_with_less_than_was_asked_for_is_a_refusal_not_a_loop(
         call(make_session(ALICE), scopes=PUSH)
     assert len(scripted.calls) == 3
     assert "access to app denied" in str(caught.value)
-    assert "'alice' from a test" in str(caught.value)
+    assert "'alice' (from a test)" in str(caught.value)
 
 
 def test_a_token_fetched_for_this_very_request_is_not_fetched_again(
@@ -371,7 +371,7 @@ def test_a_body_that_got_a_401_is_not_sent_again_here(scripted, make_session):
 
 def test_nobody_logged_in_is_told_how(scripted, make_session):
     add_challenged(scripted, 'Basic realm="x"')
-    with pytest.raises(Unauthorized, match="run 'dockerpush login r"):
+    with pytest.raises(Unauthorized, match="try: dockerpush login r"):
         call(make_session())
     assert len(scripted.calls) == 1
 
@@ -390,7 +390,7 @@ def test_wrong_basic_credentials_end_at_once_and_name_their_source(
     scripted, make_session
 ):
     add_challenged(scripted, "Basic realm=x")
-    with pytest.raises(Unauthorized, match="'alice' from a test"):
+    with pytest.raises(Unauthorized, match=r"'alice' \(from a test\)"):
         call(make_session(ALICE))
     assert len(scripted.calls) == 2
 
@@ -541,7 +541,7 @@ def test_a_redirect_of_the_token_server_is_not_followed(scripted, make_session):
 def test_a_token_server_that_says_no_is_a_refusal(scripted, make_session, status):
     add_challenged(scripted)
     scripted.add("GET", REALM, status=status, json={"details": "incorrect username"})
-    with pytest.raises(Unauthorized, match="'alice' from a test"):
+    with pytest.raises(Unauthorized, match=r"'alice' \(from a test\)"):
         call(make_session(ALICE))
 
 
@@ -575,7 +575,7 @@ def test_an_answer_without_a_token_is_an_error(scripted, make_session, body):
 def test_an_endless_token_is_not_read(scripted, make_session):
     add_challenged(scripted)
     scripted.add("GET", REALM, body=b'{"token":"' + b"a" * 2_000_000 + b'"}')
-    with pytest.raises(NetworkError, match="larger than"):
+    with pytest.raises(NetworkError, match="more than"):
         call(make_session())
 
 

@@ -107,7 +107,7 @@ def test_what_is_no_registry_is_told(scripted, client):
 def test_plain_http_to_an_https_port_is_told(scripted, make_client, words):
     scripted.add("GET", "http://r.example.com/v2/", status=400, body=words)
     client = make_client(settings=TransportSettings(plain_http=True))
-    with pytest.raises(NetworkError, match="leave --plain-http out"):
+    with pytest.raises(NetworkError, match="leave out --plain-http"):
         client.ping()
 
 
@@ -299,7 +299,7 @@ def test_a_redirect_that_loses_the_method_is_not_followed(scripted, make_client)
     post = "http://r.example.com/v2/team/app/blobs/uploads/"
     scripted.add("POST", post, status=301, headers={"Location": UPLOADS})
     client = make_client(settings=TransportSettings(plain_http=True))
-    with pytest.raises(NetworkError, match="leave --plain-http out"):
+    with pytest.raises(NetworkError, match="leave out --plain-http"):
         client.start_upload(NAME)
 
 
@@ -405,7 +405,7 @@ def test_a_body_is_sent_again_to_where_it_is_redirected(scripted, make_client, s
 def test_a_redirect_that_loses_the_body_is_an_error(scripted, client, status):
     moved = {"status": status, "headers": {"Location": ELSEWHERE}}
     scripted.add("PUT", f"{SESSION}&digest={BLOB}", **moved)
-    with pytest.raises(RegistryError, match="would lose the request"):
+    with pytest.raises(RegistryError, match="would get lost"):
         client.finish_upload(NAME, Upload(SESSION), BLOB, body=[b"a blob"], size=6)
 
 
@@ -576,7 +576,7 @@ def test_a_document_that_is_not_what_it_says_is_refused(
 def test_an_endless_manifest_is_not_read(scripted, client):
     body = b" " * (5 << 20)
     scripted.add("GET", MANIFESTS + "1", body=body, content_type=OCI_MANIFEST)
-    with pytest.raises(NetworkError, match="larger than"):
+    with pytest.raises(NetworkError, match="more than"):
         client.read_manifest(NAME, "1")
 
 
@@ -768,7 +768,7 @@ def test_a_list_without_end_is_an_error(scripted, client, monkeypatch):
 def test_a_list_that_leads_elsewhere_is_refused(scripted, client):
     away = {"Link": '<https://evil.example.com/v2/>; rel="next"'}
     scripted.add("GET", TAGS + "?n=1000", json={"tags": ["a"]}, headers=away)
-    with pytest.raises(NetworkError, match="elsewhere"):
+    with pytest.raises(NetworkError, match="to another host"):
         list(client.tags(NAME))
 
 

@@ -368,7 +368,7 @@ class TestEntries:
             assert found is not None
             assert found.username == "alice"
         assert machine.notices == [
-            f"{docker}, key 'r:5000/team': 'auth' cannot be decoded, it is passed over"
+            f"{docker}, key 'r:5000/team': 'auth' is not valid base64, ignored"
         ]
 
     def test_a_bad_entry_of_another_registry_is_not_spoken_of(
@@ -403,7 +403,7 @@ class TestBrokenFiles:
             assert found.credentials is not None
         (notice,) = machine.notices
         assert notice.startswith(f"{docker} {problem}")
-        assert notice.endswith(", it is passed over")
+        assert notice.endswith(", ignored")
         assert "s3cret" not in notice + str(found)
 
     @pytest.mark.parametrize("content", ["", " \n", "{}", '{"auths": null}'])
@@ -424,14 +424,12 @@ class TestBrokenFiles:
         path = machine.home / ".docker" / "config.json"
         path.mkdir(parents=True)
         assert machine.find().credentials is None
-        assert machine.notices == [
-            f"{path} cannot be read: is a directory, it is passed over"
-        ]
+        assert machine.notices == [f"{path} cannot be read: is a directory, ignored"]
 
     def test_a_broken_variable_is_named_and_not_quoted(self, machine: Machine) -> None:
         machine.environ["DOCKER_AUTH_CONFIG"] = "s3cret"
         assert machine.find().credentials is None
-        assert machine.notices == ["DOCKER_AUTH_CONFIG is not JSON, it is passed over"]
+        assert machine.notices == ["DOCKER_AUTH_CONFIG is not JSON, ignored"]
 
     @given(
         st.recursive(

@@ -222,8 +222,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("status", "said"),
         [
-            (407, "wants a user and a password, or refuses those it got (407)"),
-            (403, "forbids this host or port (403): have it allowed there"),
+            (407, "wants a user and a password, or rejected them (407)"),
+            (403, "denied access to this host or port (403)"),
             (502, "cannot reach the host (502)"),
         ],
     )
@@ -252,7 +252,7 @@ class TestRefusals:
 
     def test_what_the_proxy_did_not_do_is_not_blamed_on_it(self) -> None:
         text = str(proxy_failure("p:1", ConnectionResetError("reset")))
-        assert text == "the proxy p:1 cannot be used: reset"
+        assert text == "cannot use the proxy p:1: reset; check --proxy and HTTPS_PROXY"
 
 
 def refuse_one(server: socket.socket) -> None:

@@ -78,7 +78,7 @@ def test_a_longer_wait_than_allowed_is_said_aloud():
             on_event=events.append,
             what="tags",
         )
-    assert events[0] == Notice("tags: asked to wait 3600 s, waiting 0 s")
+    assert events[0] == Notice("tags: the registry asks for 3600 s, waiting 0 s")
 
 
 def test_the_last_failure_is_raised():

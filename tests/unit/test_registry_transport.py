@@ -163,7 +163,7 @@ def test_an_endless_answer_is_not_kept(transport):
     with peer(handle) as port:
         url = f"http://127.0.0.1:{port}/"
         response = transport.request("GET", url, headers={})
-        with response, pytest.raises(NetworkError, match="larger than"):
+        with response, pytest.raises(NetworkError, match="more than"):
             response.read_json("a manifest")
 
 
@@ -242,7 +242,7 @@ def test_a_body_that_nobody_takes_is_given_up_in_time(cancellation):
     started = time.monotonic()
     with peer(handle) as port:
         try:
-            with pytest.raises(TransientError, match="stood still") as caught:
+            with pytest.raises(TransientError, match="stalled") as caught:
                 put(transport, f"http://127.0.0.1:{port}/", 100)
         finally:
             ended.set()
@@ -527,7 +527,7 @@ def test_a_foreign_host_must_not_be_closer_than_the_registry(
         if allowed:
             assert get(transport, f"http://other:{port}/")
         else:
-            with pytest.raises(NetworkError, match="registry itself is elsewhere"):
+            with pytest.raises(NetworkError, match="does not follow"):
                 get(transport, f"http://other:{port}/")
         transport.close()
 
@@ -590,7 +590,7 @@ def test_https_behind_a_plain_http_port_is_told(transport):
 
     with (
         peer(handle) as port,
-        pytest.raises(NetworkError, match="leave --plain-http out"),
+        pytest.raises(NetworkError, match="leave out --plain-http"),
     ):
         get(transport, f"http://127.0.0.1:{port}/")
 
@@ -614,7 +614,7 @@ def test_what_is_no_url_is_refused(transport, url):
 def test_a_header_with_a_line_break_is_not_sent(transport):
     with (
         peer(echo_requests) as port,
-        pytest.raises(NetworkError, match="cannot be sent"),
+        pytest.raises(NetworkError, match="not a valid request"),
     ):
         transport.request(
             "GET", f"http://127.0.0.1:{port}/", headers={"X": "a\r\nY: b"}

@@ -266,7 +266,7 @@ def test_a_pipe_into_a_push_never_ends_well_when_the_runtime_did_not(
     stand_in = fake(tmp_path, "nerdctl", "printf 0123456789; exit 7")
     with open_save(stand_in, ["x"], cancellation=cancellation) as source:
         assert source.read(10) == b"0123456789"
-        with pytest.raises(PusherError, match=r"\(exit code 7\): it did not say why"):
+        with pytest.raises(PusherError, match=r"\(exit code 7\): it gave no reason"):
             source.read(10)
 
 

@@ -125,7 +125,7 @@ def test_a_broken_file_is_set_aside_with_one_notice(state, notices, raw):
     assert not (state.path / FILE).exists()
     [notice] = notices
     assert str(state.path / FILE) in notice.text
-    assert "set aside as some.json.broken" in notice.text
+    assert "renamed to some.json.broken" in notice.text
     assert "\n" not in notice.text and len(notice.text) < 400
 
 
@@ -152,7 +152,7 @@ def test_a_directory_that_cannot_be_made_stops_nothing(unwritable, notices):
     assert not state.update(FILE, put("b", 1))
     [notice] = notices
     assert notice.text.startswith(f"{unwritable / FILE}: cannot be written: ")
-    assert notice.text.endswith("; going on without it")
+    assert notice.text.endswith("; continuing without it")
 
 
 def test_a_directory_in_place_of_the_file_stops_nothing(state, notices):
@@ -179,7 +179,7 @@ def test_a_read_only_directory_stops_nothing(state):
     said = child(script, state.path)
     state.path.chmod(0o700)
     assert said == [
-        "some.json: cannot be written: permission denied; going on without it",
+        "some.json: cannot be written: permission denied; continuing without it",
         "{'a': 1} False",
     ]
 
@@ -199,7 +199,7 @@ def test_a_broken_file_under_anothers_lock_is_left_where_it_is(state, notices):
     (state.path / FILE).write_bytes(b"{")
     with system_files.locked(state.path / f".{FILE}.lock", timeout=0):
         assert state.read(FILE) == {}
-    assert "cannot be set aside" in notices[0].text
+    assert "cannot be renamed" in notices[0].text
     assert (state.path / FILE).read_bytes() == b"{"
 
 

@@ -80,7 +80,7 @@ class TestLines:
             ("a.test/y a b", "3 words"),
             ("a.test/y:1 ./dir", "dockerpush sync FILE oci:DIR"),
             ("a.test/y:1 a.test/y:1", "its own target"),
-            ("a.test/y:1\na.test/z/y:1", "the target of line 1"),
+            ("a.test/y:1\na.test/z/y:1", "the same target as line 1"),
         ],
     )
     def test_mistakes_are_explained(self, text, problem):

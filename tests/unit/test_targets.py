@@ -48,7 +48,7 @@ def test_the_table(row: list[str], registry: str) -> None:
         (NOTHING, from_nothing),
     ):
         if expected == "exit-2":
-            with pytest.raises(UsageError, match=r"cannot tell .* -t .* --registry"):
+            with pytest.raises(UsageError, match=r"no target for .* -t .* --registry"):
                 infer_target(repo_tag, state)
         else:
             expected = expected.replace("reg/", f"{registry}/", 1)
@@ -180,7 +180,7 @@ def test_confirmed_is_the_repository_whatever_the_tag() -> None:
     assert infer_target("web:1", state) == Inference(
         Reference("a.io", "team/web", "1"),
         confirmed=False,
-        why="the last push went to a.io/team/app",
+        why="the registry of your last push",
     )
     assert infer_target("app:1", state, registry="c.io").confirmed
 

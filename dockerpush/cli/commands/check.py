@@ -218,7 +218,7 @@ class _Check:
     def api(self) -> dict[str, Any]:
         """That this is a registry."""
         version = self._client.api_version()
-        text = version or "answers on /v2/, and does not say its version"
+        text = version or "answers on /v2/ without a version"
         return {"detail": text, "version": version or None}
 
     def authentication(self) -> dict[str, Any]:

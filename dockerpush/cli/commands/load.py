@@ -62,7 +62,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--name",
         metavar="NAME:TAG",
-        help="what the image is called there (default: its own names)",
+        help="name of the image there (default: its own names)",
     )
     add_platform_option(
         parser, "load this platform of an index (default: that of this machine)"

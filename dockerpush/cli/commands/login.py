@@ -113,7 +113,7 @@ def typed_credentials(
     _check_username(username)
     if not username or not password:
         raise UsageError("a username and a password are needed; nothing was stored")
-    return Credentials(username, Secret(password), source="what was typed")
+    return Credentials(username, Secret(password), source="the prompt")
 
 
 def _check_username(username: str) -> None:

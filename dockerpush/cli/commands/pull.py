@@ -200,7 +200,7 @@ def _into_file(
         try:
             images = _through_cache(request, into, connections)
         except StateError as error:
-            degraded = Notice(f"{error}; going on without the cache", warning=True)
+            degraded = Notice(f"{error}; continuing without the cache", warning=True)
             session.on_event(degraded)
             images = _without_cache(request, into, connections)
     seconds = time.monotonic() - started

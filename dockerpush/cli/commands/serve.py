@@ -116,7 +116,9 @@ def _add_disk_options(parser: ArgumentParser) -> None:
         help="remove blobs that no manifest names, also while it serves, and end",
     )
     group.add_argument(
-        "--dry-run", action="store_true", help="with --gc: only say what would go"
+        "--dry-run",
+        action="store_true",
+        help="with --gc: only show what would be removed",
     )
 
 
@@ -238,7 +240,7 @@ def _reloading(server: RegistryServer, log: AccessLog | None) -> Iterator[None]:
             if log is not None:
                 log.reopen()
         except PusherError as error:
-            console.warn(f"{error}; what was loaded before stays in use")
+            console.warn(f"{error}; the certificate loaded before stays in use")
 
     if not hasattr(signal, "SIGHUP"):
         yield

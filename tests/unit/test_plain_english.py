@@ -1,0 +1,28 @@
+"""What people read keeps the rules of plain English that a program can check."""
+
+from __future__ import annotations
+
+import pytest
+from plain_english import COLLECTION, broken_rules, collection, sentences
+
+
+def test_messages_and_help_break_no_rule():
+    broken = [line for line in broken_rules() if not line.startswith("README.md")]
+    assert broken == []
+
+
+def test_a_change_of_words_is_in_the_collection_of_messages():
+    """``python tests/support/plain_english.py --write`` brings it up to date."""
+    assert collection() == COLLECTION.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One. Two?\n\n```\ncode.\n```\n\nThree", ["One.", "Two?", "Three"]),
+        ("| a | b `c` |\n|---|---|\n| d | e |", ["a", "b X", "d", "e"]),
+        ("- a <b>\n  c\n- d", ["a X c", "d"]),
+    ],
+)
+def test_sentences_are_found_in_markdown(text, expected):
+    assert list(sentences(text)) == expected
