@@ -14,7 +14,23 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 class PusherError(Exception):
-    """Base of every error that dockerpush raises on purpose."""
+    """Base of every error that dockerpush raises on purpose.
+
+    *task* is what failed, where the message begins with it: ``cannot read H/app:1``.
+    """
+
+    task = ""
+
+    def during(self, task: str, why: str = "") -> PusherError:
+        """The same failure, as one of *task*, for the reason *why* if that is given."""
+        why = why or str(self)[len(self.task) + 2 * bool(self.task) :]
+        self.task, self.args = task, (f"{task}: {why}" if task else why,)
+        return self
+
+    def with_advice(self, advice: str) -> PusherError:
+        """The same failure, with what to do about it after its message."""
+        self.args = (f"{self}; {advice}",)
+        return self
 
 
 class UsageError(PusherError):
@@ -131,7 +147,7 @@ class RegistryError(PusherError):
 
     def in_words(self, text: str) -> RegistryError:
         """The same failure, which *text* explains in the words of the user's task."""
-        self.args = (text,)
+        self.during("", text)
         return self
 
 

@@ -69,10 +69,13 @@ class Answer(Closeable):
         url: str,
         cancellation: Cancellation,
         rate: RateLimiter | None = None,
+        task: str = "",
     ) -> None:
+        """*task* names what fails when the connection breaks inside the body."""
         self._raw = raw
         self._cancellation = cancellation
         self._rate = rate
+        self._task = task
         self._read = 0
         self._ended = False
         self.method = method
@@ -140,7 +143,7 @@ class Answer(Closeable):
             piece = self._raw.read(count)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as e:
             self._cancellation.check()
-            raise translated(self.host, e) from e
+            raise translated(self.host, e).during(self._task) from e
         self._read += len(piece)
         if piece:
             if self._rate is not None:  # no socket waits meanwhile
@@ -150,7 +153,8 @@ class Answer(Closeable):
         self._ended = True
         missing = 0 if self._is_bodiless else (self.size or 0) - self._read
         if missing > 0:
-            raise translated(self.host, http.client.IncompleteRead(b"", missing))
+            cut = http.client.IncompleteRead(b"", missing)
+            raise translated(self.host, cut).during(self._task)
         return b""
 
     def close(self) -> None:
@@ -341,13 +345,15 @@ def failure(response: Answer, asked: Asked, advice: str = "") -> PusherError:
     error = kind(response.method, url, status, code, detail)
     log.info("%s", error)
     said = ": ".join(part for part in (code, detail) if part)
-    text = asked.explained(status, error.answer, said)
-    error.in_words(f"{text}; {advice}" if advice else text)
+    task, why = asked.explained(status, error.answer, said)
+    error.during(task, f"{why}; {advice}" if advice else why)
     if status == 416:
         error.range = response.header("Range") or ""
     if status in TRANSIENT_STATUSES:
         wait = parse_retry_after(response.header("Retry-After"))
-        return TransientError(str(error), status=status, retry_after=wait)
+        passing = TransientError(str(error), status=status, retry_after=wait)
+        passing.task = task
+        return passing
     return error
 
 

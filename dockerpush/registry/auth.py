@@ -456,6 +456,7 @@ class TokenServer:
             headers=headers,
             body=None if content is None else [content],
             size=len(content or b""),
+            task=f"cannot get a token for {self._registry}",
         )
         seconds = self._clock() - started
         log_request(method, url, response.status, scopes=scopes, seconds=seconds)

@@ -75,9 +75,9 @@ def broke_while_sending(
 ) -> TransientError:
     """The connection broke, or stalled, inside a request body of *size* bytes."""
     silent = isinstance(error, (socket.timeout, TimeoutError))
-    why = "the connection stalled" if silent else "the connection broke"
+    why = "stalled" if silent else "broke"
     return TransientError(
-        f"{where}: {why} after {sent} of {size} bytes",
+        f"the connection to {where} {why} after {sent} of {size} bytes",
         sending=True,
         hung_up=not silent,
     )
@@ -128,10 +128,10 @@ def translated(
         cause, (socket.timeout, TimeoutError, urllib3.exceptions.TimeoutError)
     ):
         time = "in time" if waited is None else f"within {waited:g} s"
-        return TransientError(f"{where}: no answer {time}; --timeout waits longer")
+        return TransientError(f"no answer from {where} {time}; try a longer --timeout")
     if isinstance(cause, (ConnectionError, http.client.RemoteDisconnected, OSError)):
         return TransientError(
-            f"{where}: the connection broke: {_reason(cause)}", hung_up=True
+            f"the connection to {where} broke: {_reason(cause)}", hung_up=True
         )
     if isinstance(cause, (http.client.IncompleteRead, http.client.HTTPException)):
         return TransientError(
@@ -154,6 +154,8 @@ def _root(error: Exception) -> BaseException:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "the server closed it without an answer"
     if isinstance(error, OSError) and error.errno in errno.errorcode:
         return one_line(error.strerror or str(error), 160).lower()
     return one_line(str(error) or type(error).__name__, 160)

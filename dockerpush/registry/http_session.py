@@ -213,6 +213,7 @@ class HttpSession:
         if grant is not None:
             headers["Authorization"] = grant.header.reveal()
         body = call.stream if call.content is None else [call.content]
+        asked = Asked(self.registry, call.method, call.url, call.repository)
         started = self._clock()
         try:
             response = self.transport.request(
@@ -221,6 +222,7 @@ class HttpSession:
                 body=body,
                 size=call.size,
                 patience=call.patience,
+                task=asked.task,
             )
         except SpeaksPlainHTTP as error:
             if not self._falls_back(url):

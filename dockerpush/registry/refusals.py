@@ -35,37 +35,39 @@ class Asked:
     was_sent: bool = False
     elsewhere: str = ""
 
-    def explained(self, status: int, reason: str, detail: str) -> str:
-        """What the refusal is: what failed, why, and what to do next.
+    def explained(self, status: int, reason: str, detail: str) -> tuple[str, str]:
+        """What failed, or "" where the rest says so; why, and what to do next.
 
         *reason* is the answer as in ``403 Forbidden``, *detail* what came with it.
         """
         answer = f"{reason}: {detail}" if detail else reason
         if self.elsewhere or status not in (401, 403, 404):
             who = self.elsewhere or self.registry
-            return f"{self.task}: {who} answered {answer}"
+            return self.task, f"{who} answered {answer}"
         if status == 404:
             return self._missing(detail)
-        task = f"{self.task}: " if self.repository else ""
-        return f"{task}{self._denied()} ({answer}); {self._advice()}"
+        task = self.task if self.repository else ""
+        return task, f"{self._denied()} ({answer}); {self._advice()}"
 
     @property
     def task(self) -> str:
         """What failed, as in ``cannot read H/app:1``."""
         name = f"{self.registry}/{self.repository}"
         found = _ENDPOINT.match(self.path)
+        if not self.repository:
+            use = "list the repositories of" if "/_catalog" in self.path else "use"
+            return f"cannot {use} {self.registry}"
         if found is None or found["name"].startswith("uploads/"):
             reads = self.method in _READING and self.path[:1] in ("", "/") and not found
-            verb = "read" if reads else "push to"
-            return f"cannot {verb} {name}" if self.repository else self.registry
+            return f"cannot {'read' if reads else 'push to'} {name}"
         reference = found["name"]
         if found["kind"] == "tags":
             return f"cannot list the tags of {name}"
         if found["kind"] == "referrers":
-            return f"cannot list the referrers of {name}@{_short(reference)}"
+            return f"cannot list the referrers of {name}@{short(reference)}"
         verb = _RIGHTS.get(self.method, "push")
         if found["kind"] == "blobs":
-            return f"cannot {verb} blob {_short(reference)} of {name}"
+            return f"cannot {verb} blob {short(reference)} of {name}"
         return f"cannot {verb} {_named(name, reference)}"
 
     @property
@@ -94,7 +96,7 @@ class Asked:
             return f"correct {source}, or ask for the right to do this"
         return f"try: dockerpush login {self.registry}"
 
-    def _missing(self, detail: str) -> str:
+    def _missing(self, detail: str) -> tuple[str, str]:
         name = f"{self.registry}/{self.repository}"
         found = _ENDPOINT.match(self.path)
         reads = self.method in _READING and not detail.startswith("NAME_UNKNOWN")
@@ -102,11 +104,12 @@ class Asked:
             reference = found["name"]
             what = "image" if ":" in reference else "tag"
             shown = reference if ":" in reference else repr(reference)
-            return f"no {what} {shown} in {name}{self._unseen}; {self._see_tags(name)}"
+            missing = f"no {what} {shown} in {name}{self._unseen}"
+            return "", f"{missing}; {self._see_tags(name)}"
         what = f"repository {name}" if self.repository else "registry at this address"
         said = f" ({detail})" if detail else ""
         login = "" if self.was_sent else f", or try: dockerpush login {self.registry}"
-        return f"{self.task}: no {what}{self._unseen}{said}; check the name{login}"
+        return self.task, f"no {what}{self._unseen}{said}; check the name{login}"
 
     @property
     def _unseen(self) -> str:
@@ -130,9 +133,10 @@ def shown_name(host: str, url: str) -> str:
 
 
 def _named(name: str, reference: str) -> str:
-    return f"{name}@{_short(reference)}" if ":" in reference else f"{name}:{reference}"
+    return f"{name}@{short(reference)}" if ":" in reference else f"{name}:{reference}"
 
 
-def _short(digest: str) -> str:
+def short(digest: str) -> str:
+    """*digest* as messages show it, with twelve of its hex digits."""
     algorithm, colon, encoded = digest.partition(":")
     return f"{algorithm}{colon}{encoded[:12]}"

@@ -108,12 +108,12 @@ class Attempts:
             self._down_since = now
         self._outages += 1
         if now - self._down_since >= policy.patience:
-            raise TransientError(
-                f"{error}; the registry, or the network, was down for "
-                f"{now - self._down_since:.0f} s: run the same command again to resume",
-                sending=error.sending,
-                unreachable=True,
-            ) from error
+            error.unreachable = True
+            down = f"{now - self._down_since:.0f} s"
+            raise error.with_advice(
+                f"the registry, or the network, was down for {down}: run the same "
+                "command again to resume"
+            )
         delay = replace(policy, attempts=self._outages + 1).delay(self._outages)
         return min(max(SHORTEST_PAUSE, delay or 0.0), policy.outage_cap)
 

@@ -110,12 +110,13 @@ class Transport:
         body: Iterable[Piece] | None = None,
         size: int = 0,
         patience: float = 1.0,
+        task: str = "",
     ) -> Answer:
         """The answer to one request, its body not read yet, whatever the status.
 
         *size* is the bytes of *body*; the answer may take *patience* times the
-        time-out. Raises NetworkError, TransientError (*sending* is
-        set when it broke inside the body), or Cancelled.
+        time-out. *task* names what fails when a connection breaks. Raises NetworkError,
+        TransientError (*sending* is set when it broke inside the body), or Cancelled.
         """
         self._cancellation.check()
         place = UrlParts.parse(url)
@@ -143,15 +144,20 @@ class Transport:
             self._cancellation.check()
             if isinstance(error, TransientError) and place.origin not in self._reached:
                 error.unreachable = error.hung_up = False  # it may not be there at all
+            if isinstance(error, TransientError) and error.sending:
+                error.during(task)
             raise
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as e:
             self._cancellation.check()
-            raise translated(place.origin.host_port, e, waited=longest) from e
+            where = place.origin.host_port
+            raise translated(where, e, waited=longest).during(task) from e
         except ValueError as e:  # a header or a URL that http.client refuses
             label = f"{method} {show_url(url)}"
             raise NetworkError(f"{label}: not a valid request: {e}") from e
         self._reached.add(place.origin)
-        response = Answer(raw, method, url, self._cancellation, self._settings.rate)
+        response = Answer(
+            raw, method, url, self._cancellation, self._settings.rate, task
+        )
         if response.status == 407 and proxy is not None:
             response.close()
             raise proxy_wants_password(_without_user(proxy).rpartition("//")[2])

@@ -25,6 +25,7 @@ from ..errors import (
     PusherError,
     RegistryError,
     TransientError,
+    Unauthorized,
 )
 from ..events import (
     BlobFinished,
@@ -38,6 +39,7 @@ from ..events import (
 from ..oci import Descriptor
 from ..registry.client import RegistryClient
 from ..registry.debug import uploads_log
+from ..registry.refusals import short
 from ..registry.retry import Attempts, RetryPolicy, announce
 from ..registry.uploads import Upload
 from ..state.upload_sessions import UploadSessions
@@ -267,7 +269,7 @@ class BlobUpload:
         if observed is None or not request.size:
             raise error
         if not self._target.limits.observe(observed, request.size):
-            raise _too_large(error, request) from error
+            raise _too_large(error, request)
         if observed is Observed.CHUNK_TOO_SMALL:
             self._session.cancel()
 
@@ -362,8 +364,8 @@ Recovery = Callable[[BlobUpload, Union[TransientError, RegistryError]], None]
 
 
 def _too_large(error: PusherError, request: UploadRequest) -> PusherError:
-    return PusherError(
-        f"{error}; the registry, or a proxy in front of it, accepts no "
+    return error.with_advice(
+        f"the registry, or a proxy in front of it, accepts no "
         f"{request.kind.value} of {request.size} bytes, and dockerpush cannot send "
         "less: raise the limit there (nginx: client_max_body_size)"
     )
@@ -410,14 +412,25 @@ class Uploader:
         Raises RegistryError, NetworkError, ContentMismatch and ArchiveError, which name
         the blob, Cancelled.
         """
-        outcome = self._ensure(blob, mount_from, known_absent=known_absent)
         descriptor = blob.descriptor
+        try:
+            outcome = self._ensure(blob, mount_from, known_absent=known_absent)
+        except (TransientError, RegistryError) as error:
+            self._name(descriptor, error)
+            raise
         self._target.on_event(
             BlobFinished(blob.key, descriptor.digest, descriptor.size, outcome)
         )
         if self._pause and outcome is Outcome.UPLOADED:
             self._target.cancellation.wait(self._pause)
         return outcome
+
+    def _name(self, blob: Descriptor, error: PusherError) -> None:
+        """Have *error* name *blob*, unless it is one for all blobs, or of a source."""
+        repository = f"{self._target.client.registry}/{self._target.repository}"
+        is_ours = error.task.endswith(f" {repository}")
+        if is_ours and not isinstance(error, Unauthorized):
+            error.during(f"cannot push blob {short(blob.digest)} to {repository}")
 
     def _ensure(
         self, blob: PreparedBlob, mount_from: Sequence[str], *, known_absent: bool

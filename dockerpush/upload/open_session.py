@@ -134,11 +134,13 @@ class UploadSession:
         except TransientError as error:
             if not error.hung_up:
                 raise
-            raise TransientError(
-                f"{error}; the registry answers other requests, so the repository "
+            error.hung_up = False
+            error.with_advice(
+                "the registry answers other requests, so the repository "
                 f"{repository!r} may be missing there (Amazon ECR hangs up then): "
                 "create it, or check that you may push to it"
-            ) from error
+            )
+            raise
 
     def acknowledged(self, upload: Upload) -> None:
         """The registry took a chunk, up to the offset of *upload*."""

@@ -275,7 +275,7 @@ class TestFailures:
         with BentServer(tmp_path / "bent", bend) as server:
             fill(server.host, tmp_path)
             done = run_cli("delete", f"{server.host}/app:1", "--yes")
-        assert done.returncode == 1 and "still shows it" in done.error
+        assert done.returncode == 1 and "still lists the tag" in done.error
 
     def test_a_tag_that_moves_meanwhile_stays(self, run_cli, tmp_path):
         moved = []

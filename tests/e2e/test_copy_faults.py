@@ -105,8 +105,10 @@ PASSING = {
 }
 
 LASTING = {
-    "cut": source(Effect.CUT_ANSWER, BLOB, code=5, said="blobs/sha256:"),
-    "manifest cut": source(Effect.CUT_ANSWER, MANIFEST, after=99, code=5, said="app/"),
+    "cut": source(Effect.CUT_ANSWER, BLOB, code=5, said="blob sha256:"),
+    "manifest cut": source(
+        Effect.CUT_ANSWER, MANIFEST, after=99, code=5, said="/app:1: "
+    ),
     "byte": source(Effect.CORRUPT_ANSWER, BLOB, code=6, said="blob sha256:"),
     "short": source(ANSWERED, BLOB, status=200, body=b"x" * 90, code=6, said="blob "),
     "empty": source(ANSWERED, BLOB, status=200, code=6, said="blob sha256:"),
@@ -118,9 +120,9 @@ LASTING = {
     "manifest 503": source(REFUSED, MANIFEST, status=503, code=1, said="503"),
     "401": source(REFUSED, BLOB, nth=2, status=401, code=3, said="401"),
     "child 401": source(REFUSED, MANIFEST, nth=3, status=401, code=3, said="401"),
-    "404": source(REFUSED, BLOB, status=404, code=4, said="blobs/sha256:"),
+    "404": source(REFUSED, BLOB, status=404, code=4, said="blob sha256:"),
     "sent cut": target(CUT, ("", "upload"), code=5, said="blob"),
-    "manifest sent cut": target(CUT, STORED, code=5, said="manifests/"),
+    "manifest sent cut": target(CUT, STORED, code=5, said="cannot push 127.0.0.1:"),
     "sent 503": target(REFUSED, SENT, status=503, code=1, said="503"),
     "tag 503": target(REFUSED, STORED, nth=4, status=503, code=1, said="503"),
     "sent 401": target(REFUSED, SENT, nth=2, status=401, code=3, said="401"),

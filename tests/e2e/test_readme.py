@@ -373,7 +373,7 @@ TROUBLES: dict[str, Callable[[Place], tuple[object, ...]]] = {
     "connection refused": Place.nobody_listens,
     "cannot resolve the host name": Place.unknown_name,
     "denied access to this host or port": Place.proxy,
-    "no answer within": Place.silence,
+    "no answer from": Place.silence,
     "holds no image for": Place.other_platform,
 }
 

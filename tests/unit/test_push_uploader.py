@@ -164,7 +164,7 @@ def test_a_blob_that_ends_early_is_named():
 def test_a_blob_that_goes_on_too_long_is_named():
     data = noise(1000)
     content = content_of(data, Source(data + b"x"))
-    with content, pytest.raises(ContentMismatch, match="goes on after"):
+    with content, pytest.raises(ContentMismatch, match="longer than its descriptor"):
         list(content.pieces(0, 1000))
 
 
@@ -733,7 +733,7 @@ def test_a_session_outlives_a_run_in_which_the_registry_is_down(tmp_path):
         registry.script("STATUS", *down)
         registry.script("POST", *down, *down)
         with sender_to(host, small(), sessions=sessions) as second:
-            second.fails(TransientError, "connection broke", content)
+            second.fails(TransientError, "the connection to .* broke", content)
         with sender_to(host, small(), sessions=sessions) as third:
             third.send(content)
     assert holds(registry, content)
@@ -808,7 +808,7 @@ def test_a_registry_that_swallows_chunks_in_silence_counts_tries():
     with serving(registry) as host:
         options = {"policy": PATIENT, "timeout": 0.05}
         with sender_to(host, small(), **options) as sender:
-            sender.fails(TransientError, "no answer within 0.1 s", noise(5500))
+            sender.fails(TransientError, "no answer from .* within 0.1 s", noise(5500))
         silent.set()
     assert registry.methods().count("PATCH") == QUICK.attempts
 
