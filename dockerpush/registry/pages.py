@@ -204,7 +204,7 @@ class _Counted:
         ):
             if is_over:
                 raise ContentMismatch(
-                    f"listing {self._repository}: the list goes on after {much}; name "
+                    f"listing {self._repository}: the list did not end after {much}; name "
                     "the images instead, or report it to the registry's operator"
                 )
 

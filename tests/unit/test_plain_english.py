@@ -12,8 +12,8 @@ def test_messages_and_help_break_no_rule():
 
 
 def test_a_change_of_words_is_in_the_collection_of_messages():
-    """``python tests/support/plain_english.py --write`` brings it up to date."""
-    assert collection() == COLLECTION.read_text("utf-8")
+    again = "collect them: .venv-test/bin/python tests/support/plain_english.py --write"
+    assert collection() == COLLECTION.read_text("utf-8"), again
 
 
 @pytest.mark.parametrize(
