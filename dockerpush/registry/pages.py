@@ -204,8 +204,8 @@ class _Counted:
         ):
             if is_over:
                 raise ContentMismatch(
-                    f"listing {self._repository}: the list did not end after {much}; name "
-                    "the images instead, or report it to the registry's operator"
+                    f"listing {self._repository}: the list did not end after {much}; "
+                    "name the images instead, or report it to the registry's operator"
                 )
 
 
