@@ -136,8 +136,9 @@ class Pruning:
                 continue
             if pruner.is_unclear:
                 console.warn(
-                    f"{self._into}: no file was removed, as an image there is damaged "
-                    f"or incomplete: 'dockerpush inspect {self._into}' tells which"
+                    f"{self._into}: no blob was removed, because an image there is "
+                    "damaged or incomplete; see which one: dockerpush inspect "
+                    f"{self._into}"
                 )
             else:
                 self._say(f"removed {console.size_text(pruner.freed)} of blobs")

@@ -268,9 +268,9 @@ class RegistryPruner:
 
     def _reason_to_keep(self, item: PruneItem) -> str:
         if self._is_stopped:
-            return "the registry deletes more than the tag that it is told to"
+            return "the registry deletes more than one tag at a time"
         if self._shown[_tag(item)].subject in self._stays:
-            return "the image that it speaks of stays"
+            return "the image that it belongs to stays"
         now = self._client.manifest_descriptor(self._repository, _tag(item))
         if now is not None and now.digest != item.digest:
             return f"it shows {now.digest.short} by now"

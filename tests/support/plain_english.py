@@ -38,7 +38,7 @@ INVERSION = re.compile(
 UNITS = re.compile(r"(?:\d ?|\} |\b)(?:[KMGkmg]B|[KMG]bytes|[kMG]bit)\b")
 """Units other than B, KiB, MiB and GiB."""
 
-ALLOWED = ("what do you", "many tools tell", "says nothing", "What is tested")
+ALLOWED = ("what do you", "many tools tell", "says nothing", "What is tested", "500MB")
 """Uses of these words that everybody understands."""
 
 RULES = (
