@@ -157,6 +157,11 @@ class Answer(Closeable):
             raise translated(self.host, cut).during(self._task)
         return b""
 
+    def part(self) -> None:
+        """Have no other request use the connection of this answer."""
+        self._raw.close()
+        self._ended = True
+
     def close(self) -> None:
         """Give the connection back, or close it when too much is left to read."""
         if not self._ended and self._is_short:

@@ -116,6 +116,11 @@ class RegistryClient(Closeable):
         return self._session.base
 
     @property
+    def was_reached(self) -> bool:
+        """True once it has given an answer that counts, to whoever asked."""
+        return self._session.was_reached
+
+    @property
     def challenge(self) -> Challenge | None:
         """How this registry asked who we are; None: it did not ask yet."""
         return self._session.auth.challenge
@@ -471,6 +476,28 @@ class RegistryClient(Closeable):
                 return None
             upload = opened_upload(repository, response)
         log_upload(upload, "opened in %s", repository)
+        return upload
+
+    def post_blob(
+        self, repository: str, digest: Digest, body: Iterable[Piece], size: int
+    ) -> Upload | None:
+        """Store the blob *digest*, *body* of *size* bytes, by one request.
+
+        None when that was done, else the session that was opened instead. One attempt.
+        """
+        call = self._write(
+            *("POST", repository, f"blobs/uploads/{query(digest=digest)}", (201, 202)),
+            headers=OCTETS,
+            stream=body,
+            size=size,
+        )
+        with self._session.send(call) as response:
+            if response.status == 201:
+                check_digest(response, digest)
+                return None
+            response.part()  # who does not want the body may not have read it
+            upload = opened_upload(repository, response)
+        log_upload(upload, "opened in %s, which took no blob with it", repository)
         return upload
 
     def send_chunk(

@@ -111,6 +111,8 @@ class HttpSession:
         self._lock = threading.Lock()  # guards _warned
         self._warned: set[str] = set()
         self._asked_root = False
+        self.was_reached = False
+        """Whether a call was answered; how and by whom we are known is settled then."""
 
     @property
     def base(self) -> str:
@@ -131,6 +133,7 @@ class HttpSession:
             with response:
                 url = self._redirected(call, response)
             response, grant = self._authorized(call, url)
+        self.was_reached = self.was_reached or response.status != 401
         if response.status in call.accept:
             self._pass_on_warnings(response)
             return response

@@ -23,6 +23,7 @@ from urllib3.util import Timeout, make_headers, parse_url
 from ..errors import NetworkError, PusherError, TransientError
 from ..system.cancellation import Cancellation
 from ..system.rate import RateLimiter
+from ..system.workers import wide
 from ..values import field, value
 from .answers import Answer
 from .connections import Dialer, Piece, WatchedPool, WatchedTLSPool, watch_tls
@@ -179,7 +180,7 @@ class Transport:
 
     def _new_pool(self, origin: Origin, proxy: str | None) -> _TLSPool:
         options: dict[str, object] = {
-            "maxsize": self._settings.jobs + 1,
+            "maxsize": self._settings.jobs + wide(self._settings.jobs) + 1,
             "dialer": self._dialer(vetted=self._is_vetted(origin, proxy)),
         }
         if proxy is not None:

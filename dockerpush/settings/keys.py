@@ -179,7 +179,7 @@ KEYS: tuple[Key, ...] = (
         default=False,
     ),
     _key("blob_chunk", CHUNK, "size of one chunk of a large blob", default=50 * 2**20),
-    _key("jobs", counts(1, 64), "transfers at a time", default=3),
+    _key("jobs", counts(1, 64), "large blobs at a time", default=3),
     _key("limit_rate", RATE, "most bytes a second, sent and received together"),
     _key("timeout", TIMEOUT, "time without progress that ends a request", default=60.0),
     _key("retry_times", counts(0, 100), "retries after a temporary failure", default=3),

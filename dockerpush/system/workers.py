@@ -1,9 +1,9 @@
 """The one place that makes threads, joins them, and decides whose failure counts.
 
-A transfer holds up to three `Workers`, which share one Cancellation: the producer (one
+A transfer holds several `Workers`, which share one Cancellation: the producer (one
 thread that reads), the block pool (`block_threads` threads that compress), and the
-uploaders. The first failure in any of them cancels the others, and what the caller gets
-to see is that failure, never the Cancelled of a sibling.
+uploaders, in two `Lanes`. The first failure in any of them cancels the others, and what
+the caller gets to see is that failure, never the Cancelled of a sibling.
 """
 
 from __future__ import annotations
@@ -30,6 +30,19 @@ STEP = 0.2
 waited for without a time limit hides Ctrl-C on Windows."""
 
 _stack_size = threading.Lock()  # guards threading.stack_size, which is global
+
+
+MOST_SMALL = 16
+"""How many small things are under way at a time unless more large ones may be."""
+
+
+def wide(jobs: int) -> int:
+    """How many small things may be under way where *jobs* large ones may be.
+
+    What is small waits for answers, so more of it fits into the same time. Who asks for
+    one job at a time gets one.
+    """
+    return jobs if jobs == 1 else max(jobs, min(4 * jobs, MOST_SMALL))
 
 
 def block_threads() -> int:
@@ -91,12 +104,18 @@ class Workers:
         while not self._permits.acquire(timeout=STEP):
             self._cancellation.check()
         try:
-            self._cancellation.check()
-            with _small_stacks():
-                future = self._executor.submit(self._run, work, *arguments)
+            future = self.add(work, *arguments)
         except BaseException:
             self._permits.release()
             raise
+        future.add_done_callback(lambda _: self._permits.release())
+        return future
+
+    def add(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
+        """As `submit`, without waiting: for work that holds nothing until it begins."""
+        self._cancellation.check()
+        with _small_stacks():
+            future = self._executor.submit(self._run, work, *arguments)
         with self._lock:
             self._unfinished.add(future)
         future.add_done_callback(self._finished)
@@ -131,7 +150,6 @@ class Workers:
     def _finished(self, future: Future[Any]) -> None:
         with self._lock:
             self._unfinished.discard(future)
-        self._permits.release()
 
     def _raise_cause(self) -> None:
         if self._cause is not None:
@@ -142,6 +160,35 @@ class Workers:
             unfinished = tuple(self._unfinished)
         _wait(unfinished)
         self._executor.shutdown()
+
+
+class Lanes:
+    """*jobs* threads for what is large, and `wide` ones beside them for what is small.
+
+    One job means one thread, which does everything in the order in which it comes.
+    """
+
+    def __init__(self, cancellation: Cancellation, jobs: int, *, name: str) -> None:
+        self._stack = contextlib.ExitStack()
+        self._large = self._small = Workers(cancellation, jobs, name=name)
+        if jobs > 1:
+            self._small = Workers(cancellation, wide(jobs), name=f"small-{name}")
+
+    def __enter__(self) -> Lanes:
+        for workers in {self._large, self._small}:
+            self._stack.enter_context(workers)
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self._stack.__exit__(*failure)
+
+    def lane(self, *, small: bool) -> Workers:
+        """The threads for what is *small*, or is not."""
+        return self._small if small else self._large
+
+    def wait(self, futures: Iterable[Future[T]]) -> list[T]:
+        """As `Workers.wait`, of both lanes; `__exit__` tells whose failure counts."""
+        return self._large.wait(futures)
 
 
 def left_behind(call: Callable[[], T], cancellation: Cancellation, name: str) -> T:

@@ -7,7 +7,7 @@ from typing import Sequence
 
 from ..documents import RawManifest
 from ..oci import INDEX_TYPES, Descriptor, Digest, Platform
-from ..system.workers import Workers
+from ..system.workers import Workers, wide
 from ..values import replace
 from .choices import CopyOptions, CopyResult, TakenPlatform
 from .engine import ConcurrencyLimits, transfer
@@ -77,7 +77,7 @@ class CopyPlanner:
         self._trusting = trusting and not self._options.referrers
         if len(self._wanted) == 1:
             return [self._plan(self._wanted[0])]
-        jobs = min(self._options.jobs, len(self._wanted))
+        jobs = min(wide(self._options.jobs), len(self._wanted))
         with Workers(self._target.cancellation, jobs, name="find") as workers:
             planning = [workers.submit(self._plan, one) for one in self._wanted]
             return workers.wait(planning)
@@ -115,7 +115,7 @@ class CopyPlanner:
         self, source: Source, nodes: Sequence[Descriptor]
     ) -> Sequence[RawManifest]:
         """Manifests of *source*, several at a time."""
-        jobs = min(self._options.jobs, len(nodes))
+        jobs = min(wide(self._options.jobs), len(nodes))
         if jobs < 2:
             return [child(source, node) for node in nodes]
         with Workers(self._target.cancellation, jobs, name="find") as workers:

@@ -5,14 +5,15 @@ which it has. It brings every blob once, stores manifests children first, and na
 images last of all. A plain copy is the case where nothing is compressed. Nothing is
 held in memory but manifests.
 
-Threads: the caller's plans and waits; *jobs* workers look and bring blobs. Where blobs
-must be read before they can be sent, one producer reads them, and a pool compresses.
+Threads: the caller's plans and waits; *jobs* workers bring large blobs, and more of
+them look, and bring small ones. Where blobs must be read before they can be sent, one
+producer reads them, and a pool compresses.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -29,8 +30,9 @@ from ..errors import RegistryError
 from ..events import BlobFinished, BlobPlanned, Notice, Outcome
 from ..oci import Digest
 from ..system.cancellation import Cancellation
-from ..system.workers import STEP, Workers
+from ..system.workers import STEP, Lanes, Workers, wide
 from ..upload.content import PreparedBlob
+from ..upload.limits import is_small
 from .choices import CopyResult
 from .manifests import documents, has_lost_blobs, named_before, store
 from .plan import Method, PlannedBlob, PlannedImage
@@ -45,29 +47,31 @@ if TYPE_CHECKING:
 class ConcurrencyLimits:
     """What transfers at the same time share: permits for each registry, blobs there.
 
-    *permits* is how much may go on at a time at each registry (``host[:port]``); one
-    that is not named has no bound. Threads share one object.
+    *permits* is how many large blobs may move at a time at each registry
+    (``host[:port]``), or as many small things as `wide` says; one that is not named has
+    no bound. Threads share one object.
     """
 
     def __init__(self, permits: Mapping[str, int] | None = None) -> None:
         self._permits = {
-            registry: threading.Semaphore(count)
-            for registry, count in (permits or {}).items()
+            registry: _Permits(count) for registry, count in (permits or {}).items()
         }
         self._lock = threading.Lock()  # guards _blobs
         self._blobs: dict[tuple[str, Digest], tuple[threading.Lock, list[str]]] = {}
 
     @contextmanager
-    def permit(self, cancellation: Cancellation, *registries: str) -> Iterator[None]:
+    def permit(
+        self, cancellation: Cancellation, *registries: str, small: bool = True
+    ) -> Iterator[None]:
         """Be one of those who may talk to *registries*; waits for its turn.
 
-        Raises Cancelled. Not to be asked for by who has one already.
+        What moves more than a *small* blob counts as several. Raises Cancelled. Not to
+        be asked for by who has one already.
         """
         with ExitStack() as stack:
             for registry in sorted(set(registries) & self._permits.keys()):
-                permit = self._permits[registry]
-                _acquire(permit, cancellation)
-                stack.callback(permit.release)
+                permits = self._permits[registry]
+                stack.enter_context(permits.taken(cancellation, small=small))
             yield
 
     @contextmanager
@@ -82,18 +86,47 @@ class ConcurrencyLimits:
             lock, holders = self._blobs.setdefault(
                 (registry, digest), (threading.Lock(), [])
             )
-        _acquire(lock, cancellation)
+        while not lock.acquire(timeout=STEP):
+            cancellation.check()
         try:
             yield holders
         finally:
             lock.release()
 
 
-def _acquire(
-    lock: threading.Lock | threading.Semaphore, cancellation: Cancellation
-) -> None:
-    while not lock.acquire(timeout=STEP):
-        cancellation.check()
+class _Permits:
+    """The permits of one registry where *jobs* large blobs may move at a time."""
+
+    def __init__(self, jobs: int) -> None:
+        self._free = wide(jobs)
+        self._for_large = self._free // jobs
+        self._waiting: deque[object] = deque()  # who came first is served first
+        self._changed = threading.Condition()  # guards the three above
+
+    @contextmanager
+    def taken(self, cancellation: Cancellation, *, small: bool) -> Iterator[None]:
+        """Have one permit, or those that something large needs. Raises Cancelled."""
+        count = 1 if small else self._for_large
+        with self._changed:
+            self._wait_for(count, cancellation)
+            self._free -= count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += count
+                self._changed.notify_all()
+
+    def _wait_for(self, count: int, cancellation: Cancellation) -> None:
+        me = object()
+        self._waiting.append(me)
+        try:
+            while self._waiting[0] is not me or self._free < count:
+                self._changed.wait(STEP)
+                cancellation.check()
+        finally:
+            self._waiting.remove(me)
+            self._changed.notify_all()
 
 
 class ImagePlanner(Protocol):
@@ -203,24 +236,32 @@ class _Transfer:
                 assert self._step is not None, "what is copied needs no reading"
                 opened = self._step.opened(cancellation, target.on_event)
                 preparer = stack.enter_context(opened)
-            uploads = stack.enter_context(Workers(cancellation, jobs, name="upload"))
+            uploads = stack.enter_context(Lanes(cancellation, jobs, name="upload"))
             reading = None
             if preparer is not None:
                 producer = Workers(cancellation, 1, name="producer")
                 stack.enter_context(producer)
                 read = partial(self._read_all, preparer, to_read, uploads)
                 reading = producer.submit(read)
-            sending = [uploads.submit(self._bring, self._window(b)) for b in ready]
+            sending = [self._added(uploads, self._window(blob)) for blob in ready]
             results = uploads.wait(sending)
             if reading is not None:
                 results += uploads.wait(producer.wait([reading])[0])
         return dict(zip((blob.key for blob in (*ready, *to_read)), results))
 
     def _read_all(
-        self, preparer: Preparer, blobs: Sequence[PlannedBlob], uploads: Workers
+        self, preparer: Preparer, blobs: Sequence[PlannedBlob], uploads: Lanes
     ) -> list[Future[UploadResult]]:
-        """The producer thread's work."""
-        return [uploads.submit(self._bring, preparer.prepare(blob)) for blob in blobs]
+        """The producer thread's work: what it made waits in temp space for its turn."""
+        made = map(preparer.prepare, blobs)
+        return [
+            uploads.lane(small=is_small(blob.descriptor)).submit(self._bring, blob)
+            for blob in made
+        ]
+
+    def _added(self, uploads: Lanes, blob: PreparedBlob) -> Future[UploadResult]:
+        lane = uploads.lane(small=is_small(blob.descriptor))
+        return lane.add(self._bring, blob)
 
     def _window(self, blob: PlannedBlob) -> PreparedBlob:
         """A blob that goes as it is, straight from its source."""
@@ -248,7 +289,7 @@ class _Transfer:
                         descriptor, Outcome.EXISTS, made_from=blob.made_from
                     )
                 mounts = [*holders, *target.mount_candidates(digest, source)]
-                with self._permit(source):
+                with self._permit(source, small=is_small(descriptor)):
                     result = target.put_blob(blob, mounts)
                 holders.append(target.repository)
             return result
@@ -294,7 +335,8 @@ class _Transfer:
             None if before == descriptor.digest else before,
         )
 
-    def _permit(self, source: Source) -> ContextManager[None]:
+    def _permit(self, source: Source, *, small: bool = True) -> ContextManager[None]:
+        cancellation, target = self._target.cancellation, self._target
         return self._limits.permit(
-            self._target.cancellation, source.place, self._target.place
+            cancellation, source.place, target.place, small=small
         )

@@ -28,6 +28,7 @@ from ..errors import (
     ContentMismatch,
     InvalidDigest,
     InvalidJSON,
+    NotFoundInRegistry,
 )
 from ..events import BlobFinished, Outcome
 from ..oci import (
@@ -68,12 +69,14 @@ class TargetImage:
     """The image that is under the target's tag, by its own word.
 
     *layers* are those that its config pairs with diff_ids, none unless it is trusted;
-    *blobs* are all digests that it names, *digest* is its own.
+    *blobs* are all digests that it names, *digest* is its own. *is_new* says that there
+    is no image, as there is no such repository yet.
     """
 
     layers: Layers
     blobs: frozenset[Digest]
     digest: Digest | None = None
+    is_new: bool = False
 
     @classmethod
     def read(
@@ -288,6 +291,7 @@ class Shortcuts:
 
     def invalidate(self, blobs: Sequence[PlannedBlob]) -> Shortcuts:
         """Only those that the registry says it has; in other runs, too."""
+        self.target.is_new = False
         return replace(self, known=self.known.invalidate(blobs), doubted=True)
 
     def are_used(self, blobs: Sequence[PlannedBlob]) -> bool:
@@ -306,7 +310,12 @@ def wanted_blobs(
 def _read_image(
     client: RegistryClient, repository: str, tag: str, *, trusted: bool
 ) -> TargetImage:
-    descriptor, raw = client.read_manifest(repository, tag)
+    try:
+        descriptor, raw = client.read_manifest(repository, tag)
+    except NotFoundInRegistry as error:
+        if error.code != "NAME_UNKNOWN":
+            raise
+        return replace(EMPTY, is_new=True)
     manifests: Sequence[Manifest]
     if descriptor.media_type in INDEX_TYPES:
         children = Index.from_bytes(raw, descriptor.media_type).manifests[:PLATFORMS]

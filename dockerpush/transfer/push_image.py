@@ -13,7 +13,7 @@ from .archive_source import ArchiveSource
 from .choices import SEND, BlobForecast, PushOptions, PushResult
 from .compress import Codec, choose_codec
 from .engine import transfer
-from .known import EMPTY, Knowledge, Shortcuts, TargetImage, wanted_blobs
+from .known import EMPTY, Knowledge, Shortcuts, TargetImage
 from .plan import Decide, Method, Plan, PlannedImage, plan_push
 from .prepare import (
     AutoCompression,
@@ -131,7 +131,10 @@ def _planned(
     known = knowledge_of(target, codec, options, trusted)
     shrinks = shrinks or partial(layer_shrinks, archive)
     plan = plan_of(target, image, options=options, known=known, shrinks=shrinks)
-    tagged = trusted if options.trust_target else _tagged(target, tags, plan, known)
+    tagged = trusted
+    if not options.trust_target:
+        tagged = TargetImage.read(target.client, target.repository, tags, trusted=False)
+    target.is_new = tagged.is_new
     return codec, plan, Shortcuts(target, known, options.jobs, tagged)
 
 
@@ -167,19 +170,6 @@ def trusted_image(
         return EMPTY
     wanted = tags or [target.reference]
     return TargetImage.read(target.client, target.repository, wanted, trusted=True)
-
-
-def _tagged(
-    target: RegistryTarget, tags: Sequence[str], plan: Plan, known: Knowledge
-) -> TargetImage | None:
-    """The image under the target's tag: one request in place of many.
-
-    None, and no request, when fewer than two digests can be told.
-    """
-    layers = known.reusable_layers(plan.blobs).values()
-    if len(wanted_blobs(plan.moving, layers)) < 2:
-        return None
-    return TargetImage.read(target.client, target.repository, tags, trusted=False)
 
 
 def knowledge_of(

@@ -26,10 +26,10 @@ from ..state.directory import StateDirectory
 from ..state.known_blobs import KnownBlobs
 from ..state.upload_sessions import UploadSessions
 from ..system.cancellation import Cancellation
-from ..system.workers import Workers
+from ..system.workers import Workers, wide
 from ..upload.blob_upload import Uploader
 from ..upload.content import BlobReader, PreparedBlob
-from ..upload.limits import LearnedLimits, default_limits, limits_for
+from ..upload.limits import LearnedLimits, default_limits, is_small, limits_for
 from ..values import replace
 from .manifests import as_referrer, keep_referrers
 from .target import Target, UploadResult
@@ -104,6 +104,10 @@ class RegistryTarget(Target):
         self.uploader = uploader
         self.blobs = blobs
         self.reference = reference
+        self.is_new = False
+        """Whether the registry has said that there is no such repository yet.
+
+        Small blobs are not looked for then: to look costs as much as to send."""
         self._absent: frozenset[Digest] = frozenset()
         self._lost: frozenset[Digest] = frozenset()
 
@@ -119,11 +123,12 @@ class RegistryTarget(Target):
     def has(self, blobs: Sequence[Descriptor], *, jobs: int) -> set[Digest]:
         """Those of *blobs* that are there, as far as the registry tells.
 
-        *jobs* are looked for at a time. What is not there is not looked for again.
+        *jobs* large blobs may move at a time, so more are looked for. What is not there
+        is not looked for again.
         """
 
         def look(blob: Descriptor) -> bool:
-            if blob.digest in self._lost:
+            if self._is_absent(blob):
                 return False
             return self.client.has_blob(self.repository, blob)
 
@@ -131,6 +136,10 @@ class RegistryTarget(Target):
         there = {blob.digest for blob, is_there in answers if is_there}
         self._absent = (self._absent | {blob.digest for blob in blobs}) - there
         return there
+
+    def _is_absent(self, blob: Descriptor) -> bool:
+        """True when nobody needs to look for *blob*."""
+        return blob.digest in self._lost or (self.is_new and is_small(blob))
 
     def invalidate(self, digests: Iterable[Digest]) -> None:
         """These are not there, whatever the registry says, nor where they were known.
@@ -178,14 +187,17 @@ class RegistryTarget(Target):
     ) -> list[bool]:
         """The answers for *blobs*.
 
-        The first is asked for alone: it finds out whether the registry speaks TLS and
-        whom it wants to know, so that the others need not, each for itself.
+        Where nothing was asked before, the first is asked for alone: it finds out
+        whether the registry speaks TLS and whom it wants to know, so that the others
+        need not, each for itself.
         """
-        found = [ask(blob) for blob in blobs[:1]]
-        rest = blobs[1:]
+        first = len(blobs) if len(blobs) < 2 else int(not self.client.was_reached)
+        found = [ask(blob) for blob in blobs[:first]]
+        rest = blobs[first:]
         if not rest:
             return found
-        with Workers(self.cancellation, min(jobs, len(rest)), name="look") as workers:
+        count = min(wide(jobs), len(rest))
+        with Workers(self.cancellation, count, name="look") as workers:
             return found + workers.wait([workers.submit(ask, blob) for blob in rest])
 
     def mount_candidates(
@@ -210,7 +222,8 @@ class RegistryTarget(Target):
             outcome = self.uploader.upload(
                 safe,
                 mount_from=() if is_lost else mounts,
-                known_absent=is_lost or descriptor.digest in self._absent,
+                known_absent=descriptor.digest in self._absent
+                or self._is_absent(descriptor),
             )
         except SourceFailed as failed:
             raise failed.error from failed

@@ -20,7 +20,7 @@ from typing import Iterator
 from ..archive.spooled import Spool, temp_directory
 from ..system.cancellation import Cancellation
 from ..system.files import free_space
-from ..system.workers import Workers, block_threads
+from ..system.workers import Lanes, Workers, block_threads
 from ..values import value
 from .choices import PushOptions
 
@@ -90,7 +90,7 @@ class Pools:
 
     space: TempSpace
     blocks: Workers
-    uploads: Workers
+    uploads: Lanes
     producer: Workers
 
 
@@ -105,5 +105,5 @@ def open_pools(options: PushOptions, cancellation: Cancellation) -> Iterator[Poo
             return stack.enter_context(Workers(cancellation, count, name=name))
 
         blocks = workers(block_threads(), "block")
-        uploads = workers(options.jobs, "upload")
+        uploads = stack.enter_context(Lanes(cancellation, options.jobs, name="upload"))
         yield Pools(space, blocks, uploads, workers(1, "producer"))

@@ -50,6 +50,7 @@ from ..errors import (
 from ..events import BlobFinished, BlobPlanned, BytesRead, Notice, Outcome
 from ..oci import Descriptor, Digest
 from ..upload.content import PIECE, PreparedBlob
+from ..upload.limits import is_small
 from ..values import replace, value
 from .choices import PushOptions, PushResult
 from .compress import Codec, compress
@@ -463,7 +464,8 @@ class _Reader:
     ) -> StreamedLayer:
         sample = current.sample
         shrinks = sample.shrinks if sample is not None else None
-        result = self._uploads.submit(self._send, prepared)
+        lane = self._uploads.lane(small=is_small(prepared.descriptor))
+        result = lane.submit(self._send, prepared)
         return StreamedLayer(method, *found, result, shrinks)
 
     def _send(self, prepared: PreparedBlob) -> UploadResult:

@@ -54,6 +54,7 @@ class RequestKind(enum.Enum):
     """The kinds of request that an upload is made of."""
 
     OPEN = "POST that opens the upload"
+    POST = "POST with the whole blob"
     WHOLE = "PUT with the whole blob"
     CHUNK = "PATCH with a chunk"
     CLOSE = "closing PUT"
@@ -73,6 +74,9 @@ class UploadRequest:
         return self.end - self.start
 
 
+_OPEN = UploadRequest(RequestKind.OPEN)
+
+
 class BlobUpload:
     """Sends *content* into *session* until the registry has the blob."""
 
@@ -90,7 +94,7 @@ class BlobUpload:
         self._content = content
         self._session = session
         self._limits = target.limits.current
-        self._request = UploadRequest(RequestKind.OPEN)
+        self._request = _OPEN
         self._attempts = Attempts(target.policy)
         self._furthest = 0
         self._lost: set[UploadRequest] = set()
@@ -131,7 +135,8 @@ class BlobUpload:
         if not whole and session.adopt():
             self._learn()
         if session.upload is None:
-            return UploadRequest(RequestKind.OPEN)
+            posts = whole and size > 0 and self._may_post()
+            return UploadRequest(RequestKind.POST, 0, size) if posts else _OPEN
         if whole:
             return UploadRequest(RequestKind.WHOLE, 0, size)
         if session.offset == size:
@@ -141,6 +146,9 @@ class BlobUpload:
         return UploadRequest(
             RequestKind.CLOSE if tail else RequestKind.CHUNK, session.offset, end
         )
+
+    def _may_post(self) -> bool:
+        return self._target.limits.posts(self._size, self._target.cancellation)
 
     def _learn(self) -> None:
         """Take over what is known of the host now, for this blob."""
@@ -171,11 +179,43 @@ class BlobUpload:
             return False
         self._content.start_at(request.start)
         target.limits.wait_for_turn(target.cancellation)
+        if request.kind is RequestKind.POST:
+            return self._post(request)
         if request.kind is RequestKind.CHUNK:
             self._send_chunk(request)
             return False
         self._finish(request)
         return True
+
+    def _post(self, request: UploadRequest) -> bool:
+        """Send the blob with the request that would open its upload.
+
+        A registry that answers with a session gets the blob there. The first one that
+        says it has the blob is asked whether that is so.
+        """
+        target, limits = self._target, self._target.limits
+        pieces = self._content.pieces(0, request.end)
+        known = verdict = limits.current.single_post
+        try:
+            self._session.upload = target.client.post_blob(
+                target.repository, self._digest, pieces, request.size
+            )
+            verdict = self._session.upload is None and (known or self._is_held())
+        except (TransientError, RegistryError) as error:
+            may_pass = known and isinstance(error, TransientError)
+            if not may_pass and error.status not in (401, 429):
+                verdict = False
+            raise
+        finally:
+            if verdict != known:
+                seen = Observed.POST_TAKEN if verdict else Observed.POST_REFUSED
+                limits.observe(seen)
+            limits.end_post()
+        return bool(verdict)
+
+    def _is_held(self) -> bool:
+        target = self._target
+        return target.client.has_blob(target.repository, self._descriptor)
 
     def _send_chunk(self, request: UploadRequest) -> None:
         target, session = self._target, self._session
@@ -219,20 +259,32 @@ class BlobUpload:
         uploads_log.info("%s: %s: %s", self._digest, fault.value, error)
         if self._request.kind is RequestKind.OPEN:
             raise error  # the client has tried often enough
+        if self._request.kind is RequestKind.POST:
+            self._after_post(fault, error)
+            return False
         self._RECOVERIES[fault](self, error)
         return False
 
     def _is_there(self) -> bool:
         """True when only the answer was lost, not the request that closed the blob."""
-        if self._request.kind not in (RequestKind.WHOLE, RequestKind.CLOSE):
+        if self._request.kind in (RequestKind.OPEN, RequestKind.CHUNK):
             return False
         if self._content.position < self._size:
             return False
-        target = self._target
-        if not target.client.has_blob(target.repository, self._descriptor):
+        if not self._is_held():
             return False
         self._session.finished()
         return True
+
+    def _after_post(self, fault: Fault, error: TransientError | RegistryError) -> None:
+        """Try again, or go on as with every registry: the answer to that counts."""
+        limits = self._target.limits
+        if fault is Fault.TOKEN:
+            self._after_expired_token(error)
+        elif limits.current.single_post or error.status == 429:
+            if error.status == 429:
+                limits.observe(Observed.THROTTLED)
+            self._count(error)
 
     def _after_break(self, error: TransientError | RegistryError) -> None:
         request, session = self._request, self._session

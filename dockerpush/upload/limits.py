@@ -20,7 +20,9 @@ from fnmatch import fnmatchcase
 from typing import Callable
 
 from ..errors import PusherError, RegistryError, TransientError, Unauthorized
+from ..oci import Descriptor
 from ..system.cancellation import Cancellation
+from ..system.workers import STEP
 from ..values import replace, value
 
 MIB = 1024 * 1024
@@ -32,6 +34,15 @@ CHUNK = 50 * MIB
 distribution's S3 driver writes at a time."""
 SMALLEST_CHUNK = MIB
 """Where halving ends: nginx lets a body of 1 MiB through by default."""
+SMALL = MIB
+"""Bytes below which a blob is small: what it costs is requests, not bytes."""
+FIRST_POST = 64 * 1024
+"""Bytes that a blob may have by which a host shows whether it takes one in a POST."""
+
+
+def is_small(blob: Descriptor) -> bool:
+    """True when what *blob* costs is requests, not bytes."""
+    return blob.size < SMALL
 
 
 class Tail(enum.Enum):
@@ -59,6 +70,8 @@ class Observed(enum.Enum):
     CHUNKS_REFUSED = "a second PATCH, or any, is refused"
     STATUS_WRONG = "the session's status cannot be true"
     THROTTLED = "too many requests (429)"
+    POST_TAKEN = "a POST with the whole blob stores it"
+    POST_REFUSED = "a POST with the whole blob does not store it"
 
 
 @value
@@ -68,7 +81,9 @@ class HostLimits:
     *monolithic_max* is the largest blob to send in one PUT, None for any size.
     *chunk* is the size to start with, kept between *chunk_min* and *chunk_max*. With
     *equal_chunks* all but the last must have one size. *pace* is the time in seconds
-    that must pass between the starts of two requests with a body.
+    that must pass between the starts of two requests with a body. *single_post* is
+    whether a POST with ``?digest=`` stores a whole blob, None where that is to be found
+    out (distribution-spec, "POST then PUT" and "Single POST").
     """
 
     monolithic: bool = True
@@ -81,6 +96,7 @@ class HostLimits:
     tail: Tail = Tail.PATCH
     status: Status = Status.ASK
     pace: float = 0.0
+    single_post: bool | None = False
 
     @property
     def chunk_size(self) -> int:
@@ -160,7 +176,7 @@ class HostLimits:
             return replace(self, status=Status.NEVER)
         if observed is Observed.THROTTLED:
             return replace(self, pace=min(8.0, max(0.5, self.pace * 2)))
-        return self
+        return replace(self, single_post=observed is Observed.POST_TAKEN)
 
     def _halved(self, size: int) -> HostLimits:
         if not self.chunked:
@@ -212,12 +228,15 @@ _HOSTS: tuple[tuple[str, HostLimits], ...] = (
 
 
 def default_limits(host: str) -> HostLimits:
-    """The limits to start with at *host* (``name[:port]``)."""
+    """The limits to start with at *host* (``name[:port]``).
+
+    Whether it takes a blob in one POST is found out where nothing is known of it.
+    """
     name = host.lower().partition(":")[0]
     for pattern, limits in _HOSTS:
         if fnmatchcase(name, pattern):
             return limits
-    return HostLimits()
+    return HostLimits(single_post=None)
 
 
 _SIZE_WORDS = ("too large", "too big", "exceeds", "maximum permissible")
@@ -274,10 +293,11 @@ class LearnedLimits:
     ) -> None:
         self._limits = limits
         self._clock = clock
-        self._lock = threading.Lock()  # guards _limits and _free_at
+        self._changed = threading.Condition()  # guards all but mounts
         self._free_at = clock()
         self.mounts: bool | None = None
         """Whether a mount that is answered with success is one; None: not known yet."""
+        self._is_posting = False
 
     @property
     def current(self) -> HostLimits:
@@ -286,7 +306,7 @@ class LearnedLimits:
 
     def advertised(self, minimum: int | None, maximum: int | None) -> None:
         """The host said OCI-Chunk-Min-Length or OCI-Chunk-Max-Length."""
-        with self._lock:
+        with self._changed:
             self._limits = self._limits.advertised(minimum, maximum)
 
     def observe(self, observed: Observed, size: int = 0) -> bool:
@@ -295,16 +315,38 @@ class LearnedLimits:
         True when the next try will differ from the last; that is also so when another
         thread has learned the same before.
         """
-        with self._lock:
+        with self._changed:
             before = self._limits
             if observed in _BODY_SIZES and _avoids(before, size):
                 return True
             self._limits = before.observe(observed, size)
             return self._limits != before
 
+    def posts(self, size: int, cancellation: Cancellation) -> bool:
+        """True when a blob of *size* bytes should go in one POST.
+
+        As long as nobody knows whether the host takes that, one small blob is tried,
+        until `end_post`, and others wait for what comes of it. Raises Cancelled.
+        """
+        if size > (FIRST_POST if self._limits.single_post is None else SMALL):
+            return False
+        with self._changed:
+            while self._limits.single_post is None and self._is_posting:
+                self._changed.wait(STEP)
+                cancellation.check()
+            first = self._limits.single_post is None
+            self._is_posting = first
+            return first or bool(self._limits.single_post)
+
+    def end_post(self) -> None:
+        """The blob that was tried has shown what it can."""
+        with self._changed:
+            self._is_posting = False
+            self._changed.notify_all()
+
     def wait_for_turn(self, cancellation: Cancellation) -> None:
         """Wait as long as the host's pace asks for. Raises Cancelled."""
-        with self._lock:
+        with self._changed:
             now = self._clock()
             start = max(now, self._free_at)
             self._free_at = start + self._limits.pace

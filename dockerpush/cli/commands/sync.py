@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
 
 from ...errors import UsageError
 from ...settings.keys import RECEIVING, is_own_variable
+from ...system.workers import wide
 from ...values import replace, value
 from .. import console, location
 from ..endpoints import Connections, Endpoint
@@ -354,7 +355,7 @@ class _Run:
         budget = {**self._from.budget, **self._to.budget}
         self._jobs = wanted.parallel or max(budget.values(), default=0)
         self._jobs = self._jobs or sources.settings().jobs
-        self._looks = max(1, min(MOST_LOOKS, sum(budget.values())))
+        self._looks = max(1, min(MOST_LOOKS, sum(map(wide, budget.values()))))
         self._limits = ConcurrencyLimits(budget)
         self._lock = threading.Lock()  # guards stderr
 
