@@ -20,8 +20,8 @@ from ..errors import (
     RegistryError,
     TransientError,
 )
-from ..events import Notice, OnEvent, ignore
-from ..oci import INDEX_TYPES, Descriptor, Digest
+from ..events import OnEvent, ignore
+from ..oci import Descriptor, Digest
 from ..reference import check_repository
 from ..system.cancellation import Cancellation
 from ..system.closeable import Closeable
@@ -49,13 +49,12 @@ from .pages import (
     Page,
     bounded,
     parse_listed,
-    parse_referrers,
     parse_tags,
     query,
     read_catalog,
     read_pages,
-    referrers_tag,
 )
+from .referrers_tag import tagged_or_none
 from .retry import RetryPolicy, retrying
 from .transport import TransportSettings
 from .uploads import (
@@ -387,40 +386,18 @@ class RegistryClient(Closeable):
         except (RegistryError, InvalidJSON, InvalidDigest) as error:
             if isinstance(error, RegistryError) and error.status == 401:
                 raise
-            found = self._tagged_referrers(repository, digest)
+            found = tagged_or_none(
+                self.read_manifest, repository, digest, self._on_event
+            )
         for page in pages:
             found += page
         kept = (one for one in found if artifact_type in (None, one.artifact_type))
         return tuple({one.digest: one for one in kept}.values())
 
-    def _tagged_referrers(self, repository: str, digest: Digest) -> list[Descriptor]:
-        try:
-            raw = self.tagged_referrers(repository, digest)
-            return parse_referrers(raw).found if raw else []
-        except InvalidJSON as error:
-            self._on_event(Notice(f"{error}: ignored", warning=True))
-            return []
-
     def lists_referrers(self, repository: str, digest: Digest) -> bool:
         """True when the registry lists those of *digest* itself, as far as it tells."""
         pages = self._pages(repository, f"referrers/{digest}", parse_listed)
         return unless_refused(lambda: next(pages)) is not None
-
-    def tagged_referrers(self, repository: str, digest: Digest) -> bytes | None:
-        """The index under `referrers_tag` of *digest*, None when there is none.
-
-        Raises InvalidJSON when something else has that tag.
-        """
-        tag = referrers_tag(digest)
-        try:
-            found, raw = self.read_manifest(repository, tag)
-        except NotFoundInRegistry:
-            return None
-        if digest.fits(raw):
-            return None  # a registry that takes the tag for the digest
-        if found.media_type not in INDEX_TYPES:
-            raise InvalidJSON(f"{repository}:{tag} is not a list of referrers")
-        return raw
 
     def _pages(
         self, repository: str, tail: str, parse: Callable[[bytes], Listed]

@@ -36,6 +36,7 @@ from ..oci import (
 )
 from ..registry.client import RegistryClient
 from ..registry.pages import parse_referrers, referrers_tag
+from ..registry.referrers_tag import tagged_referrers
 from ..strict_json import DOCUMENT
 from ..values import replace
 from .plan import PlannedIndex, PlannedManifest, PlannedNode, PlannedOther
@@ -332,7 +333,7 @@ def _add_to_list(
     listed: Sequence[Descriptor],
 ) -> None:
     """What the list has already stays as it is, unknown keys included."""
-    raw = client.tagged_referrers(repository, subject)
+    raw = tagged_referrers(client.read_manifest, repository, subject)
     raw = raw or Index(OCI_INDEX, ()).to_bytes()
     have = {one.digest for one in parse_referrers(raw).found}
     missing = [one.to_json() for one in listed if one.digest not in have]
