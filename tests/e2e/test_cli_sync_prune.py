@@ -496,7 +496,7 @@ class TestDirectory:
         before = {path.name for path in (carried / "blobs/sha256").iterdir()}
         done = carry("app:2")
         assert done.returncode == 0, done.stderr
-        assert "warning:" in done.stderr and "no file was removed" in done.stderr
+        assert "warning:" in done.stderr and "no blob was removed" in done.stderr
         assert "app:1" not in self.names(carried)
         assert {path.name for path in (carried / "blobs/sha256").iterdir()} == before
 
