@@ -292,13 +292,14 @@ def _answered(answer: str, registry: str) -> Reference:
 def parse_target_option(text: str) -> tuple[Reference, bool]:
     """What ``-t`` gives, *text*, and whether ``http://`` stands before it.
 
+    ``https://`` changes nothing.
+
     Raises InvalidReference.
     """
     from ..reference import split_scheme
 
     scheme, rest = split_scheme(text)
-    plain = scheme == "http"
-    return location.target(rest if plain else text), plain
+    return location.target(rest if scheme else text), scheme == "http"
 
 
 def repository(text: str, connections: Connections) -> Reference:

@@ -13,6 +13,7 @@ import time
 import uuid
 from pathlib import Path
 
+from ..errors import NotFound
 from ..oci import Digest, Index
 from ..values import value
 from .checked_names import Repository
@@ -52,11 +53,17 @@ class _Repository:
 def collect(directory: Path, *, dry_run: bool = False) -> Collected:
     """Remove what no manifest names from a registry's *directory*.
 
-    Raises ServerError when that is no such directory, or cannot be written.
+    Raises NotFound when there is no such directory, ServerError when it is another one,
+    or cannot be written.
     """
     layout = StoreLayout(directory)
+    if not directory.is_dir():
+        raise NotFound(f"{directory}: no such directory")
     if not layout.blobs.is_dir() and not layout.incomplete.is_dir():
-        raise ServerError(f"{directory} is no directory of a registry")
+        raise ServerError(
+            f"{directory}: no registry has stored anything there; name the directory "
+            "that serve --dir names"
+        )
     collector = _Collector(layout)
     try:
         found = [collector.look(name) for name in layout.repositories()]

@@ -46,7 +46,8 @@ class SyncItem:
     """One image of a plan, and in the end what became of it.
 
     *digest* is what the source named when the plan was made, and what is copied
-    whatever the tag names by then; *why* is for people. *sent* is bytes.
+    whatever the tag names by then; *why* is for people. *sent* is bytes, *replaced* is
+    the image that the target's tag named before.
     """
 
     entry: SyncEntry
@@ -56,6 +57,7 @@ class SyncItem:
     digest: Digest | None = None
     why: str = ""
     sent: int = 0
+    replaced: Digest | None = None
 
 
 class Planner:

@@ -297,12 +297,12 @@ class AutoCompression:
     """gzip for raw layers, but as they are for those that would not shrink.
 
     *shrinks* samples a layer. The sample is the same for the same bytes, so is the
-    decision; each layer is looked at once, and not at all when *known* tells what it
-    became before. *kept* holds the keys of those that stay raw.
+    decision; each layer is sampled once, and not at all when *known* says what became
+    of it before. *sampled* holds the keys of those whose samples did not shrink.
     """
 
     def __init__(self, shrinks: Callable[[StoredBlob], bool], known: Knowledge) -> None:
-        self.kept: set[str] = set()
+        self.sampled: set[str] = set()
         self._known = known
         self._shrinks = shrinks
         self._decided: dict[str, Method] = {}
@@ -326,7 +326,7 @@ class AutoCompression:
             if self._shrinks(layer):
                 return method
             self._known.keep_raw(layer.diff_id, layer.size)
-        self.kept.add(key)
+            self.sampled.add(key)
         return raw_layer_decision(layer, compress=False)
 
 

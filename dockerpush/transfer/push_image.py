@@ -138,10 +138,10 @@ def _planned(
     return codec, plan, Shortcuts(target, known, options.jobs, tagged)
 
 
-def _uncompressed(layers: int) -> str:
+def _incompressible(layers: int) -> str:
     if layers == 1:
-        return "1 layer is sent uncompressed: it would not shrink"
-    return f"{layers} layers are sent uncompressed: they would not shrink"
+        return "1 layer stays uncompressed: it would not shrink"
+    return f"{layers} layers stay uncompressed: they would not shrink"
 
 
 def plan_of(
@@ -157,8 +157,8 @@ def plan_of(
     if options.compress == "auto":
         decide = AutoCompression(shrinks, known)
     plan = plan_push(image, decide, platforms=options.platforms, strict=options.strict)
-    if isinstance(decide, AutoCompression) and decide.kept:
-        target.on_event(Notice(_uncompressed(len(decide.kept)), minor=True))
+    if isinstance(decide, AutoCompression) and decide.sampled:
+        target.on_event(Notice(_incompressible(len(decide.sampled)), minor=True))
     return plan
 
 

@@ -83,6 +83,18 @@ def test_docker_may_stand_before_any_reference(line: str, run: Run) -> None:
     run(line)
 
 
+@pytest.mark.parametrize("scheme", ["http://", "https://"])
+def test_a_scheme_may_stand_before_a_target(scheme: str, run: Run) -> None:
+    """https is what is used anyway, and plain HTTP is tried on this machine."""
+    for line in (
+        "push {archive} -t SCHEME{host}/scheme:1",
+        "push {archive} {other} -t SCHEME{host}/scheme:2",
+        "push -a {archive} -t SCHEME{host}/scheme",
+        "check SCHEME{host}/scheme",
+    ):
+        run(line.replace("SCHEME", scheme))
+
+
 INSECURE = (
     "push {archive} -t {host}/insecure:1",
     "pull {image}",
@@ -149,6 +161,7 @@ NOT_THERE = (
     "serve --htpasswd {tmp}/nosuch",
     "serve --users {tmp}/nosuch",
     "serve {tmp}/nosuch.tar",
+    "serve --dir {tmp}/nosuch --gc",
     "pull {image} -o {tmp}/nosuch/out.tar",
     "copy {image} {tmp}/nosuch/out.tar",
     "copy {layout} {tmp}/nosuch/out.tar",

@@ -331,8 +331,19 @@ def test_a_registry_that_is_open_to_others_says_so(
     if rights is None:
         assert "warning" not in said[0]
     else:
-        assert said[0].startswith("warning: everybody who reaches 0.0.0.0 port 0 may ")
+        assert said[0].startswith("warning: everybody who reaches 0.0.0.0:")
         assert f" may {rights}: give --users FILE" in said[0]
+
+
+def test_a_port_that_is_taken_is_one_line(run_cli, tmp_path):
+    """Nothing is said of who may reach what is not reached."""
+    with socket.create_server(("0.0.0.0", 0)) as other:
+        port = other.getsockname()[1]
+        (tmp_path / "store").mkdir(mode=0o755)
+        where = ("--addr", "0.0.0.0", "--port", port, "--dir", tmp_path / "store")
+        done = run_cli("serve", *where)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert done.error.startswith(f"error: cannot listen on 0.0.0.0:{port}: ")
 
 
 def test_a_directory_that_others_can_read_is_said(run_cli, tmp_path):

@@ -288,6 +288,21 @@ class TestPlans:
         assert actions(done) == {"green:1": action}
         assert (read(two, "green", "1") == before) is (rule != "compare")
 
+    def test_a_tag_that_moves_names_the_image_that_it_pointed_to(
+        self, filled, run_cli, tmp_path
+    ):
+        one, two = filled
+        red, green = (digest_of(read(one, name, "1")) for name in ("red", "green"))
+        lines = write(tmp_path / "list", f"{one}/red:1 {two}/m:1")
+        first = run_cli("sync", lines, two, "--json")
+        assert first.json["images"][0]["replaced"] is None
+        lines = write(tmp_path / "list", f"{one}/green:1 {two}/m:1")
+        done = run_cli("sync", lines, two)
+        assert f"note: {two}/m:1 pointed to {red} before\n" in done.stderr
+        write(tmp_path / "list", f"{one}/red:1 {two}/m:1")
+        again = run_cli("sync", lines, two, "--json")
+        assert again.json["images"][0]["replaced"] == green
+
     def test_platforms_are_narrowed_and_unchanged_the_next_time(
         self, pair, run_cli, tmp_path
     ):

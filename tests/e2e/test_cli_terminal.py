@@ -35,7 +35,7 @@ COMMANDS = {
 }
 SAID = {
     "push": (
-        r"note: 3 layers are sent uncompressed: they would not shrink",
+        r"note: 3 layers stay uncompressed: they would not shrink",
         rf"\S+@{DIGEST}",
         rf"pushed \S+:1: sent {SENT}(; .*)?",
     ),

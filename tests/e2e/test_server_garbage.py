@@ -163,7 +163,7 @@ def test_a_manifest_that_cannot_be_read_keeps_everything(tmp_path):
 def test_a_directory_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").write_text("kept")
-    with pytest.raises(ServerError, match="no directory of a registry"):
+    with pytest.raises(ServerError, match="no registry has stored anything there"):
         collect(tmp_path / "other")
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["file"]
 

@@ -134,7 +134,6 @@ def run(args: Namespace, session: Session) -> int:
     directory = _directory(args, session)
     if args.gc:
         return _collect(args, directory)
-    _warn_of_readers(directory)
     if (args.tls_cert is None) != (args.tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together")
     with ExitStack() as stack:
@@ -162,8 +161,9 @@ def run(args: Namespace, session: Session) -> int:
         )
         if log is not None:
             stack.callback(log.close)
-        _warn_of_strangers(args)
         with server, _reloading(server, log):
+            _warn_of_readers(directory)
+            _warn_of_strangers(args, server.host)
             console.result(server.url)
             sys.stdout.flush()
             session.wait_for_signal()
@@ -204,8 +204,8 @@ def _access_log(args: Namespace, session: Session) -> AccessLog | None:
     return AccessLog(path, sys.stderr, as_json=args.log_json)
 
 
-def _warn_of_strangers(args: Namespace) -> None:
-    """Say who may do what when more than this machine reaches an open registry."""
+def _warn_of_strangers(args: Namespace, host: str) -> None:
+    """Say who may do what when more than this machine reaches an open *host*."""
     from ...server.slots import is_loopback
 
     if args.users or args.htpasswd or is_loopback(args.addr):
@@ -214,8 +214,8 @@ def _warn_of_strangers(args: Namespace) -> None:
     if args.no_delete and not args.read_only:
         rights = "pull and push"
     console.warn(
-        f"everybody who reaches {args.addr} port {args.port} may {rights}: "
-        "give --users FILE, or --addr 127.0.0.1"
+        f"everybody who reaches {host} may {rights}: give --users FILE, or --addr "
+        "127.0.0.1"
     )
 
 

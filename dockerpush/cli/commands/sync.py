@@ -31,7 +31,7 @@ from ..options import (
     target_endpoint,
     warn_of_unused_sides,
 )
-from ..report import some_failed
+from ..report import say_replaced, some_failed
 from ..text_files import read_text, shown_name
 from ..volume_options import add_volumes_option
 
@@ -413,7 +413,12 @@ class _Run:
                 ),
                 limits=self._limits,
             )
-        item = replace(item, digest=result.descriptor.digest, sent=result.sent)
+        item = replace(
+            item,
+            digest=result.descriptor.digest,
+            sent=result.sent,
+            replaced=result.replaced,
+        )
         if not result.manifests:
             return replace(item, action=Action.SKIP, why="unchanged")
         return item
@@ -428,6 +433,7 @@ class _Run:
                 size = console.size_text(item.sent) if item.sent else "no blobs to send"
                 target = self._request.place if self._request.into else item.target
                 console.say(f"copied {item.source} to {target} ({size})")
+                say_replaced(item.target, item.replaced)
 
 
 def _apply(hosts: Mapping[str, Mapping[str, object]], connections: Connections) -> None:
@@ -486,6 +492,7 @@ def _record(item: SyncItem) -> dict[str, Any]:
         "digest": item.digest,
         "why": item.why,
         "bytes": item.sent,
+        "replaced": item.replaced,
     }
 
 
