@@ -35,10 +35,12 @@ from .lists import (
     OnExists,
     Path,
     Problem,
+    Since,
     SyncEntry,
     SyncList,
     SyncListError,
     TagRules,
+    Test,
     checked,
     parse_listed_source,
     parse_range,
@@ -116,7 +118,7 @@ _TLS: Mapping[str, Mapping[str, object]] = {
 _TOP = ("version", "hosts", "defaults", "sync")
 _DEFAULTS = ("parallel", "platforms", "referrers", "onExists")
 _ENTRY = ("source", "target", "tags", "platforms", "referrers", "onExists")
-_TAGS = ("allow", "deny", "newest")
+_TAGS = ("allow", "deny", "semver", "since", "newest")
 _SKOPEO = (
     *("images", "images-by-tag-regex", "images-by-semver"),
     *("credentials", "tls-verify", "cert-dir"),
@@ -276,7 +278,29 @@ class _Reader:
         tags = self._object(record["tags"], path, _TAGS)
         newest = self._number(tags, path, "newest")
         allow, deny = (self._patterns(tags, path, key) for key in ("allow", "deny"))
-        return TagRules(allow, deny, newest)
+        versions = self._versions(tags, path)
+        return TagRules(allow, deny, newest, versions, self._since(tags, path))
+
+    def _versions(self, tags: Mapping[str, Any], path: Path) -> Test | None:
+        """What is in one of the ranges, a text or a list of texts."""
+        path, given = (*path, "semver"), tags.get("semver")
+        if is_null(given) or given == []:
+            return None
+        texts = self._texts(given if isinstance(given, list) else [given], path)
+        try:
+            return parse_range(" || ".join(texts)) if texts else None
+        except InvalidJSON as error:
+            self._wrong(path, str(error))
+            return None
+
+    def _since(self, tags: Mapping[str, Any], path: Path) -> Since | None:
+        path = (*path, "since")
+        text = None if is_null(tags.get("since")) else self._text(tags["since"], path)
+        try:
+            return Since.parse(text) if text else None
+        except InvalidJSON as error:
+            self._wrong(path, str(error))
+            return None
 
     def _patterns(
         self, tags: Mapping[str, Any], path: Path, key: str

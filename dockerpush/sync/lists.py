@@ -8,7 +8,7 @@ as everywhere, unless there are rules for tags: then it is a repository.
 Ranges of versions, ``>= 3.12.0, < 4``, as skopeo's lists of images have them. Pure.
 
 (github.com/Masterminds/semver, Constraints). A version before its release, ``1.0-rc1``,
-is in no range that names none itself.
+is in no range that names none itself; ``>=1.0-0 <2`` names one.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from ..reference import (
     parse_target,
     without_docker,
 )
+from ..transfer.creation import parse_moment
 from ..values import field, value
 
 Version = tuple[int, int, int, tuple[tuple[int, int, str], ...]]
@@ -54,6 +55,8 @@ _RULE = expression(
     r"(?:-([0-9A-Za-z.-]+))?"
 )
 _RELEASE = (1, 0, "")
+_AGO = expression(r"([0-9]{1,5})([hdw])", re.IGNORECASE)
+_SECONDS = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 Test = Callable[[str], bool]
 
 
@@ -82,24 +85,25 @@ def parse_range(text: str) -> Test:
 
     def contains(tag: str) -> bool:
         version = parse_version(tag)
-        return version is not None and any(
-            all(rule(version) for rule in rules) for rules in choices
-        )
+        return version is not None and any(rule(version) for rule in choices)
 
     return contains
 
 
-def _all_of(text: str) -> list[Callable[[Version], bool]]:
-    hyphen = re.fullmatch(r"\s*(\S+)\s+-\s+(\S+)\s*", text)
-    if hyphen:
-        text = f">={hyphen[1]} <={hyphen[2]}"
-    rules, rest = [], text.replace(",", " ").strip()
+def _all_of(text: str) -> Callable[[Version], bool]:
+    """What all rules of *text* hold for; early versions if one of them names one."""
+    rest = re.sub(r"(\S+)\s+-\s+(\S+)", r">=\1 <=\2", text.replace(",", " ")).strip()
+    rules, takes_early = [], False
     while match := _RULE.match(rest):
         rules.append(_rule(match))
+        takes_early = takes_early or match[5] is not None
         rest = rest[match.end() :].lstrip()
     if rest or not rules:
         raise InvalidJSON(f"not a range of versions: {text!r:.80}")
-    return rules
+    return lambda version: (
+        (takes_early or version[3] == (_RELEASE,))
+        and all(rule(version) for rule in rules)
+    )
 
 
 def _rule(match: re.Match[str]) -> Callable[[Version], bool]:
@@ -112,11 +116,8 @@ def _rule(match: re.Match[str]) -> Callable[[Version], bool]:
     filled = [number or 0 for number in numbers]
     low: Version = (filled[0], filled[1], filled[2], _before_release(match[5]))
     high = _end(sign, filled, known)
-    takes_early = match[5] is not None
 
     def holds(version: Version) -> bool:
-        if version[3] != (_RELEASE,) and not takes_early:
-            return False
         within = low <= version and (high is None or version[:3] < high)
         exact = version == low if known == 3 else within
         return {
@@ -169,31 +170,59 @@ class OnExists(enum.Enum):
 
 
 @value
+class Since:
+    """The earliest day of creation: a *moment*, or so many seconds *ago*."""
+
+    text: str
+    moment: float | None
+    ago: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> Since:
+        """``2026-01-31``, a time of RFC 3339, ``30d``, ``12h``. Raises InvalidJSON."""
+        match = _AGO.fullmatch(text)
+        ago = float(match[1]) * _SECONDS[match[2].lower()] if match else 0.0
+        moment = None if match else parse_moment(text)
+        if not match and moment is None:
+            raise InvalidJSON(f"wanted 30d, 12h or 2026-01-31, got {text!r:.80}")
+        return cls(text, moment, ago)
+
+    def earliest(self, now: float) -> float:
+        """Seconds since the epoch."""
+        return now - self.ago if self.moment is None else self.moment
+
+
+@value
 class TagRules:
     """Which tags of a repository are meant.
 
     *allow* and *deny* match whole tags; an empty *allow* takes all. *newest* keeps the
     highest so many, numbers in a tag compared as numbers; None keeps all. *versions*
-    says of a tag whether its version is meant; None takes all.
+    says of a tag whether its version is meant; None takes all. *since* is about images.
     """
 
     allow: tuple[re.Pattern[str], ...] = ()
     deny: tuple[re.Pattern[str], ...] = ()
     newest: int | None = None
     versions: Callable[[str], bool] | None = None
+    since: Since | None = None
 
-    def choose(self, tags: Iterable[str]) -> list[str]:
-        """Those of *tags* that are meant, in their order.
-
-        Of a list of any length the newest alone are held.
-        """
-        found = (
+    def matching(self, tags: Iterable[str]) -> Iterator[str]:
+        """Those of *tags* whose names are meant."""
+        return (
             tag
             for tag in tags
             if (not self.allow or any(rule.fullmatch(tag) for rule in self.allow))
             and not any(rule.fullmatch(tag) for rule in self.deny)
             and (self.versions is None or self.versions(tag))
         )
+
+    def choose(self, tags: Iterable[str]) -> list[str]:
+        """Those of *tags* that are meant, in their order, as far as names tell.
+
+        Of a list of any length the newest alone are held.
+        """
+        found = self.matching(tags)
         if self.newest is None:
             return held(found)
         numbered = ((version_key(tag), place, tag) for place, tag in enumerate(found))
@@ -202,8 +231,8 @@ class TagRules:
 
 
 def version_key(tag: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorts ``1.9`` before ``1.10``, and ``1.10-rc1`` before ``1.10``."""
-    parts = re.findall(r"\d+|[A-Za-z]+", tag)
+    """Sorts ``v1.9`` before ``1.10``, and ``1.10-rc1`` before ``1.10``."""
+    parts = re.findall(r"\d+|[A-Za-z]+", re.sub(r"^[vV](?=\d)", "", tag))
     key = [(2, int(p), "") if p.isdigit() else (0, 0, p.lower()) for p in parts]
     return (*key, (1, 0, ""))
 

@@ -8,6 +8,7 @@ wrong with one image is told in its result and stops no other.
 from __future__ import annotations
 
 import enum
+import time
 from typing import Callable, Iterable, Iterator, Mapping, Protocol, Sequence
 
 from ..documents import held
@@ -19,7 +20,7 @@ from ..system.cancellation import Cancellation
 from ..system.workers import Workers
 from ..transfer.engine import ConcurrencyLimits
 from ..values import replace, value
-from .lists import OnExists, SyncEntry
+from .lists import OnExists, SyncEntry, TagRules, version_key
 
 
 class TagLister(Protocol):
@@ -71,8 +72,13 @@ class Planner:
         cancellation: Cancellation,
         *,
         jobs: int,
+        created: Callable[[Reference], float | None] = lambda reference: None,
     ) -> None:
-        """*jobs* images are looked at at a time."""
+        """*jobs* images are looked at at a time.
+
+        *created* says when an image was made, in seconds since the epoch.
+        """
+        self._created = created
         self._sources = sources
         self._targets = targets
         self._limits = limits
@@ -94,11 +100,10 @@ class Planner:
         if entry.tags is None:
             return [whole]
         try:
-            with self._limits.permit(self._cancellation, entry.source.registry):
-                listed = self._tags(self._sources, entry.source)
-                tags = entry.tags.choose(listed)
+            tags = self._named(entry.source, entry.tags)
+            chosen = self._dated(entry.source, entry.tags, tags)
             held: set[str] = set()
-            if entry.on_exists is OnExists.SKIP and tags:
+            if entry.on_exists is OnExists.SKIP and chosen:
                 held = self._held(entry.target)
         except Cancelled:
             raise
@@ -109,7 +114,45 @@ class Planner:
         if not tags:
             why = "no tag is allowed by the rules"
             return [replace(whole, action=Action.MISSING, why=why)]
-        return [_tagged(whole, tag, held) for tag in tags]
+        if not chosen and entry.tags.since:
+            why = f"no image since {entry.tags.since.text}"
+            return [replace(whole, action=Action.SKIP, why=why)]
+        return [_tagged(whole, tag, held, why) for tag, why in chosen.items()]
+
+    def _named(self, source: Reference, rules: TagRules) -> list[str]:
+        """The tags of *source* that *rules* choose, as far as names tell."""
+        with self._limits.permit(self._cancellation, source.registry):
+            listed = self._tags(self._sources, source)
+            return held(rules.matching(listed)) if rules.since else rules.choose(listed)
+
+    def _dated(
+        self, source: Reference, rules: TagRules, tags: Sequence[str]
+    ) -> dict[str, str]:
+        """Those of *tags* whose images are new enough, and what is to be said of them.
+
+        An image without a date counts as new. With a number of tags that are wanted, no
+        more are looked at than that takes, the highest first.
+        """
+        if rules.since is None:
+            return dict.fromkeys(tags, "")
+        earliest, found = rules.since.earliest(time.time()), dict[str, str]()
+        most = rules.newest or len(tags)
+        first = sorted(tags, key=version_key, reverse=True) if rules.newest else tags
+        child, jobs = self._cancellation.child(), self._jobs
+        with child, Workers(child, jobs, name="dates") as workers:
+            for start in range(0, len(first), self._jobs):
+                some = first[start : start + self._jobs]
+                looks = [workers.submit(self._age, source.with_tag(t)) for t in some]
+                for tag, moment in zip(some, workers.wait(looks)):
+                    if len(found) < most and (moment is None or moment >= earliest):
+                        found[tag] = "" if moment else "no creation date"
+                if len(found) == most:
+                    break
+        return {tag: found[tag] for tag in tags if tag in found}
+
+    def _age(self, image: Reference) -> float | None:
+        with self._limits.permit(self._cancellation, image.registry):
+            return self._created(image)
 
     def _held(self, target: Reference) -> set[str]:
         try:
@@ -176,10 +219,9 @@ def named(reference: Reference) -> str:
     return str(reference.digest or reference.tag)
 
 
-def _tagged(whole: SyncItem, tag: str, held: set[str]) -> SyncItem:
-    item = replace(
-        whole, source=whole.source.with_tag(tag), target=whole.target.with_tag(tag)
-    )
+def _tagged(whole: SyncItem, tag: str, held: set[str], why: str) -> SyncItem:
+    source, target = whole.source.with_tag(tag), whole.target.with_tag(tag)
+    item = replace(whole, source=source, target=target, why=why)
     if tag in held:
         return replace(item, action=Action.SKIP, why="exists")
     return item

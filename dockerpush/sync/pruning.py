@@ -32,7 +32,7 @@ from ..system.cancellation import Cancellation
 from ..system.workers import Workers
 from ..transfer.deletion import Deleter, StillUsed, Survey, Uses, survey
 from ..values import replace, value
-from .planner import Action, SyncItem
+from .planner import SyncItem
 
 _SPEAKS_OF_IMAGE = expression(r"(sha(?:256|512)-[0-9a-f]{32,128})(?:\..*)?")
 
@@ -107,11 +107,8 @@ def unlisted(items: Iterable[SyncItem]) -> SyncItem | None:
 
     Its tags could not be listed, or its rules choose none of them.
     """
-    for item in items:
-        is_repository = not (item.target.tag or item.target.digest)
-        if is_repository and item.action in (Action.FAILED, Action.MISSING):
-            return item
-    return None
+    unknown = (one for one in items if not (one.target.tag or one.target.digest))
+    return next(unknown, None)
 
 
 def doomed_names(
@@ -224,7 +221,8 @@ class RegistryPruner:
     def _look(self, seen: Survey) -> dict[str, Shown]:
         """What every name shows; of those that stay it does not matter what it is."""
         names = [name for name in seen.digests if name not in self._kept.tags]
-        with Workers(self._cancellation, self._jobs, name="look") as workers:
+        child, jobs = self._cancellation.child(), self._jobs
+        with child, Workers(child, jobs, name="look") as workers:
             reads = [workers.submit(self._subject, name, seen) for name in names]
             subjects = dict(zip(names, workers.wait(reads)))
         return {

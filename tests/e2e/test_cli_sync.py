@@ -7,17 +7,28 @@ import subprocess
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from bent import BentServer, refused
 from copied import Layout, actions, assert_whole, delete, put, read, store, write
 from faultproxy import Effect, Fault, FaultProxy
 from images import digest_of, tar_of
+from inprocess import run_here
 from registries import make_certificates
 
-from dockerpush.oci import OCI_MANIFEST
+from dockerpush.oci import OCI_INDEX, OCI_MANIFEST
 from dockerpush.server import Registry, RegistryServer
 
 NAMES = ("red", "green", "blue")
+
+
+class SeenServer(RegistryServer):
+    """*seen* are the paths that were asked for."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.seen: list[str] = []
+        super().__init__(registry, on_request=lambda one: self.seen.append(one.path))
 
 
 @pytest.fixture
@@ -25,7 +36,7 @@ def pair(tmp_path: Path):
     """Two embedded registries: the first holds red:1, green:1 and blue:1."""
     with ExitStack() as stack:
         yield tuple(
-            stack.enter_context(RegistryServer(Registry(tmp_path / name)))
+            stack.enter_context(SeenServer(Registry(tmp_path / name)))
             for name in ("one", "two")
         )
 
@@ -235,6 +246,133 @@ class TestVariables:
         done = run_cli("sync", path, *words, env={"MIRROR": two, "TEAM": "blue"})
         assert done.returncode == 0, done.stderr
         assert actions(done) == {"blue/red:1": "copy"}
+
+
+def days_ago(days: float) -> str:
+    """As docker writes it."""
+    then = time.gmtime(time.time() - days * 24 * 3600)
+    return time.strftime("%Y-%m-%dT%H:%M:%S.123456789Z", then)
+
+
+class TestSince:
+    """Images by their day of creation."""
+
+    AGES: ClassVar = {"1.0": 400, "1.1": 100, "2.0": 20, "1.2": 1}
+
+    @pytest.fixture
+    def dated(self, pair):
+        """The first registry has app with tags of these ages, in days."""
+        one, two = (server.host for server in pair)
+        layer = tar_of({"data": b"1" * 500})
+        for tag, age in self.AGES.items():
+            store(one, "app", [layer], tag, created=days_ago(age))
+        return one, two
+
+    def sync(self, run_cli, tmp_path, hosts, *options, **tags):
+        one, two = hosts
+        entry = {"source": f"{one}/app", "target": f"{two}/app", "tags": tags}
+        path = write(tmp_path / "list.json", json.dumps({"sync": [entry]}))
+        done = run_here(["sync", path, *options, "--json"], run_cli.environment())
+        return done, [image["target"].rpartition(":")[2] for image in image_list(done)]
+
+    @pytest.mark.parametrize(
+        ("rules", "chosen"),
+        [
+            ({"since": "30d"}, ["1.2", "2.0"]),
+            ({"since": "2w"}, ["1.2"]),
+            ({"since": "2001-01-01"}, ["1.0", "1.1", "1.2", "2.0"]),
+            ({"since": "200d", "semver": "<2"}, ["1.1", "1.2"]),
+            ({"since": "200d", "newest": 2}, ["1.2", "2.0"]),
+            ({"since": "30d", "semver": "1.x", "newest": 3}, ["1.2"]),
+            ({"semver": ">=1.1 <2"}, ["1.1", "1.2"]),
+        ],
+    )
+    def test_those_that_are_new_enough(self, rules, chosen, dated, run_cli, tmp_path):
+        done, tags = self.sync(run_cli, tmp_path, dated, **rules)
+        assert done.returncode == 0, done.stderr
+        assert sorted(tags) == chosen
+        assert done.json["copy"] == len(chosen)
+
+    def test_no_image_that_is_new_is_no_failure_and_no_reason_to_prune(
+        self, dated, run_cli, tmp_path
+    ):
+        self.sync(run_cli, tmp_path, dated, since="30d")
+        done, _ = self.sync(run_cli, tmp_path, dated, "--prune", "--yes", since="1h")
+        assert done.returncode == 0, done.stderr
+        assert done.json["images"][0]["why"] == "no image since 1h"
+        assert "warning: nothing was pruned" in done.stderr
+        assert run_cli("tags", f"{dated[1]}/app").stdout.split() == ["1.2", "2.0"]
+
+    @pytest.mark.parametrize(
+        "created",
+        [
+            *(None, "1970-01-01T00:00:00Z", "1980-01-01T00:00:01Z"),
+            *("0001-01-01T00:00:00Z", "yesterday"),
+        ],
+    )
+    def test_an_image_without_a_date_counts_as_new(
+        self, created, dated, run_cli, tmp_path
+    ):
+        keys = {} if created is None else {"created": created}
+        store(dated[0], "app", [tar_of({"x": b"x"})], "none", **keys)
+        done, tags = self.sync(run_cli, tmp_path, dated, "--dry-run", since="30d")
+        assert sorted(tags) == ["1.2", "2.0", "none"]
+        why = {one["target"].rpartition(":")[2]: one["why"] for one in image_list(done)}
+        assert why == {"1.2": "", "2.0": "", "none": "no creation date"}
+
+    def test_an_index_has_the_date_of_its_images(self, dated, run_cli, tmp_path):
+        one, _ = dated
+        for tag, of in (("multi-old", "1.0"), ("multi-new", "1.2")):
+            raw = read(one, "app", of)
+            child = {"mediaType": OCI_MANIFEST, "digest": digest_of(raw)}
+            child |= {
+                "size": len(raw),
+                "platform": {"os": "linux", "architecture": "x"},
+            }
+            index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child]}
+            put(one, "app", tag, json.dumps(index).encode(), OCI_INDEX)
+        rules = {"since": "30d", "allow": ["multi-.*"]}
+        _, tags = self.sync(run_cli, tmp_path, dated, "--dry-run", **rules)
+        assert tags == ["multi-new"]
+
+    def test_with_a_number_of_tags_no_more_are_looked_at(
+        self, pair, dated, run_cli, tmp_path
+    ):
+        one, _ = dated
+        for number in range(40):
+            put(one, "app", f"0.{number}", read(one, "app", "1.0"), OCI_MANIFEST)
+        pair[0].seen.clear()
+        rules = {"since": "30d", "newest": 1}
+        done, tags = self.sync(run_cli, tmp_path, dated, "-j", "2", **rules)
+        assert tags == ["2.0"]
+        asked = [path for path in pair[0].seen if "/manifests/0." in path]
+        assert done.returncode == 0 and len(asked) < 20
+
+    def test_a_registry_that_cannot_be_asked_fails(self, dated, run_cli, tmp_path):
+        def bend(request, honest):
+            is_blob = request.method == "GET" and "/blobs/" in request.path
+            return refused(403) if is_blob else honest()
+
+        with BentServer(tmp_path / "bent", bend) as server:
+            store(server.host, "app", [tar_of({"x": b"x"})], created=days_ago(1))
+            hosts = (server.host, dated[1])
+            done, _ = self.sync(run_cli, tmp_path, hosts, since="30d")
+        assert done.returncode == 7
+        assert done.json["images"][0]["action"] == "failed"
+
+    def test_from_a_directory(self, dated, run_cli, tmp_path):
+        lines = [f"{dated[0]}/app:{tag}" for tag in self.AGES]
+        path = write(tmp_path / "all", *lines)
+        assert run_cli("sync", path, f"oci:{tmp_path}/disk").returncode == 0
+        options = ("--from", f"oci:{tmp_path}/disk")
+        done, tags = self.sync(run_cli, tmp_path, dated, *options, since="30d")
+        assert done.returncode == 0, done.stderr
+        assert sorted(tags) == ["1.2", "2.0"]
+
+
+def image_list(done) -> list[dict]:
+    assert done.stdout, done.stderr
+    return done.json["images"]
 
 
 class TestPlans:

@@ -314,7 +314,7 @@ class TestFailures:
     def test_a_look_is_refused(self, what, bent, sync):
         def bend(request, honest):
             copying = not bent.asked("GET", "/tags/list")
-            is_it = request.path.endswith(what) and request.method in ("GET", "HEAD")
+            is_it = request.path.endswith(f"/app{what}") and request.method != "DELETE"
             return refused(403) if is_it and not copying else honest()
 
         if what == "/tags/list":
@@ -324,10 +324,13 @@ class TestFailures:
         else:
             bent.seen.clear()
             bent.bends.append(bend)
-        done = sync(bent.host, "app:2")
+        put_as(bent.host, "other", "2", "1")
+        done = sync(bent.host, "app:2", "other:1")
         assert done.returncode == 7, done.stderr
-        assert outcome(done) == {"app": "failed"}
-        assert bent.asked("DELETE") == []
+        other = {} if what == "/tags/list" else {"other:2": "prune"}
+        assert outcome(done)["app"] == "failed"
+        assert other.items() <= outcome(done).items()
+        assert bent.asked("DELETE", "/app/") == []
 
     def test_a_kept_tag_is_listed_and_shows_nothing(self, bent, sync):
         bent.seen.clear()

@@ -137,9 +137,11 @@ def assert_whole(host: str, repository: str, raw: bytes) -> int:
     return count
 
 
-def store(host: str, repository: str, layers: list[bytes]) -> None:
-    """An image of *layers* as repository:1, without any client of ours."""
-    config = config_of([digest_of(layer) for layer in layers])
+def store(
+    host: str, repository: str, layers: list[bytes], tag: str = "1", **config_keys: str
+) -> None:
+    """An image of *layers* as repository:tag, without any client of ours."""
+    config = config_of([digest_of(layer) for layer in layers], **config_keys)
     kinds = [OCI_CONFIG, *[OCI_LAYER] * len(layers)]
     described = []
     for kind, blob in zip(kinds, (config, *layers)):
@@ -155,7 +157,7 @@ def store(host: str, repository: str, layers: list[bytes]) -> None:
         "config": described[0],
         "layers": described[1:],
     }
-    put(host, repository, "1", json.dumps(record).encode(), OCI_MANIFEST)
+    put(host, repository, tag, json.dumps(record).encode(), OCI_MANIFEST)
 
 
 def write(path: Path, *lines: str) -> Path:

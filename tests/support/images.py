@@ -24,12 +24,13 @@ def tar_of(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def config_of(diff_ids: Sequence[str]) -> bytes:
+def config_of(diff_ids: Sequence[str], **more: object) -> bytes:
     record = {
         "architecture": "amd64",
         "os": "linux",
         "config": {"Cmd": ["/bin/sh"]},
         "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
+        **more,
     }
     return json.dumps(record).encode()
 

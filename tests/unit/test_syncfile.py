@@ -17,6 +17,7 @@ from dockerpush.sync.lists import (
     Defaults,
     OnExists,
     Shard,
+    Since,
     SyncEntry,
     SyncListError,
     TagRules,
@@ -24,6 +25,7 @@ from dockerpush.sync.lists import (
     parse_range,
     version_key,
 )
+from dockerpush.transfer.creation import parse_moment
 
 TO = Defaults(Place("m.test", "mirror"))
 
@@ -342,6 +344,13 @@ class TestTagRules:
         assert ordered == ["0.99", "1.2", "1.9", "1.10-rc1", "1.10"]
         assert TagRules(newest=3).choose(tags) == ["1.9", "1.10", "1.10-rc1"]
 
+    def test_a_v_before_the_number_means_nothing(self):
+        tags = ["v1.9", "1.10", "v1.11-rc1", "V2", "vault", "latest"]
+        assert sorted(tags, key=version_key) == [
+            *("latest", "vault", "v1.9", "1.10", "v1.11-rc1", "V2")
+        ]
+        assert TagRules(newest=2).choose(tags) == ["v1.11-rc1", "V2"]
+
     @given(st.lists(st.text("ab.-_01", max_size=6), unique=True), st.integers(1, 5))
     def test_never_more_than_asked_for(self, tags, newest):
         assert len(TagRules(newest=newest).choose(tags)) == min(newest, len(tags))
@@ -361,6 +370,35 @@ class TestTagRules:
         ("<=1.2", ["1.2.9", "1.0"], ["1.3"]),
         (">=1.0.0-rc1", ["1.0.0-rc2", "1.0.0"], ["1.0.0-alpha"]),
         ("*", ["0.0.1", "9"], ["9-rc1"]),
+        ("1.x", ["1", "1.0", "v1.9.9"], ["2", "0.9", "1.2-rc1", "x1.2"]),
+        ("1.2.*", ["1.2", "1.2.3"], ["1.3", "1"]),
+        ("~1", ["1.0", "1.9"], ["2.0", "0.9"]),
+        ("~1.2", ["1.2", "1.2.9"], ["1.3", "1.1.9"]),
+        ("~> 1.2", ["1.2.9"], ["1.3"]),
+        ("^1", ["1.9.9"], ["2", "0.9"]),
+        ("^0", ["0.0.1", "0.9"], ["1"]),
+        ("^0.0.3", ["0.0.3"], ["0.0.4", "0.0.2"]),
+        ("^0.0", ["0.0.9"], ["0.1"]),
+        (">=1 <2", ["1", "1.9.9", "v1.0.0"], ["2", "0.9", "2.0.0-rc1", "1.0-rc1"]),
+        (">=1,<2", ["1.5"], ["2"]),
+        (">=v1.2 <v1.4", ["1.2", "v1.3.9"], ["v1.4", "1.1"]),
+        (">1", ["2"], ["1", "1.9"]),
+        (">1.2.3", ["1.2.4"], ["1.2.3"]),
+        ("<1.2", ["1.1.9"], ["1.2", "1.2.1", "1.2.0-rc1"]),
+        # one rule that names an early version lets the others of its group take them
+        (">=1.0.0-0 <2", ["1.0.0-rc1", "1.5.0-rc.1", "1.9"], ["0.9", "2"]),
+        (">=1.2.0-rc.2", ["1.2.0-rc.10", "1.2.0"], ["1.2.0-rc.1", "1.2.0-beta"]),
+        (
+            "^1.2.3-beta.2",
+            ["1.2.3-beta.10", "1.2.3-rc", "1.9"],
+            ["1.2.3-beta.1", "2.0"],
+        ),
+        ("^1.2.3-beta", ["1.2.3-beta.1"], ["2.0.0-beta"]),
+        (">=1-0 <2 || >=3", ["1.5-rc1", "3"], ["3.1-rc1", "2"]),
+        ("1.2 - 1.4, !=1.3.1", ["1.3.0", "1.4.9"], ["1.3.1", "1.5"]),
+        # no semver has these: a variant is taken for an early version, four numbers
+        # and other words for none
+        (">=1", ["1.2", "20240131"], ["1.2-alpine", "1.2.3.4", "latest", "01.x", ""]),
     ],
 )
 def test_ranges_of_versions(text, inside, outside):
@@ -368,10 +406,107 @@ def test_ranges_of_versions(text, inside, outside):
     assert [tag for tag in (*inside, *outside) if contains(tag)] == inside
 
 
-@pytest.mark.parametrize("text", ["", "x.y.z.w", ">=", "1.2 nonsense"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "x.y.z.w", ">=", "1.2 nonsense", "1.2.3.4", ">=1 || ", "<>1", "1.2-"),
+        *("latest", "=>", ">=1 <", "^", "1..2", "~x.y.z.0", ">= >= 1"),
+    ],
+)
 def test_what_is_no_range(text):
     with pytest.raises(InvalidJSON):
         parse_range(text)
+
+
+MINUTE, HOUR = 60, 3600
+NEW_YEAR = 1704067200.0  # 2024-01-01
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2024-01-01", NEW_YEAR),
+        ("2024-01-01T00:00:00Z", NEW_YEAR),
+        ("2024-01-01t00:00:00.999999999z", NEW_YEAR),
+        ("2024-01-01 01:30:00+01:30", NEW_YEAR),
+        ("2023-12-31T20:00:00-04:00", NEW_YEAR),
+        ("0001-01-01T00:00:00Z", -62135596800.0),
+        ("2024-02-30", None),
+        ("2024-01-01T25:00:00Z", None),
+        ("2024-01-01T00:00:00+99:00", None),
+        ("2024-01-01T00:00:00", None),
+        ("2024-1-1", None),
+        ("", None),
+        ("yesterday", None),
+    ],
+)
+def test_moments(text, moment):
+    assert parse_moment(text) == moment
+
+
+@pytest.mark.parametrize(
+    ("text", "earliest"),
+    [
+        ("30d", NEW_YEAR - 30 * 24 * HOUR),
+        ("12H", NEW_YEAR - 12 * HOUR),
+        ("2w", NEW_YEAR - 14 * 24 * HOUR),
+        ("0d", NEW_YEAR),
+        ("2023-12-31", NEW_YEAR - 24 * HOUR),
+    ],
+)
+def test_the_earliest_day_of_creation(text, earliest):
+    assert Since.parse(text).earliest(NEW_YEAR) == earliest
+
+
+@pytest.mark.parametrize("text", ["30", "d", "-3d", "1.5d", "3m", "2024", "999999d"])
+def test_what_is_no_day_of_creation(text):
+    with pytest.raises(InvalidJSON, match="wanted 30d, 12h or 2026-01-31"):
+        Since.parse(text)
+
+
+class TestRulesOfOurForm:
+    def rules(self, **tags) -> TagRules:
+        entry = {"source": "a.test/x", "target": "b.test/x", "tags": tags}
+        rules = document({"sync": [entry]}).entries[0].tags
+        assert rules is not None
+        return rules
+
+    @pytest.mark.parametrize(
+        ("semver", "chosen"),
+        [
+            (">=1.2 <2", ["1.2", "v1.9"]),
+            (["1.2.x", "^3"], ["1.2", "3.0"]),
+            (None, ["1.2", "v1.9", "3.0", "3.1-rc1", "latest"]),
+            ([], ["1.2", "v1.9", "3.0", "3.1-rc1", "latest"]),
+        ],
+    )
+    def test_a_range_or_several(self, semver, chosen):
+        tags = ["1.2", "v1.9", "3.0", "3.1-rc1", "latest"]
+        assert self.rules(semver=semver).choose(tags) == chosen
+
+    def test_all_rules_together(self):
+        rules = self.rules(semver=">=1", deny=["2.*"], newest=2, since="30d")
+        assert list(rules.matching(["1", "2.1", "3", "4", "x"])) == ["1", "3", "4"]
+        assert rules.newest == 2 and rules.since == Since.parse("30d")
+
+    @pytest.mark.parametrize(
+        ("tags", "told"),
+        [
+            ({"semver": ">>1"}, "tags.semver: not a range of versions: '>>1'"),
+            ({"semver": [">=1", "x y"]}, "tags.semver: not a range of versions"),
+            ({"semver": 1}, "tags.semver[0]: wanted a text"),
+            ({"since": "soon"}, "tags.since: wanted 30d, 12h or 2026-01-31"),
+            ({"since": 30}, "tags.since: wanted a text"),
+            (
+                {"sinse": "30d"},
+                "unknown key; known: allow, deny, semver, since, newest",
+            ),
+        ],
+    )
+    def test_mistakes(self, tags, told):
+        entry = {"source": "a.test/x", "target": "b.test/x", "tags": tags}
+        found = mistakes({"sync": [entry]})
+        assert any(told in text for _, text in found), found
 
 
 class TestShards:

@@ -381,8 +381,18 @@ class _Run:
             self._limits,
             cancellation,
             jobs=self._looks,
+            created=self._created,
         )
         return planner.plan(self._entries)
+
+    def _created(self, image: Reference) -> float | None:
+        """When *image* was made."""
+        from ...transfer.creation import created_at
+
+        tags = self._from.registries[image.registry]
+        found = tags.manifest_descriptor(image.repository, str(image.tag))
+        source = self._from.source(image)
+        return created_at(source, str(found.digest)) if found else None
 
     def copy(self, items: Sequence[SyncItem]) -> list[SyncItem]:
         """What was done."""
