@@ -33,6 +33,7 @@ from .options import (
     display,
     normalised,
     subparsers,
+    warn_of_secrets,
     warn_of_unused,
 )
 
@@ -269,6 +270,7 @@ def _run(args: Namespace) -> int:
         if _lies_here():
             log.info(HERE)
         warn_of_unused(args.command, args)
+        warn_of_secrets(args)
         gc.enable()
         try:
             if getattr(args, "deadline", None):

@@ -218,6 +218,20 @@ def warn_of_unused(command: str, args: Namespace) -> None:
             console.warn(f"{command} does not use {flag(name)}; leave it out")
 
 
+def warn_of_secrets(args: Namespace) -> None:
+    """Say once which options show a secret to the other users of this machine."""
+    sides = ("", *(f"{side}_" for side in SIDES))
+    names = [side + name for side in sides for name in _SEEN]
+    shown = [flag(name) for name in names if getattr(args, name, None) is not None]
+    if "@" in (getattr(args, "proxy", None) or ""):
+        shown.append("--proxy")
+    if shown and not args.quiet:
+        console.say(
+            f"note: {' and '.join(shown)} can be seen in the process list; use "
+            "--password-stdin, --password-file, a variable or dockerpush login"
+        )
+
+
 def display(args: Namespace) -> Display:
     """How *args* want results and progress shown."""
     as_json = getattr(args, "json", False) or getattr(args, "format", None) == "json"
@@ -360,9 +374,12 @@ def add_credential_options(
         "--password-file", metavar="FILE", help="read the password from FILE"
     )
     group.add_argument(
-        "--creds", metavar="NAME:PASSWORD", help="user and password in one"
+        "--creds",
+        metavar="NAME:PASSWORD",
+        help="user and password in one; others see them in the process list",
     )
-    token, none = "send this bearer token", "use no credentials at all"
+    token = "send this bearer token; others see it in the process list"
+    none = "use no credentials at all"
     if passwords_only:
         token = none = SUPPRESS
     group.add_argument("--registry-token", metavar="TOKEN", help=token)
@@ -434,11 +451,6 @@ def _from_options(values: Mapping[str, Any]) -> tuple[str | None, str | None]:
         password = read_password_line()
     if values["password_file"] is not None:
         password = _read_file(values["password_file"])
-    if values["password"] is not None and not values["quiet"]:
-        console.say(
-            "note: a password on the command line can be seen in the process list; "
-            "--password-stdin avoids that"
-        )
     return username, password
 
 
@@ -529,6 +541,8 @@ def _add_setting(
 
 
 _TRUST = ("plain_http", "tls_verify", "cacert", "cert", "key", "cert_dir", "authfile")
+_SEEN = ("password", "creds", "registry_token")
+"""What has a secret in its value."""
 _SECRETS: Mapping[str, Mapping[str, Any]] = {
     "username": {"metavar": "NAME"},
     "password": {"metavar": "PASSWORD"},

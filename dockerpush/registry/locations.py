@@ -53,6 +53,18 @@ _URL = expression(
     r"(?:\#.*)?",
     re.DOTALL,
 )
+_LOOPBACK = ("0.0.0.0/32", "127.0.0.0/8", "::/127")
+_LINK_LOCAL = ("169.254.0.0/16", "fe80::/10")
+_GLOBAL_IPV6 = ("2000::/3",)
+_PRIVATE = (
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"),
+    *("192.0.0.0/24", "192.0.2.0/24", "198.18.0.0/15", "198.51.100.0/24"),
+    *("192.88.99.0/24", "203.0.113.0/24", "224.0.0.0/3"),
+    *("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"),
+)
+"""What is not reached across the internet: IANA's registries of special-purpose
+addresses, and multicast. Python's own tables differ from version to version."""
+
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -144,11 +156,19 @@ class AddressScope(enum.Enum):
 def address_scope(address: str) -> AddressScope:
     """Where the IP literal *address* is; IPv4 inside IPv6 counts as itself."""
     ip = _unwrapped(ipaddress.ip_address(address.partition("%")[0]))
-    if ip.is_loopback or ip.is_unspecified:
+    if _is_among(ip, _LOOPBACK):
         return AddressScope.LOOPBACK
-    if ip.is_link_local:
+    if _is_among(ip, _LINK_LOCAL):
         return AddressScope.LINK_LOCAL
-    return AddressScope.PUBLIC if ip.is_global else AddressScope.PRIVATE
+    is_near = _is_among(ip, _PRIVATE)
+    is_near = is_near or (ip.version == 6 and not _is_among(ip, _GLOBAL_IPV6))
+    return AddressScope.PRIVATE if is_near else AddressScope.PUBLIC
+
+
+def _is_among(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address, networks: Iterable[str]
+) -> bool:
+    return any(ip in ipaddress.ip_network(network) for network in networks)
 
 
 def _unwrapped(
@@ -175,7 +195,8 @@ def is_loopback(host: str) -> bool:
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        ip = ipaddress.ip_address(name)
+        return ip.is_loopback and getattr(ip, "ipv4_mapped", None) is None
     except ValueError:
         return False
 

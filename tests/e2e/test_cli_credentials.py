@@ -28,6 +28,7 @@ class TokenServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), TokenHandler)
         self.host = f"127.0.0.1:{self.server_port}"
+        self.realm = f"http://{self.host}/token"
         self.asked: list[str] = []
 
 
@@ -43,7 +44,7 @@ class TokenHandler(BaseHTTPRequestHandler):
         elif authorization == "Bearer t0ken-of-alice":
             self.answer(200, b"{}")
         else:
-            realm = f'Bearer realm="http://{self.server.host}/token",service="tests"'
+            realm = f'Bearer realm="{self.server.realm}",service="tests"'
             self.answer(401, b"", realm)
 
     do_HEAD = do_GET
@@ -368,3 +369,59 @@ class TestOthers:
     def test_no_creds_uses_none(self, push, host, run_cli):
         self.write(run_cli.home / ".docker/config.json", {host: {"auth": AUTH}})
         assert push("--no-creds").returncode == 3
+
+
+SEEN = {
+    "--password": ("-u", "alice", "--password", "hidden"),
+    "--creds": ("--creds", "alice:hidden"),
+    "--registry-token": ("--registry-token", "hidden"),
+    "--src-creds": ("--src-creds", "alice:hidden"),
+    "--dest-creds": ("--dest-creds", "alice:hidden"),
+    "--src-password": ("--src-username", "alice", "--src-password", "hidden"),
+    "--dest-registry-token": ("--dest-registry-token", "hidden"),
+    "--proxy": ("--proxy", "http://alice:hidden@127.0.0.1:1"),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_a_secret_on_the_command_line_is_warned_of_once(name, run_cli):
+    sided = name.startswith(("--src", "--dest"))
+    copy = ("copy", "127.0.0.1:1/a:1", "127.0.0.1:1/b:1")
+    words = copy if sided else ("tags", "127.0.0.1:1/a")
+    done = run_cli(*words, *SEEN[name])
+    noted = [line for line in done.stderr.splitlines() if "process list" in line]
+    assert len(noted) == 1, done.stderr
+    assert noted[0].startswith(f"note: {name} can be seen in the process list; use ")
+    assert "hidden" not in done.stderr
+    assert "process list" not in run_cli(*words, *SEEN[name], "-q").stderr
+
+
+def test_several_are_named_in_one_line(run_cli):
+    words = ("copy", "127.0.0.1:1/a:1", "127.0.0.1:1/b:1")
+    done = run_cli(*words, *SEEN["--src-creds"], *SEEN["--dest-creds"])
+    assert "note: --src-creds and --dest-creds can be seen" in done.stderr
+    assert done.stderr.count("process list") == 1
+
+
+ALICE = {"DOCKERPUSH_USERNAME": "alice", "DOCKERPUSH_PASSWORD": PASSWORD}
+
+
+@pytest.mark.parametrize(
+    ("name", "foreign"), [("localhost", True), ("127.0.0.1", False)]
+)
+def test_check_says_when_the_password_goes_to_another_host(
+    name, foreign, tokens, run_cli
+):
+    tokens.realm = tokens.realm.replace("127.0.0.1", name)
+    done = run_cli("check", tokens.host, "--plain-http", "--json", env=ALICE)
+    assert done.returncode == 0, done.stdout
+    (step,) = (one for one in done.json["steps"] if one["step"] == "authentication")
+    assert (step["foreign"], step["realm"]) == (foreign, tokens.realm)
+    assert ("your password goes there" in step["detail"]) is foreign
+
+
+def test_check_says_that_it_does_not_go_to_a_nearer_host(tokens, run_cli):
+    tokens.realm = "http://169.254.169.254/token"
+    done = run_cli("check", tokens.host, "--plain-http", env=ALICE)
+    assert done.returncode == 5, done.stdout
+    assert "169.254.169.254, which is a link-local address; refused" in done.stdout

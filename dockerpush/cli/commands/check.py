@@ -226,10 +226,19 @@ class _Check:
         challenge = self._client.challenge
         if challenge is None:
             return {"detail": "none was asked for", "scheme": None}
-        server = challenge.parameters.get("realm", "")
-        bearer = challenge.scheme == "bearer"
-        detail = f"Bearer, tokens from {server}" if bearer else "Basic"
-        return {"detail": detail, "scheme": challenge.scheme}
+        if challenge.scheme != "bearer":
+            return {"detail": "Basic", "scheme": challenge.scheme}
+        return {"scheme": "bearer", **self._token_server(challenge.parameters["realm"])}
+
+    def _token_server(self, realm: str) -> dict[str, Any]:
+        """Who gives the tokens: a password may go to another host than the registry."""
+        from ...registry.locations import UrlParts
+
+        is_foreign = UrlParts.parse(realm).origin.host != self._origin.host
+        detail = f"Bearer, tokens from {realm}"
+        if is_foreign:
+            detail += ", another host than the registry: your password goes there"
+        return {"detail": detail, "realm": realm, "foreign": is_foreign}
 
     def pull(self) -> dict[str, Any]:
         """The right to read, which the check for known blobs needs."""
