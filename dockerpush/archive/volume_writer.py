@@ -10,7 +10,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import PusherError, UsageError
-from ..system.files import claimed, open_for_update
+from ..system.files import (
+    claimed,
+    default_mode,
+    open_own,
+    own_name,
+    replace_file,
+    share,
+)
 from .volumes import MOST, SUMS, find, volume_path, volumes_in
 from .writers import check_room
 
@@ -38,6 +45,7 @@ class VolumeWriter(io.RawIOBase):
         self._expected = expected
         self._stack = contextlib.ExitStack()
         self._part: BinaryIO | None = None
+        self._parts: list[Path] = []
         self._left = 0
         self._hasher = hashlib.sha256()
         self._sums: list[str] = []
@@ -94,14 +102,16 @@ class VolumeWriter(io.RawIOBase):
     def _begin_volume(self) -> None:
         self._end_volume()
         self._check_count(len(self._sums) + 1)
-        part = self._part_of(len(self._sums) + 1)
-        self._part = open_for_update(part)
+        part = own_name(self._part_of(len(self._sums) + 1))
+        self._part = open_own(part)
+        self._parts.append(part)
         self._part.truncate(0)
         self._left = self._size
         self._hasher = hashlib.sha256()
 
     def _end_volume(self) -> None:
         if self._part is not None:
+            share(self._part)
             self._part.close()
             self._part = None
             self._sums.append(self._hasher.hexdigest())
@@ -113,15 +123,14 @@ class VolumeWriter(io.RawIOBase):
         sums.unlink(missing_ok=True)
         numbers = range(1, len(self._sums) + 1)
         self.written = [volume_path(self._path, number) for number in numbers]
-        for number, volume in zip(numbers, self.written):
-            self._part_of(number).replace(volume)
+        for part, volume in zip(self._parts, self.written):
+            part.replace(volume)
         for number, old in volumes_in([self._path.parent], self._path.name).items():
             if number not in numbers:
                 old.unlink(missing_ok=True)
-        part = self._part_of(0)
         pairs = zip(self._sums, self.written)
-        part.write_text("".join(f"{found}  {path.name}\n" for found, path in pairs))
-        part.replace(sums)
+        text = "".join(f"{found}  {path.name}\n" for found, path in pairs)
+        replace_file(sums, text.encode(), mode=default_mode(), durable=False)
         self.written.append(sums)
 
     def _check_count(self, count: int) -> None:
@@ -146,11 +155,12 @@ class VolumeWriter(io.RawIOBase):
         if self._part is not None:
             self._part.close()
         parts = self._path.parent.glob(".*.part")
-        names = {self._part_of(number).name for number in range(MOST + 1)}
-        for part in [one for one in parts if one.name in names]:
+        names = {self._part_of(number).name for number in range(1, MOST + 1)}
+        left = [one for one in parts if one.name in names and own_name(one) == one]
+        for part in (*left, *self._parts):
             part.unlink(missing_ok=True)
 
     def _part_of(self, number: int) -> Path:
-        """What is to become a volume; 0 for the sums."""
+        """What is to become a volume."""
         volume = volume_path(self._path, number)
         return volume.with_name(f".{volume.name}.part")

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 import shutil
 import tarfile
 import threading
@@ -51,7 +50,18 @@ from ..oci import (
     required,
 )
 from ..state.blobs import LOCK, PARTIALS, BlobPlace
-from ..system.files import claim, claimed, open_for_update
+from ..system.files import (
+    claim,
+    claimed,
+    default_mode,
+    followed,
+    fresh_name,
+    open_own,
+    own_name,
+    replace_file,
+    share,
+    write_whole,
+)
 from ..values import replace, value
 from .layout import FULL_NAME, REF_NAME, is_tag
 
@@ -256,7 +266,7 @@ class FilledTar:
         resumable: bool = True,
     ) -> None:
         self._resumable = resumable
-        self._final = Path(os.path.realpath(path))
+        self._final = followed(path)
         self._layout = layout
         self._no_clobber = no_clobber
         self._key = _key_of(layout)
@@ -274,10 +284,10 @@ class FilledTar:
             owned = False
             with contextlib.suppress(OSError):  # a file system without locks
                 owned = stack.enter_context(claimed(lock))
-            self._steady = owned
-            self._part = steady if owned else part_of(self._final)
+            self._part = own_name(steady) if owned else fresh_name(steady)
+            self._steady = self._part == steady
+            self._file = stack.enter_context(open_own(self._part))
             stack.callback(self._remove_unless_useful)
-            self._file = stack.enter_context(open_for_update(self._part))
             self._have = self._read_note()
             if not self._have:
                 self._file.truncate(0)  # what is of another image takes no room
@@ -302,6 +312,7 @@ class FilledTar:
             self._have.clear()
             if error is None:
                 self._file.truncate(self._layout.size)
+                share(self._file)
                 self._file.close()
                 commit(self._part, self._final, no_clobber=self._no_clobber)
 
@@ -313,7 +324,7 @@ class FilledTar:
     def place(self, blob: Descriptor) -> Iterator[BlobPlace]:
         """Where *blob* is received, for one thread."""
         key = str(blob.digest)
-        with open_for_update(self._part) as file:
+        with open_own(self._part) as file:
             yield BlobPlace(
                 file,
                 self._offsets[blob.digest],
@@ -334,9 +345,7 @@ class FilledTar:
 
     def _write(self, offset: int, content: bytes) -> None:
         self._file.seek(offset)
-        view = memoryview(content)
-        while view:
-            view = view[self._file.write(view) :]
+        write_whole(self._file, content)
 
     def _note(self) -> None:
         """Write down how far it has come, behind the end of the tar."""
@@ -455,13 +464,7 @@ def take_from_index(
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Who holds the lock is alone with the part, also with one that was left."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    replace_file(path, content, mode=default_mode(), durable=False)
 
 
 @contextlib.contextmanager
@@ -500,8 +503,3 @@ def _commit_to_free_name(part: Path, path: Path) -> None:
         if path.exists():
             raise FileExistsError(path) from None
         part.replace(path)
-
-
-def part_of(path: Path) -> Path:
-    """A name beside *path* for what is not complete yet, another one each time."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")

@@ -17,15 +17,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
 import stat
-import tempfile
 from pathlib import Path
 from typing import Any, Iterable, Iterator
 
 from ..errors import InvalidJSON, StateError, reason_of
 from ..oci import JSON_LIMIT, parse_json
-from ..system.files import locked
+from ..system.files import locked, replace_file
 from ..values import value
 from .credential_helpers import CredentialHelpers
 from .identity import Credentials, Secret
@@ -245,7 +243,10 @@ def _changing(
         with locked(target.with_name(target.name + ".lock"), timeout=timeout):
             record = _read(target)
             yield record
-            _replace(target, json.dumps(record, indent=2) + "\n", mode)
+            if mode is None and target.exists():
+                mode = stat.S_IMODE(target.stat().st_mode)
+            content = json.dumps(record, indent=2).encode() + b"\n"
+            replace_file(target, content, mode=0o600 if mode is None else mode)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise _failed(path, "written", error) from error
 
@@ -290,21 +291,3 @@ def _broken(path: Path, wrong: str) -> StateError:
 def _failed(path: Path, verb: str, error: Exception) -> StateError:
     reason = reason_of(error)
     return StateError(f"{path} cannot be {verb}: {reason}; nothing was changed")
-
-
-def _replace(target: Path, text: str, mode: int | None) -> None:
-    """Put *text* in place of *target* in one step; the old file or the new one."""
-    if mode is None:
-        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o600
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(mode)
-        temporary.replace(target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()

@@ -22,7 +22,7 @@ from typing import (
 from ..errors import NotFound, PusherError, UsageError, file_error
 from ..expressions import expression
 from ..system.cancellation import Cancellation
-from ..system.files import try_lock
+from ..system.files import followed, open_own, own_name, share, try_lock, write_whole
 from ..values import replace, value
 from .picker import LocalImage, parse_images
 from .programs import PIECE, UNPRINTABLE, ProgramInput, ProgramOutput
@@ -247,9 +247,7 @@ def _copy(
 ) -> int:
     total, buffer = 0, memoryview(bytearray(PIECE))
     while count := source.readinto(buffer):
-        rest = buffer[:count]
-        while rest:
-            rest = rest[output.write(rest) :]
+        write_whole(output, buffer[:count])
         total += count
         on_progress(count)
     if not total:
@@ -263,10 +261,10 @@ def _written_whole(path: Path) -> Iterator[BinaryIO]:
 
     What is no regular file, such as a named pipe, is written as it is.
     """
-    path = Path(os.path.realpath(path))
     if path.is_dir():
         raise UsageError(f"{path} is a directory: name a file, or use --output-dir")
     try:
+        path = followed(path)
         if path.exists() and not path.is_file():
             with path.open("wb", buffering=0) as file:
                 yield file
@@ -279,15 +277,17 @@ def _written_whole(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _partial(path: Path) -> Iterator[BinaryIO]:
-    part = path.with_name(f".{path.name}.part")
+    part = own_name(path.with_name(f".{path.name}.part"))
     with _only_writer(part) as alone:
         if not alone:
             raise PusherError(
                 f"another run is writing {path}: wait for it, or choose another name"
             )
         try:
-            with part.open("wb", buffering=0) as file:
+            with open_own(part) as file:
+                file.truncate(0)
                 yield file
+                share(file)
             part.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -305,5 +305,5 @@ def _only_writer(part: Path) -> Iterator[bool]:
         alone = True
         if os.name == "posix":
             with contextlib.suppress(OSError):
-                alone = stack.enter_context(try_lock(part, mode=0o666))
+                alone = stack.enter_context(try_lock(part))
         yield alone

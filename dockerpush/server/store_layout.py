@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Iterator
 
 from ..oci import Digest
+from ..system import files
 from .checked_names import Repository, SessionId, Tag
 
 ATTEMPTS = 20
@@ -102,7 +103,8 @@ class StoreLayout:
         """Let *path* hold *content* from one moment to the next."""
         temporary = self.incomplete / uuid.uuid4().hex
         try:
-            temporary.write_bytes(content)
+            with files.open_new(temporary) as file:
+                files.write_whole(file, content)
             move(temporary, path)
         except OSError:
             temporary.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Callable, Iterator
 
 from ..oci import Digest
+from ..system import files
 from .checked_names import Repository, SessionId
 from .messages import (
     BLOB_UPLOAD_INVALID,
@@ -219,7 +220,7 @@ class StoredUpload:
     def _open(self) -> BinaryIO:
         """The file, to write at its end; never a new one."""
         try:
-            file = self.path.open("r+b", buffering=0)
+            file = files.open_left(self.path)
         except FileNotFoundError:
             raise upload_unknown() from None
         file.seek(0, os.SEEK_END)
@@ -237,8 +238,8 @@ class StoredUpload:
         if hasher is None or hasher.name != wanted.algorithm or self._hashed != size:
             hasher = wanted.hasher()
             buffer = memoryview(bytearray(PIECE))
-            with self.path.open("rb", buffering=0) as file:
-                while count := file.readinto(buffer):
+            with files.open_left(self.path) as file:
+                while count := file.readinto(buffer):  # type: ignore[attr-defined]
                     hasher.update(buffer[:count])
         return Digest.from_hash(hasher)
 
@@ -296,7 +297,7 @@ class Uploads:
         for _ in range(ATTEMPTS):  # another request may remove an empty directory
             make_parent(path)
             with contextlib.suppress(FileNotFoundError):
-                path.touch(exist_ok=False)
+                files.open_new(path).close()
                 return
         raise busy("changes of this repository", RETRY_AFTER)
 

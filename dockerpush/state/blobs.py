@@ -20,7 +20,16 @@ from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, StateError, re
 from ..events import BlobFinished, BlobStarted, BytesSent, OnEvent, Outcome, Retrying
 from ..oci import JSON_LIMIT, Descriptor, Digest
 from ..system.cancellation import Cancellation
-from ..system.files import claim, open_for_update, try_lock
+from ..system.files import (
+    claim,
+    default_mode,
+    open_own,
+    own_name,
+    replace_file,
+    share,
+    try_lock,
+    write_whole,
+)
 from ..values import replace, value
 
 GUARD_TIMEOUT = 30.0
@@ -146,16 +155,18 @@ class BlobDirectory:
         Another run or thread that has it is waited for. Raises Cancelled.
         """
         path = self.directory / self._partials / str(digest).replace(":", "-")
-        lock = path.with_name(f"{path.name}.lock")
         with contextlib.ExitStack() as stack:
+            with self.guarded():
+                lock = own_name(path.with_name(f"{path.name}.lock"))
+                own = own_name(path)
             while not self._claimed(lock, stack):
                 cancellation.wait(_STEP)
-            found = Partial(path, self.path_of(digest), self._mode)
+            found = Partial(own, self.path_of(digest), self._mode)
             try:
                 yield found
             finally:
                 with contextlib.suppress(OSError, StateError), self.guarded():
-                    if not found.size():
+                    if not found.size() or own != path:
                         found.discard()
                     lock.unlink()
                     lock.parent.rmdir()  # the last one, if nothing was left
@@ -206,15 +217,9 @@ class BlobDirectory:
             self._reach(child, found, walk, depth + 1, strict=strict)
 
     def _write(self, path: Path, raw: bytes) -> None:
-        """Who holds the lock is alone with the part, also with one that was left."""
-        part = path.with_name(f".{path.name}.part")
         with self.guarded(), failing(f"{self._what} {self.directory}"):
             path.parent.mkdir(mode=self._mode, parents=True, exist_ok=True)
-            try:
-                part.write_bytes(raw)
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+            replace_file(path, raw, mode=default_mode(), durable=False)
 
 
 @value
@@ -231,7 +236,7 @@ class Partial:
 
     def open(self) -> BinaryIO:
         """The file, to be read and written, unbuffered. Raises OSError."""
-        return open_for_update(self.path)
+        return open_own(self.path)
 
     def keep(self) -> None:
         """It is complete, and was hashed: give it its name."""
@@ -358,6 +363,7 @@ def receive_partial(
                 cancellation=cancellation,
                 on_event=on_event,
             )
+            share(file)
         except ContentMismatch as error:
             failure = error
     if failure is not None:
@@ -424,7 +430,7 @@ class _Receiving:
                 self._took(piece)
                 if received > missing:
                     break
-                _write_all(self._place.file, piece)
+                write_whole(self._place.file, piece)
                 self._place.on_written(offset + received)
         finally:
             reader.close()
@@ -433,9 +439,3 @@ class _Receiving:
     def _took(self, piece: memoryview) -> None:
         self._hasher.update(piece)
         self._on_event(BytesSent(str(self._descriptor.digest), len(piece)))
-
-
-def _write_all(file: BinaryIO, piece: memoryview) -> None:
-    """A full disk may take a part of a piece."""
-    while piece:
-        piece = piece[file.write(piece) :]

@@ -24,7 +24,7 @@ from typing import Any, Iterable, Iterator
 from ..errors import InvalidDigest, InvalidJSON, StateError, reason_of
 from ..oci import JSON_LIMIT, Descriptor, Digest, parse_json, require, required
 from ..system.cancellation import Cancellation
-from ..system.files import try_lock
+from ..system.files import NotOurFile, open_own, try_lock
 from ..values import value
 from .blobs import BlobDirectory, failing
 
@@ -140,8 +140,9 @@ class Pins:
     def add(self, digests: Iterable[Digest]) -> None:
         """Keep the blobs *digests*, those that are there and those that will be."""
         text = "".join(f"{digest}\n" for digest in digests)
-        with self._cache.guarded(), self._path.open("a") as file:
-            file.write(text)
+        with self._cache.guarded(), open_own(self._path) as file:
+            file.seek(0, os.SEEK_END)
+            file.write(text.encode())
 
 
 def _root_json(root: Descriptor) -> dict[str, Any]:
@@ -277,9 +278,9 @@ def _pinned(cache: Cache) -> set[Digest]:
     found: set[Digest] = set()
     for lock in _files(cache.directory / "runs", "*.lock"):
         pins = lock.with_suffix(".pins")
-        with try_lock(lock) as dead:
-            if not dead and pins.exists():
-                found.update(_digests(pins.read_text()))
+        dead = _is_free(lock)
+        if not dead and pins.exists():
+            found.update(_digests(pins.read_text()))
         if dead:
             pins.unlink(missing_ok=True)
             lock.unlink(missing_ok=True)
@@ -308,12 +309,19 @@ def _partials(cache: Cache, keep_since: float | None) -> Iterator[tuple[Path, in
             continue
         status = path.stat()
         lock = path.with_name(f"{path.name}.lock")
-        if keep_since is None or status.st_mtime < keep_since:
-            with try_lock(lock) as free:
-                if free:
-                    lock.unlink()
-            if free:
-                yield path, status.st_size
+        is_old = keep_since is None or status.st_mtime < keep_since
+        if is_old and _is_free(lock):
+            lock.unlink()
+            yield path, status.st_size
+
+
+def _is_free(lock: Path) -> bool:
+    """True when no run holds *lock*; False for that of another user, who may."""
+    try:
+        with try_lock(lock) as free:
+            return free
+    except NotOurFile:
+        return False
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:

@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any, Callable, Tuple
@@ -23,7 +22,7 @@ from ..errors import InvalidDigest, InvalidJSON, StateError
 from ..expressions import expression
 from ..oci import Digest, parse_json, require, required
 from ..system.closeable import Closeable
-from ..system.files import locked, try_lock
+from ..system.files import locked, replace_file, try_lock
 from ..values import as_dict, field, value
 
 log = logging.getLogger(__name__)
@@ -107,7 +106,8 @@ class ClaimedUpload(Closeable):
         now = self._sessions.now()
         saved = SavedUpload(*self._key, location, offset, chunk_size, now)
         try:
-            _write(self._path, json.dumps(as_dict(saved)).encode())
+            content = json.dumps(as_dict(saved)).encode()
+            replace_file(self._path, content, durable=False)
         except OSError as error:
             log.debug("upload session not kept: %s", error)
 
@@ -186,9 +186,10 @@ class UploadSessions:
     def _remove_if_free(self, stem: str) -> None:
         with try_lock(self._directory / f"{stem}.lock") as free:
             if free:
-                for suffix in ("json", "tmp", "lock"):
+                names = (f"{stem}.json", f".{stem}.json.part", f"{stem}.lock")
+                for name in (*names, f"{stem}.tmp"):
                     with contextlib.suppress(OSError):
-                        (self._directory / f"{stem}.{suffix}").unlink()
+                        (self._directory / name).unlink()
 
     def path_of(self, key: Key) -> Path:
         """The file of one session."""
@@ -218,12 +219,3 @@ def _read(path: Path) -> SavedUpload | None:
     except (OSError, InvalidJSON, InvalidDigest) as error:
         log.debug("%s: ignored: %s", path, error)
         return None
-
-
-def _write(path: Path, raw: bytes) -> None:
-    """Replace *path*; whoever calls is its one owner, so one temporary name does."""
-    temporary = path.with_suffix(".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(raw)
-    temporary.replace(path)

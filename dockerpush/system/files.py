@@ -9,17 +9,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
+import stat
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Iterator, Mapping
+from typing import BinaryIO, Iterator, Mapping
 
-from ..errors import StateError
-
-if TYPE_CHECKING:
-    pass
+from ..errors import PusherError, StateError
 
 if sys.platform == "win32":
     import msvcrt
@@ -31,6 +30,8 @@ else:
 HAS_PREAD = hasattr(os, "preadv")
 
 _HELD_BY_ANOTHER = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}
+_FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+_FOREIGN = {errno.ELOOP, errno.EMLINK, errno.EACCES, errno.EISDIR, errno.ENXIO}
 
 
 class SharedFile:
@@ -67,32 +68,168 @@ class SharedFile:
         self._file.close()
 
 
-def open_for_update(path: Path) -> BinaryIO:
-    """The file at *path*, made when it is missing, unbuffered, to be read and written.
+class NotOurFile(PusherError, PermissionError):
+    """A link, or a file that another user made or may write to."""
 
-    Raises OSError.
+    def __init__(self, path: Path, error: OSError | None = None) -> None:
+        """*error* is what the system said, if anything."""
+        if error and error.errno == errno.EACCES:
+            super().__init__(error.errno, error.strerror, str(path))
+            return
+        super().__init__(
+            errno.EPERM,
+            "a link, or a file that another user made or may write to: remove it, or "
+            "use a directory that only you can write to",
+            str(path),
+        )
+
+
+def open_own(path: Path) -> BinaryIO:
+    """The partial, temporary or lock file *path*, unbuffered, to be read and written.
+
+    It is made when it is missing, for its owner alone until `share`. Everybody opens
+    such files here: in a directory that others can write to, one may have put a link
+    there, or a file that he holds open. Raises NotOurFile then, OSError.
     """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
+    return os.fdopen(_open_own(path, os.O_CREAT), "r+b", buffering=0)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Put *content* in place of *path*, for its owner alone; who calls holds a lock.
+def open_new(path: Path) -> BinaryIO:
+    """The same, of a file that is not there yet. Raises OSError."""
+    return os.fdopen(_open_own(path, os.O_CREAT | os.O_EXCL), "r+b", buffering=0)
 
-    After a crash *path* is the old file or the new one. Raises OSError.
+
+def open_left(path: Path) -> BinaryIO:
+    """The same, of a file that is there. Raises NotOurFile, OSError."""
+    return os.fdopen(_open_own(path, 0), "r+b", buffering=0)
+
+
+def followed(path: Path) -> Path:
+    """*path* without links, for a file that is replaced in one step.
+
+    Raises NotOurFile for a link of another user in a directory such as /tmp, where
+    Linux follows none either (protected_symlinks).
     """
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)  # of a run that was killed
+    with contextlib.suppress(FileNotFoundError):
+        found, around = path.lstat(), path.parent.stat()
+        is_open = around.st_mode & 0o1002 == 0o1002
+        if stat.S_ISLNK(found.st_mode) and is_open and sys.platform != "win32":
+            if found.st_uid not in {os.geteuid(), around.st_uid}:
+                raise NotOurFile(path)
+    return Path(os.path.realpath(path))
+
+
+def own_name(path: Path) -> Path:
+    """*path*, or a fresh name beside it where a file lies that is not ours.
+
+    That one is left. Raises OSError.
+    """
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
+        open_left(path).close()
+    except FileNotFoundError:
+        pass
+    except NotOurFile:
+        return fresh_name(path)
+    return path
+
+
+def fresh_name(path: Path) -> Path:
+    """A name beside *path* with the same ending, another one each time."""
+    return path.with_name(f"{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+
+
+def share(file: BinaryIO, mode: int | None = None) -> None:
+    """Give *file*, which is complete, the *mode* of any new file, or that one."""
+    _set_mode(file.fileno(), default_mode() if mode is None else mode)
+
+
+def _open_own(path: Path, how: int) -> int:
+    while True:
+        try:
+            descriptor = os.open(path, _FLAGS | how, 0o600)
+        except OSError as error:
+            if error.errno in _FOREIGN and os.path.lexists(path):
+                raise NotOurFile(path, error) from error
+            raise
+        try:
+            found = os.fstat(descriptor)
+            if how & os.O_EXCL or _is_own(found, path):
+                if found.st_mode & 0o077:
+                    _set_mode(descriptor, 0o600)
+                return descriptor
+            if found.st_nlink:
+                raise NotOurFile(path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # whose lock it was has removed it just now
+
+
+def _is_own(found: os.stat_result, path: Path) -> bool:
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        return False
+    if sys.platform == "win32":
+        return True
+    is_own = found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    return is_own or _is_as_made(found, path)
+
+
+def _is_as_made(found: os.stat_result, path: Path) -> bool:
+    """True where a file that we make has the same owner and is as open to others.
+
+    vfat, exFAT and CIFS give each file the owner and the mode of their mount.
+    """
+    probe = path.with_name(f".{secrets.token_hex(8)}.probe")
+    with open_new(probe) as file:
+        made = os.fstat(file.fileno())
+        probe.unlink()
+    would_be = (made.st_uid, made.st_mode & 0o022)
+    return (found.st_uid, found.st_mode & 0o022) == would_be
+
+
+def _set_mode(descriptor: int, mode: int) -> None:
+    if sys.platform != "win32":
+        with contextlib.suppress(PermissionError):  # vfat keeps no modes
+            os.fchmod(descriptor, mode)
+
+
+def default_mode() -> int:
+    """The mode of any new file, which the umask decides."""
+    try:  # Linux tells the mask; to change it for a moment may hit another thread
+        status = Path("/proc/self/status").read_text()
+        mask = int(status.partition("\nUmask:")[2].split()[0], 8)
+    except (OSError, ValueError, IndexError):
+        mask = os.umask(0o077)
+        os.umask(mask)
+    return 0o666 & ~mask
+
+
+def replace_file(
+    path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True
+) -> None:
+    """Put *content* in place of *path*, with *mode*; who calls holds a lock.
+
+    After a crash *path* is the old file or the new one, if *durable*. Raises OSError.
+    """
+    part = own_name(path.with_name(f".{path.name}.part"))
+    try:
+        with open_own(part) as file:
+            file.truncate(0)
+            write_whole(file, content)
+            share(file, mode)
+            if durable:
+                os.fsync(file.fileno())
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def write_whole(file: BinaryIO, content: bytes | memoryview) -> None:
+    """All of *content* into *file*, which a full disk may take a part of at a time."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 @contextlib.contextmanager
@@ -108,13 +245,13 @@ def locked(path: Path, *, timeout: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def try_lock(path: Path, *, timeout: float = 0.0, mode: int = 0o600) -> Iterator[bool]:
+def try_lock(path: Path, *, timeout: float = 0.0) -> Iterator[bool]:
     """Try for *timeout* seconds to hold the lock file *path*; yields success.
 
-    A file that is made gets *mode*, less the umask. Raises OSError when the file can be
-    neither opened nor made, or lies on a file system that has no locks.
+    Raises OSError when the file can be neither opened nor made, is not ours, or lies on
+    a file system that has no locks.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+    descriptor = _open_own(path, os.O_CREAT)
     try:
         yield _lock_within(descriptor, timeout)
     finally:
@@ -130,7 +267,7 @@ def claimed(path: Path, *, timeout: float = 0.0) -> Iterator[bool]:
     """
     deadline = time.monotonic() + timeout
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = _open_own(path, os.O_CREAT)
         try:
             left = max(0.0, deadline - time.monotonic())
             if not _lock_within(descriptor, left):
@@ -162,7 +299,7 @@ def claim(path: Path, *, timeout: float) -> Iterator[None]:
 
 def _is_file_at(path: Path, descriptor: int) -> bool:
     try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
     except OSError:
         return False
 

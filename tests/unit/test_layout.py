@@ -56,6 +56,16 @@ HOMES = {
     "termios": {"system"},
     "tty": {"system"},
 }
+WRITERS = {"write_bytes", "write_text", "touch", "NamedTemporaryFile", "mkdtemp"}
+OPENED_ELSEWHERE = {
+    "cli/console.py": "/dev/null",
+    "cli/report.py": "the --digestfile, a file of the user's own choice",
+    "runtimes/runtime.py": "a named pipe or a device that the user named",
+    "server/access_log.py": "the --access-log, to which lines are added",
+    "server/storage.py": "the time of an empty file that is there",
+    "transfer/archive_target.py": "a named pipe or a device that the user named",
+}
+"""Who opens a file for writing elsewhere than in system/files.py, and what it is."""
 THREADS = {"Thread", "Timer", "ThreadPoolExecutor", "start_new_thread"}
 POSIX_ONLY = {"pread", "preadv", "fork", "getuid", "geteuid", "setsid", "killpg"}
 
@@ -251,6 +261,34 @@ def test_what_only_posix_has_is_in_one_module(path):
 
 
 @pytest.mark.parametrize("path", PATHS, ids=relative)
+def test_partial_temp_and_lock_files_are_opened_in_one_module(path):
+    """There a planted link is not followed; `tempfile` makes files without names."""
+    opened = sorted(writing(path))
+    if relative(path) == "system/files.py":
+        assert "O_CREAT" in opened
+    else:
+        assert bool(opened) == (relative(path) in OPENED_ELSEWHERE), opened
+
+
+def writing(path: Path) -> Iterator[str]:
+    """How a module opens files that it may make or change."""
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Attribute) and node.attr in {"O_CREAT", *WRITERS}:
+            yield node.attr
+        if isinstance(node, ast.Call) and is_open_to_write(node):
+            yield ast.unparse(node)
+
+
+def is_open_to_write(node: ast.Call) -> bool:
+    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+    modes = (each.value for each in node.args if isinstance(each, ast.Constant))
+    return name in {"open", "fdopen"} and any(
+        isinstance(mode, str) and re.fullmatch(r"[rbt]*[wax+][wax+rbt]*", mode)
+        for mode in modes
+    )
+
+
+@pytest.mark.parametrize("path", PATHS, ids=relative)
 def test_modules_are_short_and_say_what_they_are(path):
     text = path.read_text("utf-8")
     assert len(text.splitlines()) <= 600
@@ -339,7 +377,7 @@ import fcntl
 import urllib3.util
 from ..registry import client
 def long(a, b, c, d, e):
-    print(threading.Thread, os.pread, argparse.Namespace)
+    print(threading.Thread, os.pread, argparse.Namespace, open(a, "w"))
 """
     monkeypatch.setitem(TREES, path, ast.parse(code))
     for check in (
@@ -349,6 +387,7 @@ def long(a, b, c, d, e):
         test_only_the_command_line_prints,
         test_only_commands_and_the_parser_see_parsed_arguments,
         test_what_only_posix_has_is_in_one_module,
+        test_partial_temp_and_lock_files_are_opened_in_one_module,
         test_functions_are_short_and_take_few_positional_parameters,
     ):
         with pytest.raises(AssertionError):
