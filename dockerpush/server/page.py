@@ -1,20 +1,16 @@
 """Pages for people: repositories, tags, and what an image is made of.
 
-Every text goes through `element`, which escapes it. There is no script and no other
-file, and the Content-Security-Policy forbids both.
+Every text goes through `markup.element`, which escapes it.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import time
-from typing import Iterable, Mapping
+from typing import Mapping
 from urllib.parse import quote, urlencode
 
 from ..errors import InvalidJSON
 from ..expressions import expression
+from ..markup import POLICY, Markup, definitions, document, element, joined, when
 from ..oci import Descriptor, Digest, Index, Manifest, parse_json
 from ..strict_json import CONFIG
 from .checked_names import Repository, Tag, parse_reference
@@ -28,51 +24,13 @@ ON_A_PAGE = 50
 MOST = 200
 """Layers, platforms or annotations that are shown of one image."""
 
-LONGEST = 2000
-"""Characters of a text that are shown."""
-
 CONFIG_LIMIT = 1024 * 1024
 """Bytes of a config that is read for its platform."""
-
-STYLE = """
-:root { color-scheme: light dark; --text: #1d1f23; --back: #ffffff; --soft: #545963;
-  --line: #c9cdd4; --link: #0b4fb3; --panel: #f3f4f6; }
-@media (prefers-color-scheme: dark) { :root { --text: #e6e8eb; --back: #15171b;
-  --soft: #a9b0bb; --line: #444a55; --link: #8ab8ff; --panel: #1f2228; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 0 1rem 2rem; max-width: 60rem; color: var(--text);
-  background: var(--back); font: 1rem/1.5 system-ui, sans-serif;
-  overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-h3 { font-size: 1rem; margin-bottom: 0; }
-a { color: var(--link); }
-a:focus-visible, input:focus-visible, button:focus-visible, pre:focus-visible {
-  outline: 3px solid var(--link); outline-offset: 2px; }
-.skip { position: absolute; left: -999rem; } .skip:focus { position: static; }
-header { border-bottom: 1px solid var(--line); padding: .75rem 0; }
-footer { border-top: 1px solid var(--line); margin-top: 2rem; color: var(--soft); }
-form { display: flex; flex-wrap: wrap; gap: .5rem; align-items: end; margin: 1rem 0; }
-label { width: 100%; }
-input, button { font: inherit; color: inherit; background: var(--back);
-  border: 1px solid var(--soft); border-radius: .25rem; padding: .35rem .6rem;
-  max-width: 100%; min-height: 2.5rem; }
-input { flex: 1 1 10rem; min-width: 0; }
-ul, ol { padding-left: 1.5rem; } ul.plain { list-style: none; padding: 0; }
-ul.plain > li { border-bottom: 1px solid var(--line); padding: .6rem 0; }
-dt { color: var(--soft); } dd { margin: 0 0 .5rem; }
-small { color: var(--soft); font-size: .9rem; }
-code { font-family: ui-monospace, monospace; font-size: .9em; }
-pre { background: var(--panel); padding: .6rem; margin: .25rem 0 1rem;
-  white-space: pre-wrap; }
-"""
-
-_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
     "Content-Security-Policy": (
-        f"default-src 'none'; style-src 'sha256-{_HASH}'; form-action 'self'; "
-        "base-uri 'none'; frame-ancestors 'none'"
+        f"{POLICY}; form-action 'self'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
@@ -81,40 +39,6 @@ HEADERS = {
 }
 
 _HOST = expression(r"[A-Za-z0-9.:\[\]-]{1,255}")
-
-
-class Markup(str):
-    """Text that is HTML already: what `element` made."""
-
-    __slots__ = ()
-
-
-def element(kind: str, /, *content: str, **attributes: str) -> Markup:
-    """An element; text in it and in attributes is escaped. ``class_`` is ``class``."""
-    given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(shown(text))}"'
-        for key, text in attributes.items()
-    )
-    start = f"<{kind}{given}>"
-    if kind in ("meta", "input", "br"):
-        return Markup(start)
-    return Markup(f"{start}{joined(content)}</{kind}>")
-
-
-def joined(content: Iterable[str]) -> Markup:
-    """Elements and texts, one after the other."""
-    return Markup(
-        "".join(
-            part if isinstance(part, Markup) else html.escape(shown(part))
-            for part in content
-        )
-    )
-
-
-def shown(text: str) -> str:
-    """*text* without what controls a terminal, a browser or the direction of text."""
-    cut = text if len(text) <= LONGEST else text[:LONGEST] + " ..."
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in cut)
 
 
 class Pages:
@@ -137,7 +61,10 @@ class Pages:
         except ProtocolError as error:
             title, status = "Not found", error.status
             body = joined([element("h1", title), element("p", error.message)])
-        raw = document(title, body).encode()
+        home = element("a", "dockerpush registry", href="/")
+        nav = element("nav", home, aria_label="Start")
+        page = document(title, body, top=nav, bottom="Served by dockerpush.")
+        raw = page.encode()
         return Response(status, HEADERS, raw, len(raw), "" if status == 200 else title)
 
     def _found(self) -> tuple[str, Markup]:
@@ -234,7 +161,7 @@ class Pages:
         if isinstance(reference, Tag):
             came = self._registry.tagged_at(name, reference)
             rows.append(("Pushed", Markup("") if came is None else when(came)))
-        return _definitions(rows)
+        return definitions(rows)
 
     def _commands(self, path: str) -> Markup:
         reference = f"{self._host}/{path}"
@@ -374,37 +301,9 @@ def read_whole(
     return bytes(view)
 
 
-def document(title: str, body: Markup) -> str:
-    """A whole page."""
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{title} · dockerpush"),
-        Markup(f"<style>{STYLE}</style>"),
-    )
-    home = element("a", "dockerpush registry", href="/")
-    page = element(
-        "body",
-        element("a", "Skip to the content", class_="skip", href="#content"),
-        element("header", element("nav", home, aria_label="Start")),
-        element("main", body, id="content", tabindex="-1"),
-        element("footer", element("p", "Served by dockerpush.")),
-    )
-    return "<!DOCTYPE html>\n" + element("html", head, page, lang="en") + "\n"
-
-
 def link(path: str, text: str) -> Markup:
     """A link to a page of ours; the text may run in any direction."""
     return element("a", element("bdi", text), href=quote(path, safe="/:@"))
-
-
-def when(seconds: float) -> Markup:
-    """A moment, in UTC."""
-    at = time.gmtime(seconds)
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", at)
-    return element("time", time.strftime("%Y-%m-%d %H:%M UTC", at), datetime=stamp)
 
 
 def size_text(size: int) -> str:
@@ -437,15 +336,10 @@ def _layer(layer: Descriptor) -> Markup:
     )
 
 
-def _definitions(rows: Iterable[tuple[str, Markup]]) -> Markup:
-    pairs = ((element("dt", key), element("dd", text)) for key, text in rows if text)
-    return element("dl", *(part for pair in pairs for part in pair))
-
-
 def _annotations(annotations: Mapping[str, str]) -> Markup:
     if not annotations:
         return Markup("")
     rows = [
         (key, element("bdi", text)) for key, text in sorted(annotations.items())[:MOST]
     ]
-    return element("section", element("h2", "Annotations"), _definitions(rows))
+    return element("section", element("h2", "Annotations"), definitions(rows))

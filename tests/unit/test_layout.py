@@ -24,7 +24,7 @@ FLOORS: tuple[set[str], ...] = (
     {"errors", "expressions", "values"},
     {"strict_json"},
     {"oci"},
-    {"documents", "events", "platforms", "reference"},
+    {"documents", "events", "markup", "platforms", "reference"},
     {"system"},
     {"settings"},
     {"credentials"},

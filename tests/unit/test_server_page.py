@@ -11,9 +11,10 @@ import pytest
 from conformance import Image, artifact, descriptor, digest_of, index_of, serving
 from registries import write_users
 
+from dockerpush.markup import LONGEST, STYLE, shown
 from dockerpush.oci import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Digest
 from dockerpush.server import ReadOnlySource
-from dockerpush.server.page import LONGEST, STYLE, shown, size_text
+from dockerpush.server.page import size_text
 
 VOID = {"meta", "input", "br"}
 HOSTILE = (
