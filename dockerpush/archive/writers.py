@@ -72,6 +72,7 @@ LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 _BLOCK = tarfile.BLOCKSIZE
 _END = b"\0" * (2 * _BLOCK)
+_PIECE = 1024 * 1024
 
 
 @value
@@ -461,6 +462,40 @@ def take_from_index(
             after = replace(index, manifests=tuple(left))
             _replace(path / "index.json", after.to_bytes())
         return then(left)
+
+
+SUMS_FILE = "SHA256SUMS"
+"""What the sums of all files of a directory are in, for ``sha256sum --check``."""
+
+
+def write_sums(path: Path) -> None:
+    """Have the OCI layout in *path* list the sums of its files.
+
+    A blob was hashed before it got its name, so its name is its sum. Raises PusherError
+    when they cannot be written, StateError when another run holds the index.
+    """
+    with translate_write_errors(path), claim(path / LOCK, timeout=LOCK_TIMEOUT):
+        files = [one for one in path.iterdir() if one.is_file()]
+        names = [one.name for one in files if not one.name.startswith((".", SUMS_FILE))]
+        names += [f"blobs/{one}" for one in _names_below(path / "blobs")]
+        lines = [f"{_sum_of(path, name)}  {name}\n" for name in sorted(names)]
+        _replace(path / SUMS_FILE, "".join(lines).encode())
+
+
+def _names_below(blobs: Path) -> Iterator[str]:
+    for folder in filter(Path.is_dir, blobs.iterdir()):
+        yield from (f"{folder.name}/{blob.name}" for blob in folder.iterdir())
+
+
+def _sum_of(path: Path, name: str) -> str:
+    folder, _, found = name.rpartition("/")
+    if folder == "blobs/sha256":
+        return found
+    hasher = hashlib.sha256()
+    with (path / name).open("rb") as file:
+        while piece := file.read(_PIECE):
+            hasher.update(piece)
+    return hasher.hexdigest()
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -16,7 +16,7 @@ from ..transfer.choices import (
 )
 from ..values import value
 from . import location
-from .volume_options import check_split, volumes_of
+from .volume_options import check_split, check_sums, volumes_of
 
 if TYPE_CHECKING:
     from ..archive import Archive
@@ -39,8 +39,9 @@ class ImageOutput:
     """A file or directory to be written to, in one of the FORMS.
 
     *only* is the platform that is taken of an index when none is asked for. With
-    *split* an archive is in volumes of so many bytes. A *pipe* gets the archive in
-    place of a file; *place* is what it is called then.
+    *split* an archive is in volumes of so many bytes, with *sums* a directory gets a
+    list of the sums of its files. A *pipe* gets the archive in place of a file; *place*
+    is what it is called then.
     """
 
     place: location.Local
@@ -48,6 +49,7 @@ class ImageOutput:
     no_clobber: bool
     only: Platform | None = None
     split: int | None = None
+    sums: bool = False
     pipe: BinaryIO | None = None
 
     def for_docker(self, *, chosen: bool) -> ForDocker | None:
@@ -72,6 +74,7 @@ class ImageOutput:
 
         Raises UsageError for what the form cannot hold.
         """
+        from ..archive.writers import write_sums
         from ..transfer.archive_target import open_output
 
         docker = self.for_docker(chosen=bool(options.platforms))
@@ -92,6 +95,8 @@ class ImageOutput:
             on_event=on_event,
         ) as target:
             yield target
+        if self.sums:
+            write_sums(Path(self.place.path))
 
 
 @value
@@ -117,7 +122,9 @@ def exists(place: location.Local, form: str, split: int | None) -> bool:
     return bool(volumes_of(path)) if split else path.exists()
 
 
-def output_form(place: location.Local, split: int | None = None) -> str:
+def output_form(
+    place: location.Local, split: int | None = None, *, sums: bool = False
+) -> str:
     """The form that is written to *place*, of `FORMS`, with *split* in volumes.
 
     Raises UsageError for what cannot be written there.
@@ -138,6 +145,7 @@ def output_form(place: location.Local, split: int | None = None) -> str:
                 "already: name it .tar"
             )
     check_split(place, form, split)
+    check_sums(sums=sums, is_directory=form == OCI_DIRECTORY)
     return form
 
 

@@ -57,6 +57,24 @@ def add_volumes_option(group: Any) -> None:
     )
 
 
+def add_sums_option(group: Any) -> None:
+    """``--sums``, for commands that write OCI directories."""
+    group.add_argument(
+        "--sums",
+        action="store_true",
+        help="write SHA256SUMS into an OCI directory, for sha256sum --check",
+    )
+
+
+def check_sums(*, sums: bool, is_directory: bool) -> None:
+    """Raises UsageError for *sums* of anything but a directory."""
+    if sums and not is_directory:
+        raise UsageError(
+            "--sums is for an OCI directory as the destination: leave it out; --split "
+            "writes the sums of its volumes by itself"
+        )
+
+
 def volumes_of(path: Path) -> list[Path]:
     """The volumes of the archive *path*, in their order."""
     from ..archive.volumes import find

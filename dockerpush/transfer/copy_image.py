@@ -74,7 +74,7 @@ class CopyPlanner:
 
     def plan(self, *, trusting: bool) -> list[PlannedImage]:
         """Every image; of a target that has one under all its names, nothing moves."""
-        self._trusting = trusting and not self._options.referrers
+        self._trusting = trusting
         if len(self._wanted) == 1:
             return [self._plan(self._wanted[0])]
         jobs = min(wide(self._options.jobs), len(self._wanted))
@@ -84,9 +84,10 @@ class CopyPlanner:
 
     def _plan(self, wanted: Wanted) -> PlannedImage:
         source, target = wanted.source, self._target
+        options = wanted.options or self._options
         with self._limits.permit(target.cancellation, source.place, target.place):
             whole = source.document(wanted.reference)
-            root, taken = self._chosen(source, whole)
+            root, taken = self._chosen(source, whole, options)
             image = PlannedImage(
                 source,
                 Plan(),
@@ -96,18 +97,19 @@ class CopyPlanner:
                 whole=whole.descriptor,
                 taken=taken,
             )
-            if self._trusting and image.names:
+            if self._trusts(options) and image.names:
                 image.looked = True
                 named = [target.digest_of(name) for name in image.names]
                 image.before = named[0]
                 image.stored = _stored_before(named, root)
             if image.stored is None:
-                image.plan = self._walked(source, root)
+                image.plan = self._walked(source, root, options)
         return image
 
-    def _walked(self, source: Source, root: RawManifest) -> Plan:
-        walker = Walker(source, self._is_held, partial(self._fetch, source)).walk(root)
-        if self._options.referrers:
+    def _walked(self, source: Source, root: RawManifest, options: CopyOptions) -> Plan:
+        held = self._target.has_document if self._trusts(options) else _never
+        walker = Walker(source, held, partial(self._fetch, source)).walk(root)
+        if options.referrers:
             walker.add_referrers(self._target.cancellation)
         return walker.plan()
 
@@ -123,10 +125,10 @@ class CopyPlanner:
             return workers.wait(finding)
 
     def _chosen(
-        self, source: Source, whole: RawManifest
+        self, source: Source, whole: RawManifest, options: CopyOptions
     ) -> tuple[RawManifest, TakenPlatform | None]:
         """What of *whole* is moved."""
-        platforms = self._options.platforms
+        platforms = options.platforms
         if platforms:
             part = narrowed(source, whole, platforms)
             if part.descriptor.digest != whole.descriptor.digest:
@@ -139,9 +141,14 @@ class CopyPlanner:
             return part, taken_of(source, whole, part.descriptor, self._only)
         return whole, None
 
-    def _is_held(self, document: Descriptor) -> bool:
-        """True when the target has this manifest, and so everything that it needs."""
-        return self._trusting and self._target.has_document(document)
+    def _trusts(self, options: CopyOptions) -> bool:
+        """True when a manifest that the target has says that nothing is missing."""
+        return self._trusting and not options.referrers
+
+
+def _never(document: Descriptor) -> bool:
+    """Nothing is held."""
+    return False
 
 
 def _stored_before(

@@ -44,7 +44,7 @@ from ..platforms import best_match
 from ..values import field, record, replace, value
 
 if TYPE_CHECKING:
-    from .choices import TakenPlatform
+    from .choices import CopyOptions, TakenPlatform
     from .source import Source
 
 _UNKNOWN = "unknown"
@@ -176,12 +176,13 @@ class Wanted(NamedTuple):
 
     *names* are what it is to be called at the target: tags in a registry, full
     references in an archive or a directory. A name that is the image's digest stores it
-    without a name.
+    without a name. *options* are its own, None for those of all.
     """
 
     source: Source
     reference: str
     names: tuple[str, ...]
+    options: CopyOptions | None = None
 
 
 @record

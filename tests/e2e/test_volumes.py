@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
+import readme
 from conftest import Command, Finished, peak_rss
 from images import MIB, docker_archive, large_archive, tar_of
 from inprocess import run_here
@@ -380,3 +383,107 @@ def test_pushing_from_volumes_takes_little_memory(run_cli, host, tmp_path):
     assert peak <= 40 * MIB
     manifest = json.loads(fetch(host, "memory", "manifests/1"))
     assert [layer["size"] > 60 * MIB for layer in manifest["layers"]] == [True, True]
+
+
+SUMS_CHECK = ["sha256sum", "--strict", "--check", "--quiet", "SHA256SUMS"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pull", "{image}", "-o", "dir/"),
+        ("copy", "{image}", "oci:dir"),
+        ("sync", "list.txt", "oci:dir"),
+    ],
+)
+def test_a_directory_gets_sums_on_request(here, image, tmp_path, words):
+    (tmp_path / "list.txt").write_text(f"{image}\n")
+    words = [word.format(image=image) for word in words]
+    assert here(*words).returncode == 0
+    sums = tmp_path / "dir/SHA256SUMS"
+    assert not sums.exists()
+    for _ in range(2):
+        done = here(*words, "--sums")
+        assert done.returncode == 0, done.stderr
+        subprocess.run(SUMS_CHECK, cwd=tmp_path / "dir", check=True)
+    listed = {line.partition("  ")[2] for line in sums.read_text().splitlines()}
+    files = (path for path in (tmp_path / "dir").rglob("*") if path.is_file())
+    assert {str(path.relative_to(tmp_path / "dir")) for path in files} == {
+        *listed,
+        "SHA256SUMS",
+    }
+    assert here("inspect", "dir").returncode == 0
+    blobs = (tmp_path / "dir/blobs/sha256").iterdir()
+    damage(max(blobs, key=lambda path: path.stat().st_size))
+    done = subprocess.run(SUMS_CHECK, cwd=tmp_path / "dir", capture_output=True)
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pull", "{image}"),
+        ("pull", "{image}", "-o", "x.tar"),
+        ("copy", "{image}", "x.tar"),
+        ("copy", "{image}", "{image}2"),
+        ("sync", "list.txt", "oci-archive:x.tar"),
+        ("sync", "list.txt", "{host}/x"),
+    ],
+)
+def test_sums_are_for_directories_only(here, image, host, tmp_path, words):
+    (tmp_path / "list.txt").write_text(f"{image}\n")
+    done = here(*(word.format(image=image, host=host) for word in words), "--sums")
+    assert done.returncode == 2
+    assert "--sums is for an OCI directory" in done.error
+
+
+def signing_steps(*programs: str) -> list[str]:
+    """The lines of the README that sign and check, those of some *programs*."""
+    text = "".join(
+        block.text
+        for block in readme.blocks("sh")
+        if block.heading.startswith("Volumes")
+    )
+    lines = [line.partition("  #")[0].rstrip() for line in text.splitlines()]
+    return [line for line in lines if line.split()[0] in programs]
+
+
+def test_the_readme_shows_how_to_sign_with_ssh(here, image, tmp_path):
+    assert here("copy", image, "oci-archive:disk.oci", "--split", "1MB").returncode == 0
+    key = tmp_path / ".ssh/id_ed25519"
+    key.parent.mkdir(mode=0o700)
+    words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key]
+    subprocess.run(words, check=True)
+    public = key.with_suffix(".pub").read_text()
+    (tmp_path / "allowed_signers").write_text(f"carrier {public}")
+    steps = signing_steps("ssh-keygen", "sha256sum")
+    assert len(steps) == 3
+    play(steps, tmp_path)
+    (tmp_path / "disk.oci.sha256").write_text("0" * 64 + "  disk.oci.001\n")
+    with pytest.raises(subprocess.CalledProcessError):
+        play(steps[1:2], tmp_path)
+
+
+def test_the_readme_shows_how_to_sign_with_gpg(here, image, tmp_path):
+    assert here("copy", image, "oci-archive:disk.oci", "--split", "1MB").returncode == 0
+    with tempfile.TemporaryDirectory(prefix="gpg", dir="/tmp") as home:
+        environment = {"GNUPGHOME": home}
+        create = "gpg --batch --quiet --passphrase '' --quick-generate-key carrier"
+        steps = signing_steps("gpg", "sha256sum")
+        assert len(steps) == 3
+        play([create, *steps], tmp_path, **environment)
+        (tmp_path / "disk.oci.sha256").write_text("0" * 64 + "  disk.oci.001\n")
+        with pytest.raises(subprocess.CalledProcessError):
+            play(steps[1:2], tmp_path, **environment)
+        subprocess.run(["gpgconf", "--kill", "all"], env={**os.environ, **environment})
+
+
+def play(steps: list[str], directory: Path, **environment: str) -> None:
+    for step in steps:
+        subprocess.run(
+            ["sh", "-ec", step],
+            cwd=directory,
+            env={"PATH": os.environ["PATH"], "HOME": str(directory), **environment},
+            check=True,
+            capture_output=True,
+        )

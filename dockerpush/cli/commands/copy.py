@@ -49,7 +49,13 @@ from ..report import (
     skipped,
     write_digests,
 )
-from ..volume_options import add_split_option, add_volumes_option, say_volumes
+from ..volume_options import (
+    add_split_option,
+    add_sums_option,
+    add_volumes_option,
+    check_sums,
+    say_volumes,
+)
 
 if TYPE_CHECKING:
     from ...oci import Platform
@@ -81,6 +87,7 @@ def configure(parser: ArgumentParser) -> None:
         "-n", "--no-clobber", action="store_true", help="keep a tag or file that exists"
     )
     add_split_option(parser)
+    add_sums_option(parser)
     add_digestfile_option(parser)
     add_json_option(parser, "print a JSON object for each tag")
     rare = parser.add_argument_group(RARE)
@@ -101,6 +108,7 @@ class CopyRequest:
     no_clobber: bool = False
     digestfile: str | None = None
     split: int | None = None
+    sums: bool = False
 
     def options(self, jobs: int) -> CopyOptions:
         """How to copy, with *jobs* blobs at a time."""
@@ -121,10 +129,11 @@ def run(args: Namespace, session: Session) -> int:
         args.no_clobber,
         args.digestfile,
         args.split,
+        args.sums,
     )
     one_by_one = args.referrers or (args.all_tags and args.no_clobber)
     warn_of_unused_sides(args, source=bool(source), target=bool(target))
-    if source and not target and not one_by_one and not args.split:
+    if source and not target and not (one_by_one or args.split or args.sums):
         there = target_endpoint(args)
         return _push(source, request, there, args.trust_target, session)
     if args.trust_target:
@@ -155,15 +164,18 @@ def _copy(
         check_writable(request.digestfile)
     into = None
     if target:
-        form = output_form(target, request.split)
+        form = output_form(target, request.split, sums=request.sums)
         if request.no_clobber and exists(target, form, request.split):
             skipped(request.source, target.path, session.display)
             return console.DONE
         if target.path == location.STDOUT:
             warn_of_json("copy", session.display)
-        into = ImageOutput(target, form, request.no_clobber, split=request.split)
+        into = ImageOutput(
+            target, form, request.no_clobber, split=request.split, sums=request.sums
+        )
     elif request.split:
         raise UsageError("--split is for an archive as the destination: leave it out")
+    check_sums(sums=request.sums, is_directory=into is not None)
     with ExitStack() as stack:
         sources = stack.enter_context(Connections(from_there, session, writes=False))
         tally = Outcomes("copies", session)

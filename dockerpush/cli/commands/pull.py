@@ -36,7 +36,7 @@ from ..options import (
     warn_of_json,
 )
 from ..report import Outcomes, check_writable, skipped, write_digests
-from ..volume_options import add_split_option, say_volumes
+from ..volume_options import add_split_option, add_sums_option, check_sums, say_volumes
 
 if TYPE_CHECKING:
     from ...oci import Platform
@@ -77,6 +77,7 @@ def configure(parser: ArgumentParser) -> None:
         "--no-cache", action="store_true", help="with -o: leave the cache alone"
     )
     add_split_option(parser)
+    add_sums_option(parser)
     add_digestfile_option(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object for each image"
@@ -151,6 +152,7 @@ def _output(args: Namespace, display: Display) -> ImageOutput | None:
             raise UsageError(f"--format {wanted} needs -o FILE")
         if args.split:
             raise UsageError("--split needs -o FILE")
+        check_sums(sums=args.sums, is_directory=False)
         if args.no_cache:
             raise UsageError("--no-cache needs -o FILE: without, pull fills the cache")
         if args.no_clobber:
@@ -159,10 +161,10 @@ def _output(args: Namespace, display: Display) -> ImageOutput | None:
     place = location.Local(args.output, wanted)
     if args.output == location.STDOUT:
         warn_of_json("pull", display)
-    form = output_form(place, args.split)
+    form = output_form(place, args.split, sums=args.sums)
     one = form == DOCKER_ARCHIVE and not args.platform
     only = LINUX_AMD64 if one else None
-    return ImageOutput(place, form, args.no_clobber, only, args.split)
+    return ImageOutput(place, form, args.no_clobber, only, args.split, args.sums)
 
 
 def _into_cache(request: PullRequest, connections: Connections) -> list[PulledImage]:

@@ -8,9 +8,9 @@ import threading
 import time
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from ...errors import UsageError
 from ...settings.keys import RECEIVING, is_own_variable
@@ -18,6 +18,7 @@ from ...system.workers import wide
 from ...values import replace, value
 from .. import console, location
 from ..endpoints import Connections, Endpoint
+from ..image_files import ImageOutput
 from ..options import (
     OPERANDS,
     RARE,
@@ -32,18 +33,21 @@ from ..options import (
     warn_of_unused_sides,
 )
 from ..report import say_replaced, some_failed
+from ..sync_sides import ArchiveSide, RegistrySide, archive_output, keeps
 from ..text_files import read_text, shown_name
-from ..volume_options import add_volumes_option
+from ..volume_options import (
+    add_split_option,
+    add_sums_option,
+    add_volumes_option,
+    check_sums,
+)
 
 if TYPE_CHECKING:
-    from ...oci import Digest
     from ...reference import Reference
     from ...sync.carried_directory import CarriedDirectory, DirectoryTargets
     from ...sync.lists import Defaults, Shard, SyncEntry, SyncList
-    from ...sync.planner import SyncItem, TagLister
+    from ...sync.planner import SyncItem
     from ...sync.pruning import PruneItem
-    from ...transfer.registry_target import RegistryTarget
-    from ...transfer.source import Source
     from ..session import Session
 
 MOST_LOOKS = 32
@@ -64,7 +68,7 @@ def configure(parser: ArgumentParser) -> None:
         metavar="DST",
         nargs="?",
         help="HOST[/PREFIX] for images without a target in the list; or oci:DIR, an "
-        "OCI directory for all images",
+        "OCI directory for all images, or oci-archive:FILE",
     )
     parser.add_argument(
         "--from",
@@ -77,6 +81,8 @@ def configure(parser: ArgumentParser) -> None:
         "--scoped", action="store_true", help="keep full names below DST"
     )
     add_selection(parser)
+    add_split_option(parser)
+    add_sums_option(parser)
     parser.add_argument(
         "--on-exists",
         choices=("compare", "skip", "error"),
@@ -117,18 +123,21 @@ def configure(parser: ArgumentParser) -> None:
 class SyncRequest:
     """What one ``sync`` is asked for: *file* is a list, or *whole* an OCI directory.
 
-    *origin* is the directory or archive that images come from, *into* the one they go
-    to, None where that is registries. *place* is the word for the target.
+    *origin* is the directory or archive that images come from, *into* the directory
+    and *output* the archive they go to, None where that is registries. *place* is the
+    word for the target.
     """
 
     file: str
     whole: bool
     origin: Path | None
     into: Path | None
+    output: ImageOutput | None
     place: str
     defaults: Defaults
     variables: Mapping[str, str]
     dry_run: bool
+    sums: bool
     prune: bool
     yes: bool
 
@@ -141,6 +150,8 @@ def run(args: Namespace, session: Session) -> int:
     shard = Shard.parse(args.shard)
     request = _request(args)
     _check_prune(request, shard)
+    if request.output and keeps(request.output, args.on_exists, args.file, session):
+        return console.DONE
     there, here = _endpoints(request, args)
     started = time.monotonic()
     with ExitStack() as stack:
@@ -156,6 +167,8 @@ def run(args: Namespace, session: Session) -> int:
         if not request.dry_run:
             items = run.copy(items)
         pruned = _pruned(request, items, targets) if request.prune else []
+        if request.sums and request.into and not request.dry_run:
+            _write_sums(request.into)
     session.end_progress()
     _report(items, pruned, time.monotonic() - started, request, session)
     return _code(items, pruned)
@@ -165,6 +178,11 @@ def _check_prune(request: SyncRequest, shard: Shard) -> None:
     """Nothing, when pruning is not asked for, or may be done. Raises UsageError."""
     from ..sync_prune import check_may_prune
 
+    if request.prune and request.output:
+        raise UsageError(
+            "--prune is for registries and OCI directories; a new archive replaces the "
+            "old one: leave the option out"
+        )
     if request.prune and shard.count > 1:
         raise UsageError(
             "--prune needs the whole list: sync all shards, then run once with --prune "
@@ -192,18 +210,30 @@ def _request(args: Namespace) -> SyncRequest:
             raise UsageError(f"{args.file} or --from {args.source}: one of them")
         origin = _carried(args.source) or Path(args.source)
     into = location.directory(args.place or "")
+    output = archive_output(args.place or "", args.split)
+    check_sums(sums=args.sums, is_directory=into is not None)
     return SyncRequest(
         args.file,
         bool(listed),
         origin,
         into,
+        output,
         args.place or "",
-        _defaults(args, into),
+        _defaults(args, is_file=bool(into or output)),
         _variables(args.env),
         args.dry_run,
+        args.sums,
         args.prune,
         args.yes,
     )
+
+
+def _write_sums(directory: Path) -> None:
+    """Write those of *directory*, if any image went there."""
+    from ...archive.writers import write_sums
+
+    if (directory / "index.json").exists():
+        write_sums(directory)
 
 
 def _variables(names: Sequence[str]) -> dict[str, str]:
@@ -226,12 +256,12 @@ def _carried(text: str) -> Path | None:
 
 def _endpoints(request: SyncRequest, args: Namespace) -> tuple[Endpoint, Endpoint]:
     """Source and destination. Raises UsageError, PusherError."""
-    source, target = request.origin is not None, request.into is not None
+    source, target = request.origin is not None, bool(request.into or request.output)
     warn_of_unused_sides(args, source=source, target=target)
     sources = (local_endpoint if source else source_endpoint)(args)
     targets = (local_endpoint if target else target_endpoint)(args)
     if target:
-        what = "sync between directories" if source else "sync into a directory"
+        what = "sync between files" if source else "sync into a file"
         sources = sources.using(what, ("jobs",) if source else RECEIVING)
     return sources, targets
 
@@ -268,64 +298,17 @@ def _names(file: str, origin: CarriedDirectory) -> tuple[str, str]:
     return file, "\n".join(map(str, origin.images))
 
 
-def _defaults(args: Namespace, into: Path | None) -> Defaults:
+def _defaults(args: Namespace, *, is_file: bool) -> Defaults:
     from ...sync.lists import Defaults, OnExists
 
     return Defaults(
-        location.place(args.place) if args.place and not into else None,
+        location.place(args.place) if args.place and not is_file else None,
         args.scoped,
         chosen_platforms(args.platform),
         args.referrers,
         OnExists(args.on_exists),
-        into_directory=into is not None,
+        into_directory=is_file,
     )
-
-
-class RegistrySide:
-    """Registries; each client is made before there are threads."""
-
-    def __init__(self, connections: Connections, registries: set[str]) -> None:
-        self._connections = connections
-        self._clients = {name: connections.client(name) for name in sorted(registries)}
-        self._lock = threading.Lock()  # guards _connections
-
-    @property
-    def registries(self) -> Mapping[str, TagLister]:
-        """The clients."""
-        return self._clients
-
-    @property
-    def budget(self) -> Mapping[str, int]:
-        """The setting ``jobs`` of each."""
-        return {name: self._connections.settings(name).jobs for name in self._clients}
-
-    def source(self, reference: Reference) -> Source:
-        """The repository of *reference*."""
-        from ...transfer.source import RegistrySource
-
-        client = self._clients[reference.registry]
-        return RegistrySource(client, reference.repository)
-
-    @contextmanager
-    def blaming(self) -> Iterator[None]:
-        """Nothing, since a registry's errors name the registry."""
-        yield
-
-    @contextmanager
-    def target(self, reference: Reference) -> Iterator[RegistryTarget]:
-        """The repository of *reference*, for one image."""
-        with ExitStack() as stack:
-            with self._lock:
-                target = stack.enter_context(self._connections.target(reference))
-            yield target
-
-    def names(self, reference: Reference, digest: Digest | None) -> list[str]:
-        """Under which names an image is stored that is called *reference*.
-
-        *digest* is what it has: not that of its name when a directory holds a part.
-        """
-        digest = (digest or reference.digest) if reference.digest else None
-        return [str(name) for name in (digest, reference.tag) if name]
 
 
 class _Run:
@@ -359,13 +342,17 @@ class _Run:
         self._limits = ConcurrencyLimits(budget)
         self._lock = threading.Lock()  # guards stderr
 
-    def _target_side(self, targets: Connections) -> RegistrySide | DirectoryTargets:
+    def _target_side(
+        self, targets: Connections
+    ) -> RegistrySide | DirectoryTargets | ArchiveSide:
         from ...sync.carried_directory import DirectoryTargets
 
         registries = {entry.target.registry for entry in self._entries}
+        session = self._session
+        if self._request.output:
+            return ArchiveSide(self._request.output, registries, session)
         if self._request.into is None:
             return RegistrySide(targets, registries)
-        session = self._session
         return DirectoryTargets(
             self._request.into, registries, session.cancellation, session.on_event
         )
@@ -398,6 +385,13 @@ class _Run:
         """What was done."""
         from ...sync.planner import copy_all
 
+        if isinstance(self._to, ArchiveSide):
+            done = self._to.write(
+                items, self._from, jobs=self._jobs, limits=self._limits
+            )
+            for item in done:
+                self._say(item)
+            return done
         return copy_all(
             items,
             self._copy,
@@ -412,6 +406,7 @@ class _Run:
         from ...transfer.choices import CopyOptions
         from ...transfer.copy_image import copy_image
 
+        assert not isinstance(self._to, ArchiveSide), "that is written as a whole"
         with self._from.blaming(), self._to.target(item.target) as target:
             result = copy_image(
                 self._from.source(item.source),
@@ -441,7 +436,8 @@ class _Run:
                 console.say(f"failed: {item.target}: {item.why}")
             elif item.action is Action.COPY and not self._session.display.quiet:
                 size = console.size_text(item.sent) if item.sent else "no blobs to send"
-                target = self._request.place if self._request.into else item.target
+                into = self._request.into or self._request.output
+                target = self._request.place if into else item.target
                 console.say(f"copied {item.source} to {target} ({size})")
                 say_replaced(item.target, item.replaced)
 
