@@ -80,7 +80,7 @@ class ImageOutput:
         docker = self.for_docker(chosen=bool(options.platforms))
         if docker and docker.required and options.referrers:
             raise UsageError(
-                "a docker-archive has no place for --referrers: make it an oci-archive"
+                "a docker-archive cannot hold referrers: write an oci-archive instead"
             )
         to_stdout = self.place.path == location.STDOUT
         pipe = sys.stdout.buffer if to_stdout else self.pipe

@@ -299,8 +299,8 @@ class RuntimeSource(ForwardSource):
     def images(self) -> Sequence[StoredImage]:
         """Not known before it is pushed. Raises UsageError."""
         raise UsageError(
-            "--runtime pushes one image, which is not looked into before: no "
-            "--all-tags, --name, --dry-run or --verify with it; save it first"
+            "--runtime pushes one image as the runtime gives it, without --all-tags, "
+            "--name, --dry-run and --verify; for these: dockerpush save IMAGE first"
         )
 
     def _is_lasting(self) -> bool:

@@ -332,7 +332,7 @@ def receive(
         place.on_written(0)
         raise ContentMismatch(
             f"blob {digest}: wanted {descriptor.size} bytes of that digest, but "
-            f"{_told(found)}; nothing of it was kept"
+            f"{_told(found)}; the blob was not kept"
         )
     on_event(BlobFinished(key, digest, descriptor.size, Outcome.UPLOADED))
     return found.received

@@ -230,7 +230,7 @@ def _tagged(whole: SyncItem, tag: str, held: set[str], why: str) -> SyncItem:
 def _unless_refused(item: SyncItem, target: Descriptor | None) -> SyncItem:
     if target is None or item.entry.on_exists is not OnExists.ERROR:
         return item
-    why = f"{item.target} exists as {target.digest}, which is not to be replaced"
+    why = f"{item.target} exists, with another image: {target.digest}"
     return replace(item, action=Action.FAILED, why=why)
 
 

@@ -343,7 +343,7 @@ class TestFailures:
         bent.bends.append(bend)
         done = sync(bent.host, "app:2")
         assert done.returncode == 7
-        assert "is listed and shows nothing" in done.stderr
+        assert "has no image for it" in done.stderr
         assert bent.asked("DELETE") == []
 
     def test_a_tag_that_moves_meanwhile_stays(self, bent, sync):

@@ -772,7 +772,7 @@ def test_all_json_together_is_bounded(error_in):
         Image.of("x", extra={"comment": f"{number}" + "x" * (3 << 20)})
         for number in range(6)
     ]
-    assert "all the JSON" in error_in(layout(*images).files())
+    assert "the JSON of the archive" in error_in(layout(*images).files())
 
 
 # What holds no image says what it is.

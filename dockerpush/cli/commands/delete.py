@@ -51,7 +51,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--ignore-missing",
         action="store_true",
-        help="take what is not there for deleted",
+        help="do not fail when REF is not there",
     )
     add_json_option(parser, "print a JSON object for each REF")
     add_credential_options(parser)

@@ -75,8 +75,8 @@ def _explained(error: RegistryError, registry: str) -> PusherError:
     if isinstance(error, Unauthorized):
         said = error.detail or error.code or f"status {error.status}"
         return error.in_words(
-            f"{registry} does not let you list its repositories: {said}; many let "
-            f"nobody, or administrators alone; {advice}"
+            f"{registry} does not let you list its repositories: {said}; many "
+            f"registries let only administrators, or nobody; {advice}"
         )
     if error.status in _NO_CATALOG:
         return NotFound(

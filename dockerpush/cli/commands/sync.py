@@ -207,7 +207,7 @@ def _request(args: Namespace) -> SyncRequest:
     origin = listed
     if args.source:
         if listed:
-            raise UsageError(f"{args.file} or --from {args.source}: one of them")
+            raise UsageError(f"give {args.file} or --from {args.source}, not both")
         origin = _carried(args.source) or Path(args.source)
     into = location.directory(args.place or "")
     output = archive_output(args.place or "", args.split)
@@ -292,7 +292,7 @@ def _names(file: str, origin: CarriedDirectory) -> tuple[str, str]:
     """What the list of all images of *origin* is called, and its text."""
     if origin.nameless:
         console.say(
-            f"left out, for want of a full name: {', '.join(origin.nameless[:5])}; "
+            f"left out, no full name: {', '.join(origin.nameless[:5])}; "
             f"to copy one: dockerpush copy {file}:NAME DST"
         )
     return file, "\n".join(map(str, origin.images))
