@@ -150,6 +150,11 @@ class Contents:
             )
 
 
+def path_of(digest: Digest) -> str:
+    """Where a layout has the blob *digest* (image-spec, image-layout.md, Blobs)."""
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
 def blob_digest(name: str) -> Digest | None:
     """The digest that *name* gives the blob of an OCI layout."""
     match = _BLOB_NAME.fullmatch(name)

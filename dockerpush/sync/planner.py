@@ -47,8 +47,8 @@ class SyncItem:
     """One image of a plan, and in the end what became of it.
 
     *digest* is what the source named when the plan was made, and what is copied
-    whatever the tag names by then; *why* is for people. *sent* is bytes, *replaced* is
-    the image that the target's tag named before.
+    whatever the tag names by then, *root* all that was said of it; *why* is for people.
+    *sent* is bytes, *replaced* is the image that the target's tag named before.
     """
 
     entry: SyncEntry
@@ -59,6 +59,7 @@ class SyncItem:
     why: str = ""
     sent: int = 0
     replaced: Digest | None = None
+    root: Descriptor | None = None
 
 
 class Planner:
@@ -188,7 +189,7 @@ class Planner:
         if source is None:
             why = f"{item.source} does not exist"
             return replace(item, action=Action.MISSING, why=why)
-        item = replace(item, digest=source.digest)
+        item = replace(item, digest=source.digest, root=source)
         if entry.on_exists is OnExists.SKIP:
             return item
         target = self._there(item)

@@ -207,7 +207,7 @@ class RegistryTarget(Target):
 
         None of them has to have the blob by now.
         """
-        names = [source.repository] if source and source.place == self.place else []
+        names = list(source.repositories(self.place, digest)) if source else []
         if self.blobs is not None:
             known = self.blobs.holders(digest, self.place)
             names += [reference.repository for reference in known]

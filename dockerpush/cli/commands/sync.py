@@ -18,6 +18,7 @@ from ...system.workers import wide
 from ...values import replace, value
 from .. import console, location
 from ..endpoints import Connections, Endpoint
+from ..have import add_have_option, read_have
 from ..image_files import ImageOutput
 from ..options import (
     OPERANDS,
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from ...sync.lists import Defaults, Shard, SyncEntry, SyncList
     from ...sync.planner import SyncItem
     from ...sync.pruning import PruneItem
+    from ...transfer.delta_source import Base, Lacking
+    from ...transfer.inventory import HeldBlobs
     from ..session import Session
 
 MOST_LOOKS = 32
@@ -67,8 +70,8 @@ def configure(parser: ArgumentParser) -> None:
         "place",
         metavar="DST",
         nargs="?",
-        help="HOST[/PREFIX] for images without a target in the list; or oci:DIR, an "
-        "OCI directory for all images, or oci-archive:FILE",
+        help="HOST[/PREFIX] for images without a target in the list; or oci:DIR or "
+        "oci-archive:FILE for all images",
     )
     parser.add_argument(
         "--from",
@@ -77,12 +80,20 @@ def configure(parser: ArgumentParser) -> None:
         help="take the images of the list from this directory, or oci-archive:FILE",
     )
     parser.set_defaults(**{OPERANDS: "place"})
+    add_have_option(parser)
     parser.add_argument(
         "--scoped", action="store_true", help="keep full names below DST"
     )
     add_selection(parser)
     add_split_option(parser)
     add_sums_option(parser)
+    _add_what_is_done(parser)
+    add_json_option(parser, "print a report as one JSON object")
+    _add_rare(parser.add_argument_group(RARE))
+    add_side_options(parser, USED["sync"])
+
+
+def _add_what_is_done(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--on-exists",
         choices=("compare", "skip", "error"),
@@ -100,8 +111,16 @@ def configure(parser: ArgumentParser) -> None:
         "list does not name",
     )
     parser.add_argument("-y", "--yes", action="store_true", help="prune without asking")
-    add_json_option(parser, "print a report as one JSON object")
-    rare = parser.add_argument_group(RARE)
+    parser.add_argument(
+        "--env",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="allow ${NAME} in the list (repeatable)",
+    )
+
+
+def _add_rare(rare: Any) -> None:
     add_volumes_option(rare)
     rare.add_argument(
         "--shard",
@@ -109,14 +128,6 @@ def configure(parser: ArgumentParser) -> None:
         default="0/1",
         help="only the I-th of N shares of the list, for N machines (default: 0/1)",
     )
-    parser.add_argument(
-        "--env",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="let ${NAME} in the list stand for this variable; may be repeated",
-    )
-    add_side_options(parser, USED["sync"])
 
 
 @value
@@ -125,7 +136,7 @@ class SyncRequest:
 
     *origin* is the directory or archive that images come from, *into* the directory
     and *output* the archive they go to, None where that is registries. *place* is the
-    word for the target.
+    word for the target. What one of *have* holds is left out.
     """
 
     file: str
@@ -140,6 +151,7 @@ class SyncRequest:
     sums: bool
     prune: bool
     yes: bool
+    have: tuple[str, ...] = ()
 
 
 def run(args: Namespace, session: Session) -> int:
@@ -162,7 +174,16 @@ def run(args: Namespace, session: Session) -> int:
         entries = [entry for entry in wanted.entries if shard.takes(entry)]
         sources = stack.enter_context(Connections(there, session, writes=False))
         targets = stack.enter_context(Connections(here, session))
-        run = _Run(wanted, entries, request, origin, sources=sources, targets=targets)
+        have = read_have(request.have, targets)
+        run = _Run(
+            wanted,
+            entries,
+            request,
+            origin,
+            sources=sources,
+            targets=targets,
+            have=have,
+        )
         items = run.plan()
         if not request.dry_run:
             items = run.copy(items)
@@ -212,6 +233,11 @@ def _request(args: Namespace) -> SyncRequest:
     into = location.directory(args.place or "")
     output = archive_output(args.place or "", args.split)
     check_sums(sums=args.sums, is_directory=into is not None)
+    if args.have and not (into or output):
+        raise UsageError(
+            "--have is for a directory or an archive, and a registry is asked itself "
+            "what it holds: leave the option out, or sync into oci:DIR"
+        )
     return SyncRequest(
         args.file,
         bool(listed),
@@ -225,6 +251,7 @@ def _request(args: Namespace) -> SyncRequest:
         args.sums,
         args.prune,
         args.yes,
+        tuple(args.have),
     )
 
 
@@ -320,12 +347,16 @@ class _Run:
         entries: Sequence[SyncEntry],
         request: SyncRequest,
         origin: CarriedDirectory | None,
+        have: HeldBlobs | None,
         *,
         sources: Connections,
         targets: Connections,
     ) -> None:
+        from ...sync.carried_directory import SourcePlaces
         from ...transfer.engine import ConcurrencyLimits
 
+        self._have = have
+        self._places = SourcePlaces(entries, request.defaults)
         self._entries = entries
         self._request = request
         self._session = sources.session
@@ -350,15 +381,22 @@ class _Run:
         registries = {entry.target.registry for entry in self._entries}
         session = self._session
         if self._request.output:
-            return ArchiveSide(self._request.output, registries, session)
+            output = replace(self._request.output, have=self._have)
+            return ArchiveSide(output, registries, session)
         if self._request.into is None:
             return RegistrySide(targets, registries)
+        from ...transfer.inventory import NOTHING_HELD
+
         return DirectoryTargets(
-            self._request.into, registries, session.cancellation, session.on_event
+            self._request.into,
+            registries,
+            session.cancellation,
+            session.on_event,
+            self._have or NOTHING_HELD,
         )
 
     def plan(self) -> list[SyncItem]:
-        """What is to be done."""
+        """What is to be done. Raises NotHeld for a delta whose base is not whole."""
         from ...sync.planner import Planner
 
         cancellation = self._session.cancellation
@@ -370,7 +408,9 @@ class _Run:
             jobs=self._looks,
             created=self._created,
         )
-        return planner.plan(self._entries)
+        items = planner.plan(self._entries)
+        self._check_base(items)
+        return items
 
     def _created(self, image: Reference) -> float | None:
         """When *image* was made."""
@@ -378,7 +418,8 @@ class _Run:
 
         tags = self._from.registries[image.registry]
         found = tags.manifest_descriptor(image.repository, str(image.tag))
-        source = self._from.source(image)
+        targets = (e.target for e in self._entries if e.source.name == image.name)
+        source = self._from.source(image, self._base(next(targets)))
         return created_at(source, str(found.digest)) if found else None
 
     def copy(self, items: Sequence[SyncItem]) -> list[SyncItem]:
@@ -393,7 +434,7 @@ class _Run:
                 self._say(item)
             return done
         return copy_all(
-            items,
+            self._to.leave_out(items),
             self._copy,
             self._say,
             cancellation=self._session.cancellation,
@@ -409,7 +450,7 @@ class _Run:
         assert not isinstance(self._to, ArchiveSide), "that is written as a whole"
         with self._from.blaming(), self._to.target(item.target) as target:
             result = copy_image(
-                self._from.source(item.source),
+                self._from.source(item.source, self._base(item.target)),
                 target,
                 str(item.digest or item.source.digest or item.source.tag),
                 tags=self._to.names(item.target, item.digest),
@@ -427,6 +468,33 @@ class _Run:
         if not result.manifests:
             return replace(item, action=Action.SKIP, why="unchanged")
         return item
+
+    def _check_base(self, items: Sequence[SyncItem]) -> None:
+        from ...sync.carried_directory import CarriedDirectory
+        from ...sync.planner import Action
+        from ...system.workers import Workers
+
+        origin = self._from
+        if not isinstance(origin, CarriedDirectory) or not origin.is_delta:
+            return
+        copied = [item for item in items if item.action is Action.COPY]
+        cancellation = self._session.cancellation
+        with Workers(cancellation, self._looks, name="look") as workers:
+            looking = [workers.submit(self._lacking, origin, item) for item in copied]
+            origin.check(workers.wait(looking))
+
+    def _lacking(self, origin: CarriedDirectory, item: SyncItem) -> Lacking:
+        """A worker thread's work."""
+        if not isinstance(self._to, RegistrySide):
+            return origin.lacking(item, None)
+        with self._to.target(item.target) as target:
+            return origin.lacking(item, self._base(item.target), target.has_document)
+
+    def _base(self, target: Reference) -> Base | None:
+        """Where what a delta lacks may be on its way to *target*."""
+        if not isinstance(self._to, RegistrySide):
+            return None
+        return self._to.base(target, self._places.places)
 
     def _say(self, item: SyncItem) -> None:
         from ...sync.planner import Action
