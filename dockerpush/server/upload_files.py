@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 SETTLE = 1.0
 """Seconds that a new request leaves an older one of the same session."""
 
-PIECE = 1024 * 1024
+PIECE = 256 * 1024
 """Bytes of the one buffer that a request receives into."""
 
 SESSIONS = 2048
