@@ -19,6 +19,7 @@ from tests.support.images import MIB
 
 from .cases import large_case, memory_cases, start_up, usual_cases
 from .copies import copy_cases
+from .crowd import crowd_case
 from .peers import Peer, available_peers
 from .results import Report, Result
 from .svg import copies_picture, memory_picture, wall_picture
@@ -88,6 +89,7 @@ def _cases(args: argparse.Namespace, peers: Sequence[Peer]) -> list[Case]:
     if args.full:
         cases.append(large_case(peers, 5 * GIB, args.rounds))
     cases += [*copy_cases(size, args.rounds), *sync_cases(args.rounds)]
+    cases.append(crowd_case(args.rounds))
     cases += memory_cases(peers, sizes)
     return [case for case in cases if re.search(args.only, case.name)]
 

@@ -77,14 +77,14 @@ def _watch(pid: int, temp: Sequence[Path]) -> tuple[int, int]:
     memory = space = 0
     flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
     while os.waitid(os.P_PID, pid, flags) is None:
-        processes = _family(pid)
-        memory = max(memory, sum(map(_peak_memory, processes)))
+        processes = family(pid)
+        memory = max(memory, sum(map(peak_memory, processes)))
         space = max(space, _temp_space(processes, temp))
         time.sleep(INTERVAL)
     return memory, max(space, _temp_space([], temp))  # what is left counts, too
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """*pid* and what it started, as far as that still runs."""
     found = [pid]
     for parent in found:
@@ -94,12 +94,19 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def _peak_memory(pid: int) -> int:
+def peak_memory(pid: int) -> int:
+    """The most memory that process *pid* had, in bytes."""
     with contextlib.suppress(OSError):
         match = _PEAK.search(Path(f"/proc/{pid}/status").read_text())
         if match:
             return int(match[1]) * 1024
     return 0
+
+
+def cpu_seconds(pid: int) -> float:
+    """What process *pid* has used of the processor so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def _temp_space(processes: Sequence[int], temp: Sequence[Path]) -> int:

@@ -23,6 +23,8 @@ STDLIB = "dockerpush, stdlib only"
 GZIP = "dockerpush --compress gzip"
 NONE = "dockerpush --compress none"
 SKOPEO = "skopeo"
+SERVE = "dockerpush serve"
+REGISTRY = "docker-registry"
 
 AT_ONCE = 3
 """Blobs that the floor sends at the same time."""

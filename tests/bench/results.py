@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Mapping
 
 from .measure import Cost
-from .peers import FLOOR, SKOPEO
+from .peers import FLOOR, REGISTRY, SKOPEO
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,10 @@ class Report:
         return [result for result in self.results if result.case == case]
 
     def base(self, case: str) -> Result | None:
-        """What the others in *case* are compared with: the floor, or else skopeo."""
+        """What the others in *case* are compared with: the first of these three."""
         by_peer = {result.peer: result for result in self.of(case)}
-        return by_peer.get(FLOOR) or by_peer.get(SKOPEO)
+        bases = (by_peer.get(peer) for peer in (FLOOR, SKOPEO, REGISTRY))
+        return next((base for base in bases if base is not None), None)
 
     def write(self, path: Path) -> None:
         """Write everything to *path* as JSON."""

@@ -10,6 +10,7 @@ from tests.support.images import MIB
 
 from .cases import MEMORY
 from .copies import COPY
+from .crowd import CROWD
 from .peers import FLOOR, SKOPEO
 from .results import Report, Result
 from .syncs import SYNC
@@ -63,7 +64,7 @@ def memory_picture(report: Report) -> str:
 
 def wall_picture(report: Report) -> str:
     """Wall time of each peer in each push: the median, and from least to most."""
-    others = (MEMORY, COPY, SYNC)
+    others = (MEMORY, COPY, SYNC, CROWD)
     cases = [case for case in report.cases() if not case.startswith(others)]
     return _bars("Wall time of a cold push (median; line: range)", report, cases)
 

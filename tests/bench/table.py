@@ -29,7 +29,8 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"- {name}: {value}"
     for reason in report.skipped:
         yield f"- not measured: {reason}"
-    yield "- medians; in brackets how many times the floor's, without one skopeo's"
+    bases = "the floor's, else skopeo's, else docker-registry's"
+    yield f"- medians; in brackets how many times {bases}"
     for case in report.cases():
         results = report.of(case)
         base = report.base(case)

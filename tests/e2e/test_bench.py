@@ -18,6 +18,7 @@ from suites import first
 
 from tests.bench import (
     copies,
+    crowd,
     images,
     link,
     measure,
@@ -166,6 +167,26 @@ def test_a_sync_finds_all_tags_in_both_registries(tmp_path, slow):
                 assert {f"/v2/bench/image/manifests/{tag}" for tag in "012"} <= paths
                 writing = {method for method, _ in asked} - {"GET", "HEAD"}
                 assert not (writing and peer == peers.FAST)
+
+
+@pytest.mark.long
+def test_a_crowd_is_served_whole_by_both_registries(tmp_path):
+    case = crowd.Crowd("crowd", 1, pulls=50, pushes=50)
+    with case.ready(tmp_path) as ready:
+        assert set(ready.by_peer) == {peers.SERVE, peers.REGISTRY}
+        done = {peer: one() for peer, one in ready.by_peer.items()}
+    assert all(one.cold.memory > 10 * MIB and one.cold.cpu > 0 for one in done.values())
+    assert done[peers.SERVE].cold.memory < 120 * MIB
+    assert not (tmp_path / "image").exists()
+    assert not (tmp_path / "server").exists()
+
+
+@pytest.mark.long
+def test_a_request_of_a_crowd_that_fails_is_told_of(tmp_path):
+    with crowd.our_server(tmp_path) as url:
+        missing = [crowd.Transfer("GET", f"{url}/v2/a/manifests/1", 200)] * 3
+        with pytest.raises(measure.CommandFailed, match=r"statuses \{404: 3\}"):
+            crowd.transferred(missing, tmp_path)
 
 
 SIDES = ("source", "target")
