@@ -20,13 +20,11 @@ from .volume_options import check_split, check_sums, volumes_of
 
 if TYPE_CHECKING:
     from ..archive import Archive
-    from ..archive.opened import OpenLayout
     from ..archive.stored import StoredImage
     from ..events import OnEvent
     from ..oci import Digest, Platform
     from ..transfer.archive_target import ForDocker
     from ..transfer.choices import CopyOptions, CopyResult
-    from ..transfer.inventory import HeldBlobs
     from ..transfer.source import Source
     from ..transfer.target import Target
     from .report import Outcomes
@@ -43,7 +41,7 @@ class ImageOutput:
     *only* is the platform that is taken of an index when none is asked for. With
     *split* an archive is in volumes of so many bytes, with *sums* a directory gets a
     list of the sums of its files. A *pipe* gets the archive in place of a file; *place*
-    is what it is called then. What *have* holds is left out.
+    is what it is called then.
     """
 
     place: location.Local
@@ -53,7 +51,6 @@ class ImageOutput:
     split: int | None = None
     sums: bool = False
     pipe: BinaryIO | None = None
-    have: HeldBlobs | None = None
 
     def for_docker(self, *, chosen: bool) -> ForDocker | None:
         """What docker gets of it; *chosen* platforms count as the user put them."""
@@ -79,12 +76,11 @@ class ImageOutput:
         """
         from ..archive.writers import write_sums
         from ..transfer.archive_target import open_output
-        from ..transfer.inventory import NOTHING_HELD
 
         docker = self.for_docker(chosen=bool(options.platforms))
         if docker and docker.required and options.referrers:
             raise UsageError(
-                "a docker-archive cannot hold referrers: write an oci-archive instead"
+                "a docker-archive has no place for --referrers: make it an oci-archive"
             )
         to_stdout = self.place.path == location.STDOUT
         pipe = sys.stdout.buffer if to_stdout else self.pipe
@@ -95,7 +91,6 @@ class ImageOutput:
             no_clobber=self.no_clobber,
             resumable=resumable,
             split=self.split,
-            have=self.have or NOTHING_HELD,
             cancellation=session.cancellation,
             on_event=on_event,
         ) as target:
@@ -210,7 +205,7 @@ def archive_origins(
 
 
 def _chosen(
-    archive: Archive | OpenLayout, place: location.Local, *, every: bool
+    archive: Archive, place: location.Local, *, every: bool
 ) -> list[StoredImage]:
     from ..archive.select import describe, select_image
 
@@ -233,13 +228,12 @@ def own_tag(place: location.Local) -> str | None:
 
     Raises what `archive_origins` does.
     """
-    from ..archive.opened import open_any
+    from ..archive import open_archive
     from ..archive.sniff import is_forward
 
     if is_forward(place.path):
         return None
-    archive = open_any(place.path)
-    with archive:
+    with open_archive(place.path) as archive:
         (image,) = _chosen(archive, place, every=False)
     return next(iter(tags_of(image.names, image.tags)), None)
 

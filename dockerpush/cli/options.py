@@ -190,9 +190,7 @@ def chosen_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
 
     if ALL in texts:
         if len(texts) > 1:
-            raise UsageError(
-                "--platform all and another --platform cannot be used together"
-            )
+            raise UsageError("--platform all goes with no other --platform")
         return ()
     try:
         return tuple(Platform.parse(text) for text in texts)

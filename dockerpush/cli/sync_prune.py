@@ -43,33 +43,33 @@ class Pruning:
         items: Sequence[SyncItem],
         targets: Connections,
         into: Path | None,
+        done: list[PruneItem],
     ) -> None:
+        """*done* gets what becomes of each name."""
+        self._done = done
         self._items = items
         self._targets = targets
         self._session = targets.session
         self._kept = yielded(items)
         self._into = into
-        self._failed: list[PruneItem] = []
 
-    def plan(self) -> list[PruneItem]:
-        """What would go, and where that could not be found out."""
-        planned = self._planned()
-        return [item for _, items in planned for item in items] + self._failed
+    def plan(self) -> None:
+        """Find out what would go."""
+        for _, items in self._planned():
+            self._done += items
 
-    def run(self, *, yes: bool) -> list[PruneItem]:
-        """What became of each, after somebody agreed."""
+    def run(self, *, yes: bool) -> None:
+        """Prune, after somebody agreed."""
         planned = [(pruner, items) for pruner, items in self._planned() if items]
         self._session.end_progress()
         doomed = [item for _, items in planned for item in items]
         if not doomed or not (yes or self._agreed(doomed)):
-            return self._failed
-        done = []
+            return
         for pruner, items in planned:
             for item in pruner.prune(items):
                 self._tell(item)
-                done.append(item)
-        self._say_space([pruner for pruner, _ in planned], done)
-        return done + self._failed
+                self._done.append(item)
+        self._say_space([pruner for pruner, _ in planned])
 
     def _planned(self) -> list[tuple[Pruner, list[PruneItem]]]:
         unknown = unlisted(self._items)
@@ -110,7 +110,7 @@ class Pruning:
     def _fail(self, name: str, error: PusherError) -> None:
         console.say(f"failed: pruning {name}: {error}")
         item = PruneItem(name, None, PruneAction.FAILED, str(error))
-        self._failed.append(item)
+        self._done.append(item)
 
     def _agreed(self, doomed: Sequence[PruneItem]) -> bool:
         for item in doomed:
@@ -129,8 +129,8 @@ class Pruning:
         else:
             self._say(f"pruned {item.name} ({item.short})")
 
-    def _say_space(self, pruners: Sequence[Pruner], done: Sequence[PruneItem]) -> None:
-        gone = [item for item in done if item.action is PruneAction.PRUNE]
+    def _say_space(self, pruners: Sequence[Pruner]) -> None:
+        gone = [item for item in self._done if item.action is PruneAction.PRUNE]
         for pruner in pruners:
             if not isinstance(pruner, DirectoryPruner):
                 continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import time
-from typing import Callable, Iterable, Iterator, Mapping, Protocol, Sequence
+from typing import Callable, Iterator, Mapping, Protocol, Sequence
 
 from ..documents import held
 from ..errors import Cancelled, NotFound, PusherError
@@ -47,8 +47,8 @@ class SyncItem:
     """One image of a plan, and in the end what became of it.
 
     *digest* is what the source named when the plan was made, and what is copied
-    whatever the tag names by then, *root* all that was said of it; *why* is for people.
-    *sent* is bytes, *replaced* is the image that the target's tag named before.
+    whatever the tag names by then; *why* is for people. *sent* is bytes, *replaced* is
+    the image that the target's tag named before.
     """
 
     entry: SyncEntry
@@ -59,7 +59,7 @@ class SyncItem:
     why: str = ""
     sent: int = 0
     replaced: Digest | None = None
-    root: Descriptor | None = None
+    seconds: float = 0.0
 
 
 class Planner:
@@ -189,7 +189,7 @@ class Planner:
         if source is None:
             why = f"{item.source} does not exist"
             return replace(item, action=Action.MISSING, why=why)
-        item = replace(item, digest=source.digest, root=source)
+        item = replace(item, digest=source.digest)
         if entry.on_exists is OnExists.SKIP:
             return item
         target = self._there(item)
@@ -231,39 +231,43 @@ def _tagged(whole: SyncItem, tag: str, held: set[str], why: str) -> SyncItem:
 def _unless_refused(item: SyncItem, target: Descriptor | None) -> SyncItem:
     if target is None or item.entry.on_exists is not OnExists.ERROR:
         return item
-    why = f"{item.target} exists, with another image: {target.digest}"
+    why = f"{item.target} exists as {target.digest}, which is not to be replaced"
     return replace(item, action=Action.FAILED, why=why)
 
 
 def copy_all(
-    items: Iterable[SyncItem],
+    items: list[SyncItem],
     copy: Callable[[SyncItem], SyncItem],
     on_done: Callable[[SyncItem], None],
     *,
     cancellation: Cancellation,
     jobs: int,
-) -> list[SyncItem]:
-    """*items*, those to be copied after *copy* has done so, *jobs* at a time.
+) -> None:
+    """Put in place of those of *items* that are to be copied what *copy* makes of them.
 
-    *on_done* gets each of those from the thread that did it. Raises Cancelled.
+    *jobs* are copied at a time; *on_done* gets each from the thread that did it. Raises
+    Cancelled; what was not done by then has failed.
     """
+    waiting = {n: item for n, item in enumerate(items) if item.action is Action.COPY}
 
-    def work(item: SyncItem) -> SyncItem:
+    def work(place: int, item: SyncItem) -> None:
+        started = time.monotonic()
         try:
             done = copy(item)
         except Cancelled:
             raise
         except PusherError as error:
             done = replace(item, action=Action.FAILED, why=str(error))
-        on_done(done)
-        return done
+        items[place] = replace(done, seconds=time.monotonic() - started)
+        waiting.pop(place)
+        on_done(items[place])
 
-    results = list(items)
-    places = [n for n, item in enumerate(results) if item.action is Action.COPY]
-    if not places:
-        return results
-    with Workers(cancellation, min(jobs, len(places)), name="sync") as workers:
-        copying = [workers.submit(work, results[place]) for place in places]
-        for place, done in zip(places, workers.wait(copying)):
-            results[place] = done
-    return results
+    if not waiting:
+        return
+    try:
+        with Workers(cancellation, min(jobs, len(waiting)), name="sync") as workers:
+            workers.wait([workers.submit(work, *one) for one in list(waiting.items())])
+    except Cancelled as error:
+        for place, item in waiting.items():
+            items[place] = replace(item, action=Action.FAILED, why=f"not done: {error}")
+        raise

@@ -146,10 +146,6 @@ class ArchiveSource:
         """None: an archive does not tell, so it is a blob."""
         return None
 
-    def repositories(self, place: str, digest: Digest) -> Sequence[str]:
-        """None: it is in no registry."""
-        return ()
-
     def _with_digest(
         self, planned: PlannedBlob, cancellation: Cancellation
     ) -> PlannedBlob:

@@ -56,7 +56,7 @@ class Method(enum.Enum):
     AS_IS = "as it is"
     RELABEL = "as it is, under the media type that its bytes have"
     COMPRESS = "compressed"
-    FOREIGN = "stays at its urls"
+    FOREIGN = "left where its urls point"
 
     @property
     def keeps(self) -> bool:
@@ -381,7 +381,7 @@ def _plan_node(node: Node, decide: Decide, notices: list[str]) -> PlannedNode | 
         )
         if not verbatim:
             notices += mislabelled(
-                node, "{}: corrected, so the manifest gets a new digest"
+                node, "{}: stored so, which gives the manifest a new digest"
             )
         return PlannedManifest(node, layers, verbatim)
     return PlannedOther(node, layers)

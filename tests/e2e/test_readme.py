@@ -38,6 +38,9 @@ RUN_BY_RECIPES = ("push-image:", "- name: Push the image", "failed=\n")
 NOT_RUN = {
     "python3 -m venv ~/.venvs/dockerpush": "installs; test_pyz builds and installs",
     "for i in 1 2 3 4 5 6 7 8; do": "test_cli_sync runs shards",
+    "dockerpush sync images.txt registry.example.com/mirror --report": (
+        "test_cli_sync_report retries"
+    ),
     "apiVersion: batch/v1": "Kubernetes",
     "dockerpush serve --dir registry": "serves until a signal; test_cli_serve runs it",
     "dockerpush completion bash": "test_cli_completion sources it",

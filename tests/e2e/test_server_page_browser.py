@@ -12,7 +12,10 @@ from typing import Any, Iterator
 import pytest
 from conformance import Image, artifact, descriptor, index_of, serving
 
+from dockerpush.cli.report_page import write_report
+from dockerpush.cli.sync_report import SyncReport
 from dockerpush.oci import OCI_INDEX, OCI_MANIFEST
+from dockerpush.sync.pruning import PruneAction, PruneItem
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 
@@ -137,8 +140,24 @@ PATHS = [
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 @pytest.mark.parametrize("path", PATHS)
-def test_a_page_is_readable_on_a_small_screen(browser, registry, path, mode, tmp_path):
+def test_a_page_is_readable_on_a_small_screen(browser, registry, path, mode):
     """320 pixels without a scroll bar, contrast, no script, and nothing else loaded."""
+    check_small(browser, registry + path, mode)
+    expected = 1 if path == "/nothing" else 0  # its 404 is in the browser's log
+    assert len(browser.problems) <= expected, browser.problems
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_a_report_of_sync_is_readable_on_a_small_screen(browser, mode, tmp_path):
+    report = SyncReport(LONG, HOSTILE, dry_run=False, prunes=True)
+    report.pruned += [PruneItem(LONG, None, PruneAction.FAILED, HOSTILE)]
+    path = tmp_path / "report.html"
+    write_report(report, path)
+    check_small(browser, path.as_uri(), mode)
+    assert browser.problems == []
+
+
+def check_small(browser: Browser, url: str, mode: str) -> None:
     browser.call(
         "Emulation.setDeviceMetricsOverride",
         **{"width": 320, "height": 640, "deviceScaleFactor": 1, "mobile": True},
@@ -146,7 +165,7 @@ def test_a_page_is_readable_on_a_small_screen(browser, registry, path, mode, tmp
     features = [{"name": "prefers-color-scheme", "value": mode}]
     browser.call("Emulation.setEmulatedMedia", features=features)
     browser.problems.clear()
-    browser.open(registry + path)
+    browser.open(url)
     assert browser.evaluate("document.documentElement.scrollWidth") <= 320
     assert browser.evaluate("document.title").endswith("· dockerpush")
     assert browser.evaluate("document.scripts.length + document.images.length") == 0
@@ -155,8 +174,6 @@ def test_a_page_is_readable_on_a_small_screen(browser, registry, path, mode, tmp
     assert (dark == "rgb(255, 255, 255)") == (mode == "light")
     loaded = "performance.getEntriesByType('resource').length"
     assert browser.evaluate(loaded) == 0
-    expected = 1 if path == "/nothing" else 0  # its 404 is in the browser's log
-    assert len(browser.problems) <= expected, browser.problems
 
 
 def test_a_screen_reader_finds_landmarks_headings_and_labels(browser, registry):

@@ -29,7 +29,7 @@ ELEMENTS = re.compile(
 )
 ATTRIBUTES = re.compile(
     "lang|charset|name|content|class|href|id|tabindex|aria-label|role|action|method"
-    "|for|type|value|datetime"
+    "|for|type|value|datetime|http-equiv"
 )
 
 

@@ -140,7 +140,7 @@ def test_a_registry_is_found_under_any_of_its_spellings() -> None:
         ({"defaults": {"jobs": 0}}, "'jobs': not a whole number from 1 to 64: '0'"),
         ({"defaults": {"plain_http": 1}}, "wanted true or false, got a number"),
         ({"defaults": {"timeout": None}}, "wanted a text or a number, got null"),
-        ({"defaults": {"timeout": 0}}, "'timeout': wanted a time above 0"),
+        ({"defaults": {"timeout": 0}}, "'timeout': wanted more than no time at all"),
         ({"defaults": {"timeout": float("inf")}}, "'timeout': not a duration"),
         ({"defaults": {"blob_chunk": -5}}, "'blob_chunk': not a size"),
         ({"defaults": {"limit_rate": "fast"}}, "'limit_rate': not a rate"),

@@ -51,7 +51,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--ignore-missing",
         action="store_true",
-        help="do not fail when REF is not there",
+        help="take what is not there for deleted",
     )
     add_json_option(parser, "print a JSON object for each REF")
     add_credential_options(parser)

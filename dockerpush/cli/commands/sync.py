@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 import re
 import threading
-import time
 from argparse import ArgumentParser, Namespace
-from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Mapping, Sequence
 
-from ...errors import UsageError
+from ...errors import Cancelled, UsageError
 from ...settings.keys import RECEIVING, is_own_variable
 from ...system.workers import wide
 from ...values import replace, value
 from .. import console, location
 from ..endpoints import Connections, Endpoint
-from ..have import add_have_option, read_have
 from ..image_files import ImageOutput
 from ..options import (
     OPERANDS,
@@ -33,7 +30,8 @@ from ..options import (
     target_endpoint,
     warn_of_unused_sides,
 )
-from ..report import say_replaced, some_failed
+from ..report import say_replaced
+from ..sync_report import SyncReport, report_path, to_retry
 from ..sync_sides import ArchiveSide, RegistrySide, archive_output, keeps
 from ..text_files import read_text, shown_name
 from ..volume_options import (
@@ -48,9 +46,6 @@ if TYPE_CHECKING:
     from ...sync.carried_directory import CarriedDirectory, DirectoryTargets
     from ...sync.lists import Defaults, Shard, SyncEntry, SyncList
     from ...sync.planner import SyncItem
-    from ...sync.pruning import PruneItem
-    from ...transfer.delta_source import Base, Lacking
-    from ...transfer.inventory import HeldBlobs
     from ..session import Session
 
 MOST_LOOKS = 32
@@ -70,8 +65,8 @@ def configure(parser: ArgumentParser) -> None:
         "place",
         metavar="DST",
         nargs="?",
-        help="HOST[/PREFIX] for images without a target in the list; or oci:DIR or "
-        "oci-archive:FILE for all images",
+        help="HOST[/PREFIX] for images without a target in the list; or oci:DIR, an "
+        "OCI directory for all images, or oci-archive:FILE",
     )
     parser.add_argument(
         "--from",
@@ -80,20 +75,12 @@ def configure(parser: ArgumentParser) -> None:
         help="take the images of the list from this directory, or oci-archive:FILE",
     )
     parser.set_defaults(**{OPERANDS: "place"})
-    add_have_option(parser)
     parser.add_argument(
         "--scoped", action="store_true", help="keep full names below DST"
     )
     add_selection(parser)
     add_split_option(parser)
     add_sums_option(parser)
-    _add_what_is_done(parser)
-    add_json_option(parser, "print a report as one JSON object")
-    _add_rare(parser.add_argument_group(RARE))
-    add_side_options(parser, USED["sync"])
-
-
-def _add_what_is_done(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--on-exists",
         choices=("compare", "skip", "error"),
@@ -107,26 +94,37 @@ def _add_what_is_done(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--prune",
         action="store_true",
-        help="then delete tags at the target, in the list's repositories, that the "
-        "list does not name",
+        help="then delete other tags in the repositories of the list",
     )
     parser.add_argument("-y", "--yes", action="store_true", help="prune without asking")
+    add_json_option(parser, "print a report as one JSON object")
     parser.add_argument(
-        "--env",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="allow ${NAME} in the list (repeatable)",
+        "--report", metavar="FILE", help="write a report: FILE.html, or FILE.json"
     )
+    parser.add_argument(
+        "--retry-failed",
+        metavar="REPORT",
+        help="copy only what failed by this FILE.json",
+    )
+    _add_rare_options(parser)
+    add_side_options(parser, USED["sync"])
 
 
-def _add_rare(rare: Any) -> None:
+def _add_rare_options(parser: ArgumentParser) -> None:
+    rare = parser.add_argument_group(RARE)
     add_volumes_option(rare)
     rare.add_argument(
         "--shard",
         metavar="I/N",
         default="0/1",
         help="only the I-th of N shares of the list, for N machines (default: 0/1)",
+    )
+    rare.add_argument(
+        "--env",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="let ${NAME} in the list stand for this variable; may be repeated",
     )
 
 
@@ -136,7 +134,7 @@ class SyncRequest:
 
     *origin* is the directory or archive that images come from, *into* the directory
     and *output* the archive they go to, None where that is registries. *place* is the
-    word for the target. What one of *have* holds is left out.
+    word for the target.
     """
 
     file: str
@@ -151,12 +149,21 @@ class SyncRequest:
     sums: bool
     prune: bool
     yes: bool
-    have: tuple[str, ...] = ()
+    report: Path | None
+    retry: str | None
+
+    @property
+    def target(self) -> str:
+        """Where the list goes, however it was written; "" when the list says it."""
+        if self.into is not None:
+            return f"oci:{self.into.resolve()}"
+        if self.output is not None:
+            return f"oci-archive:{Path(self.output.place.path).resolve()}"
+        return str(self.defaults.place or "")
 
 
 def run(args: Namespace, session: Session) -> int:
     """Do what the list says; the exit code."""
-    from ...sync.carried_directory import CarriedDirectory
     from ...sync.lists import Shard
 
     shard = Shard.parse(args.shard)
@@ -164,35 +171,60 @@ def run(args: Namespace, session: Session) -> int:
     _check_prune(request, shard)
     if request.output and keeps(request.output, args.on_exists, args.file, session):
         return console.DONE
-    there, here = _endpoints(request, args)
-    started = time.monotonic()
+    report = SyncReport(
+        shown_name(request.file), request.target, request.dry_run, request.prune
+    )
+    try:
+        _sync(request, shard, report, _endpoints(request, args), session)
+    except Cancelled:
+        if report.items:
+            _finish(report, request, session)
+        raise
+    _finish(report, request, session)
+    report.check()
+    return console.DONE
+
+
+def _sync(
+    request: SyncRequest,
+    shard: Shard,
+    report: SyncReport,
+    sides: tuple[Endpoint, Endpoint],
+    session: Session,
+) -> None:
+    """Plan, copy and prune, and have *report* say what became of it."""
+    from ...sync.carried_directory import CarriedDirectory
+
     with ExitStack() as stack:
         origin = None
         if request.origin:
             origin = CarriedDirectory(request.origin, session.cancellation, stack)
         wanted = _read_list(request, origin)
         entries = [entry for entry in wanted.entries if shard.takes(entry)]
-        sources = stack.enter_context(Connections(there, session, writes=False))
-        targets = stack.enter_context(Connections(here, session))
-        have = read_have(request.have, targets)
-        run = _Run(
-            wanted,
-            entries,
-            request,
-            origin,
-            sources=sources,
-            targets=targets,
-            have=have,
-        )
-        items = run.plan()
+        if request.retry is not None:
+            entries = to_retry(request.retry, entries, request.target)
+        sources = stack.enter_context(Connections(sides[0], session, writes=False))
+        targets = stack.enter_context(Connections(sides[1], session))
+        run = _Run(wanted, entries, request, origin, sources=sources, targets=targets)
+        report.items += run.plan()
         if not request.dry_run:
-            items = run.copy(items)
-        pruned = _pruned(request, items, targets) if request.prune else []
+            run.copy(report.items)
+        if request.prune:
+            _prune(request, report, targets)
         if request.sums and request.into and not request.dry_run:
             _write_sums(request.into)
+
+
+def _finish(report: SyncReport, request: SyncRequest, session: Session) -> None:
+    """Write and show *report*; who interrupts a run reads no result."""
     session.end_progress()
-    _report(items, pruned, time.monotonic() - started, request, session)
-    return _code(items, pruned)
+    report.finish()
+    if request.report is not None:
+        from ..report_page import write_report
+
+        write_report(report, request.report)
+    if session.signal is None:
+        report.show(as_json=session.display.json)
 
 
 def _check_prune(request: SyncRequest, shard: Shard) -> None:
@@ -209,17 +241,28 @@ def _check_prune(request: SyncRequest, shard: Shard) -> None:
             "--prune needs the whole list: sync all shards, then run once with --prune "
             "and without --shard"
         )
+    if request.prune and request.retry is not None:
+        raise UsageError(
+            "--prune needs the whole list: retry first, then run once with --prune and "
+            "without --retry-failed"
+        )
+    if request.output and request.retry is not None:
+        raise UsageError(
+            "--retry-failed adds images to what is there, and an archive is written as "
+            "a whole: leave the option out"
+        )
     if request.prune:
         check_may_prune(yes=request.yes, dry_run=request.dry_run)
 
 
-def _pruned(
-    request: SyncRequest, items: Sequence[SyncItem], targets: Connections
-) -> list[PruneItem]:
+def _prune(request: SyncRequest, report: SyncReport, targets: Connections) -> None:
     from ..sync_prune import Pruning
 
-    pruning = Pruning(items, targets, request.into)
-    return pruning.plan() if request.dry_run else pruning.run(yes=request.yes)
+    pruning = Pruning(report.items, targets, request.into, report.pruned)
+    if request.dry_run:
+        pruning.plan()
+    else:
+        pruning.run(yes=request.yes)
 
 
 def _request(args: Namespace) -> SyncRequest:
@@ -228,16 +271,11 @@ def _request(args: Namespace) -> SyncRequest:
     origin = listed
     if args.source:
         if listed:
-            raise UsageError(f"give {args.file} or --from {args.source}, not both")
+            raise UsageError(f"{args.file} or --from {args.source}: one of them")
         origin = _carried(args.source) or Path(args.source)
     into = location.directory(args.place or "")
     output = archive_output(args.place or "", args.split)
     check_sums(sums=args.sums, is_directory=into is not None)
-    if args.have and not (into or output):
-        raise UsageError(
-            "--have is for a directory or an archive, and a registry is asked itself "
-            "what it holds: leave the option out, or sync into oci:DIR"
-        )
     return SyncRequest(
         args.file,
         bool(listed),
@@ -251,7 +289,8 @@ def _request(args: Namespace) -> SyncRequest:
         args.sums,
         args.prune,
         args.yes,
-        tuple(args.have),
+        report_path(args.report),
+        args.retry_failed,
     )
 
 
@@ -319,7 +358,7 @@ def _names(file: str, origin: CarriedDirectory) -> tuple[str, str]:
     """What the list of all images of *origin* is called, and its text."""
     if origin.nameless:
         console.say(
-            f"left out, no full name: {', '.join(origin.nameless[:5])}; "
+            f"left out, for want of a full name: {', '.join(origin.nameless[:5])}; "
             f"to copy one: dockerpush copy {file}:NAME DST"
         )
     return file, "\n".join(map(str, origin.images))
@@ -347,16 +386,12 @@ class _Run:
         entries: Sequence[SyncEntry],
         request: SyncRequest,
         origin: CarriedDirectory | None,
-        have: HeldBlobs | None,
         *,
         sources: Connections,
         targets: Connections,
     ) -> None:
-        from ...sync.carried_directory import SourcePlaces
         from ...transfer.engine import ConcurrencyLimits
 
-        self._have = have
-        self._places = SourcePlaces(entries, request.defaults)
         self._entries = entries
         self._request = request
         self._session = sources.session
@@ -381,22 +416,15 @@ class _Run:
         registries = {entry.target.registry for entry in self._entries}
         session = self._session
         if self._request.output:
-            output = replace(self._request.output, have=self._have)
-            return ArchiveSide(output, registries, session)
+            return ArchiveSide(self._request.output, registries, session)
         if self._request.into is None:
             return RegistrySide(targets, registries)
-        from ...transfer.inventory import NOTHING_HELD
-
         return DirectoryTargets(
-            self._request.into,
-            registries,
-            session.cancellation,
-            session.on_event,
-            self._have or NOTHING_HELD,
+            self._request.into, registries, session.cancellation, session.on_event
         )
 
     def plan(self) -> list[SyncItem]:
-        """What is to be done. Raises NotHeld for a delta whose base is not whole."""
+        """What is to be done."""
         from ...sync.planner import Planner
 
         cancellation = self._session.cancellation
@@ -408,9 +436,7 @@ class _Run:
             jobs=self._looks,
             created=self._created,
         )
-        items = planner.plan(self._entries)
-        self._check_base(items)
-        return items
+        return planner.plan(self._entries)
 
     def _created(self, image: Reference) -> float | None:
         """When *image* was made."""
@@ -418,23 +444,22 @@ class _Run:
 
         tags = self._from.registries[image.registry]
         found = tags.manifest_descriptor(image.repository, str(image.tag))
-        targets = (e.target for e in self._entries if e.source.name == image.name)
-        source = self._from.source(image, self._base(next(targets)))
+        source = self._from.source(image)
         return created_at(source, str(found.digest)) if found else None
 
-    def copy(self, items: Sequence[SyncItem]) -> list[SyncItem]:
-        """What was done."""
+    def copy(self, items: list[SyncItem]) -> None:
+        """Copy those of *items* that are to be, and have them say what was done."""
         from ...sync.planner import copy_all
 
         if isinstance(self._to, ArchiveSide):
-            done = self._to.write(
+            items[:] = self._to.write(
                 items, self._from, jobs=self._jobs, limits=self._limits
             )
-            for item in done:
+            for item in items:
                 self._say(item)
-            return done
-        return copy_all(
-            self._to.leave_out(items),
+            return
+        copy_all(
+            items,
             self._copy,
             self._say,
             cancellation=self._session.cancellation,
@@ -450,7 +475,7 @@ class _Run:
         assert not isinstance(self._to, ArchiveSide), "that is written as a whole"
         with self._from.blaming(), self._to.target(item.target) as target:
             result = copy_image(
-                self._from.source(item.source, self._base(item.target)),
+                self._from.source(item.source),
                 target,
                 str(item.digest or item.source.digest or item.source.tag),
                 tags=self._to.names(item.target, item.digest),
@@ -468,33 +493,6 @@ class _Run:
         if not result.manifests:
             return replace(item, action=Action.SKIP, why="unchanged")
         return item
-
-    def _check_base(self, items: Sequence[SyncItem]) -> None:
-        from ...sync.carried_directory import CarriedDirectory
-        from ...sync.planner import Action
-        from ...system.workers import Workers
-
-        origin = self._from
-        if not isinstance(origin, CarriedDirectory) or not origin.is_delta:
-            return
-        copied = [item for item in items if item.action is Action.COPY]
-        cancellation = self._session.cancellation
-        with Workers(cancellation, self._looks, name="look") as workers:
-            looking = [workers.submit(self._lacking, origin, item) for item in copied]
-            origin.check(workers.wait(looking))
-
-    def _lacking(self, origin: CarriedDirectory, item: SyncItem) -> Lacking:
-        """A worker thread's work."""
-        if not isinstance(self._to, RegistrySide):
-            return origin.lacking(item, None)
-        with self._to.target(item.target) as target:
-            return origin.lacking(item, self._base(item.target), target.has_document)
-
-    def _base(self, target: Reference) -> Base | None:
-        """Where what a delta lacks may be on its way to *target*."""
-        if not isinstance(self._to, RegistrySide):
-            return None
-        return self._to.base(target, self._places.places)
 
     def _say(self, item: SyncItem) -> None:
         from ...sync.planner import Action
@@ -515,73 +513,3 @@ def _apply(hosts: Mapping[str, Mapping[str, object]], connections: Connections) 
     known = connections.config.registries
     merged = {name: {**known.get(name, {}), **value} for name, value in hosts.items()}
     connections.config = replace(connections.config, registries={**known, **merged})
-
-
-def _report(
-    items: Sequence[SyncItem],
-    pruned: Sequence[PruneItem],
-    seconds: float,
-    request: SyncRequest,
-    session: Session,
-) -> None:
-    counts = Counter(item.action.value for item in items)
-    gone = Counter(item.action.value for item in pruned)["prune"]
-    if session.display.json:
-        console.json_result(
-            {
-                "images": [_record(item) for item in items],
-                **{name: counts[name] for name in ("copy", "skip")},
-                **{name: counts[name] for name in ("missing", "failed")},
-                "pruned": [_prune_record(item) for item in pruned],
-                "prune": gone,
-                "bytes": sum(item.sent for item in items),
-                "seconds": round(seconds, 3),
-                "dryRun": request.dry_run,
-            }
-        )
-        return
-    rows = [(i.action.value, str(i.source), str(i.target), i.why) for i in items]
-    if not request.dry_run:
-        rows = [row for row in rows if row[0] in ("missing", "failed")]
-    else:
-        rows += [(i.action.value, "-", i.name, i.why) for i in pruned]
-    if rows:
-        console.table([("ACTION", "SOURCE", "TARGET", "WHY"), *rows])
-    sent = console.size_text(sum(item.sent for item in items))
-    words = ("to copy", "unchanged") if request.dry_run else ("copied", "unchanged")
-    console.result(
-        f"{counts['copy']} {words[0]}, {counts['skip']} {words[1]}, "
-        f"{counts['missing']} missing, {counts['failed']} failed"
-        + (f", {gone} {'to prune' if request.dry_run else 'pruned'}" * request.prune)
-        + ("" if request.dry_run else f"; {sent} in {seconds:.1f} s")
-    )
-
-
-def _record(item: SyncItem) -> dict[str, Any]:
-    return {
-        "line": item.entry.line,
-        "source": str(item.source),
-        "target": str(item.target),
-        "action": item.action.value,
-        "digest": item.digest,
-        "why": item.why,
-        "bytes": item.sent,
-        "replaced": item.replaced,
-    }
-
-
-def _prune_record(item: PruneItem) -> dict[str, Any]:
-    return {
-        "target": item.name,
-        "digest": item.digest,
-        "action": item.action.value,
-        "why": item.why,
-    }
-
-
-def _code(items: Sequence[SyncItem], pruned: Sequence[PruneItem]) -> int:
-    bad = [str(i.target) for i in items if i.action.value in ("missing", "failed")]
-    bad += [i.name for i in pruned if i.action.value == "failed"]
-    if bad:
-        raise some_failed(bad, len(items) + len(pruned), "images")
-    return console.DONE
