@@ -26,7 +26,7 @@ def leave_current_directory() -> None:
 def main() -> int:
     """Run the command that ``sys.argv`` asks for; the exit code.
 
-    The version alone is told without loading what reads arguments.
+    The version alone is printed without loading what reads arguments.
     """
     if sys.argv[1:] in (["--version"], ["-V"], ["version"]):
         sys.stdout.write(f"dockerpush {__version__}\n")

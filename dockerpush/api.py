@@ -1,8 +1,8 @@
 """The library: `push`, `pull`, `copy` and `connect` as plain functions.
 
 They keep no state: nothing is remembered between two calls, on disk or in memory, and
-nothing is printed. What happens is told to *on_event* (see `dockerpush.events`), from
-any thread. Another thread, or a signal handler, ends a call by ``cancel()`` of the
+nothing is printed. What happens is reported to *on_event* (see `dockerpush.events`),
+from any thread. Another thread, or a signal handler, ends a call by ``cancel()`` of the
 *cancellation* that it was given; the call then raises Cancelled.
 
 Without *username* the credentials count that ``dockerpush login``, docker and podman
@@ -132,8 +132,8 @@ def pull(
 
     *form* is ``docker-archive``, ``oci-archive`` or ``oci-dir``; None is a
     docker-archive that also holds what docker cannot load. *platforms* narrows an
-    index. Without them a docker-archive holds linux/amd64 only, which *on_event* is
-    told and `PulledImage.taken` says; *all_platforms* keeps the index whole, and docker
+    index. Without them a docker-archive holds linux/amd64 only, which *on_event* and
+    `PulledImage.taken` report; *all_platforms* keeps the index whole, and docker
     loads linux/amd64 of it, else its first platform. *cache* is a directory of blobs to
     keep for other pulls, None for a temporary one. Raises what `push` does, UsageError
     for what a ``docker-archive`` cannot hold, and NotFound for a platform.

@@ -3,7 +3,7 @@
 Whoever moves an image asks here, and nowhere else, so that every command moves the
 same. What an entry is depends on where it stands: the layers of a manifest are blobs,
 whatever they contain; the entries of an index are documents, or blobs, as in a cache of
-BuildKit. A document that cannot be read in full is refused: it would arrive without
+BuildKit. A document that cannot be read in full is refused: it would be stored without
 what it needs.
 """
 
@@ -57,7 +57,7 @@ MOST_HELD_BYTES = 8 * 1024 * 1024
 """Characters of these names."""
 
 SUBJECT_ANNOTATION = "vnd.docker.reference.digest"
-"""How buildkit's attestation manifests name the image they speak of."""
+"""How buildkit's attestation manifests name the image they refer to."""
 
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 _BLOB_TYPES = (
@@ -95,7 +95,7 @@ class Walk:
         self._lock = threading.Lock()
 
     def has(self, node: Descriptor) -> bool:
-        """True for what was visited, or passed over."""
+        """True for what was visited, or skipped."""
         return node.digest in self._seen
 
     def skip(self, node: Descriptor) -> None:
@@ -296,14 +296,14 @@ def _is_descriptor(item: dict[str, Any]) -> bool:
 
 
 def subject_of(entry: Descriptor) -> str:
-    """The digest of the image that an attestation in an index speaks of, or ""."""
+    """The digest of the image that an attestation in an index refers to, or ""."""
     return (entry.annotations or {}).get(SUBJECT_ANNOTATION, "")
 
 
 def stays(entry: Descriptor, wanted: Collection[str]) -> bool:
     """True for what is left of an index of which the digests *wanted* are kept.
 
-    These are the images themselves, and what speaks of them.
+    These are the images themselves, and what refers to them.
     """
     return entry.digest in wanted or subject_of(entry) in wanted
 

@@ -97,13 +97,14 @@ class NetworkError(PusherError):
 
 
 class TransientError(NetworkError):
-    """A failure that may pass by itself: a broken connection, a time-out, a 5xx.
+    """A failure that is temporary: a broken connection, a time-out, a 5xx.
 
     *status* is the HTTP status where there was an answer; *retry_after* the seconds
     that the server asked us to wait; *sending* is true when the connection broke while
-    a request body was on its way, so that nobody knows how much arrived. *unreachable*
-    is true when a host that had answered before took no connection; *hung_up* when one
-    that was made broke: either may be an outage, which counts time instead of tries.
+    a request body was on its way, so that nobody knows how much the registry has.
+    *unreachable* is true when a host that answered before took no connection; *hung_up*
+    when one that was made broke: either may be an outage, which counts time instead of
+    tries.
     """
 
     def __init__(
@@ -129,8 +130,8 @@ class RegistryError(PusherError):
 
     *status* is the HTTP status, *code* the registry's own error code, such as
     ``MANIFEST_UNKNOWN``, or "" (distribution-spec, Error Codes); *detail* its message;
-    *answer* the status and its name, as in ``404 Not Found``.
-    *range* is where an upload session stands by the word of a 416, or "".
+    *answer* the status and its name, as in ``404 Not Found``. *range* is where an
+    upload session stands as a 416 says, or "".
     """
 
     range = ""

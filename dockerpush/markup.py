@@ -120,6 +120,6 @@ def when(seconds: float) -> Markup:
 
 
 def definitions(rows: Iterable[tuple[str, Markup]]) -> Markup:
-    """Terms, each with what is said of it; those without anything are left out."""
+    """Terms, each with its definition; those without anything are left out."""
     pairs = ((element("dt", key), element("dd", text)) for key, text in rows if text)
     return element("dl", *(part for pair in pairs for part in pair))

@@ -463,7 +463,7 @@ def _check_size(raw: bytes, what: str) -> None:
 
 
 def value_count(raw: bytes) -> int:
-    """How many values the JSON *raw* has at most, told without decoding it."""
+    """How many values the JSON *raw* has at most, without decoding it."""
     return sum(map(raw.count, (b",", b"[", b"{")))
 
 

@@ -105,7 +105,7 @@ class PlainProgress:
         self._last = ""
 
     def __call__(self, event: Event) -> None:
-        """Count *event*; say what must be said now."""
+        """Count *event*; show what must be shown now."""
         with self._lock:
             self._tally.add(event)
             text = message(event)
@@ -162,7 +162,7 @@ class Row(NamedTuple):
 
 
 class BarProgress:
-    """One bar for each blob in flight, and one for all of them, below what is said."""
+    """One bar for each blob in flight, and one for all of them, below the messages."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class BarProgress:
                 self.tick()
 
     def tick(self) -> None:
-        """Draw the bars again, so that time goes on while nothing moves."""
+        """Draw the bars again, so that time continues while nothing moves."""
         with self._lock:
             self._last_drawn = self._clock()
             self.lines.draw()

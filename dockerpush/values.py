@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
 
     def dataclass_transform(**_options):
-        """Tells mypy what the fields are, and does nothing when the program runs."""
+        """Declares the fields for mypy, and does nothing when the program runs."""
         return lambda decorator: decorator
 
 

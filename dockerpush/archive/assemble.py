@@ -99,10 +99,10 @@ def assemble(
 def _without_doubles(
     images: Iterable[StoredImage], broken: Iterable[StoredImage]
 ) -> list[StoredImage]:
-    """*images*, with *broken* entries of manifest.json, each image told of once.
+    """*images*, with *broken* entries of manifest.json, each image once.
 
     What index.json has in full makes up for a broken entry. What it has in part or
-    damaged is not used where manifest.json has the same name, and that is said.
+    damaged is not used where manifest.json has the same name, and that is reported.
     """
     images = list(images)
     sound = [image for image in images if not image.problem]

@@ -63,7 +63,7 @@ class StreamReader(io.RawIOBase):
     """The content of a compressed *file*; closing it closes *file*.
 
     *name* stands in errors. Reading raises ArchiveError when the file is truncated, is
-    corrupt, wants too much memory, or goes on with something else.
+    corrupt, wants too much memory, or continues with something else.
     """
 
     def __init__(self, file: Readable, kind: Format, name: str) -> None:

@@ -41,8 +41,8 @@ class Contents:
     """Members, small JSON and first bytes of one archive, with what was used of them.
 
     *documents* holds the bytes of JSON members and *heads* the first bytes of any, both
-    by the name of a member that is no link. Both may read only when they are asked;
-    a file that is not among the documents is taken for something else than JSON.
+    by the name of a member that is no link. Both may read only when they are asked; a
+    file that is not among the documents counts as something else than JSON.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Contents:
         )
 
     def compression(self, member: Member) -> Compression:
-        """How the blob in *member* is packed."""
+        """How the blob in *member* is compressed."""
         return compression_of(self._heads[member.name] if member.size else b"")
 
     def count_mentions(self, raw: bytes, name: str) -> None:

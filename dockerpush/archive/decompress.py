@@ -99,7 +99,7 @@ class _Rejoined(io.RawIOBase):
 
 @value
 class StoredDigests:
-    """What one pass over a blob tells: *digest* and *size* (bytes) are of the stored
+    """What one pass over a blob finds: *digest* and *size* (bytes) are of the stored
     bytes, *diff_id* is the digest of what they hold."""
 
     digest: Digest
@@ -119,9 +119,9 @@ def digests(
     """Hash *file* and what it holds in one pass; closes it.
 
     The digest of the stored bytes is of the same algorithm as *named*, which is what
-    they are called; by default sha256, as that of the content is.
-    *on_read* is told of each piece of stored bytes. Raises ArchiveError as
-    `open_decompressed` and its reader do, Cancelled.
+    they are called; by default sha256, as that of the content is. *on_read* is called
+    with each piece of stored bytes. Raises ArchiveError as `open_decompressed` and its
+    reader do, Cancelled.
     """
     stored = _Hashing(file, cancellation, on_read, named)
     content = hashlib.sha256()

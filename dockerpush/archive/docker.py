@@ -1,4 +1,4 @@
-"""Images as manifest.json tells them: docker save of every age, and its imitators.
+"""Images as manifest.json describes them: docker save of every age, and its imitators.
 
 It decides which images there are, their tags and the order of their layers
 (github.com/moby/docker-image-spec, spec.md, Combined Image JSON + Filesystem Changeset
@@ -184,7 +184,7 @@ def _strings(record: Mapping[str, Any], key: str, where: str) -> list[str]:
 
 
 def _layer_sources(record: Mapping[str, Any], where: str) -> dict[Digest, Descriptor]:
-    """The ``LayerSources`` that tell where else a layer lies, by diff_id."""
+    """The ``LayerSources`` that say where else a layer lies, by diff_id."""
     sources = optional(record, "LayerSources", dict, where) or {}
     return {
         Digest(diff_id): Descriptor.from_json(value, f"{where}.LayerSources")

@@ -212,9 +212,9 @@ def checked_size(size: int) -> int:
 def parse_pax(content: bytes) -> dict[str, str]:
     """The records of a PAX header that matter to us. Raises ArchiveError.
 
-    Any record of a sparse file is told as ``GNU.sparse``, and a map that is spread over
-    many (form 0.0) as one; an empty value takes back what an earlier header said (POSIX
-    pax, pax Header Block).
+    Any record of a sparse file is returned as ``GNU.sparse``, and a map that is spread
+    over many (form 0.0) as one; an empty value removes the value of an earlier header
+    (POSIX pax, pax Header Block).
     """
     records: dict[str, str] = {}
     spread: list[str] = []
@@ -269,7 +269,7 @@ def apply_pax(header: Header, records: Mapping[str, str]) -> Header:
 
 
 def old_map(blocks: Sequence[bytes], stored: int) -> SparseMap:
-    """The map in the header of an old GNU sparse file, and the blocks that go on."""
+    """The map in the header of an old GNU sparse file, and the blocks that continue."""
     header, *more = blocks
     fields = [header[386:482], *(block[:504] for block in more)]
     numbers = [
@@ -515,7 +515,7 @@ class TarStream:
             )
 
     def _read_old_map(self, header: bytes, stored: int) -> SparseMap | None:
-        """The map of an old GNU sparse file, which goes on in blocks of its own.
+        """The map of an old GNU sparse file, which continues in blocks of its own.
 
         None for one that cannot be read.
         """

@@ -1,8 +1,8 @@
-"""Images as an OCI image layout tells them: index.json and what it leads to.
+"""Images as an OCI image layout describes them: index.json and what it leads to.
 
 (image-spec, image-layout.md). The same walk serves the form that skopeo and podman call
-``dir:``, whose manifest.json is the image's own manifest. What cannot be read is told
-where it belongs, so that it spoils nothing else.
+``dir:``, whose manifest.json is the image's own manifest. What cannot be read is
+reported where it belongs, so that it spoils nothing else.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def read_layout(contents: Contents, member: Member) -> Layout:
     """Everything that the index.json in *member* leads to.
 
     Manifests, indexes and configs are checked against their descriptors; what is wrong
-    with one of them is told where it belongs. Raises ArchiveError, InvalidJSON,
+    with one of them is reported where it belongs. Raises ArchiveError, InvalidJSON,
     InvalidDigest for what is wrong with the whole.
     """
     raw = contents.document(member)
@@ -271,7 +271,7 @@ class _Walk:
         return member
 
     def _is_manifest(self, descriptor: Descriptor, member: Member | None) -> bool:
-        """True when a type that tells nothing stands for a document that we know."""
+        """True when a type that says nothing stands for a document that we know."""
         if descriptor.media_type not in _TELLS_NOTHING or member is None:
             return not descriptor.media_type
         if member.size > JSON_LIMIT or not self._contents.may_be_json(member):
@@ -419,7 +419,7 @@ def _kind_of(raw: bytes, descriptor: Descriptor) -> str:
     """What *raw* is: OCI_INDEX for any index, OCI_MANIFEST, OCI_ARTIFACT.
 
     Raises ArchiveError for what is obsolete, and for a type that cannot be read: it may
-    need more than can be told.
+    need more than is known.
     """
     record = require(parse_json(raw, "manifest", ANY), dict, "manifest")
     if record.get("schemaVersion") == 1:

@@ -38,7 +38,7 @@ _MARKERS = ("index.json", "manifest.json", "oci-layout", "repositories")
 
 
 class DirectorySource:
-    """The files of the directory at *path*, each opened anew by every reader.
+    """The files of the directory at *path*, each opened again by every reader.
 
     Raises OSError when it cannot be listed, ArchiveError when it is no archive.
     """
@@ -129,7 +129,8 @@ class Archive(Closeable):
     def blaming(self) -> Iterator[None]:
         """Have an error about content name the volumes that are damaged.
 
-        For who goes on with other images; for all others the end of the ``with`` does.
+        For who continues with other images; for all others the end of the ``with``
+        does.
         """
         try:
             yield

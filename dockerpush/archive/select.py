@@ -22,7 +22,7 @@ def select_image(
 ) -> StoredImage:
     """The one of *images* that *name* means, under the names it means alone.
 
-    Of several that it means the one for *platforms*, where they tell.
+    Of several that it means the one for *platforms*, where they say one.
 
     *name* is a RepoTag as written, a reference that means the same to Docker, the end
     of one (``app:1`` for ``localhost/app:1``), a tag, a repository without its tag, or
@@ -47,7 +47,7 @@ def select_image(
 
 
 def _only(images: Sequence[StoredImage]) -> StoredImage:
-    """The only one of *images* that can be pushed; it tells of the others."""
+    """The only one of *images* that can be pushed; it names the others."""
     sound = [image for image in images if not image.problem]
     if len(sound) > 1:
         raise UsageError(
@@ -119,7 +119,7 @@ def label(image: StoredImage) -> str:
 
 
 def identity(image: StoredImage) -> tuple[Digest, ...]:
-    """What tells *image* from others with the same name: its manifest and config."""
+    """What sets *image* apart from others of its name: its manifest and config."""
     return tuple(_digests(image))
 
 

@@ -1,4 +1,4 @@
-"""What bytes are, told by how they begin; and what to do when they are no tar."""
+"""What bytes are, by how they begin; and what to do when they are no tar."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _OTHER_FILES = (
 
 
 def compression_of(head: bytes) -> Compression:
-    """How what begins with *head* is packed; NONE when that is none we know."""
+    """How what begins with *head* is compressed; NONE when that is none we know."""
     if head.startswith(b"\x1f\x8b"):
         return Compression.GZIP
     if head.startswith(b"\x28\xb5\x2f\xfd") or _ZSTD_SKIPPABLE.match(head):

@@ -46,9 +46,9 @@ class Member(NamedTuple):
     *name* is normalised (no ``./``, no leading or doubled slash); so is the *target* of
     a hard link, that of a symbolic link is as written. *offset* is where the content
     starts in the archive file, in bytes (0 in a directory); *size* is the content's
-    length in bytes, holes included, 0 where there is none. *sparse* tells where a
-    sparse member has its stored bytes. A tuple, because an archive may
-    have tens of thousands of them, and a tuple takes a third of a dataclass's memory.
+    length in bytes, holes included, 0 where there is none. *sparse* says where a sparse
+    member has its stored bytes. A tuple, because an archive may have tens of thousands
+    of them, and a tuple takes a third of a dataclass's memory.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Member(NamedTuple):
 
 
 class Compression(enum.Enum):
-    """How a blob's bytes are packed, told by their first bytes, never by a name."""
+    """How a blob's bytes are compressed, by their first bytes, never by a name."""
 
     NONE = "none"
     GZIP = "gzip"
@@ -70,7 +70,7 @@ class Compression(enum.Enum):
 
 
 def compression_of_type(media_type: str) -> Compression | None:
-    """How a layer of *media_type* is packed; None when it is no layer of files."""
+    """How a layer of *media_type* is compressed; None when it is no layer of files."""
     if "foreign" in media_type or "nondistributable" in media_type:
         return None
     for ending, compression in _ENDINGS:
@@ -101,7 +101,7 @@ _DOCKER_TYPES = {
 
 
 def layer_type(compression: Compression, *, docker: bool) -> str:
-    """The media type of a layer that is packed so, as far as there is one."""
+    """The media type of a layer that is compressed so, as far as there is one."""
     types = _DOCKER_TYPES if docker else _OCI_TYPES
     return types.get(compression, OCI_LAYER)
 
@@ -112,7 +112,7 @@ class StoredBlob:
 
     *member* names the file with the bytes, links resolved; None when the archive left
     the blob out (a foreign layer, a platform that was not pulled). *size* is bytes as
-    stored. *digest* is that of the stored bytes where the archive tells it (the name of
+    stored. *digest* is that of the stored bytes where the archive says it (the name of
     an OCI blob, the diff_id of a raw layer); None for a compressed layer of a
     docker-archive. *descriptor* is what an OCI manifest says of it, None otherwise.
     """
@@ -138,7 +138,7 @@ class StoredBlob:
         """The media type that its bytes have, whatever the manifest says of a layer.
 
         (github.com/containerd/containerd issue 10134) Bytes that are not known to be
-        packed are a plain tar only when the config says that this is the layer.
+        compressed are a plain tar only when the config says that this is the layer.
         """
         said = compression_of_type(self.media_type)
         if self.descriptor is None or self.diff_id is None or said is None:
@@ -157,7 +157,7 @@ class StoredBlob:
 
     @property
     def content_digest(self) -> Digest | None:
-        """The diff_id, where its bytes can tell: not those of an encrypted layer."""
+        """The diff_id, where its bytes show it: not those of an encrypted layer."""
         return None if self.media_type.endswith(ENCRYPTED) else self.diff_id
 
 

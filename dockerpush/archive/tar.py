@@ -82,7 +82,7 @@ class Window(io.RawIOBase):
         return self._file.readinto(view, self._offset + self._position)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go on from another offset of the window; returns it."""
+        """Continue from another offset of the window; returns it."""
         base = {os.SEEK_CUR: self._position, os.SEEK_END: self._size}.get(whence, 0)
         if base + offset < 0:
             raise ValueError(f"seek before the beginning: {base + offset}")

@@ -1,7 +1,7 @@
 """Archives in volumes: ``FILE.001``, ``FILE.002`` and so on, for media of any size.
 
 All volumes but the last have one size, so ``cat FILE.[0-9]*`` gives the plain archive.
-``FILE.sha256`` tells how many there are and what their SHA-256 is, in the form of
+``FILE.sha256`` says how many there are and what their SHA-256 is, in the form of
 ``sha256sum``. What a layer holds is proved by its own digest when it is read, so the
 sums are compared only when something is wrong, to name the volume that is damaged.
 
@@ -75,7 +75,7 @@ def volume_path(path: Path, number: int) -> Path:
 class VolumeSet(NamedTuple):
     """The volumes of the archive *path* by their numbers, the first is *first*.
 
-    *sums* has the SHA-256 of each in hex, None where there is no file that tells.
+    *sums* has the SHA-256 of each in hex, None where no file says it.
     """
 
     path: Path
@@ -89,7 +89,7 @@ class VolumeSet(NamedTuple):
 
     @property
     def numbers(self) -> range:
-        """The numbers that there should be, as far as anything tells."""
+        """The numbers that there should be, as far as anything says."""
         return range(self.first, max((*self.volumes, *(self.sums or ()))) + 1)
 
     def name(self, number: int) -> str:
@@ -143,7 +143,7 @@ def _names(directory: Path) -> list[str]:
 
 
 def with_sums(found: VolumeSet) -> VolumeSet:
-    """*found* with what its file of sums tells, if that is about volumes.
+    """*found* with what its file of sums says, if that is about volumes.
 
     Raises ArchiveError when it is broken. (coreutils, sha256sum: a line has the sum, a
     blank, a blank or ``*``, and the name)

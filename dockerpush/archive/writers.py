@@ -8,8 +8,8 @@ reader of a pipe knows what it needs. The same images give the same bytes.
 
 Where everything lies is known before the first byte, so blobs may come in any order,
 several at a time. The part file beside the final name has the tar, and after its end a
-note of how much of which blob is there, so that another run goes on with it. It has one
-owner at a time; who finds it taken writes another one, without a note.
+note of how much of which blob is there, so that another run continues with it. It has
+one owner at a time; who finds it taken writes another one, without a note.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def _docker_records(images: Iterable[BundledImage]) -> list[dict[str, Any]]:
 
 
 def _header(name: str, kind: bytes, size: int) -> bytes:
-    """A header without owner and time; GNU's form tells sizes beyond 8 GiB."""
+    """A header without owner and time; GNU's form stores sizes beyond 8 GiB."""
     header = tarfile.TarInfo(name)
     header.type, header.size = kind, size
     header.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
@@ -334,7 +334,7 @@ class FilledTar:
             )
 
     def _remove_unless_useful(self) -> None:
-        """Keep what another run can go on with."""
+        """Keep what another run can continue with."""
         if not (self._steady and any(self._have.values())):
             self._part.unlink(missing_ok=True)
 
@@ -504,7 +504,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def translate_write_errors(output: Path | BinaryIO) -> Iterator[None]:
-    """Turn what the system says about *output* into errors that a user is told.
+    """Turn what the system says about *output* into errors for the user.
 
     UsageError for one that exists, NotFound without its directory, else PusherError;
     a reader who has gone away is nobody's fault.

@@ -145,7 +145,7 @@ class FrameDecoder:
         return b""
 
     def _begin(self, start: bytes) -> bytes:
-        """The magic number and the byte that tells how long the header is."""
+        """The magic number and the byte that says how long the header is."""
         if start[:4] in SKIPPABLE_MAGICS:
             return self._expect(3, partial(self._begin_skipping, start[4:]))
         if start[:4] != MAGIC:

@@ -69,7 +69,7 @@ def infer_target(
 ) -> Inference:
     """Where the image called *repo_tag* goes; *registry* is ``HOST[/PREFIX]``.
 
-    Raises UsageError, which says how to name a target, when there is no way to tell,
+    Raises UsageError, which says how to name a target, when there is no way to know,
     and InvalidReference for a *registry* that cannot be.
     """
     name = _ImageName.parse(repo_tag)
@@ -162,7 +162,7 @@ def _same_name(
 
 
 PAUSE = 3.0
-"""Seconds before a push goes on to a repository that was confirmed before."""
+"""Seconds before a push goes to a repository that was confirmed before."""
 
 HEARTBEAT_INTERVAL = 20.0
 """Seconds between two signs of life that the owner of a target's lock gives."""
@@ -192,7 +192,7 @@ def infer(
     """Where the image called *name* goes; agreed to by somebody, now or before.
 
     *registry* is ``HOST[/PREFIX]``, None where the command line names none. Raises
-    UsageError when there is no way to tell, or nobody to agree.
+    UsageError when there is no way to know, or nobody to agree.
     """
     from ..state.history import PushHistory
 

@@ -2,8 +2,8 @@
 
 The standard streams, in whatever state the command was started with them.
 
-What is said on stderr is said to people, so a reader who goes away stops nothing. What
-goes to stdout is the result, and a failure there is one.
+What goes to stderr is for people, so a reader who goes away stops nothing. What goes to
+stdout is the result, and a failure there is one.
 
 The one place that turns errors into exit codes, which the README promises.
 """
@@ -197,7 +197,7 @@ _failures: list[OSError] = []
 
 @contextlib.contextmanager
 def surviving_closed_stdout() -> Iterator[None]:
-    """Results of work that goes on when nobody takes them any more.
+    """Results of work that continues when nobody reads them any more.
 
     Whoever ends the command asks `failure` afterwards.
     """

@@ -195,7 +195,7 @@ class Connections:
         )
 
     def use(self, credentials: Credentials) -> None:
-        """Go on with *credentials*, which were asked for, and with new clients."""
+        """Continue with *credentials*, which were asked for, and with new clients."""
         self.endpoint = replace(self.endpoint, credentials=credentials)
         self.was_asked = True
         self._stack.close()

@@ -169,7 +169,7 @@ def archive_origins(
 ) -> list[ImageOrigin]:
     """The image of an archive that is meant, or *every* one, with *referrers* or not.
 
-    *tally* is told of those that cannot be copied. Raises UsageError, NotFound,
+    *tally* is called with those that cannot be copied. Raises UsageError, NotFound,
     ArchiveError.
     """
     from ..archive import open_archive
@@ -291,7 +291,7 @@ def copy_to_file(
     options: CopyOptions,
     session: Session,
 ) -> list[tuple[ImageOrigin, CopyResult | None]]:
-    """Write *origins*, and tell of each what is there then; None if it was before."""
+    """Write *origins*, and report what each is then; None if it was before."""
     from ..transfer.copy_image import copy_images
     from ..transfer.plan import Wanted
 

@@ -407,7 +407,7 @@ def receiving_options(
 def image_name(text: str) -> Reference | None:
     """The image that *text* names; None when it is, or looks like, a file.
 
-    Without a registry, a tag or a digest it is taken for the name of a file.
+    Without a registry, a tag or a digest it counts as the name of a file.
     """
     name = without_docker(text)
     if name == text and is_file(text):

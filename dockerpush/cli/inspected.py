@@ -1,4 +1,4 @@
-"""What an archive holds, with the digests that it does not tell itself."""
+"""What an archive holds, with the digests that it does not hold itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Inspected:
         self._digests = digests
 
     def digest_of(self, layer: StoredBlob) -> Digest | None:
-        """That of the stored bytes of *layer*, where the archive does not tell."""
+        """That of the stored bytes of *layer*, where the archive does not say."""
         return self._digests.get(layer.member or "")
 
 

@@ -6,7 +6,7 @@ as ``ubuntu:22.04`` or ``team/app``, never by a mistyped registry, file or direc
 What the words of a command mean that are no image of a registry: files, directories.
 
 ``oci:DIR[:NAME]``, ``oci-archive:FILE[:NAME]`` and ``docker-archive:FILE[:NAME]`` are
-skopeo's words; a plain path will do where it can be told from an image.
+skopeo's words; a plain path will do where it cannot be an image.
 """
 
 from __future__ import annotations

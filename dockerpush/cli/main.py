@@ -159,7 +159,7 @@ def _page(parser: Parser, *, everything: bool) -> str:
 
 
 def _check_options(parser: Parser, argv: Sequence[str]) -> None:
-    """Tell of an option that there is not before anything that is missing."""
+    """Report an unknown option before anything that is missing."""
     commands = subparsers(parser)
     for word in argv:
         name = word.partition("=")[0]

@@ -1,7 +1,7 @@
 """Options that several commands share, and what their values come to.
 
 A command shows the options that it uses. It still takes the others, which every such
-command once showed, so that old command lines go on to work; but it warns of them.
+command once showed, so that old command lines continue to work; but it warns of them.
 
 Credentials and TLS options without a prefix, and credentials of the environment, are
 the destination's alone: they never go to a source. Everything else counts for both.
@@ -270,7 +270,8 @@ def target_endpoint(args: Namespace) -> Endpoint:
 
 
 def source_endpoint(args: Namespace) -> Endpoint:
-    """The source: by its own options alone, whatever is said of the destination.
+    """The source: by its own options alone, whatever the options for the destination
+    are.
 
     Raises UsageError, PusherError.
     """
@@ -312,7 +313,8 @@ def _flags(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def repeated(args: Namespace, names: Collection[str]) -> Iterator[str]:
-    """What of the command line is said again in a command that is shown: no secrets.
+    """The part of the command line that is repeated in a command that is shown: no
+    secrets.
 
     Those of *names*, and every setting.
     """

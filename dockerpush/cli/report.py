@@ -1,6 +1,6 @@
 """What a push did, or would do: results on stdout, the rest on stderr.
 
-Many pieces of work of which some may fail: each is reported, the rest goes on.
+Many pieces of work of which some may fail: each is reported, the rest continues.
 
 ``--digestfile``: what was pushed, pulled or copied, for the next program.
 
@@ -210,7 +210,7 @@ def forecast(
     display: Display,
     source: str | None = None,
 ) -> None:
-    """What a push to *reference* would do; *source* tells one archive from others."""
+    """What a push to *reference* would do; *source* names one archive of several."""
     record = _dry_record(reference, blobs)
     if display.json:
         console.json_result({"source": source, **record} if source else record)

@@ -93,7 +93,7 @@ def archive_output(place: str, split: int | None) -> ImageOutput | None:
 
 
 def keeps(output: ImageOutput, on_exists: str, source: str, session: Session) -> bool:
-    """True when *output* exists and is to stay, which is said. Raises UsageError."""
+    """True, and a note, when *output* exists and is to stay. Raises UsageError."""
     if on_exists == "compare" or not exists(output.place, output.form, output.split):
         return False
     if on_exists == "error":
@@ -103,7 +103,7 @@ def keeps(output: ImageOutput, on_exists: str, source: str, session: Session) ->
 
 
 class _Nothing:
-    """What an archive that is written anew holds of a registry."""
+    """What an archive that is written again holds of a registry."""
 
     def tags(self, repository: str) -> Iterator[str]:
         """None."""

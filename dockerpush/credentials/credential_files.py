@@ -5,7 +5,7 @@ wins: ``--authfile`` alone when it is given; else our own credentials.json, then
 REGISTRY_AUTH_FILE and no other file when that is set, else DOCKER_AUTH_CONFIG, Docker's
 config.json, podman's auth.json files, and ``~/.dockercfg``. Inside a file: the helper
 of this registry, the helper of all, then what the file holds itself. What is broken is
-told once, and passed over. Each file is read once in the life of a `CredentialFiles`.
+reported once, and skipped. Each file is read once in the life of a `CredentialFiles`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .identity import Credentials, Secret
 
 @value
 class Looked:
-    """One place that was looked at, and what came of it."""
+    """One place that was looked at, and what was found there."""
 
     source: str
     result: str

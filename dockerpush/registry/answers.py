@@ -104,7 +104,7 @@ class Answer(Closeable):
 
     @property
     def encoding(self) -> str:
-        """How the body was packed for the way, as its label says: "" for not at all."""
+        """How the body is encoded, as its header says: "" for not at all."""
         return (self.header("Content-Encoding") or "").strip().lower()
 
     def read(self, limit: int) -> bytes:
@@ -223,7 +223,7 @@ class BlobAnswer(Closeable):
         """From the answer to a request for all bytes from *offset* on.
 
         A server that does not know ranges sends everything, of which the beginning is
-        then passed over. Raises TransientError for another range than was asked for.
+        then skipped. Raises TransientError for another range than was asked for.
         """
         if response.status == 416 and offset:
             response.close()
@@ -281,7 +281,7 @@ class BlobAnswer(Closeable):
 
 
 class Download(Closeable):
-    """The bytes of a blob from *offset* on; a break goes on where it stopped.
+    """The bytes of a blob from *offset* on; a break continues where it stopped.
 
     Whoever reads checks the digest. Raises TransientError when *policy*'s attempts are
     used up without a byte in between, Cancelled, and what *open_at* raises.

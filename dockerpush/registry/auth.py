@@ -60,7 +60,7 @@ def parse_challenges(values: Iterable[str]) -> list[Challenge]:
     """The challenges in the lines of a WWW-Authenticate header, in order.
 
     (RFC 9110, 11.6.1.) Scheme and names come in lower case, the first of two equal
-    names counts. What makes no sense is passed over; never raises.
+    names counts. What makes no sense is skipped; never raises.
     """
     return [challenge for value in values for challenge in _challenges(value)]
 
@@ -358,8 +358,8 @@ class TokenServer:
     ) -> Token:
         """A new token, anonymous without *credentials*; one attempt.
 
-        Raises Unauthorized or RegistryError when there is none to be had,
-        TransientError, NetworkError or Cancelled.
+        Raises Unauthorized or RegistryError when it gets none, TransientError,
+        NetworkError or Cancelled.
         """
         started = self._clock()
         identity = self._identity(realm, credentials)

@@ -144,17 +144,17 @@ class RegistryClient(Closeable):
     # Blobs that are there
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
-        """Bytes of the blob *digest* in *repository*; None: not there, or not told."""
+        """Bytes of the blob *digest* in *repository*; None: not there, or not known."""
         return self._look_for(repository, digest)[1]
 
     def has_blob(self, repository: str, blob: Descriptor) -> bool:
-        """True when *repository* holds *blob*, all of it, as far as can be told."""
+        """True when *repository* holds *blob*, all of it, as far as is known."""
         return bool(self.holds_blob(repository, blob))
 
     def holds_blob(self, repository: str, blob: Descriptor) -> bool | None:
-        """As `has_blob`, None when the registry refuses to tell.
+        """As `has_blob`, None when the registry refuses to say.
 
-        A look that only saves work: one that is refused tells nothing.
+        A look that only saves work: one that is refused says nothing.
         """
         found = unless_refused(lambda: self._look_for(repository, blob.digest))
         if found is None:
@@ -188,7 +188,7 @@ class RegistryClient(Closeable):
         return reader
 
     def download(self, repository: str, digest: Digest, offset: int = 0) -> Download:
-        """As `open_blob`, but a broken connection goes on where it stopped."""
+        """As `open_blob`, but a broken connection continues where it stopped."""
         return Download(
             lambda position: self.open_blob(repository, digest, position),
             self._policy,
@@ -256,8 +256,8 @@ class RegistryClient(Closeable):
     ) -> Descriptor | None:
         """The descriptor of what *reference* names; None when there is nothing.
 
-        What HEAD does not tell, and why ever it does not, is asked by GET, which is
-        what registries are tried with.
+        When HEAD gives no descriptor, for whatever reason, GET is asked: it is what
+        registries are tested with.
         """
         what = f"looking for {repository}:{reference}"
         try:
@@ -302,7 +302,7 @@ class RegistryClient(Closeable):
 
         Whether it is there counts, not the answer: it is looked up after an answer that
         was lost, after a refusal (the tag may be immutable, and have this digest), and
-        after a 2xx that tells neither 201 nor a digest, such as the login page of a
+        after a 2xx that has neither 201 nor a digest, such as the login page of a
         proxy. Raises RegistryError when it is not there, ContentMismatch when the
         registry names another digest.
         """
@@ -395,7 +395,7 @@ class RegistryClient(Closeable):
         return tuple({one.digest: one for one in kept}.values())
 
     def lists_referrers(self, repository: str, digest: Digest) -> bool:
-        """True when the registry lists those of *digest* itself, as far as it tells."""
+        """True when the registry lists those of *digest* itself, as far as it says."""
         pages = self._pages(repository, f"referrers/{digest}", parse_listed)
         return unless_refused(lambda: next(pages)) is not None
 

@@ -1,4 +1,4 @@
-"""Connections that can be cancelled at any moment, and that tell what went wrong.
+"""Connections that can be cancelled at any moment, and that say what went wrong.
 
 Rules:
 - A socket is known to the Cancellation from its first moment to its real end, also
@@ -9,8 +9,8 @@ Rules:
 - A peer may answer before it has the whole body (413, 401), and close. So we look for
   an answer between pieces, and still ask for one after the connection broke. Such a
   connection is never used again.
-- An interim answer (1xx) may come at any time and is no answer: it is read, and passed
-  over.
+- An interim answer (1xx) may come at any time and is no answer: it is read, and
+  skipped.
 - Works over urllib3 1.26 and 2: only hooks that both have are overridden.
 """
 

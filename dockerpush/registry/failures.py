@@ -92,7 +92,7 @@ def speaks_tls(where: str) -> NetworkError:
 
 
 def proxy_failure(proxy: str, error: OSError) -> NetworkError:
-    """The *proxy* (``host:port``) made no tunnel; http.client tells the status."""
+    """The *proxy* (``host:port``) made no tunnel; *error* has the status as text."""
     match = re.search(r"Tunnel connection failed: (\d{3})", str(error))
     if match is None:
         return NetworkError(

@@ -177,7 +177,7 @@ class HttpSession:
     ) -> bool:
         """Learn from a refusal; True when there is an authorization that may do.
 
-        403 and 404 may be what strangers are told, if we did not say who we are.
+        403 and 404 may be the answer to strangers, when we sent no credentials.
         """
         if not self._is_registry_origin(response.url):
             return False

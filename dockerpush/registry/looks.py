@@ -1,6 +1,6 @@
 """Looks that only save work: whether something is there, where not knowing is no harm.
 
-A registry that answers a look by a refusal has said nothing: the work is done as if
+A registry that answers a look by a refusal gives no information: the work is done as if
 nothing were there, and its own answer counts. Where the look is the work (may this tag
 be replaced?), the registry is asked without these.
 """

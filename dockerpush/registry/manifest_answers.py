@@ -65,9 +65,9 @@ def doubt_in(response: Answer) -> RegistryError | None:
 def is_link_race(error: RegistryError) -> bool:
     """True when another client was just linking the same blob into the repository.
 
-    distribution writes that link in place, finds it empty meanwhile, and then calls
-    the blob unknown and, first, its digest invalid (registry/storage/linkedblobstore.go
-    at v2.8). Of the manifest's own digest nothing was said: its bytes are right.
+    distribution writes that link in place, finds it empty meanwhile, and then calls the
+    blob unknown and, first, its digest invalid (registry/storage/linkedblobstore.go at
+    v2.8). The manifest's own digest was not meant: its bytes are right.
     """
     is_digest = error.status == 400 and error.code == "DIGEST_INVALID"
     return is_digest and "blob unknown" in error.detail.lower()

@@ -1,8 +1,8 @@
 """Lists that come in pages: what is on a page, and which page comes next; pure.
 
-A list that is taken for whole although it is a part does harm in silence. So a Link
-header (RFC 8288) is understood in full or refused: there is no "no next page" for want
-of understanding.
+A part of a list that passes for the whole does harm in silence. So a Link header (RFC
+8288) is understood in full or refused: there is no "no next page" for want of
+understanding.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def next_target(lines: Iterable[str]) -> str | None:
 
     A link in angle brackets without a ``rel`` counts as the next page, as skopeo and
     crane take it, unless another link says that it is. Raises ContentMismatch when it
-    cannot be told which page comes next.
+    is not clear which page comes next.
     """
     links = [link for line in lines for link in _links(line)]
     found = {link.target for link in links if "next" in (link.relations or ())}

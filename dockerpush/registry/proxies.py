@@ -202,7 +202,7 @@ def _shown(text: str) -> str:
 
 
 def _exempts(entry: str, host: str, port: int | None) -> bool:
-    """True when one entry of NO_PROXY speaks of this host and port."""
+    """True when one entry of NO_PROXY refers to this host and port."""
     if entry == "*":
         return True
     address = _address(host)

@@ -38,7 +38,7 @@ class Asked:
     def explained(self, status: int, reason: str, detail: str) -> tuple[str, str]:
         """What failed, or "" where the rest says so; why, and what to do next.
 
-        *reason* is the answer as in ``403 Forbidden``, *detail* what came with it.
+        *reason* is the answer as in ``403 Forbidden``, *detail* the registry's text.
         """
         answer = f"{reason}: {detail}" if detail else reason
         if self.elsewhere or status not in (401, 403, 404):

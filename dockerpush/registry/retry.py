@@ -38,8 +38,8 @@ class RetryPolicy:
     *attempts* counts the first one too. The delays are *base*, twice that, and so on,
     up to *cap*, each shortened by a random part of up to *jitter* (0 to 1). What a
     server asks for by Retry-After is waited for in full, up to *longest_wait*. An
-    outage of a host that had answered before may last *patience*, by *clock*, with at
-    most *outage_cap* between two tries; 0: it is a failure like others.
+    outage of a host that answered before may last *patience*, by *clock*, with at most
+    *outage_cap* between two tries; 0: it is a failure like others.
     """
 
     attempts: int = 4

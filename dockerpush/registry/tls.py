@@ -48,7 +48,7 @@ _HOST = expression(r"[0-9A-Za-z\[\]:._%-]+")
 
 @value
 class TrustSettings:
-    """What the user said about one host; the names are those of the flags.
+    """What the user set for one host; the names are those of the flags.
 
     *cacert* is a PEM file of CAs, *cert* and *key* the client's pair (*key* None: it is
     in *cert*), *cert_dir* a directory in the form of ``certs.d/HOST``.
@@ -132,7 +132,7 @@ class Trust:
         self._on_event = on_event
 
     def settings(self, host_port: str) -> TrustSettings:
-        """What the user said about this host."""
+        """What the user set for this host."""
         return self._hosts.get(_without_default_port(host_port), self._default)
 
     def ssl_context(self, host_port: str) -> ssl.SSLContext:

@@ -63,7 +63,8 @@ class TransportSettings:
     user and password included, or None. *headers* go to the registry's own origin only.
     *rate* limits the bytes of all bodies, sent and received together. A host that the
     user did not name may be at a private address with *allow_private_redirects*.
-    *insecure* goes on in plain HTTP where no TLS is spoken, as on this machine anyway.
+    *insecure* continues in plain HTTP where the server has no TLS, as on this machine
+    anyway.
     """
 
     plain_http: bool = False

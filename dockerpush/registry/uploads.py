@@ -1,4 +1,4 @@
-"""Upload sessions, as a registry's answers tell of them."""
+"""Upload sessions, as a registry's answers describe them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def opened_upload(repository: str, response: Answer) -> Upload:
 
 
 def updated_upload(upload: Upload, response: Answer, offset: int) -> Upload:
-    """*upload* after *response*: where it goes on, at *offset*, in what chunks."""
+    """*upload* after *response*: where it continues, at *offset*, in what chunks."""
     location = response.header("Location")
     lowest = chunk_length(response.header("OCI-Chunk-Min-Length"))
     highest = chunk_length(response.header("OCI-Chunk-Max-Length"))
@@ -68,7 +68,7 @@ _RANGE = expression(r"(?:bytes[= ])?0*?([0-9]{1,18})-(-?[0-9]{1,18})")
 
 
 def reported_offset(value: str | None) -> int | None:
-    """The bytes that a Range header of a session speaks of; None for none.
+    """The bytes that a Range header of a session refers to; None for none.
 
     ``0--1`` and ``0-0`` mean an empty session: the one is Gitea's and Quay's way, the
     other that of distribution 2, which also says so of one byte; a session with one

@@ -33,7 +33,7 @@ class LocalImage:
     """An image of a runtime, under one of its names.
 
     *name* is "" for an image that has none; *id* is hexadecimal, whole or its start;
-    *size* is bytes, as exact as the runtime tells; None where it does not.
+    *size* is bytes, as exact as the runtime says; None where it does not.
     """
 
     name: str

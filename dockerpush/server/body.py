@@ -39,7 +39,7 @@ _LINE_LIMIT = 4096
 
 
 class HeadTooLarge(Disconnected):
-    """The request line and the headers go on for more than `HEAD_LIMIT` bytes."""
+    """The request line and the headers continue for more than `HEAD_LIMIT` bytes."""
 
 
 class ConnectionReader(io.RawIOBase):

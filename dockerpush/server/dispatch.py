@@ -144,7 +144,7 @@ class ManifestEndpoints:
             return self._spooled(index_response(index_of(page), headers))
 
     def catalog(self, request: Request) -> Response:
-        """``/v2/_catalog``, which Docker's registry had before the specification."""
+        """``/v2/_catalog``, which Docker's registry has (not in the specification)."""
         with self._registry.large_json:
             page, headers = page_of_names(request, self._registry.repositories())
             return self._spooled(json_response({"repositories": page}, headers))
@@ -261,7 +261,7 @@ class UploadEndpoints:
         return Response.of(204, {})
 
     def _whole(self, request: Request, name: Repository, digest: str) -> Response:
-        """Single POST. What arrived of a broken one is of no use to anybody."""
+        """Single POST. A broken one leaves nothing that anybody can use."""
         wanted = parse_digest(digest)
         session = self._registry.start_upload(name, wanted.algorithm, request.address)
         try:
@@ -301,7 +301,7 @@ def _created(name: Repository, digest: str) -> Response:
 
 @contextlib.contextmanager
 def _located(name: Repository, session: SessionId) -> Iterator[None]:
-    """Give a 416 the Location to go on from."""
+    """Give a 416 the Location to continue from."""
     try:
         yield
     except ProtocolError as error:
@@ -409,7 +409,7 @@ class Api:
         return endpoint(request, route.repository, route.item)
 
     def _check_allowed(self, request: Request, route: Route) -> None:
-        """Raises ProtocolError (405) for what this registry was told not to do."""
+        """Raises ProtocolError (405) for what this registry is set not to do."""
         kept = not self._registry.deletes and route.resource is not Resource.UPLOAD
         if self._registry.read_only and request.method not in READING:
             message = "the registry is read-only"

@@ -2,7 +2,7 @@
 
 A request is read, given to the `Api` as data, and its response is written. A body that
 nobody wanted is read and thrown away for a moment, so that the client gets to see the
-answer and the connection can be used again; when it goes on for too long, the
+answer and the connection can be used again; when it continues for too long, the
 connection ends.
 """
 
@@ -64,7 +64,7 @@ SLOW_PIECE = 16 * 1024
 """when the last ones took more than a second, or under TLS, where it is a record."""
 
 UNSENT = 32 * 1024
-"""Bytes that the system may hold back for a slow reader, where it can be told."""
+"""Bytes that the system may hold back for a slow reader, where it can be known."""
 
 LINGER_SECONDS = 1.0
 """How long a connection that ends with an error waits for the client to read it."""
@@ -92,7 +92,7 @@ class Served:
 
 @value
 class Watch:
-    """Who is told of requests: *served* right before an answer, *access* after it."""
+    """Who is called for a request: *served* before its answer, *access* after it."""
 
     served: Callable[[Served], None]
     access: Callable[[Access], None]
@@ -187,7 +187,7 @@ class Handler:
         self._head: Head | None = None
 
     def handle(self) -> None:
-        """Requests, one after the other, until one side has had enough."""
+        """Requests, one after the other, until one side ends the connection."""
         try:
             while not self._closing:
                 self._handle_one()
@@ -256,7 +256,7 @@ class Handler:
             return error_response(ProtocolError(status, UNKNOWN, message))
 
     def _send_continue(self) -> None:
-        """Tell a client that waits for it to send its body."""
+        """Have a client that waits for it send its body."""
         if self._expecting:
             self._expecting = False
             try:

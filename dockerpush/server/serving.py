@@ -165,11 +165,11 @@ class RegistryServer:
 
     Port 0 takes a free one. *htpasswd* (bcrypt) or *users* (our own, see `userfile`) is
     a file of users and passwords; only with neither is everybody welcome. *on_request*
-    is told of every answer, from any thread, right before it is sent, and *on_access*
-    when it was sent. Once stopped, *settled* is false when a check of a password still
-    runs: it cannot be interrupted, and some libraries abort a process that ends then.
-    *names* are further ones under which browsers find it; *metrics_public* shows
-    ``/metrics`` to everybody; *page* serves pages for people.
+    is called for every answer, from any thread, right before it is sent, and
+    *on_access* when it was sent. Once stopped, *settled* is false when a check of a
+    password still runs: it cannot be interrupted, and some libraries abort a process
+    that ends then. *names* are further ones under which browsers find it;
+    *metrics_public* shows ``/metrics`` to everybody; *page* serves pages for people.
     Raises ServerError when a file cannot be used.
     """
 

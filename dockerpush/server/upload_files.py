@@ -3,8 +3,8 @@
 Strategy. A session is a file, and its offset is the file's size, so a session outlives
 a broken connection and a killed server. The newest request owns the session: whoever
 comes while another request still writes waits `SETTLE` seconds for it to drain what it
-received, and then takes the session away from it. What the newcomer is told, or starts
-from, is therefore the truth and stays it; the old request ends without an answer.
+received, and then takes the session away from it. The offset that the newcomer gets, is
+therefore the truth and stays it; the old request ends without an answer.
 
 The hash runs along with the bytes. Where it cannot be trusted (after a restart, a full
 disk, another algorithm) the file is read once more at the end.

@@ -41,7 +41,7 @@ _JSON_NAMES: Mapping[type, str] = {
 class Settings:
     """The values in force, by the names of `KEYS`; *sources* says where each is from.
 
-    Times are seconds, sizes bytes, rates bytes a second; None: nothing was said.
+    Times are seconds, sizes bytes, rates bytes a second; None: nothing was set.
     """
 
     plain_http: bool

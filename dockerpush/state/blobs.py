@@ -132,7 +132,7 @@ class BlobDirectory:
         )
 
     def occupied(self, root: Descriptor) -> dict[Digest, Descriptor]:
-        """*root* and everything below it that the documents which are there tell."""
+        """*root* and everything below it that the documents which are there name."""
         found: dict[Digest, Descriptor] = {}
         with contextlib.suppress(InvalidJSON, InvalidDigest, ContentMismatch):
             self._reach(root, found, Walk(self._what), 0)
@@ -313,10 +313,10 @@ def receive(
 ) -> int:
     """Have *place* hold the blob; how many bytes came from the source for it.
 
-    What an earlier run left is gone on with. A blob that turns out wrong is fetched
-    once more from its first byte, since a cache or a proxy on the way may have lied.
-    Raises ContentMismatch when it is still not what *descriptor* says, Cancelled,
-    OSError when it cannot be written, and what the reader raises.
+    Continues what an earlier run left. A blob that turns out wrong is fetched once more
+    from its first byte, since a cache or a proxy on the way may have lied. Raises
+    ContentMismatch when it is still not what *descriptor* says, Cancelled, OSError when
+    it cannot be written, and what the reader raises.
     """
     digest = descriptor.digest
     key = str(digest)

@@ -154,7 +154,7 @@ def _root_json(root: Descriptor) -> dict[str, Any]:
 
 
 def _read_image(path: Path) -> CachedImage | None:
-    """The image that *path* speaks of; None for a file that is absent or broken."""
+    """The image that *path* refers to; None for a file that is absent or broken."""
     try:
         with path.open("rb") as file:
             raw = file.read(JSON_LIMIT)

@@ -2,7 +2,7 @@
 
 Every file but ``credentials.json`` is a cache or a convenience: losing it costs time,
 never correctness. So `read` and `update` never fail; they say what is wrong once, as a
-Notice, and the work goes on without.
+Notice, and the work continues without.
 
 A file is replaced in one step (temp file, rename) by whoever holds the lock beside it,
 so readers need no lock. Directories that we make are 0700, files 0600.
@@ -74,8 +74,8 @@ class StateDirectory:
     def update(self, name: str, change: Change) -> bool:
         """Replace the file's content by what *change* makes of it, if possible.
 
-        Two updates never overlap. False when the file cannot be written; a Notice has
-        said so then.
+        Two updates never overlap. False when the file cannot be written; a Notice says
+        so then.
         """
         try:
             with self._locked(name):

@@ -7,7 +7,7 @@
      "confirmed": {"reg.io/team/app": 1700000000},
      "logins": {"reg.io": {"time": 1700000000, "username": "alice"}}}
 
-What does not have this shape is passed over. Fields that we do not know are kept.
+What does not have this shape is skipped. Fields that we do not know are kept.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@
      "holders": {"sha256:…": ["reg.io/team/app"]}}
 
 ``layers`` says what runs with this state directory compressed a layer into: a run
-writes only pairs both sides of which it hashed itself. Version 1 also held pairs by the
+writes only pairs both sides of which it hashed itself. Version 1 also held pairs on the
 word of registries, so its layers are dropped. ``holders`` are hints, of any version:
-the registry is asked before one counts. What does not have this shape is passed over.
+the registry is asked before one counts. What does not have this shape is skipped.
 Fields that we do not know are kept.
 """
 

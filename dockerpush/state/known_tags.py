@@ -1,7 +1,7 @@
 """The tags of repositories as they were last listed, so that a shell can offer them.
 
 ``tags.json``: ``{"version": 1, "repositories": {"reg.io/app": ["1", "2"]}}``, the
-repository listed last at the end. What does not have this shape is passed over.
+repository listed last at the end. What does not have this shape is skipped.
 """
 
 from __future__ import annotations

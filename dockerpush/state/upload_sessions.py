@@ -88,7 +88,7 @@ class SavedUpload:
 class ClaimedUpload(Closeable):
     """The right to one blob's session, until it is closed.
 
-    *saved* is what an earlier owner left, None when there is nothing to go on with.
+    *saved* is what an earlier owner left, None when there is nothing to continue with.
     """
 
     def __init__(

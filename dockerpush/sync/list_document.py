@@ -167,7 +167,7 @@ def _is_skopeo(record: Mapping[str, Any]) -> bool:
 
 
 class _Reader:
-    """Reads on after a mistake, so that all of them are told."""
+    """Reads on after a mistake, so that all of them are reported."""
 
     def __init__(self, document: Document, environ: Mapping[str, str]) -> None:
         self.problems = document.problems

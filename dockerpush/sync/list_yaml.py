@@ -33,7 +33,7 @@ class Plain(str):
 def is_yaml(text: str, name: str) -> bool:
     """Whether the list *text* of the file *name* is YAML, unless it is JSON.
 
-    Its ending tells, or its first line: no line ``SRC [DST]`` begins with ``key:``.
+    Its ending says so, or its first line: no line ``SRC [DST]`` begins with ``key:``.
     """
     lines = (line.split() for line in text.splitlines())
     first = next((line[0] for line in lines if line and line[0][0] != "#"), "")
@@ -65,7 +65,7 @@ def as_integer(value: Any) -> int | None:
 def parse_yaml(text: str, name: str) -> Document:
     """The document *text*, which messages call *name*.
 
-    Raises SyncListError where it cannot go on, UsageError without PyYAML.
+    Raises SyncListError where it cannot continue, UsageError without PyYAML.
     """
     yaml = _library(name)
     builder = _Builder(yaml, name)

@@ -2,8 +2,8 @@
 
 Three forms: plain lines ``SRC [DST]``; our own object; and skopeo's. The last two are
 JSON or YAML. All of a list is read before anything else happens, and every mistake in
-it is told, with its line. A source that names neither tag nor digest means ``latest``,
-as everywhere, unless there are rules for tags: then it is a repository.
+it is reported, with its line. A source that names neither tag nor digest means
+``latest``, as everywhere, unless there are rules for tags: then it is a repository.
 
 Ranges of versions, ``>= 3.12.0, < 4``, as skopeo's lists of images have them. Pure.
 
@@ -218,7 +218,7 @@ class TagRules:
         )
 
     def choose(self, tags: Iterable[str]) -> list[str]:
-        """Those of *tags* that are meant, in their order, as far as names tell.
+        """Those of *tags* that are meant, in their order, as far as names say.
 
         Of a list of any length the newest alone are held.
         """

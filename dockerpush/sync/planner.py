@@ -2,7 +2,7 @@
 
 Nothing here knows of registries but what it asks of them; how one image is copied is
 the caller's. An image that has not changed costs one HEAD at each side. Whatever goes
-wrong with one image is told in its result and stops no other.
+wrong with one image is in its result and stops no other.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Planner:
         return [_tagged(whole, tag, held, why) for tag, why in chosen.items()]
 
     def _named(self, source: Reference, rules: TagRules) -> list[str]:
-        """The tags of *source* that *rules* choose, as far as names tell."""
+        """The tags of *source* that *rules* choose, as far as names say."""
         with self._limits.permit(self._cancellation, source.registry):
             listed = self._tags(self._sources, source)
             return held(rules.matching(listed)) if rules.since else rules.choose(listed)
@@ -129,7 +129,7 @@ class Planner:
     def _dated(
         self, source: Reference, rules: TagRules, tags: Sequence[str]
     ) -> dict[str, str]:
-        """Those of *tags* whose images are new enough, and what is to be said of them.
+        """Those of *tags* whose images are new enough, and what to report of them.
 
         An image without a date counts as new. With a number of tags that are wanted, no
         more are looked at than that takes, the highest first.
@@ -202,7 +202,7 @@ class Planner:
         return _unless_refused(item, target)
 
     def _there(self, item: SyncItem) -> Descriptor | None:
-        """What is to be replaced; may it be, a registry need not tell."""
+        """What is to be replaced; may it be, a registry need not say."""
         if item.entry.on_exists is OnExists.ERROR:
             return self._find(self._targets, item.target)
         return unless_refused(lambda: self._find(self._targets, item.target))

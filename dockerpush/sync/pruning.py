@@ -1,7 +1,7 @@
 """What a list no longer yields at its target, and its removal: ``sync --prune``.
 
 Only repositories that the list writes to are looked at, and only names in them. What
-speaks of an image (a referrer, cosign's ``sha256-….sig``, the list of referrers under
+refers to an image (a referrer, cosign's ``sha256-….sig``, the list of referrers under
 ``sha256-…``) stays as long as that image does. Where anything that decides is unknown,
 nothing is removed.
 """
@@ -76,7 +76,7 @@ class Kept(NamedTuple):
 class Shown(NamedTuple):
     """What a name shows: a digest, and the *members* of an index below it.
 
-    *subject* is the image that it speaks of: a digest, or the beginning of a tag as
+    *subject* is the image that it refers to: a digest, or the beginning of a tag as
     `referrers_tag` makes it; "" for none.
     """
 
@@ -116,7 +116,7 @@ def doomed_names(
 ) -> list[str]:
     """Those of *candidates* that go; *shown* has all names, *digests* stay anyway.
 
-    A name that speaks of an image goes with it, and comes after it.
+    A name that refers to an image goes with it, and comes after it.
     """
     doomed = sorted(name for name in candidates if not shown[name].subject)
     waiting = sorted(set(candidates).difference(doomed))
@@ -140,7 +140,7 @@ def _gone(
 
 
 def _keys(digests: Iterable[Digest]) -> set[str]:
-    """How those that speak of *digests* may name them."""
+    """How those that refer to *digests* may name them."""
     return {key for one in digests for key in (str(one), referrers_tag(one))}
 
 
@@ -154,7 +154,7 @@ def subject_in(raw: bytes) -> str:
 
 
 def tag_subject(tag: str) -> str:
-    """The beginning of *tag* when that says which image it speaks of, else ""."""
+    """The beginning of *tag* when that says which image it refers to, else ""."""
     match = _SPEAKS_OF_IMAGE.fullmatch(tag)
     return match[1] if match else ""
 
@@ -386,7 +386,7 @@ class DirectoryPruner:
                 self._blobs.remove(digest)
 
     def _needed(self, entries: Iterable[Descriptor]) -> set[Digest]:
-        """What *entries* need; *is_unclear* when one of them does not tell."""
+        """What *entries* need; *is_unclear* when one of them does not say."""
         found: set[Digest] = set()
         for entry in entries:
             try:

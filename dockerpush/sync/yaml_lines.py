@@ -1,7 +1,7 @@
 """YAML as events, by rules of our own: what people write in manifests. Pure.
 
 Block and flow collections, scalars in all styles, anchors, aliases, several documents.
-What is not understood, such as a complex key (``? key``), is told to `skipped`, and
+What is not understood, such as a complex key (``? key``), is reported to `skipped`, and
 reading continues after it. Nothing is built here, so an alias costs nothing.
 """
 

@@ -3,7 +3,7 @@
 It is passed to whatever may block. Loops look at it between pieces with `check`, sleep
 through `wait`, register sockets with `add_socket`, and poll `fileno` beside a pipe.
 `cancel` sets the flag, shuts the sockets down and makes the descriptor readable, so
-that no thread goes on waiting; it takes no lock, so a signal handler may call it. A
+that no thread continues waiting; it takes no lock, so a signal handler may call it. A
 `child` ends with its parent, and can end alone: one image of many that fails stops only
 itself.
 """

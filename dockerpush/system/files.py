@@ -72,7 +72,7 @@ class NotOurFile(PusherError, PermissionError):
     """A link, or a file that another user made or may write to."""
 
     def __init__(self, path: Path, error: OSError | None = None) -> None:
-        """*error* is what the system said, if anything."""
+        """*error* is the reason of the system, if any."""
         if error and error.errno == errno.EACCES:
             super().__init__(error.errno, error.strerror, str(path))
             return

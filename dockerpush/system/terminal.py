@@ -14,7 +14,7 @@ if sys.platform == "win32":
     import msvcrt
 
 USUAL_SIZE = (80, 24)
-"""Columns and rows of what does not tell its size."""
+"""Columns and rows of what does not say its size."""
 
 _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 _ERASE_LINE, _ERASE_BELOW = "\x1b[K", "\x1b[J"

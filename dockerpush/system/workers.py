@@ -187,7 +187,7 @@ class Lanes:
         return self._small if small else self._large
 
     def wait(self, futures: Iterable[Future[T]]) -> list[T]:
-        """As `Workers.wait`, of both lanes; `__exit__` tells whose failure counts."""
+        """As `Workers.wait`, of both lanes; `__exit__` says whose failure counts."""
         return self._large.wait(futures)
 
 

@@ -1,7 +1,7 @@
 """The images of an archive or an OCI directory as a source.
 
 An archive of manifest.json alone holds no manifests, so they are built as a registry
-would hold them; a layer whose digest it does not tell is read once for that.
+would hold them; a layer whose digest it does not say is read once for that.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ AS_IT_IS = "{}: kept as it is; push corrects it"
 class ArchiveSource:
     """Images of *archive*, which has to stay open. *place* is its path, for messages.
 
-    It holds what it was told of: plans of its images (`take`), or images that go byte
+    It holds what was added to it: plans of its images (`take`), or images that go byte
     for byte (`add`).
     """
 
@@ -51,7 +51,7 @@ class ArchiveSource:
     ) -> Plan:
         """The plan of *image* as it is, whose documents and blobs are here from now on.
 
-        A layer whose digest the archive does not tell is read once, bounded in memory.
+        A layer whose digest the archive does not say is read once, bounded in memory.
         Raises ArchiveError, also for layers in a packing that registries do not know,
         and with *strict* for an index that names what the archive does not hold.
         """
@@ -143,7 +143,7 @@ class ArchiveSource:
         return blob.digest in self._members
 
     def find_document(self, node: Descriptor) -> RawManifest | None:
-        """None: an archive does not tell, so it is a blob."""
+        """None: an archive does not say, so it is a blob."""
         return None
 
     def _with_digest(

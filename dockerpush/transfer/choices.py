@@ -1,4 +1,4 @@
-"""What a push and a copy may be told, and what they tell, as immutable values."""
+"""The options of a push and a copy, and their results, as immutable values."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class PushOptions:
     compressor's own, None for its default. *temp_directory* and *temp_budget* (bytes)
     bound the spools; None finds both. *platforms* narrows an index, empty takes all.
     *strict* fails when the archive lacks a platform that its index names.
-    *trust_target* takes compressed layers from the image under the target's tag, by the
-    word of its config: whoever may write that tag chooses what is published. A level
-    that is asked for takes none.
+    *trust_target* takes compressed layers from the image under the target's tag, as its
+    config says: whoever may write that tag chooses what is published. A level that is
+    asked for takes none.
     """
 
     compress: str = "auto"
@@ -49,7 +49,7 @@ class CopyOptions:
     """How to copy.
 
     *platforms* narrows an index, empty takes all of it. *referrers* takes along what
-    speaks of the image (signatures, SBOMs). *jobs* blobs go at a time.
+    refers to the image (signatures, SBOMs). *jobs* blobs go at a time.
     """
 
     platforms: tuple[Platform, ...] = ()
@@ -109,8 +109,8 @@ class CopyResult:
 
     *manifests* were stored, *referrers* of them as such; *blobs* counts by how they
     came to be there, *sent* is the bytes that moved for them. *taken* is set when a
-    default platform was taken of an index. *whole* is what the source had under the
-    reference, of which *descriptor* may be a part. *replaced* is what its first name at
+    default platform was taken of an index. *whole* is what the reference names at the
+    source, of which *descriptor* may be a part. *replaced* is what its first name at
     the target named before, where that is known and another image.
     """
 
@@ -124,7 +124,7 @@ class CopyResult:
     replaced: Digest | None = None
 
     def as_push(self, repository: str, tags: Sequence[str]) -> PushResult:
-        """The same, told as a push to *tags* of *repository*."""
+        """The same, as the result of a push to *tags* of *repository*."""
         return PushResult(
             repository,
             tuple(tags),

@@ -4,10 +4,10 @@ The content is cut into blocks of the codec's size. The caller's thread reads an
 them, in order, while a pool packs them; it collects, hashes and writes the results in
 the same order. No more than the pool's threads and SPARE blocks exist at a time.
 
-How blocks are packed: gzip by isal or zlib, zstd by whatever is installed.
+How blocks are compressed: gzip by isal or zlib, zstd by whatever is installed.
 
 gzip: one member (RFC 1952) with a fixed header; each block is raw deflate (RFC 1951),
-primed with the 32 KiB before it and flushed to a byte, so that blocks can be packed
+primed with the 32 KiB before it and flushed to a byte, so that blocks can be compressed
 apart and put one after another. zstd: one frame for each block (RFC 8878), which costs
 3 % of size at level 3 beside one long frame.
 """
@@ -69,7 +69,7 @@ class Codec(Protocol):
 
     @property
     def block_size(self) -> int:
-        """Bytes of content that are packed at a time."""
+        """Bytes of content that are compressed at a time."""
 
     @property
     def header(self) -> bytes:
@@ -184,7 +184,7 @@ HISTORY = 32 * 1024
 """Bytes before a block that it may refer back to: all that deflate can reach."""
 
 SPARE = 2
-"""Blocks in flight beyond those being packed, so that no thread has to wait."""
+"""Blocks in flight beyond those being compressed, so that no thread has to wait."""
 
 
 class Content(Protocol):
@@ -221,9 +221,9 @@ def compress(
     cancellation: Cancellation,
     on_read: Callable[[int], None],
 ) -> Compressed:
-    """Write all of *source* to *sink*, packed by the threads of *blocks*.
+    """Write all of *source* to *sink*, compressed by the threads of *blocks*.
 
-    *on_read* is told of every block read, in bytes. Raises what *source* and *sink*
+    *on_read* is called for every block read, in bytes. Raises what *source* and *sink*
     raise, Cancelled, and PusherError when the compressor fails.
     """
     run = _Run(sink, codec, blocks)
@@ -272,7 +272,7 @@ class _Run:
         return self._collect()
 
     def pack(self, buffer: memoryview, count: int) -> None:
-        """Have the first *count* bytes of *buffer* packed, and hash them meanwhile."""
+        """Have the first *count* bytes of *buffer* compressed, and hash them."""
         block = buffer[:count]
         packing = self._blocks.submit(self._codec.pack, block, self._history)
         self._in_flight.append((packing, buffer))

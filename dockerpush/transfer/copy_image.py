@@ -162,7 +162,7 @@ def _stored_before(
 
 
 def _names(wanted: Wanted, whole: Descriptor, root: Descriptor) -> tuple[str, ...]:
-    """What it is to be called; its own digest where that of the whole was said."""
+    """What it is to be called; its own digest where that of the whole was given."""
     return tuple(
         str(root.digest) if name == whole.digest else name for name in wanted.names
     )

@@ -58,7 +58,7 @@ def parse_moment(text: str) -> float | None:
 def created_at(source: Source, reference: str) -> float | None:
     """Seconds since the epoch at which the image *reference* was made.
 
-    None for one that does not tell, or cannot be read: who copies it says why. Raises
+    None for one that does not say, or cannot be read: who copies it says why. Raises
     what the source does.
     """
     try:

@@ -1,6 +1,6 @@
 """The one mover of images: look, mount, bring the blobs, store the manifests, tag.
 
-A plan tells what moves, a source has it, a target takes it; the engine does not know
+A plan says what moves, a source has it, a target takes it; the engine does not know
 which it has. It brings every blob once, stores manifests children first, and names the
 images last of all. A plain copy is the case where nothing is compressed. Nothing is
 held in memory but manifests.

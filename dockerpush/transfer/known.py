@@ -187,7 +187,7 @@ class Knowledge:
     ) -> None:
         """Remember pairs that this run made, and the layers that the target holds.
 
-        Nothing of what was taken by the word of a trusted image is remembered.
+        Nothing of what was taken on the word of a trusted image is remembered.
         """
         if self._blobs is None:
             return
@@ -255,7 +255,7 @@ class Shortcuts:
         return found
 
     def present(self, blobs: Sequence[PlannedBlob]) -> dict[Digest, Outcome]:
-        """What the target has of *blobs*, as far as their digests can be told.
+        """What the target has of *blobs*, as far as their digests can be known.
 
         REUSED is a compressed layer that is not made again, EXISTS any other blob.
         """
@@ -273,7 +273,7 @@ class Shortcuts:
     def _mounted(
         self, layers: Mapping[str, Descriptor], present: Mapping[Digest, Outcome]
     ) -> dict[Digest, Outcome]:
-        """What could be had from other repositories without reading it."""
+        """What can be mounted from other repositories."""
         candidates = {
             layer: self.target.mount_candidates(layer.digest)
             for layer in layers.values()
@@ -346,7 +346,7 @@ def _manifest(descriptor: Descriptor, raw: bytes) -> Manifest:
 def _layers(
     client: RegistryClient, repository: str, manifest: Manifest
 ) -> dict[tuple[Digest, Compression], Descriptor]:
-    """Layers by diff_id, as the image's config tells; none for an artifact."""
+    """Layers by diff_id, as the image's config says; none for an artifact."""
     try:
         config = ImageConfig.from_bytes(
             _read_config(client, repository, manifest.config)

@@ -306,7 +306,7 @@ def keep_referrers(
 ) -> None:
     """Add *listed* to the tag that lists the referrers of *subject*.
 
-    Not where the registry has the endpoint. What cannot be kept is said, and stops
+    Not where the registry has the endpoint. What cannot be kept is reported, and stops
     nothing: the manifests are there. Raises Cancelled.
     """
     try:

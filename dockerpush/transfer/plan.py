@@ -1,9 +1,9 @@
 """What moves for one image, decided before a byte of it moves.
 
 Pure: values in, values out. A plan holds the manifests to be stored, children before
-the index that names them, and every blob once, with what becomes of it. Blobs are told
-apart by key: the digest of the stored bytes where the source gives it, else the name of
-the member.
+the index that names them, and every blob once, with what becomes of it. Blobs are
+distinguished by key: the digest of the stored bytes where the source gives it, else the
+name of the member.
 
 `plan_push` plans an image of an archive, whose layers may change on the way. What goes
 byte for byte is planned by walking its documents, in ``tree``.
@@ -131,7 +131,7 @@ class Plan:
     """Everything that is to be stored for one image, and what the user should know.
 
     *documents* go as they are, children first. Where blobs of an archive may change,
-    *root* tells how they are built once each blob is prepared. *configs* are in memory,
+    *root* says how they are built once each blob is prepared. *configs* are in memory,
     *blobs* are what else there is. *referrers* are manifests that refer to one of the
     *documents*, *listed* says to which. *skipped_existing* is true when something was
     left out because the target has it.
@@ -253,7 +253,7 @@ def narrowed(image: StoredImage, platforms: tuple[Platform, ...]) -> StoredImage
 
 
 def images_in(root: Node | None) -> list[StoredManifest]:
-    """The manifests below *root*, without those that only speak of others."""
+    """The manifests below *root*, without those that only refer to others."""
     return [node for node in manifests(root) if platform_of(node).os != _UNKNOWN]
 
 
@@ -283,7 +283,7 @@ def _choose(image: StoredImage, decide: Decide) -> _Root:
 class Candidate(NamedTuple):
     """An entry of an index, with what is known of it; inner indexes are opened.
 
-    *is_image* is false for what speaks of another entry, such as an attestation.
+    *is_image* is false for what refers to another entry, such as an attestation.
     """
 
     descriptor: Descriptor | None
@@ -297,7 +297,7 @@ def narrow(
 ) -> tuple[list[int], list[int]]:
     """The places of the images for *platforms*, and of all that stays with them.
 
-    Complete images come before others. Raises NotFound, which tells what there is in
+    Complete images come before others. Raises NotFound, which names what there is in
     *where*.
     """
     wanted = [_place_for(platform, candidates, where) for platform in platforms]

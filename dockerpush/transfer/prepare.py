@@ -134,7 +134,7 @@ class Preparer:
         )
 
     def _inspected(self, planned: PlannedBlob) -> PreparedBlob:
-        """A compressed layer of a docker-archive: one pass tells digest and diff_id."""
+        """A compressed layer of a docker-archive: one pass gives digest and diff_id."""
         stored = planned.stored
         assert stored.member is not None
         found = digests(
@@ -249,7 +249,7 @@ def shrinks(open_at: Callable[[int], BlobReader], size: int) -> bool:
 
 
 def layer_shrinks(archive: ReadableArchive, layer: StoredBlob) -> bool:
-    """What a sample of *layer* of *archive* tells. Raises ArchiveError."""
+    """What a sample of *layer* of *archive* says. Raises ArchiveError."""
     member = layer.member
     assert member is not None, "a layer that is elsewhere is not compressed"
     return shrinks(lambda offset: archive.open_at(member, offset), layer.size)
@@ -274,7 +274,7 @@ def _read(reader: BlobReader, count: int) -> bytes:
 
 
 class Samples:
-    """What samples of the layers of an archive tell that is read once."""
+    """What samples of the layers of an archive that is read once show."""
 
     def __init__(self) -> None:
         self._shrinks: dict[str, bool] = {}
@@ -335,7 +335,7 @@ def raw_layer_decision(layer: StoredBlob, *, compress: bool) -> Method:
 
     Only a layer of an image is ever compressed; the other blobs of an artifact, such as
     an attestation's statements, mean their exact bytes. bzip2 and xz have no media type
-    of their own, so such a layer is packed anew.
+    of their own, so such a layer is compressed again.
     """
     if layer.member is None:
         return Method.FOREIGN

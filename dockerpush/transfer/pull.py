@@ -112,7 +112,7 @@ def cached_image(
 
 
 def notices_of(on_event: OnEvent) -> OnEvent:
-    """A listener that passes on to *on_event* what is said, and no counts of bytes."""
+    """A listener that passes on to *on_event* messages, and no counts of bytes."""
 
     def listen(event: Event) -> None:
         if isinstance(event, Notice):

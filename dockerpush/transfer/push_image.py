@@ -88,7 +88,7 @@ def dry_run(
 ) -> list[BlobForecast]:
     """What `push_image` would do, by asking the registry and sending nothing.
 
-    *shrinks* tells of layers what their samples do, where they cannot be read at will.
+    *shrinks* gives the results of samples of layers, where they cannot be read at will.
     """
     codec, plan, shortcuts = _planned(target, archive, image, tags, options, shrinks)
     for notice in plan.notices:

@@ -112,7 +112,7 @@ class RegistryTarget(Target):
         self._lost: frozenset[Digest] = frozenset()
 
     def digest_of(self, reference: str) -> Digest | None:
-        """What *reference* names there, None when the registry does not tell."""
+        """What *reference* names there, None when the registry does not say."""
         found = self.client.find_manifest(self.repository, reference)
         return found.digest if found is not None else None
 
@@ -121,7 +121,7 @@ class RegistryTarget(Target):
         return self.digest_of(str(document.digest)) is not None
 
     def has(self, blobs: Sequence[Descriptor], *, jobs: int) -> set[Digest]:
-        """Those of *blobs* that are there, as far as the registry tells.
+        """Those of *blobs* that are there, as far as the registry says.
 
         *jobs* large blobs may move at a time, so more are looked for. What is not there
         is not looked for again.
@@ -241,7 +241,7 @@ class RegistryTarget(Target):
     def put_document(self, document: RawManifest, reference: str) -> bool:
         """Store a manifest under *reference*, its digest or a tag.
 
-        False when it has a subject of which the registry said nothing.
+        False when it has a subject that the registry did not confirm.
         """
         stored = self.client.store_manifest(
             self.repository, reference, document.raw, document.descriptor.media_type
@@ -268,7 +268,7 @@ class SourceFailed(Cancelled):
 
 
 class SourceReader:
-    """The bytes of a source, whose failures are told apart from the target's."""
+    """The bytes of a source, whose failures are distinguished from the target's."""
 
     def __init__(self, reader: BlobReader) -> None:
         self._reader = reader

@@ -29,7 +29,7 @@ class StreamedLayer:
     """A blob that went by: what it was in the archive, and what became of it.
 
     *stored* and *diff_id* are the digests of its bytes and of what they hold, as far as
-    they were found. *shrinks* is what its sample tells, None without one.
+    they were found. *shrinks* is the result of its sample, None without one.
     """
 
     method: Method
@@ -114,7 +114,7 @@ class SentArchive:
             return reader.readall()
 
     def layer_shrinks(self, layer: StoredBlob) -> bool:
-        """What the sample of *layer* tells; it is taken now if it was not read."""
+        """The result of the sample of *layer*, which is taken now if need be."""
         went = self._passed.get(layer.member or "")
         if went is not None and went.shrinks is not None:
             return went.shrinks
@@ -169,7 +169,7 @@ class _Reading(io.RawIOBase):
 def open_unpacked(
     packed: Readable, compression: Compression, name: str, offset: int
 ) -> io.RawIOBase:
-    """What *packed* holds, from *offset* on; raises as `open_decompressed` does."""
+    """What *compressed* holds, from *offset* on; raises as `open_decompressed` does."""
     reader = open_decompressed(packed, compression, name=f"layer {name}")
     buffer = memoryview(bytearray(PIECE))
     while offset:

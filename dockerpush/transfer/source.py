@@ -81,7 +81,7 @@ class RegistrySource:
         return self._client.referrers(self.repository, subject)
 
     def has(self, blob: Descriptor) -> bool:
-        """True when it holds *blob*, as far as it tells."""
+        """True when it holds *blob*, as far as it says."""
         return self._client.has_blob(self.repository, blob)
 
     def find_document(self, node: Descriptor) -> RawManifest | None:
@@ -149,7 +149,7 @@ class CacheSource:
         return self._cache.has(blob)
 
     def find_document(self, node: Descriptor) -> RawManifest | None:
-        """None: the cache does not tell, so it is a blob."""
+        """None: the cache does not say, so it is a blob."""
         return None
 
 

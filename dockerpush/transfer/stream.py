@@ -87,7 +87,7 @@ def push_stream(
     """Make *target* hold the image of *archive* that *select* chooses.
 
     *archive* is read once, forward. *image* is what *select* chooses, where an earlier
-    reading has told that; otherwise all layers are sent. *again* opens the archive once
+    reading found that; otherwise all layers are sent. *again* opens the archive once
     more, where that can be done. Raises as `push_image` does.
     """
     codec = codec_of(options)
@@ -97,7 +97,7 @@ def push_stream(
 
 
 class _Again(PusherError):
-    """The archive has to be read once more: *plan* tells what for.
+    """The archive has to be read once more: *plan* says what for.
 
     *error* is what to say where that cannot be done, *known* what is still believed.
     """
@@ -121,8 +121,8 @@ class StreamPush:
     """One archive on its way, while it is being read.
 
     *select* chooses among the images once they are known. *image* is what it chooses
-    where an earlier reading has told that, None when nobody knows yet. *methods* are
-    what becomes of each member, where an earlier attempt has found out.
+    where an earlier reading found that, None when nobody knows yet. *methods* are what
+    becomes of each member, where an earlier attempt has found out.
     """
 
     target: RegistryTarget
@@ -194,7 +194,7 @@ class StreamPush:
             raise self._lost(image, plan, done, error) from error
 
     def _read(self) -> dict[str, StreamedLayer]:
-        """Everything that goes by, and has arrived."""
+        """Everything that was read and stored."""
         wanted = None if self.image is None else layers_by_member(self.image)
         with open_pools(self.options, self.target.cancellation) as pools:
             reader = _Reader(self, pools, wanted)
@@ -333,7 +333,7 @@ class _Reader:
         """By what a manifest says of it, else by its first bytes.
 
         Only what can be put right is guessed: what was bzip2 or xz cannot be made of
-        what it was packed into. A layer of a docker-archive is known by its name.
+        what it was compressed into. A layer of a docker-archive is known by its name.
         """
         compress = self._options.compress != "none"
         if told is not None:
@@ -384,7 +384,7 @@ class _Reader:
         return self._sent(current, Method.AS_IS, (digest, diff_id), prepared)
 
     def _compressed(self, current: _Current) -> StreamedLayer:
-        """The file packed anew; it is only read when it is known what it became."""
+        """The file compressed again; only read if it is not known what it became."""
         member, named, compression = current[:3]
         raw = compression is Compression.NONE
         layer = self._push.known.reusable_layer(named) if named and raw else None
@@ -485,7 +485,7 @@ class _Reader:
         became: Descriptor,
         outcome: Outcome,
     ) -> StreamedLayer:
-        """The registry holds it: the file is passed over without being read."""
+        """The registry holds it: the file is skipped without being read."""
         name = current.member.name
         self._on_event(BlobFinished(name, became.digest, became.size, outcome))
         result: Future[UploadResult] = Future()

@@ -31,7 +31,7 @@ class Target:
     """What takes images; several threads use it. Everything raises PusherError.
 
     *place* is a registry (``host[:port]``) or a path, *repository* is in it. Here is
-    what suits files that are written anew: nothing is there before, and nothing has to
+    what suits files that are written again: nothing is there before, and nothing has to
     be remembered.
     """
 
@@ -57,7 +57,7 @@ class Target:
         return unique(blob for image in images for blob in image.plan.moving)
 
     def digest_of(self, reference: str) -> Digest | None:
-        """What *reference* names there, None where nobody tells."""
+        """What *reference* names there, None where nobody says."""
         return None
 
     def has_document(self, document: Descriptor) -> bool:

@@ -223,10 +223,10 @@ class Narrowable(Named, Protocol):
 def narrowed(
     source: Narrowable, root: RawManifest, platforms: Sequence[Platform]
 ) -> RawManifest:
-    """*root* with the images for *platforms* alone, and what speaks of them.
+    """*root* with the images for *platforms* alone, and what refers to them.
 
     The bytes of *root* stay as they are when nothing is left out; a single image is
-    taken out of its index. Raises NotFound, which tells what there is.
+    taken out of its index. Raises NotFound, which names what there is.
     """
     where = label(source)
     if root.descriptor.media_type not in INDEX_TYPES:
@@ -258,7 +258,7 @@ class _Opened:
         self.entries = list(self._inside(root, 0))
 
     def candidate(self, entry: Descriptor) -> Candidate:
-        """*entry* with its platform, but for what speaks of another one."""
+        """*entry* with its platform, but for what refers to another one."""
         if _is_about_another(entry):
             return Candidate(entry, None, is_image=False)
         return Candidate(entry, self._platform_of(entry), is_image=True)

@@ -277,7 +277,7 @@ class BlobUpload:
         return True
 
     def _after_post(self, fault: Fault, error: TransientError | RegistryError) -> None:
-        """Try again, or go on as with every registry: the answer to that counts."""
+        """Try again, or continue as with every registry: the answer to that counts."""
         limits = self._target.limits
         if fault is Fault.TOKEN:
             self._after_expired_token(error)
@@ -295,7 +295,7 @@ class BlobUpload:
             session.drop()
 
     def _learn_from_break(self, error: TransientError) -> None:
-        """Two cuts of one body are taken for a limit of its size."""
+        """Two cuts of one body count as a limit of its size."""
         request, limits = self._request, self._target.limits
         if self._content.position == request.end:
             self._unanswered = request
@@ -340,7 +340,7 @@ class BlobUpload:
             self._correct_offset(told)
 
     def _correct_offset(self, told: str) -> None:
-        """The registry refused the offset that it tells, or tells none."""
+        """The registry refused the offset that it names, or names none."""
         request, session = self._request, self._session
         if told and session.offset == 0 and session.retry_one_byte_off():
             return
@@ -360,7 +360,7 @@ class BlobUpload:
             raise error
 
     def _switch(self) -> bool:
-        """Go on in chunks instead of whole, or the other way; False if impossible."""
+        """Change from whole to chunks, or the other way; False if impossible."""
         request, limits = self._request, self._target.limits
         if request.kind is RequestKind.WHOLE:
             observed = Observed.MONOLITHIC_REFUSED

@@ -119,7 +119,7 @@ class CheckedContent(Closeable):
             self._reader = None
 
     def start_at(self, offset: int) -> None:
-        """Go on at *offset*; what lies before it and was never hashed is hashed now.
+        """Continue at *offset*; what lies before it and was never hashed is hashed now.
 
         Raises ContentMismatch when the content ends before, ArchiveError when it
         cannot be read, Cancelled.

@@ -264,11 +264,11 @@ def observed_in(error: RegistryError) -> Observed | None:
 def believable(
     reported: int, acknowledged: int, sent: int, status: Status = Status.ASK
 ) -> int | None:
-    """The offset to go on from, or None when the session must start over.
+    """The offset to continue from, or None when the session must start over.
 
     *reported* is what the session's status says, *acknowledged* the offset after the
-    last chunk that was answered, *sent* how many more bytes may have arrived. A report
-    one above all that was sent is a registry that says the count (Gitea, Quay).
+    last chunk that was answered, *sent* how many more bytes the registry may have. A
+    report one above all that was sent is a registry that says the count (Gitea, Quay).
     """
     if status is Status.NEVER:
         return None
@@ -305,7 +305,7 @@ class LearnedLimits:
         return self._limits
 
     def advertised(self, minimum: int | None, maximum: int | None) -> None:
-        """The host said OCI-Chunk-Min-Length or OCI-Chunk-Max-Length."""
+        """The host sent OCI-Chunk-Min-Length or OCI-Chunk-Max-Length."""
         with self._changed:
             self._limits = self._limits.advertised(minimum, maximum)
 

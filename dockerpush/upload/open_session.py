@@ -80,7 +80,7 @@ class UploadSession:
             self._claim.close()
 
     def adopt(self) -> bool:
-        """Go on with what an earlier run left; False when there is nothing of use.
+        """Continue with what an earlier run left; False when there is nothing of use.
 
         Does so once.
         """
@@ -177,7 +177,7 @@ class UploadSession:
         return self._believe(answer.offset, end)
 
     def stands_at(self, told: str, end: int) -> bool:
-        """Go on from where a 416 says that the session stands, at *end* at most.
+        """Continue from where a 416 says that the session stands, at *end* at most.
 
         False when its Range says nothing that gets us on.
         """
@@ -208,7 +208,7 @@ class UploadSession:
         return True
 
     def retry_one_byte_off(self) -> bool:
-        """The offset that the registry told was refused: try the other meaning.
+        """The registry refused the offset that it named: try the other meaning.
 
         Its Range may end with the count of bytes, and ``0-0`` may mean one byte instead
         of none. False when that was tried before, or cannot be.
@@ -229,7 +229,7 @@ class UploadSession:
             self._claim.forget()
 
     def drop(self) -> None:
-        """There is nothing to go on with: the next request opens a new session."""
+        """There is nothing to continue with: the next request opens a new session."""
         self.upload, self.offset, self.resumed = None, 0, False
         self.chunk_size = None
         if self._claim is not None:

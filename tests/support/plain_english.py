@@ -1,7 +1,7 @@
 """The messages of dockerpush, and the rules of plain English that a program can check.
 
-``python tests/support/plain_english.py`` prints each message, line of help and sentence
-of the README that breaks a rule. With ``--write`` it writes all messages to
+``python tests/support/plain_english.py`` prints each message, line of help, sentence of
+the README and docstring that breaks a rule. With ``--write`` it writes all messages to
 ``tests/unit/messages.txt``, so that a change of words shows in a review.
 """
 
@@ -115,6 +115,19 @@ def sentences(text: str) -> Iterator[str]:
         yield from (one for one in re.split(r"(?<=[.!?:;])\s+", joined) if one)
 
 
+def docstrings() -> Iterator[tuple[str, str]]:
+    """The docstring of each module, class and function, after where it stands."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    for path in sorted((ROOT / "dockerpush").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, kinds) and (text := ast.get_docstring(node)):
+                where = f"{path.relative_to(ROOT)}: {getattr(node, 'name', 'module')}"
+                yield (
+                    where,
+                    re.sub(r"``.*?``|`.*?`|\*\w+\*", "X", text, flags=re.DOTALL),
+                )
+
+
 def broken_rules() -> Iterator[str]:
     """A line for each text that breaks a rule."""
     for module, texts in messages().items():
@@ -127,6 +140,9 @@ def broken_rules() -> Iterator[str]:
         for line in page.splitlines():
             yield from _broken(f"{name}: {line.strip()!r}", line.strip())
     yield from _unnamed_values()
+    for where, text in docstrings():
+        if match := PRIVATE.search(" ".join(text.split())):
+            yield f"{where}: a private word: {match[0]!r}"
     for sentence in sentences((ROOT / "README.md").read_text("utf-8")):
         yield from _broken(f"README.md: {sentence!r}", sentence)
 

@@ -182,7 +182,7 @@ def value_at(path: str, record: Any) -> str:
 
 
 def _parts(found: Any) -> dict[str, Any]:
-    """What a path can go on with."""
+    """What a path can continue with."""
     if isinstance(found, list):
         return {str(number): one for number, one in enumerate(found)}
     return found if isinstance(found, dict) else {}

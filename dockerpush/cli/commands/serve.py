@@ -283,7 +283,7 @@ def _sources(archives: Sequence[Archive], session: Session) -> list[ReadOnlySour
 def _source(
     archive: Archive, session: Session, names: dict[tuple[str, str], _Served]
 ) -> ReadOnlySource:
-    """*archive* as it is; layers stay as they are packed. *names* gets its names."""
+    """*archive* as it is, layers as they are compressed. *names* gets its names."""
     from ...archive.select import label as name_of
     from ...server import ReadOnlySource, ServedManifest, SourceBlob
     from ...transfer.archive_source import ArchiveSource

@@ -333,7 +333,7 @@ def _endpoints(request: SyncRequest, args: Namespace) -> tuple[Endpoint, Endpoin
 
 
 def _read_list(request: SyncRequest, origin: CarriedDirectory | None) -> SyncList:
-    """The whole list, checked; every mistake is told with its line."""
+    """The whole list, checked; every mistake is reported with its line."""
     from ...sync.list_document import is_document, parse_document
     from ...sync.lists import SyncListError, parse_lines
 
