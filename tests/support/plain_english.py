@@ -21,7 +21,8 @@ SCREENS = 48
 """Lines of two terminals."""
 
 PRIVATE = re.compile(
-    r"\b(arriv\w+|(?:is|be|was) had|passed over|told|tells?|said|speaks? of|spoken?|anew|heard"
+    r"\b(arriv\w+|(?:is|be|was) had|passed over|told|tells?|said|speaks? of|spoken?"
+    r"|anew|heard"
     r"|(?:go|goes|going|gone) on|packed|stood still|by the word of|taken for"
     r"|what came|nothing came|that has little|pass by itself)\b",
     re.IGNORECASE,
