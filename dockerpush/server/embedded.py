@@ -367,9 +367,7 @@ class Registry:
         stored = self._storage.manifest(name, digest)
         if stored is None:
             return False
-        reference = reference_of(parse_manifest(stored.raw, stored.media_type), stored)
-        subject = None if reference is None else reference.subject
-        return self._storage.delete_manifest(name, digest, subject)
+        return self._storage.delete_manifest(name, digest, _subject_of(stored))
 
     def _check_repository(self, name: Repository) -> None:
         if self._storage.has_repository(name):
@@ -404,3 +402,13 @@ class Registry:
         if any(source.manifest(name, digest) for source in self._sources):
             return True
         return self._storage.has_manifest(name, digest)
+
+
+def _subject_of(stored: ServedManifest) -> Digest | None:
+    """What a manifest refers to; None also for one that an older server took."""
+    try:
+        parsed = parse_manifest(stored.raw, stored.media_type)
+    except ProtocolError:
+        return None
+    reference = reference_of(parsed, stored)
+    return None if reference is None else reference.subject

@@ -9,12 +9,12 @@ from typing import Any, Iterator
 
 import archives
 import pytest
-from archives import CONFIG, LAYER, MANIFEST, Image, blob, descriptor, dump
+from archives import CONFIG, LAYER, MANIFEST, Image, blob, descriptor, digest, dump
 from fake_registry import Answer, FakeRegistry, Incoming, serving
 from images import small_archive
 from inprocess import run_here
 from suites import crossed
-from test_documents import request
+from test_documents import Loose, request
 
 from dockerpush.server import Registry, RegistryServer
 
@@ -147,6 +147,17 @@ def test_serve_takes_no_manifest_with_two_readings(raw, host, run_cli, tmp_path)
     with pytest.raises(OSError, match="400"):
         request("PUT", f"http://{host}/v2/team/app/manifests/v2", raw, MANIFEST)
     assert run_cli("tags", target).stdout == "v1\n"
+
+
+def test_what_an_older_server_took_can_be_deleted(run_cli, tmp_path):
+    raw = manifest_of(Layers=[])
+    with RegistryServer(Loose(tmp_path / "loose")) as server:
+        base = f"http://{server.host}/v2/team/app"
+        for content in (IMAGE.config, archives.gzipped(IMAGE.layers[0])):
+            request("POST", f"{base}/blobs/uploads/?digest={digest(content)}", content)
+        request("PUT", f"{base}/manifests/v1", raw, MANIFEST)
+        request("DELETE", f"{base}/manifests/{digest(raw)}")
+        assert run_cli("tags", f"{server.host}/team/app").stdout == ""
 
 
 # what a registry says
