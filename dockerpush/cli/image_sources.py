@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Iterator, Sequence, Union
 
 from ..errors import InvalidReference, PusherError, StateError, UsageError
 from ..reference import DOCKER_HUB, Reference, looks_like_file, without_docker
+from ..values import replace
 from . import console, location
 
 if TYPE_CHECKING:
@@ -119,10 +120,21 @@ class CachedImageSource:
         tags: Sequence[str],
         options: PushOptions,
     ) -> PushResult:
-        """Push it; of *options* only the number of jobs counts."""
+        """Push it; of *options* the jobs count, and how it is recompressed."""
         from ..transfer.choices import CopyOptions
         from ..transfer.copy_image import copy_image
 
+        if options.recompress:
+            from ..transfer.recompress import recompress_image
+
+            done = recompress_image(
+                self._source,
+                target,
+                str(self._chosen.digest),
+                tags=tags,
+                options=replace(options, platforms=()),
+            )
+            return done.as_push(target.repository, tags)
         copied = copy_image(
             self._source,
             target,
@@ -144,6 +156,13 @@ class CachedImageSource:
         from ..transfer.verify import dry_run_copy
 
         root = self._source.child(self._chosen)
+        if options.recompress:
+            from ..transfer.push_image import dry_run
+            from ..transfer.recompress import SourceArchive
+
+            archive = SourceArchive(self._source, root)
+            options = replace(options, platforms=())
+            return dry_run(target, archive, archive.image, tags=tags, options=options)
         return dry_run_copy(self._source, root, target, jobs=options.jobs)
 
     def verify(
@@ -154,9 +173,14 @@ class CachedImageSource:
         options: PushOptions,
     ) -> Verified:
         """Read back what `push` left under *named*, a tag or a digest."""
-        from ..transfer.verify import verify_copy
+        from ..transfer.verify import verify_copy, verify_image
 
         root = self._source.child(self._chosen)
+        if options.recompress:
+            from ..transfer.recompress import SourceArchive
+
+            image = SourceArchive(self._source, root).image
+            return verify_image(target, image, named, jobs=options.jobs)
         return verify_copy(self._source, root, target, named, jobs=options.jobs)
 
 

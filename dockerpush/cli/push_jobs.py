@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Iterable, Iterator, NamedTuple, Sequence
 from ..archive.select import describe, identity, label, select_image
 from ..errors import InvalidReference, UsageError
 from ..reference import Place, Reference
-from ..settings.keys import SENDING
+from ..settings.keys import PUSHING, SENDING
 from ..values import value
 from . import console, location
 from .choose_target import (
@@ -69,6 +69,7 @@ class PushRequest:
     agreed: bool = False
     if_busy: str = "wait"
     digestfile: str | None = None
+    recompress: str | None = None
     words: tuple[str, ...] = ()
 
     def options(self, settings: Settings) -> PushOptions:
@@ -76,12 +77,13 @@ class PushRequest:
         from ..transfer.choices import PushOptions
 
         return PushOptions(
-            compress=settings.compress,
+            compress=self.recompress or settings.compress,
             compress_level=settings.compress_level,
             jobs=settings.jobs,
             platforms=self.platforms,
             strict=self.strict,
             trust_target=self.trust_target,
+            recompress=self.recompress is not None,
         )
 
     def consent(self, operand: str) -> Consent:
@@ -187,7 +189,8 @@ def _open_pushed(
             yield source
         return
     what = "push of an image by its reference"
-    connections.endpoint = connections.endpoint.using(what, SENDING)
+    used = PUSHING if request.recompress else SENDING
+    connections.endpoint = connections.endpoint.using(what, used)
     there = connections.endpoint
     if not _is_at_target(reference, request):
         there = there.without_credentials()

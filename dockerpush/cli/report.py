@@ -85,6 +85,18 @@ def some_failed(failed: Sequence[str], total: int, what: str) -> SomeFailed:
     return SomeFailed(f"{count} of {total} {what} failed: {names}{more}")
 
 
+def check_lost(done: Iterable[tuple[str, int]]) -> None:
+    """Raises SomeFailed when images lost something; *done* are names and how much."""
+    found = [(name, lost) for name, lost in done if lost]
+    if found:
+        count = sum(lost for _, lost in found)
+        names = ", ".join(name for name, _ in found[:_SHOWN])
+        raise SomeFailed(
+            f"{names}: {count} signatures or attestations left out; without --strict "
+            "that is a warning"
+        )
+
+
 def skipped(source: str, target: str, display: Display) -> None:
     """Say that *target* exists and was not written."""
     if display.json:

@@ -48,7 +48,8 @@ class SyncItem:
 
     *digest* is what the source named when the plan was made, and what is copied
     whatever the tag names by then; *why* is for people. *sent* is bytes, *replaced* is
-    the image that the target's tag named before.
+    the image that the target's tag named before, *lost* counts what was left out since
+    it refers to the image by its old digest.
     """
 
     entry: SyncEntry
@@ -60,6 +61,7 @@ class SyncItem:
     sent: int = 0
     replaced: Digest | None = None
     seconds: float = 0.0
+    lost: int = 0
 
 
 class Planner:

@@ -36,9 +36,8 @@ class ArchiveSource:
     for byte (`add`).
     """
 
-    repository = ""
-
-    def __init__(self, archive: ReadableArchive) -> None:
+    def __init__(self, archive: ReadableArchive, repository: str = "") -> None:
+        self.repository = repository
         self.place = str(archive.path)
         self._archive = archive
         self._documents: dict[Digest, RawManifest] = {}

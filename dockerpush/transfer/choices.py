@@ -25,7 +25,8 @@ class PushOptions:
     """How to push.
 
     *compress* says what becomes of raw layers: ``gzip``, ``zstd``, ``none``, or
-    ``auto``, which is gzip unless a layer does not shrink. *compress_level* is the
+    ``auto``, which is gzip unless a layer does not shrink. With *recompress* all other
+    layers become that as well (not ``auto``). *compress_level* is the
     compressor's own, None for its default. *temp_directory* and *temp_budget* (bytes)
     bound the spools; None finds both. *platforms* narrows an index, empty takes all.
     *strict* fails when the archive lacks a platform that its index names.
@@ -42,6 +43,7 @@ class PushOptions:
     platforms: tuple[Platform, ...] = ()
     strict: bool = False
     trust_target: bool = False
+    recompress: bool = False
 
 
 @value
@@ -78,7 +80,8 @@ class PushResult:
 
     *blobs* counts the blobs by how they came to be there; *sent* is bytes that were
     sent for them. *replaced* is what the first of *tags* named before, where that is
-    known and another image.
+    known and another image. *lost* counts what was left out, since it refers to an
+    image that got another digest.
     """
 
     repository: str
@@ -87,6 +90,7 @@ class PushResult:
     blobs: Mapping[Outcome, int]
     sent: int
     replaced: Digest | None = None
+    lost: int = 0
 
 
 @value
@@ -111,7 +115,8 @@ class CopyResult:
     came to be there, *sent* is the bytes that moved for them. *taken* is set when a
     default platform was taken of an index. *whole* is what the reference names at the
     source, of which *descriptor* may be a part. *replaced* is what its first name at
-    the target named before, where that is known and another image.
+    the target named before, where that is known and another image. *lost* counts what
+    was left out, since it refers to an image that got another digest.
     """
 
     descriptor: Descriptor
@@ -122,6 +127,7 @@ class CopyResult:
     taken: TakenPlatform | None = None
     whole: Descriptor | None = None
     replaced: Digest | None = None
+    lost: int = 0
 
     def as_push(self, repository: str, tags: Sequence[str]) -> PushResult:
         """The same, as the result of a push to *tags* of *repository*."""
@@ -132,6 +138,7 @@ class CopyResult:
             self.blobs,
             self.sent,
             self.replaced,
+            self.lost,
         )
 
 

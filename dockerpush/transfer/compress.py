@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Callable, Protocol, Sequence
 
 from ..archive.stored import Compression
 from ..errors import UsageError
-from ..oci import OCI_LAYER_GZIP, OCI_LAYER_ZSTD, Digest
+from ..oci import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, Digest
 from ..system.cancellation import Cancellation
 from ..system.workers import Workers
 from ..values import value
@@ -155,12 +155,39 @@ class ZstdCodec:
         return b""
 
 
+@value
+class PlainCodec:
+    """No compression: what was compressed is unpacked."""
+
+    compression = Compression.NONE
+    media_type = OCI_LAYER
+    block_size = ZSTD_BLOCK
+    header = b""
+
+    def __str__(self) -> str:
+        return "none"
+
+    def pack(self, block: memoryview, history: bytes) -> Sequence[bytes]:
+        """*block* as it is, for its buffer is used again."""
+        return (bytes(block),)
+
+    def checksum(self, block: memoryview, before: int) -> int:
+        """None: the blob's digest covers it."""
+        return 0
+
+    def trailer(self, checksum: int, size: int) -> bytes:
+        """Nothing."""
+        return b""
+
+
 def choose_codec(compression: Compression, level: int | None = None) -> Codec:
-    """The best codec that is installed for *compression* (gzip or zstd) at *level*.
+    """The best codec that is installed for *compression* at *level*.
 
     isal does gzip at levels 1 to 3 where it is installed; it has no others, so zlib
     does those. Raises UsageError when *level* does not exist, or zstd is not here.
     """
+    if compression is Compression.NONE:
+        return PlainCodec()
     if compression is Compression.ZSTD:
         from ..archive.zstd import find_zstd
 

@@ -333,6 +333,7 @@ class _Transfer:
             image.taken,
             image.whole,
             None if before == descriptor.digest else before,
+            len(plan.lost),
         )
 
     def _permit(self, source: Source, *, small: bool = True) -> ContextManager[None]:

@@ -22,7 +22,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Iterable, Mapping, Sequence
 
-from ..archive.stored import Compression, compression_of_type
+from ..archive.stored import Compression, compression_of_type, layer_type
 from ..documents import Walk
 from ..errors import (
     ContentMismatch,
@@ -35,8 +35,6 @@ from ..oci import (
     INDEX_TYPES,
     JSON_LIMIT,
     MANIFEST_TYPES,
-    OCI_LAYER_GZIP,
-    OCI_LAYER_ZSTD,
     Descriptor,
     Digest,
     ImageConfig,
@@ -122,8 +120,7 @@ class Knowledge:
     ) -> None:
         self._target = target
         self._compression = compression
-        zstd = compression is Compression.ZSTD
-        self._media_type = OCI_LAYER_ZSTD if zstd else OCI_LAYER_GZIP
+        self._media_type = layer_type(compression, docker=False)
         self._name = name
         self._trusted = trusted
         self._blobs = blobs

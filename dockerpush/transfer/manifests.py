@@ -144,7 +144,32 @@ def _layer(before: Manifest, layer: StoredBlob, now: Descriptor | None) -> Descr
         media_type = layer_type(compression, docker=docker)
     if old is None:
         return replace(now, media_type=media_type)
-    return replace(old, media_type=media_type, digest=now.digest, size=now.size)
+    return replace(
+        old,
+        media_type=media_type,
+        digest=now.digest,
+        size=now.size,
+        annotations=_of_content(old.annotations),
+    )
+
+
+_OF_PACKING = (
+    "containerd.io/snapshot/stargz/",
+    "io.containers.estargz.",
+    "io.github.containers.zstd-chunked.",
+)
+"""How annotations begin that tell where files lie in the compressed bytes."""
+
+
+def _of_content(annotations: Mapping[str, str] | None) -> dict[str, str] | None:
+    """*annotations* that are as true of a layer that was compressed in another way."""
+    if annotations is None:
+        return None
+    return {
+        key: value
+        for key, value in annotations.items()
+        if not key.startswith(_OF_PACKING)
+    }
 
 
 def _all_docker(manifest: Manifest) -> bool:

@@ -133,7 +133,8 @@ class Plan:
     *documents* go as they are, children first. Where blobs of an archive may change,
     *root* says how they are built once each blob is prepared. *configs* are in memory,
     *blobs* are what else there is. *referrers* are manifests that refer to one of the
-    *documents*, *listed* says to which. *skipped_existing* is true when something was
+    *documents*, *listed* says to which. *lost* are what is left out since it refers to
+    an image that gets another digest. *skipped_existing* is true when something was
     left out because the target has it.
     """
 
@@ -144,6 +145,7 @@ class Plan:
     documents: tuple[RawManifest, ...] = ()
     referrers: tuple[RawManifest, ...] = ()
     listed: Mapping[Digest, Sequence[Descriptor]] = field(default_factory=dict)
+    lost: tuple[Notice, ...] = ()
     skipped_existing: bool = False
 
     def manifests(self) -> Iterator[PlannedManifest]:
@@ -228,16 +230,18 @@ def plan_push(
     if image.problem or (strict and warnings):
         raise ArchiveError(image.problem or warnings[0])
     notices: list[str] = []
+    lost: list[Notice] = []
     root = _choose(image, decide)
     if platforms:
         root = _narrow(root, platforms)
     if strict and not root.complete:
         raise ArchiveError(f"the archive is incomplete: {_missing(root)}")
-    node = _plan_node(root, decide, notices)
+    node = _plan_node(root, decide, notices, lost)
     if node is None:
         raise ArchiveError(f"nothing in the archive is complete: {_missing(root)}")
-    told = (*image.notices, *map(Notice, dict.fromkeys(notices)))
-    return Plan(node, tuple(_blobs(node, decide)), told, _configs(node))
+    told = (*image.notices, *map(Notice, dict.fromkeys(notices)), *lost)
+    blobs = tuple(_blobs(node, decide))
+    return Plan(node, blobs, told, _configs(node), lost=tuple(lost))
 
 
 def blob_key(blob: StoredBlob) -> str:
@@ -366,11 +370,13 @@ def _leaves(index: StoredIndex) -> Iterator[Node]:
             yield child
 
 
-def _plan_node(node: Node, decide: Decide, notices: list[str]) -> PlannedNode | None:
+def _plan_node(
+    node: Node, decide: Decide, notices: list[str], lost: list[Notice]
+) -> PlannedNode | None:
     if isinstance(node, Absent) and node.problem:
         raise ArchiveError(node.problem)
     if isinstance(node, StoredIndex):
-        return _plan_index(node, decide, notices)
+        return _plan_index(node, decide, notices, lost)
     if isinstance(node, Absent) or not node.complete:
         notices.append(f"not in the archive, left out: {_name(node)}")
         return None
@@ -388,19 +394,16 @@ def _plan_node(node: Node, decide: Decide, notices: list[str]) -> PlannedNode | 
 
 
 def _plan_index(
-    index: StoredIndex, decide: Decide, notices: list[str]
+    index: StoredIndex, decide: Decide, notices: list[str], lost: list[Notice]
 ) -> PlannedNode | None:
-    planned = [_plan_node(child, decide, notices) for child in index.manifests]
+    planned = [_plan_node(child, decide, notices, lost) for child in index.manifests]
     present = [child for child in planned if child is not None]
     gone = _lost_subjects(index, planned)
     children = []
     for child in present:
         subject = _subject(child)
         if subject in gone:
-            notices.append(
-                f"left out: {_name(child.stored)}, which refers to an image that "
-                f"is not stored under its old digest {subject[7:19]}"
-            )
+            lost.append(left_out(_name(child.stored), subject[7:19]))
         else:
             children.append(child)
     if not children and index.manifests:
@@ -410,6 +413,15 @@ def _plan_index(
         return children[0]
     verbatim = not changed and all(child.verbatim for child in children)
     return PlannedIndex(index, tuple(children), verbatim)
+
+
+def left_out(what: str, subject: str) -> Notice:
+    """What to say of *what*, which refers to the image *subject* as it was."""
+    text = (
+        f"left out: {what}, which refers to the image {subject}; that gets another "
+        "digest"
+    )
+    return Notice(text, warning=True)
 
 
 def _is_blob(node: PlannedNode) -> bool:

@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator, Protocol
 
-from ..archive.decompress import digests, open_decompressed
+from ..archive.decompress import digests, open_decompressed, peeked
+from ..archive.sniff import HEAD_SIZE, compression_of
 from ..archive.spooled import Spool, SpoolError, temp_directory
 from ..archive.stored import Compression, StoredBlob, compression_of_type
 from ..errors import ContentMismatch
@@ -49,11 +50,15 @@ class ReadableArchive(Protocol):
 
 @value
 class CompressionStep:
-    """What stands between an archive and a target: blobs are read, and compressed."""
+    """What stands between an archive and a target: blobs are read, and compressed.
+
+    *repository* is where the archive is read from, if it is none of files.
+    """
 
     archive: ReadableArchive
     codec: Codec
     options: PushOptions
+    repository: str = ""
 
     @contextmanager
     def opened(
@@ -89,7 +94,10 @@ class Preparer:
         """
         if planned.method is not Method.COMPRESS:
             return self._inspected(planned)
-        spool = self.space.admit(_upper_bound(planned.stored), self.cancellation)
+        most = _upper_bound(planned.stored, self.codec)
+        if planned.stored.compression is not Compression.NONE:
+            most = min(most, self.space.budget)  # an estimate refuses nothing
+        spool = self.space.admit(most, self.cancellation)
         if spool is None:
             return self._without_space(planned, "is larger than the free temp space")
         try:
@@ -126,11 +134,9 @@ class Preparer:
 
     def _open_raw(self, stored: StoredBlob) -> io.RawIOBase | io.BytesIO:
         assert stored.member is not None
-        reader = self.archive.open_at(stored.member)
-        if stored.compression is Compression.NONE:
-            return reader
+        head, reader = peeked(self.archive.open_at(stored.member), HEAD_SIZE)
         return open_decompressed(
-            reader, stored.compression, name=f"layer {stored.member}"
+            reader, compression_of(head), name=f"layer {stored.member}"
         )
 
     def _inspected(self, planned: PlannedBlob) -> PreparedBlob:
@@ -176,9 +182,15 @@ class Preparer:
         return lambda count: self.on_event(BytesRead(key, count))
 
 
-def _upper_bound(stored: StoredBlob) -> int:
+_GROWTH = {Compression.GZIP: 2, Compression.ZSTD: 2, Compression.NONE: 6}
+"""How much larger a layer that was compressed may become, as a guess."""
+
+
+def _upper_bound(stored: StoredBlob, codec: Codec) -> int:
     """Bytes that a spool of *stored* may take: incompressible data grows a little."""
-    return stored.size + stored.size // 1000 + 64 * 1024
+    raw = stored.compression is Compression.NONE
+    size = stored.size * (1 if raw else _GROWTH[codec.compression])
+    return size + size // 1000 + 64 * 1024
 
 
 def check_diff_id(stored: StoredBlob, found: Digest) -> None:
@@ -345,6 +357,24 @@ def raw_layer_decision(layer: StoredBlob, *, compress: bool) -> Method:
     if odd or (compress and _is_plain(layer)):
         return Method.COMPRESS
     return Method.RELABEL if layer.is_mislabelled else Method.AS_IS
+
+
+def recompression_decision(layer: StoredBlob, *, wanted: Compression) -> Method:
+    """What becomes of *layer* when every layer of an image is to be *wanted*.
+
+    What is so already stays byte for byte.
+    """
+    method = raw_layer_decision(layer, compress=False)
+    if method is Method.FOREIGN or not _is_layer(layer):
+        return method
+    return method if layer.compression is wanted else Method.COMPRESS
+
+
+def decision(options: PushOptions) -> Callable[[StoredBlob], Method]:
+    """What becomes of a layer by *options* but ``auto``, which looks at the layer."""
+    if options.recompress:
+        return partial(recompression_decision, wanted=Compression(options.compress))
+    return partial(raw_layer_decision, compress=options.compress != "none")
 
 
 def _is_layer(layer: StoredBlob) -> bool:

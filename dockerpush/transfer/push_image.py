@@ -7,20 +7,21 @@ from typing import Callable, NamedTuple, Sequence
 
 from ..archive.stored import Compression, StoredBlob, StoredImage
 from ..events import Notice
+from ..oci import OCI_LAYER
 from ..reference import Reference
 from ..values import replace
 from .archive_source import ArchiveSource
-from .choices import SEND, BlobForecast, PushOptions, PushResult
+from .choices import SEND, BlobForecast, CopyResult, PushOptions, PushResult
 from .compress import Codec, choose_codec
-from .engine import transfer
+from .engine import ConcurrencyLimits, transfer
 from .known import EMPTY, Knowledge, Shortcuts, TargetImage
 from .plan import Decide, Method, Plan, PlannedImage, plan_push
 from .prepare import (
     AutoCompression,
     CompressionStep,
     ReadableArchive,
+    decision,
     layer_shrinks,
-    raw_layer_decision,
 )
 from .registry_target import RegistryTarget
 
@@ -40,7 +41,7 @@ def push_image(
     Raises ArchiveError, ContentMismatch, NotFound, RegistryError, NetworkError,
     Cancelled; then no tag was moved.
     """
-    codec, plan, shortcuts = _planned(target, archive, image, tags, options)
+    codec, plan, shortcuts = planned(target, archive, image, tags=tags, options=options)
     step = CompressionStep(archive, codec, options)
     return push_planned(target, plan, tags=tags, shortcuts=shortcuts, step=step)
 
@@ -54,17 +55,45 @@ def push_planned(
     step: CompressionStep,
 ) -> PushResult:
     """Make *target* hold what *plan* says of an image of the archive of *step*."""
+    done = transfer_planned(target, plan, tags=tags, shortcuts=shortcuts, step=step)
+    return done.as_push(target.repository, tags)
+
+
+def transfer_planned(
+    target: RegistryTarget,
+    plan: Plan,
+    *,
+    tags: Sequence[str],
+    shortcuts: Shortcuts,
+    step: CompressionStep,
+    limits: ConcurrencyLimits | None = None,
+) -> CopyResult:
+    """As `push_planned`, with the result of a copy."""
     for notice in plan.notices:
         target.on_event(notice)
-    source = ArchiveSource(step.archive)
+    source = ArchiveSource(step.archive, step.repository)
     source.take(plan)
     image = PlannedImage(source, plan, tuple(tags))
     if shortcuts.tagged:
         image.looked, image.before = True, shortcuts.tagged.digest
     planner = _Planned(image)
     jobs = shortcuts.jobs
-    (done,) = transfer(planner, target, jobs=jobs, shortcuts=shortcuts, step=step)
-    return done.as_push(target.repository, tags)
+    (done,) = transfer(
+        planner, target, jobs=jobs, limits=limits, shortcuts=shortcuts, step=step
+    )
+    if step.options.recompress:
+        _tell_new_digest(target, plan, done)
+    if image.before == done.descriptor.digest:
+        return replace(done, manifests=0)
+    return done
+
+
+def _tell_new_digest(target: RegistryTarget, plan: Plan, done: CopyResult) -> None:
+    """Say which digest an image had whose layers were compressed in another way."""
+    before = plan.root.stored.descriptor if plan.root else None
+    if before and before.digest != done.descriptor.digest:
+        text = f"layers were recompressed: the digest was {before.digest}"
+        target.on_event(Notice(text, minor=True))
 
 
 class _Planned(NamedTuple):
@@ -90,7 +119,9 @@ def dry_run(
 
     *shrinks* gives the results of samples of layers, where they cannot be read at will.
     """
-    codec, plan, shortcuts = _planned(target, archive, image, tags, options, shrinks)
+    codec, plan, shortcuts = planned(
+        target, archive, image, tags=tags, options=options, shrinks=shrinks
+    )
     for notice in plan.notices:
         target.on_event(notice)
     return forecast(plan, shortcuts, codec)
@@ -109,6 +140,8 @@ def forecast(
             action = present[descriptor.digest].value
         elif blob.method is Method.FOREIGN:
             action = blob.method.value
+        elif blob.method is Method.COMPRESS and codec and codec.media_type == OCI_LAYER:
+            action = f"unpack and {SEND}"
         elif blob.method is Method.COMPRESS and codec:
             action = f"compress ({codec.compression.value}) and {SEND}"
         else:
@@ -117,10 +150,11 @@ def forecast(
     return forecasts
 
 
-def _planned(
+def planned(
     target: RegistryTarget,
     archive: ReadableArchive,
     image: StoredImage,
+    *,
     tags: Sequence[str],
     options: PushOptions,
     shrinks: Shrinks | None = None,
@@ -153,7 +187,7 @@ def plan_of(
     shrinks: Shrinks,
 ) -> Plan:
     """The plan for *image*, where *shrinks* samples raw layers for ``auto``."""
-    decide: Decide = partial(raw_layer_decision, compress=options.compress != "none")
+    decide: Decide = decision(options)
     if options.compress == "auto":
         decide = AutoCompression(shrinks, known)
     plan = plan_push(image, decide, platforms=options.platforms, strict=options.strict)
@@ -192,7 +226,6 @@ def knowledge_of(
 
 def codec_of(options: PushOptions) -> Codec:
     """What compresses for *options*."""
-    zstd = options.compress == "zstd"
-    return choose_codec(
-        Compression.ZSTD if zstd else Compression.GZIP, options.compress_level
-    )
+    packs = options.recompress or options.compress == "zstd"
+    wanted = Compression(options.compress) if packs else Compression.GZIP
+    return choose_codec(wanted, options.compress_level)

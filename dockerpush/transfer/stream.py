@@ -57,7 +57,7 @@ from .compress import Codec, compress
 from .known import Knowledge, Shortcuts
 from .manifests import has_lost_blobs
 from .plan import Method, Plan
-from .prepare import SIZE, WORTH, CompressionStep, Sample, raw_layer_decision
+from .prepare import SIZE, WORTH, CompressionStep, Sample, decision
 from .push_image import codec_of, knowledge_of, plan_of, push_planned, trusted_image
 from .registry_target import RegistryTarget
 from .sent_archive import SentArchive, StreamedLayer, finished, open_unpacked
@@ -337,7 +337,7 @@ class _Reader:
         """
         compress = self._options.compress != "none"
         if told is not None:
-            return raw_layer_decision(told, compress=compress)
+            return decision(self._options)(told)
         if compression is Compression.NONE:
             packs = compress and self._archive.is_tar()
         else:

@@ -41,8 +41,15 @@ from ..options import (
     warn_of_json,
     warn_of_unused_sides,
 )
+from ..recompress_options import (
+    NEEDS_REGISTRY,
+    add_recompress_option,
+    check_recompress,
+    recompressing,
+)
 from ..report import (
     Outcomes,
+    check_lost,
     check_writable,
     moved,
     say_replaced,
@@ -60,7 +67,9 @@ from ..volume_options import (
 if TYPE_CHECKING:
     from ...oci import Platform
     from ...reference import Reference
+    from ...settings.config import Settings
     from ...transfer.choices import CopyOptions, CopyResult
+    from ...transfer.registry_target import RegistryTarget
     from ..session import Session
 
 
@@ -88,6 +97,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     add_split_option(parser)
     add_sums_option(parser)
+    add_recompress_option(parser, strict=True)
     add_digestfile_option(parser)
     add_json_option(parser, "print a JSON object for each tag")
     rare = parser.add_argument_group(RARE)
@@ -109,6 +119,8 @@ class CopyRequest:
     digestfile: str | None = None
     split: int | None = None
     sums: bool = False
+    recompress: str | None = None
+    strict: bool = False
 
     def options(self, jobs: int) -> CopyOptions:
         """How to copy, with *jobs* blobs at a time."""
@@ -130,8 +142,13 @@ def run(args: Namespace, session: Session) -> int:
         args.digestfile,
         args.split,
         args.sums,
+        args.recompress,
+        args.strict,
     )
     one_by_one = args.referrers or (args.all_tags and args.no_clobber)
+    check_recompress(args.recompress, args.compress)
+    if target and args.recompress:
+        raise UsageError(NEEDS_REGISTRY)
     warn_of_unused_sides(args, source=bool(source), target=bool(target))
     if source and not target and not (one_by_one or args.split or args.sums):
         there = target_endpoint(args)
@@ -142,6 +159,8 @@ def run(args: Namespace, session: Session) -> int:
             "into a registry; this copy compresses nothing: leave the option out"
         )
     what, used = _uses(source=bool(source), target=bool(target))
+    if args.recompress:
+        used = (*used, "compress", "compress_level")
     return _copy(
         request,
         source,
@@ -237,6 +256,8 @@ def _push(
         platforms=request.platforms,
         trust_target=trust_target,
         digestfile=request.digestfile,
+        strict=request.strict,
+        recompress=request.recompress,
     )
     check_usage(pushed)
     return push(pushed, there, session)
@@ -360,28 +381,50 @@ class _Copying:
                 else:
                     done.append(self._copy(origin, target, targets))
         self._write_digests(done)
+        if self._request.strict:
+            check_lost((one.target, one.result.lost) for one in done)
 
     def _copy(
         self, origin: ImageOrigin, target: Reference, targets: Connections
     ) -> Copied:
-        from ...transfer.copy_image import copy_image
-
         self._started = time.monotonic()
         with (
             target_lock(target, targets.state.path, self._session, if_busy="wait"),
             targets.target(target) as place,
         ):
-            result = copy_image(
-                origin.source,
-                place,
-                origin.reference,
-                tags=[str(name) for name in (target.digest, target.tag) if name],
-                options=self._request.options(targets.settings(target.registry).jobs),
-            )
+            names = [str(name) for name in (target.digest, target.tag) if name]
+            settings = targets.settings(target.registry)
+            result = self._moved(origin, place, names, settings)
         self._session.end_progress()
         copied = self._copied(origin, str(target), target.name, target.tag, result)
         self._report(copied)
         return copied
+
+    def _moved(
+        self,
+        origin: ImageOrigin,
+        place: RegistryTarget,
+        names: Sequence[str],
+        settings: Settings,
+    ) -> CopyResult:
+        from ...transfer.copy_image import copy_image
+
+        request = self._request
+        if not request.recompress:
+            options = request.options(settings.jobs)
+            return copy_image(
+                origin.source, place, origin.reference, tags=names, options=options
+            )
+        from ...transfer.recompress import recompress_image
+
+        return recompress_image(
+            origin.source,
+            place,
+            origin.reference,
+            tags=names,
+            options=recompressing(request.recompress, request.platforms, settings),
+            referrers=request.referrers,
+        )
 
     def _copied(
         self,

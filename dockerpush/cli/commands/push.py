@@ -31,6 +31,7 @@ from ..options import (
     repeated,
 )
 from ..push_jobs import Job, PushRequest, all_jobs, check_usage
+from ..recompress_options import add_recompress_option, check_recompress
 from ..report import Outcomes, check_writable, skipped, write_digests
 from ..volume_options import add_volumes_option
 
@@ -88,6 +89,7 @@ def _add_selection(parser: ArgumentParser) -> None:
         help="push every image and tag of the archive",
     )
     add_platform_option(parser, "push only this platform (repeatable; default: all)")
+    add_recompress_option(parser, strict=False)
     parser.add_argument(
         "--runtime",
         metavar="NAME",
@@ -121,7 +123,8 @@ def _add_rare(group: Any) -> None:
     group.add_argument(
         "--strict",
         action="store_true",
-        help="fail when the archive lacks a platform that its index names",
+        help="fail when the archive lacks a platform that its index names; exit 7 when "
+        "an attestation is left out",
     )
     add_trust_option(group)
     add_volumes_option(group)
@@ -145,9 +148,11 @@ def run(args: Namespace, session: Session) -> int:
         agreed=args.yes or args.dry_run,
         if_busy=args.if_busy,
         digestfile=args.digestfile,
+        recompress=args.recompress,
         words=tuple(repeated(args, _REPEATED)),
     )
     check_usage(request)
+    check_recompress(args.recompress, args.compress)
     if args.password_stdin and STDIN in request.operands:
         raise UsageError(
             "--password-stdin and the source - both want standard input: use "
@@ -160,6 +165,7 @@ _REPEATED = (
     *("all_tags", "dry_run", "json", "no_clobber", "password_stdin", "quiet"),
     *(
         "strict",
+        "recompress",
         "trust_target",
         "platform",
         "runtime",
@@ -209,6 +215,8 @@ def _push_all(
             request.digestfile, report.digests_of((j.target, r) for j, r in done)
         )
     tally.finish()
+    if request.strict:
+        report.check_lost((str(job.target), result.lost) for job, result in done)
     return console.DONE
 
 

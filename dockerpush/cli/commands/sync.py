@@ -30,7 +30,13 @@ from ..options import (
     target_endpoint,
     warn_of_unused_sides,
 )
-from ..report import say_replaced
+from ..recompress_options import (
+    NEEDS_REGISTRY,
+    add_recompress_option,
+    check_recompress,
+    recompressing,
+)
+from ..report import check_lost, say_replaced
 from ..sync_report import SyncReport, report_path, to_retry
 from ..sync_sides import ArchiveSide, RegistrySide, archive_output, keeps
 from ..text_files import read_text, shown_name
@@ -46,6 +52,8 @@ if TYPE_CHECKING:
     from ...sync.carried_directory import CarriedDirectory, DirectoryTargets
     from ...sync.lists import Defaults, Shard, SyncEntry, SyncList
     from ...sync.planner import SyncItem
+    from ...transfer.choices import CopyResult
+    from ...transfer.target import Target
     from ..session import Session
 
 MOST_LOOKS = 32
@@ -80,7 +88,6 @@ def configure(parser: ArgumentParser) -> None:
     )
     add_selection(parser)
     add_split_option(parser)
-    add_sums_option(parser)
     parser.add_argument(
         "--on-exists",
         choices=("compare", "skip", "error"),
@@ -106,12 +113,14 @@ def configure(parser: ArgumentParser) -> None:
         metavar="REPORT",
         help="copy only what failed by this FILE.json",
     )
-    _add_rare_options(parser)
+    _add_rare(parser)
     add_side_options(parser, USED["sync"])
 
 
-def _add_rare_options(parser: ArgumentParser) -> None:
+def _add_rare(parser: ArgumentParser) -> None:
     rare = parser.add_argument_group(RARE)
+    add_sums_option(rare)
+    add_recompress_option(rare, strict=True)
     add_volumes_option(rare)
     rare.add_argument(
         "--shard",
@@ -147,6 +156,7 @@ class SyncRequest:
     variables: Mapping[str, str]
     dry_run: bool
     sums: bool
+    recompress: str | None
     prune: bool
     yes: bool
     report: Path | None
@@ -182,6 +192,8 @@ def run(args: Namespace, session: Session) -> int:
         raise
     _finish(report, request, session)
     report.check()
+    if args.strict:
+        check_lost((str(item.target), item.lost) for item in report.items)
     return console.DONE
 
 
@@ -276,6 +288,9 @@ def _request(args: Namespace) -> SyncRequest:
     into = location.directory(args.place or "")
     output = archive_output(args.place or "", args.split)
     check_sums(sums=args.sums, is_directory=into is not None)
+    check_recompress(args.recompress, args.compress)
+    if args.recompress and (into or output):
+        raise UsageError(NEEDS_REGISTRY)
     return SyncRequest(
         args.file,
         bool(listed),
@@ -287,6 +302,7 @@ def _request(args: Namespace) -> SyncRequest:
         _variables(args.env),
         args.dry_run,
         args.sums,
+        args.recompress,
         args.prune,
         args.yes,
         report_path(args.report),
@@ -406,6 +422,7 @@ class _Run:
         self._jobs = self._jobs or sources.settings().jobs
         self._looks = max(1, min(MOST_LOOKS, sum(map(wide, budget.values()))))
         self._limits = ConcurrencyLimits(budget)
+        self._settings = targets.settings()
         self._lock = threading.Lock()  # guards stderr
 
     def _target_side(
@@ -463,36 +480,54 @@ class _Run:
             self._copy,
             self._say,
             cancellation=self._session.cancellation,
-            jobs=self._jobs,
+            jobs=1 if self._request.recompress else self._jobs,
         )
 
     def _copy(self, item: SyncItem) -> SyncItem:
         """A worker thread's work."""
         from ...sync.planner import Action
-        from ...transfer.choices import CopyOptions
-        from ...transfer.copy_image import copy_image
 
         assert not isinstance(self._to, ArchiveSide), "that is written as a whole"
         with self._from.blaming(), self._to.target(item.target) as target:
-            result = copy_image(
-                self._from.source(item.source),
-                target,
-                str(item.digest or item.source.digest or item.source.tag),
-                tags=self._to.names(item.target, item.digest),
-                options=CopyOptions(
-                    item.entry.platforms, item.entry.referrers, self._jobs
-                ),
-                limits=self._limits,
-            )
+            result = self._moved(item, target, self._to.names(item.target, item.digest))
         item = replace(
             item,
             digest=result.descriptor.digest,
             sent=result.sent,
             replaced=result.replaced,
+            lost=result.lost,
         )
         if not result.manifests:
             return replace(item, action=Action.SKIP, why="unchanged")
         return item
+
+    def _moved(
+        self, item: SyncItem, target: Target, names: Sequence[str]
+    ) -> CopyResult:
+        from ...transfer.choices import CopyOptions
+        from ...transfer.copy_image import copy_image
+        from ...transfer.registry_target import RegistryTarget
+
+        source, how = self._from.source(item.source), self._request.recompress
+        named = str(item.digest or item.source.digest or item.source.tag)
+        entry = item.entry
+        if how is None:
+            options = CopyOptions(entry.platforms, entry.referrers, self._jobs)
+            return copy_image(
+                source, target, named, tags=names, options=options, limits=self._limits
+            )
+        from ...transfer.recompress import recompress_image
+
+        assert isinstance(target, RegistryTarget), "that was checked"
+        return recompress_image(
+            source,
+            target,
+            named,
+            tags=names,
+            options=recompressing(how, entry.platforms, self._settings),
+            referrers=entry.referrers,
+            limits=self._limits,
+        )
 
     def _say(self, item: SyncItem) -> None:
         from ...sync.planner import Action
