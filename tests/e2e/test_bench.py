@@ -61,7 +61,7 @@ def test_memory_and_nameless_files_of_a_child_are_seen(tmp_path):
     assert cost.cpu > 0.01
 
 
-def test_a_command_that_fails_says_what_it_said(tmp_path):
+def test_a_command_that_fails_shows_its_output(tmp_path):
     command = [sys.executable, "-c", "import sys; sys.exit('no such image')"]
     environment = peers.environment(tmp_path, tmp_path, None)
     with pytest.raises(measure.CommandFailed, match="exit 1:\nno such image"):
@@ -182,7 +182,7 @@ def test_a_crowd_is_served_whole_by_both_registries(tmp_path):
 
 
 @pytest.mark.long
-def test_a_request_of_a_crowd_that_fails_is_told_of(tmp_path):
+def test_a_request_of_a_crowd_that_fails_is_reported(tmp_path):
     with crowd.our_server(tmp_path) as url:
         missing = [crowd.Transfer("GET", f"{url}/v2/a/manifests/1", 200)] * 3
         with pytest.raises(measure.CommandFailed, match=r"statuses \{404: 3\}"):
@@ -198,7 +198,7 @@ def requests_of(directory: Path, side: str) -> Counter:
     return Counter(re.findall(r'"([A-Z]+) (\S+) HTTP/[\d.]+" \d+', log))
 
 
-def test_a_peer_that_fails_is_told_of_and_left_out(tmp_path):
+def test_a_peer_that_fails_is_reported_and_left_out(tmp_path):
     def fail() -> results.Round:
         raise measure.CommandFailed("exit 1: no")
 

@@ -38,7 +38,7 @@ def multi(tmp_path: Path) -> tuple[Layout, dict]:
 
 
 @pytest.mark.parametrize("direction", ["to docker-registry", "from docker-registry"])
-def test_a_whole_index_arrives_byte_for_byte(
+def test_a_whole_index_is_stored_byte_for_byte(
     direction, multi, pair, shared_docker_registry, run_cli
 ):
     hosts = [pair[0].host, shared_docker_registry.host]

@@ -259,7 +259,7 @@ class TestPlatforms:
         assert config["architecture"] == "arm64"
 
     @pytest.mark.parametrize("form", PREFIXES)
-    def test_several_of_them_stay_an_index_with_what_speaks_of_them(
+    def test_several_of_them_stay_an_index_with_their_referrers(
         self, form, source, run_cli, tmp_path
     ):
         out = tmp_path / "out"
@@ -528,7 +528,7 @@ class TestOptions:
         assert len(lines) == 4
         assert all(line.startswith("sha256:") for line in lines)
 
-    def test_what_was_done_is_told_to_programs(self, source, run_cli, tmp_path):
+    def test_json_says_what_was_done(self, source, run_cli, tmp_path):
         out = tmp_path / "out.oci.tar"
         (done,) = run_all(run_cli, ("copy", f"{source.host}/nested:1", out, "--json"))
         told = done.json
@@ -655,9 +655,7 @@ class TestOddPlaces:
             assert words in done.error
         assert sorted(tmp_path.rglob("*")) == before
 
-    def test_a_directory_that_was_begun_is_gone_on_with(
-        self, source, run_cli, tmp_path
-    ):
+    def test_a_directory_that_was_begun_is_continued(self, source, run_cli, tmp_path):
         """By a run that was killed before it had a blob, or is at work just now."""
         (tmp_path / "dir" / ".partial").mkdir(parents=True)
         (tmp_path / "dir" / ".partial" / f"sha256-{'0' * 64}").write_text("begun")

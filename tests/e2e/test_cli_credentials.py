@@ -331,7 +331,7 @@ class TestOthers:
         assert (tmp_path / "given").read_text().strip() == host
         assert PASSWORD not in done.stderr
 
-    def test_a_helper_that_fails_is_told(self, push, run_cli, tmp_path):
+    def test_a_helper_that_fails_is_reported(self, push, run_cli, tmp_path):
         path = self.helper(tmp_path, "echo 'the keychain is locked'; exit 1")
         self.write(run_cli.home / ".docker/config.json", {}, credsStore="test")
         done = push(env={"PATH": path})

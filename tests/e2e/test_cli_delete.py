@@ -82,7 +82,7 @@ class TestTagsAlone:
         assert tags(host) == ["3"]
         assert is_there(host, "app", digest)
 
-    def test_only_if_it_shows_what_was_said(self, modern, run_cli):
+    def test_only_if_it_has_the_given_digest(self, modern, run_cli):
         host, digest = modern
         wrong = run_cli("delete", f"{host}/app:3@{digest}", "--yes")
         assert wrong.returncode == 6 and "nothing was deleted" in wrong.error
@@ -173,7 +173,7 @@ class TestByDigest:
         done = run_cli("delete", f"{host}/multi@{child}", "--yes")
         assert done.returncode == 1 and "is also the index outer" in done.error
 
-    def test_a_signature_that_stays_is_told(self, old, run_cli):
+    def test_a_signature_that_stays_is_reported(self, old, run_cli):
         host, _ = old
         raw = read(host, "app", "3")
         tag = digest_of(raw).replace(":", "-") + ".sig"

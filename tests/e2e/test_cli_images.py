@@ -123,7 +123,7 @@ def test_many_warnings_are_counted(run_cli, tmp_path):
     assert "x.yaml: 10 more" in done.error
 
 
-def test_text_is_read_as_text_where_it_is_said_so(run_cli):
+def test_text_is_read_as_text_where_the_option_says_so(run_cli):
     text = b"note: see quay.io/a/b:1 and\nthis: ]\n"
     assert run_cli("images", "-", stdin=text).returncode == 6
     done = run_cli("images", "-", "--text", stdin=text)

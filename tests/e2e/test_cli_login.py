@@ -127,7 +127,7 @@ class TestWithoutTerminal:
         assert done.returncode == 1
         assert "word" in done.error
 
-    def test_an_open_registry_cannot_check_it_and_that_is_said(
+    def test_an_open_registry_cannot_check_it_and_that_is_reported(
         self, docker_registry, run_cli
     ):
         done = login(run_cli, docker_registry.host)
@@ -154,7 +154,7 @@ class TestWithoutTerminal:
         assert done.returncode == 0
         assert list(kept(run_cli)) == ["docker.io"]
 
-    def test_get_login_tells_the_name_and_not_the_password(self, host, run_cli):
+    def test_get_login_shows_the_name_and_not_the_password(self, host, run_cli):
         before = run_cli("login", host, "--get-login")
         assert before.returncode == 4
         login(run_cli, host)
@@ -182,7 +182,7 @@ class TestWithoutTerminal:
         assert run_cli("logout", host, "--authfile", file).returncode == 0
         assert json.loads(file.read_text())["auths"] == {}
 
-    def test_a_state_that_cannot_be_written_is_said(self, host, run_cli, tmp_path):
+    def test_a_state_that_cannot_be_written_is_reported(self, host, run_cli, tmp_path):
         (tmp_path / "file").write_text("")
         state = {"DOCKERPUSH_STATE_DIR": str(tmp_path / "file" / "state")}
         done = login(run_cli, host, env=state)

@@ -149,7 +149,7 @@ def test_without_options_there_is_no_warning(
     assert "does not use" not in run(form).stderr
 
 
-def test_the_real_command_warns_and_goes_on(host: str, run, run_cli: Command) -> None:
+def test_the_real_command_warns_and_continues(host: str, run, run_cli: Command) -> None:
     done = run_cli("pull", f"{host}/app:1", "-q", "--compress", "zstd")
     assert done.returncode == 0
     assert done.stderr == "warning: pull does not use --compress; leave it out\n"

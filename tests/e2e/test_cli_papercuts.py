@@ -111,7 +111,7 @@ INSECURE = (
 
 @pytest.mark.parametrize("flag", ["--insecure", "--tls-verify=false"])
 @pytest.mark.parametrize("line", INSECURE)
-def test_insecure_goes_on_in_plain_http(line: str, flag: str, run: Run) -> None:
+def test_insecure_continues_in_plain_http(line: str, flag: str, run: Run) -> None:
     """Also elsewhere than on this machine, where plain HTTP is tried anyway."""
     elsewhere = "dockerpush.registry.http_session.is_loopback"
     with mock.patch(elsewhere, return_value=False):
@@ -316,7 +316,7 @@ def test_a_full_disk_is_noticed_before_a_pull(line: str, run: Run) -> None:
     run(line)
 
 
-def test_a_full_cache_is_told_apart_from_a_full_output(
+def test_a_full_cache_is_distinguished_from_a_full_output(
     run: Run, tmp_path: Path
 ) -> None:
     usage = SimpleNamespace(free=10)

@@ -125,7 +125,7 @@ def test_an_index_is_pulled_whole_and_pushed_whole(
     assert push(run_cli, source, f"{docker_registry.host}/many:2") == digest
 
 
-def test_a_docker_archive_holds_the_image_for_amd64_unless_told_otherwise(
+def test_a_docker_archive_holds_the_image_for_amd64_by_default(
     index, run_cli, tmp_path
 ):
     reference, _ = index
@@ -257,7 +257,9 @@ def large(tmp_path: Path, run_cli, host: str) -> str:
     return reference
 
 
-def test_a_broken_download_goes_on_in_the_same_run(docker_registry, run_cli, tmp_path):
+def test_a_broken_download_continues_in_the_same_run(
+    docker_registry, run_cli, tmp_path
+):
     reference = large(tmp_path, run_cli, docker_registry.host)
     cut = Fault(*GENTLE_CUT, times=4, after=700_000, reset=False)
     with FaultProxy(docker_registry.host, [cut]) as proxy:
@@ -269,7 +271,9 @@ def test_a_broken_download_goes_on_in_the_same_run(docker_registry, run_cli, tmp
     assert "trying again" in done.stderr
 
 
-def test_a_broken_download_goes_on_in_the_next_run(docker_registry, run_cli, tmp_path):
+def test_a_broken_download_continues_in_the_next_run(
+    docker_registry, run_cli, tmp_path
+):
     reference = large(tmp_path, run_cli, docker_registry.host)
     cut = Fault(*GENTLE_CUT, times=99, after=1_500_000, reset=False)
     with FaultProxy(docker_registry.host, [cut]) as proxy:
@@ -420,7 +424,7 @@ def test_an_output_that_cannot_be_written_is_one_line(pushed, run_cli, tmp_path)
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_is_said_before_anything_is_asked(arguments, run_cli):
+def test_impossible_options_are_reported_before_any_request(arguments, run_cli):
     done = run_cli("pull", "127.0.0.1:1/app:1", *arguments)
     assert done.returncode == 2
     assert done.error.startswith("error: ")

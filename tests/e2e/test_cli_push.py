@@ -49,7 +49,7 @@ class TestRealArchives:
     @pytest.mark.parametrize(
         ("kind", "name"), crossed(["docker-registry", "embedded"], ONE_IMAGE)
     )
-    def test_the_image_arrives_as_it_was(
+    def test_the_image_is_stored_as_it_was(
         self, name, kind, real_archives, shared_docker_registry, embedded, run_cli
     ):
         host = (embedded if kind == "embedded" else shared_docker_registry).host
@@ -101,7 +101,7 @@ class TestResults:
         assert re.fullmatch(r"\S+/out/quiet@sha256:[0-9a-f]{64}\n", done.stdout)
         assert done.stderr == ""
 
-    def test_json_tells_how_the_blobs_came_there(self, archive, embedded, run_cli):
+    def test_json_shows_how_the_blobs_came_there(self, archive, embedded, run_cli):
         target = f"{embedded.host}/out/json:1"
         first = run_cli("push", archive, "-t", target, "--json").json
         again = run_cli("push", archive, "-t", target, "--json").json
@@ -118,7 +118,7 @@ class TestResults:
         done = run_cli("push", archive, "-t", target, "--json", "--digestfile", file)
         assert file.read_text() == done.json["digest"]
 
-    def test_a_dry_run_tells_what_would_be_sent_and_sends_nothing(
+    def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(
         self, archive, embedded, run_cli
     ):
         target = f"{embedded.host}/out/dry:1"
@@ -353,7 +353,7 @@ class TestExitCodes:
         archive.write_bytes(raw[: len(raw) // 2])
         self.check(run_cli("push", archive, "-t", "127.0.0.1:9/a:1"), 6, "image.tar")
 
-    def test_1_for_a_registry_that_cannot_go_on(self, archive, run_cli):
+    def test_1_for_a_registry_that_cannot_continue(self, archive, run_cli):
         with answering(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n") as host:
             done = run_cli(
                 *("push", archive, "-t", f"{host}/a:1", "--plain-http"),

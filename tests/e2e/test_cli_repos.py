@@ -88,7 +88,9 @@ def test_pages_are_followed(run_cli, docker_registry, tmp_path):
         (400, 4, "has no list of its repositories (status 400)"),
     ],
 )
-def test_a_closed_catalog_is_said_in_one_line(status, code, words, run_cli, tmp_path):
+def test_a_closed_catalog_is_reported_in_one_line(
+    status, code, words, run_cli, tmp_path
+):
     def bend(request, honest):
         return honest() if request.path == "/v2/" else refused(status)
 

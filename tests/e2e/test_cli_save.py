@@ -101,7 +101,7 @@ class TestNamed:
         assert save(NGINX, TOOL, "-o", out / "both.tar").returncode == 0
         assert sorted(tags(out / "both.tar")) == sorted([NGINX, TOOL])
 
-    def test_two_that_want_one_file_are_told_apart_first(self, save, out):
+    def test_two_that_want_one_file_are_distinguished_first(self, save, out):
         done = save(NGINX, OTHER)
         assert done.returncode == 2
         assert "nginx_latest.tar" in done.error

@@ -175,7 +175,7 @@ def test_ctrl_c_ends_it_well_too(run_cli):
         (["--users", "a", "--remove-user", "alice"], 4, "no password file"),
     ],
 )
-def test_what_cannot_be_served_is_said_in_one_line(
+def test_what_cannot_be_served_is_reported_in_one_line(
     arguments, code, words, run_cli, tmp_path
 ):
     done = run_cli("serve", "--dir", tmp_path / "store", *arguments)
@@ -346,7 +346,7 @@ def test_a_port_that_is_taken_is_one_line(run_cli, tmp_path):
     assert done.error.startswith(f"error: cannot listen on 0.0.0.0:{port}: ")
 
 
-def test_a_directory_that_others_can_read_is_said(run_cli, tmp_path):
+def test_a_directory_that_others_can_read_is_reported(run_cli, tmp_path):
     """One that serve makes is for its owner alone."""
     for mode, count in ((None, 0), (0o755, 1), (0o700, 0)):
         store = tmp_path / "store"

@@ -40,7 +40,7 @@ def zstd(data: bytes, path: Path) -> bytes:
 
 @pytest.mark.parametrize("ending", ["gz", "bz2", "xz", "zst"])
 @pytest.mark.parametrize("way", ["file", "pipe"])
-def test_compressed_archives_arrive_whole(
+def test_compressed_archives_are_stored_whole(
     ending, way, archive, embedded, run_cli, tmp_path
 ):
     raw = archive.read_bytes()

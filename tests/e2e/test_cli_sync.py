@@ -173,7 +173,7 @@ class TestLists:
             done = run_cli("sync", path, f"{two}/m", "--dry-run", "--json")
             assert actions(done).keys() & {"m/red:1", "m/red:latest"}
 
-    def test_all_mistakes_are_told_with_their_lines(self, run_cli, tmp_path):
+    def test_all_mistakes_are_reported_with_their_lines(self, run_cli, tmp_path):
         lines = ("a.test/UPPER:1 b.test/a", "", "a.test/x:1", "a.test/y b.test/y c d")
         done = run_cli("sync", write(tmp_path / "list", *lines))
         assert done.returncode == 2
@@ -376,7 +376,7 @@ def image_list(done) -> list[dict]:
 
 
 class TestPlans:
-    def test_a_dry_run_tells_what_would_be_done_and_does_nothing(
+    def test_a_dry_run_shows_what_would_be_done_and_does_nothing(
         self, filled, run_cli, tmp_path
     ):
         one, two = filled

@@ -69,7 +69,7 @@ def test_each_blob_is_there_once(everything, source, sync, tmp_path):
     assert len(set(digests)) == 4
 
 
-def test_what_is_missing_is_said_and_the_rest_is_written(source, sync, tmp_path):
+def test_what_is_missing_is_reported_and_the_rest_is_written(source, sync, tmp_path):
     Path("list").write_text(f"{source}/red:1\n{source}/red:9\n{source}/nothing:1\n")
     done = sync("list", "oci-archive:all.tar", code=7)
     assert names_in("all.tar") == [f"{source}/red:1"]

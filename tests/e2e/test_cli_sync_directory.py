@@ -399,7 +399,7 @@ class TestDamage:
         assert (done.json["copy"], done.json["skip"]) == (2, 2)
         check_named_are_whole(filled)
 
-    def test_names_that_other_programs_write_are_told(
+    def test_names_that_other_programs_write_are_reported(
         self, source, target, sync, tmp_path
     ):
         """Tags alone say not what they are tags of; what is no name is passed over."""

@@ -168,7 +168,7 @@ class TestWhatStays:
         assert_whole(filled, "multi", read(filled, "multi", "v1"))
 
     @pytest.mark.parametrize("ending", ["", ".sig", ".att", ".sbom"])
-    def test_what_speaks_of_an_image_that_stays(self, ending, filled, sync):
+    def test_what_refers_to_an_image_that_stays(self, ending, filled, sync):
         for tag in ("1", "2"):
             digest = digest_of(read(filled, "app", tag))
             put_as(filled, "app", digest.replace(":", "-") + ending, "3")

@@ -66,7 +66,7 @@ def test_the_same_once_more_writes_nothing(run_cli, tmp_path):
     assert posts and len(posts) == len(set(posts))
 
 
-def test_a_refused_mount_is_told(run_cli, tmp_path):
+def test_a_refused_mount_is_reported(run_cli, tmp_path):
     def bend(request, honest):
         return refused(405) if "mount" in request.query else honest()
 

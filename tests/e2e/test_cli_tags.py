@@ -76,7 +76,7 @@ def test_no_more_pages_are_asked_for_than_wanted(served, run_cli):
         (["{host}/team/app", "--limit", "0"], 2, "not a number"),
     ],
 )
-def test_what_cannot_be_listed_is_said_in_one_line(
+def test_what_cannot_be_listed_is_reported_in_one_line(
     arguments, code, words, served, run_cli
 ):
     done = run_cli("tags", *(text.format(host=served[0]) for text in arguments))

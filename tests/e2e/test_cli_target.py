@@ -234,7 +234,7 @@ def pausing(directory: Path, seconds: float) -> dict[str, str]:
 
 class TestAtATerminal:
     @pytest.mark.parametrize("pause", first(1, [0.7, 3.0]))
-    def test_a_confirmed_repository_goes_on_after_a_pause(
+    def test_a_confirmed_repository_continues_after_a_pause(
         self, pause, host, run_cli, tmp_path
     ):
         after_a_push(run_cli, f"{host}/tty/app:1")

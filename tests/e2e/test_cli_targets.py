@@ -258,7 +258,7 @@ class TestSeveralTargets:
         found = {digest(run_cli, f"{place}:{tag}") for place in places for tag in "12"}
         assert len(found) == 1 and "" not in found
 
-    def test_the_digestfile_and_a_dry_run_tell_of_each(
+    def test_the_digestfile_and_a_dry_run_name_each(
         self, archive, host, run_cli, tmp_path
     ):
         targets = [f"{host}/told/one:1", f"{host}/told/one:2"]
@@ -446,7 +446,9 @@ class TestAllTags:
         assert done.returncode == 0, done.stderr
         assert read_back(host, "chosen", "1").config == amd.config
 
-    def test_a_platform_twice_is_told_apart_by_digests(self, host, run_cli, tmp_path):
+    def test_a_platform_twice_is_distinguished_by_digests(
+        self, host, run_cli, tmp_path
+    ):
         images = [Image.of(x, tags=("app:1",)) for x in ("one", "two")]
         path = tar(tmp_path / "x.tar", legacy(*images))
         done = run_cli("push", path, "-t", f"{host}/apart/app:1", "--name", "app:1")

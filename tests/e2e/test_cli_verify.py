@@ -69,7 +69,7 @@ def test_a_manifest_with_the_right_config_and_another_layer_is_found_out(
     assert re.search("holds sha256:.* archive's layer is sha256:", done.error)
 
 
-def test_a_push_that_trusts_a_lying_manifest_says_reused_and_verify_tells(
+def test_a_push_that_trusts_a_lying_manifest_says_reused_and_verify_finds_it(
     embedded, run_cli, tmp_path
 ):
     layer = tar_of({"f": b"x" * 5000})

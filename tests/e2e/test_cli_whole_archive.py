@@ -267,7 +267,7 @@ class TestWhole:
             run_all(run_cli, ("copy", source.reference("multi"), out))
             assert document(tmp_path / file, "manifest.json") is None
 
-    def test_an_interrupted_copy_goes_on(
+    def test_an_interrupted_copy_continues(
         self, docker_registry, source, run_cli, tmp_path
     ):
         whole, out, layout = (tmp_path / name for name in ("w.tar", "x.tar", "layout"))

@@ -221,7 +221,7 @@ def test_a_blob_is_streamed_in_patches_without_a_range(
 
 @pytest.mark.parametrize("method", ["PATCH", "PUT"])
 @pytest.mark.parametrize("start", [0, 999, 1001, 5000])
-def test_a_chunk_out_of_order_is_refused_and_the_session_goes_on(
+def test_a_chunk_out_of_order_is_refused_and_the_session_continues(
     client, repository, method, start
 ):
     """MUST be 416; a GET tells the offset and the location to go on from."""

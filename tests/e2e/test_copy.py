@@ -245,14 +245,14 @@ def artifact(client, digest: Digest, size: int) -> bytes:
 
 
 class TestEvents:
-    def test_every_byte_is_told_once(self, sides, pushed):
+    def test_every_byte_is_counted_once(self, sides, pushed):
         result = sides.copy(options=CopyOptions(jobs=1))
         sent = sum(e.count for e in sides.events if isinstance(e, BytesSent))
         assert sent == result.sent > 0
 
 
 class TestShare:
-    def test_permits_bound_what_goes_on_at_a_registry(self):
+    def test_permits_bound_the_work_at_a_registry(self):
         share = ConcurrencyLimits({"a": 2, "b": 9})
         going, most = [], []
         lock = threading.Lock()

@@ -265,7 +265,7 @@ class TestFaults:
         place.check_arrived(repository_of(f"lasting {name}"), ended[2][name])
 
     @pytest.mark.parametrize("name", ["chunk cut"])
-    def test_what_passes_by_a_process_of_its_own(self, name, places, run_cli):
+    def test_a_temporary_fault_in_a_process_of_its_own(self, name, places, run_cli):
         case, repository = PASSING[name], repository_of(f"process {name}")
         place = places[case.side]
         with place.behind(case.side, case.fault, repository) as command:
@@ -284,7 +284,7 @@ class TestFaults:
         ("side", "where"),
         [("source", BLOB), ("target", CHUNK_SENT), ("target", STORED)],
     )
-    def test_a_token_that_ends_in_the_middle_is_got_anew(
+    def test_a_token_that_ends_in_the_middle_is_fetched_again(
         self, side, where, places, run_cli
     ):
         repository = repository_of(f"token {where[1]}")
@@ -357,7 +357,7 @@ class TestKills:
     """``kill -9`` again and again, and then the same command once more."""
 
     @pytest.mark.parametrize("seed", first(1, range(2)))
-    def test_inside_a_blob_it_goes_on_in_its_session(self, seed, embedded, run_cli):
+    def test_inside_a_blob_it_continues_in_its_session(self, seed, embedded, run_cli):
         """Killed twice at random bytes of random chunks, the embedded registry keeps
         what arrived: each byte is sent about once. The source is read again up to
         there, because what is sent is hashed from its first byte on."""
@@ -424,7 +424,7 @@ class TestKills:
             assert schedule.sent < sum(sizes.values()) + CHUNK
         check_read_back(source, target, "kill")
 
-    def test_blobs_that_have_arrived_are_neither_read_nor_sent_again(
+    def test_stored_blobs_are_neither_read_nor_sent_again(
         self, embedded, docker_registry, run_cli
     ):
         """docker-registry 2.8 drops a session whose request broke; only that blob is

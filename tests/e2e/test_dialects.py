@@ -117,7 +117,7 @@ def test_distribution_2_loses_the_session_of_a_broken_chunk_and_gets_the_blob_ag
     assert len(sender.told(Retrying)) == 1
 
 
-def test_distribution_2_goes_on_after_a_break_that_left_nothing():
+def test_distribution_2_continues_after_a_break_that_left_nothing():
     """``Range: 0-0`` is no byte here, and Content-Range is not checked."""
     registry, content = Distribution2(), noise(3500)
     registry.script("PATCH", CUT)
@@ -492,7 +492,7 @@ class Gitea(FakeRegistry):
 
 
 @pytest.mark.parametrize("kept", [1, 300, 1000])
-def test_gitea_refuses_the_offset_that_it_tells_and_gets_the_one_before(kept):
+def test_gitea_refuses_the_offset_that_it_names_and_gets_the_one_before(kept):
     registry, content = Gitea(), noise(3500)
     registry.script("PATCH", *then(1, breaking(registry, kept)))
     with uploading(registry, small()) as sender:
@@ -947,7 +947,7 @@ def test_a_real_registry_2_8_starts_a_broken_blob_over(shared_docker_registry, e
     assert stored(shared_docker_registry, repository, content)
 
 
-def test_a_real_registry_goes_on_with_a_session_of_an_earlier_run(
+def test_a_real_registry_continues_with_a_session_of_an_earlier_run(
     shared_docker_registry, tmp_path
 ):
     """At a chunk's end the session of 2.8 is sound, and the next run adopts it."""

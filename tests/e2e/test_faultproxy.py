@@ -181,7 +181,7 @@ def test_the_host_is_passed_on_so_that_locations_lead_back(through: Any) -> None
         assert response.headers["Location"] == f"http://{proxy.host}/there"
 
 
-def test_an_early_answer_is_heard_in_the_middle_of_a_body(through: Any) -> None:
+def test_an_early_answer_is_read_in_the_middle_of_a_body(through: Any) -> None:
     _, connection = through()
     raw = socket.create_connection((connection.host, connection.port), 10)
     with raw, raw.makefile("rb") as reader:
@@ -227,7 +227,7 @@ def test_a_request_is_cut_after_so_many_bytes(
     [(True, ConnectionResetError), (False, None)],
     ids=["RST", "FIN"],
 )
-def test_a_cut_is_a_reset_or_an_end_as_told(
+def test_a_cut_is_a_reset_or_an_end_as_asked(
     through: Any, reset: bool, error: type[Exception] | None
 ) -> None:
     _, connection = through(Fault(Effect.LOSE_ANSWER, reset=reset))

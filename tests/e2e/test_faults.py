@@ -168,7 +168,7 @@ class TestManySchedules:
                 pass
 
     @pytest.mark.parametrize("start", first(1, TRANSIENT[::PART]))
-    def test_what_passes_by_itself_is_survived(self, start, place, tmp_path, run_cli):
+    def test_temporary_faults_are_survived(self, start, place, tmp_path, run_cli):
         numbers = self.numbers(place, start)
         self.push_all(place, numbers, run_cli)
         names = [f"faults/{place.flags[0].strip('-')}-{number}" for number in numbers]

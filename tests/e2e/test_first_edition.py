@@ -117,7 +117,7 @@ def small_image(path: Path, name: str) -> Path:
     return docker_archive(path, [layer], names=[name])
 
 
-def test_an_upload_that_the_first_edition_began_is_gone_on_with(
+def test_an_upload_that_the_first_edition_began_is_continued(
     proxy, first_state, run_cli, tmp_path
 ):
     """Its bytes before the offset are not sent again, in chunks as config.json says."""

@@ -331,7 +331,7 @@ class TestTinyLayers:
         return done.returncode
 
     @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
-    def test_they_arrive(self, pack, old, server, tmp_path, run_cli):
+    def test_they_are_pushed(self, pack, old, server, tmp_path, run_cli):
         layer = tar_of({"a": b"x"})
         path = self.archive(tmp_path / "a.tar", pack(layer), layer)
         name = f"hostile/tiny-{pack.__module__}"

@@ -46,7 +46,9 @@ def _copy(host: str, archive: Path) -> tuple[tuple[Any, ...], dict[str, Any]]:
 @pytest.mark.parametrize(
     "command", [_push, _pipe, _pull, _copy], ids=lambda one: one.__name__.strip("_")
 )
-def test_a_deadline_ends_a_run_that_can_go_on_later(command, server, archive, run_cli):
+def test_a_deadline_ends_a_run_that_can_continue_later(
+    command, server, archive, run_cli
+):
     assert run_cli("push", archive, "-t", f"{server.host}/app:1").returncode == 0
     state = {"DOCKERPUSH_STATE_DIR": str(archive.parent / "fresh")}
     words, options = command(server.host, archive)
@@ -96,7 +98,7 @@ def test_a_host_that_never_answered_fails_soon(archive, run_cli):
     assert time.monotonic() - started < 15
 
 
-def test_an_outage_is_told_as_one(archive, tmp_path, run_cli):
+def test_an_outage_is_reported_as_one(archive, tmp_path, run_cli):
     """It answers once, and then nobody listens any more."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

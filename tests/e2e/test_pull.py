@@ -168,7 +168,7 @@ def test_a_digest_that_is_in_the_cache_needs_no_registry(bench):
     assert bench.registry.asked == []
 
 
-def test_a_tag_that_moved_is_pulled_anew(bench):
+def test_a_tag_that_moved_is_pulled_again(bench):
     bench.registry.add(archives.layout(AMD))
     bench.pull()
     moved = bench.registry.add(archives.layout(ARM))
@@ -201,7 +201,7 @@ def test_the_default_counts_for_an_index_only(bench):
     assert done.chosen.digest == archives.layout(AMD).entries[0]["digest"]
 
 
-def test_a_platform_that_only_the_config_tells_is_found(bench):
+def test_a_platform_that_only_the_config_shows_is_found(bench):
     bench.registry.add(archives.layout(ARM))
     assert bench.pull("linux/arm64/v8").blobs == 3
     with pytest.raises(NotFound, match="only for linux/arm64"):
@@ -396,7 +396,7 @@ def test_pulls_and_prunes_at_the_same_time_leave_whole_images(bench):
 
 
 @pytest.mark.parametrize("output", [False, True], ids=["into the cache", "into a file"])
-def test_a_full_disk_is_one_line_and_the_next_pull_goes_on(output, tmp_path, run_cli):
+def test_a_full_disk_is_one_line_and_the_next_pull_continues(output, tmp_path, run_cli):
     """The limit on a file's size stands for the disk."""
     layer = tar_of({"f": random.Random(1).randbytes(3_000_000)})
     archive = docker_archive(tmp_path / "large.tar", [layer])

@@ -520,7 +520,9 @@ class TestAbsentChildren:
         assert left(tmp_path) == []
         assert run_cli("digest", f"{host}/copied:1").returncode == 4
 
-    def test_a_platform_that_is_there_can_be_had(self, lost, host, run_cli, tmp_path):
+    def test_a_platform_that_is_there_can_be_pulled(
+        self, lost, host, run_cli, tmp_path
+    ):
         reference, _ = lost
         taken = ("--platform", "linux/amd64", "--json")
         out = tmp_path / "out.tar"
@@ -576,7 +578,7 @@ class TestKills:
     @pytest.mark.parametrize(
         ("out", "rate"), [("out.tar", 1_500_000), ("layout/", 6_000_000)]
     )
-    def test_a_copy_goes_on_with_what_it_has(
+    def test_a_copy_continues_with_what_it_has(
         self, out, rate, large, host, run_cli, tmp_path
     ):
         """Killed late, then at once, and then let go on: each byte comes about once.

@@ -153,7 +153,7 @@ def test_what_the_list_has_stays_as_it_is(run_cli, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_a_list_that_cannot_be_kept_is_said_and_stops_nothing(
+def test_a_list_that_cannot_be_kept_is_reported_and_stops_nothing(
     method, command, run_cli, tmp_path
 ):
     def bend(request: Request, honest) -> Response:

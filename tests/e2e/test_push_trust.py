@@ -207,7 +207,7 @@ def test_a_dry_run_believes_no_more_than_the_push(tmp_path, embedded, run_cli):
     assert actions == [{"exists", "compress (gzip) and send"}, {"exists", "reused"}]
 
 
-def test_a_library_push_trusts_only_when_it_is_told_to(tmp_path, embedded):
+def test_a_library_push_trusts_only_when_asked(tmp_path, embedded):
     plant(embedded.host, "team/app")
     path = tar(tmp_path / "ours.tar", legacy(OURS))
     target = f"{embedded.host}/team/app:1"

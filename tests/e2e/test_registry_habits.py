@@ -263,7 +263,7 @@ def test_the_scope_that_a_challenge_names_is_asked_for(command, sides, bent, ser
 
 @pytest.mark.parametrize("status", [403, 404])
 @pytest.mark.parametrize("command", quick(ALL, Sides.push, Sides.pull), ids=names)
-def test_who_is_told_nothing_as_a_stranger_says_who_it_is(command, status, sides, bent):
+def test_a_refused_stranger_sends_credentials(command, status, sides, bent):
     def bend(request: Request, honest: Honest) -> Response:
         if request.headers.first("Authorization") is not None:
             return honest()
@@ -480,7 +480,7 @@ def test_what_is_odd_below_http_costs_nothing(command, trait, sides, server):
         command(sides)
 
 
-def test_a_large_body_goes_on_after_100_continue(sides, server, tmp_path):
+def test_a_large_body_continues_after_100_continue(sides, server, tmp_path):
     path = large_archive(tmp_path / "large.tar", [3_000_000], compressible=False)
     with fronting(server.host, BELOW["100 before the body"]) as host:
         sides.done("push", path, "-t", f"{host}/large:1", "--retry", "0")

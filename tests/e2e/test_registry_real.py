@@ -88,14 +88,14 @@ def test_a_cancelled_upload_is_gone(client):
     assert "_state=" not in str(caught.value)
 
 
-def test_a_wrong_password_is_told_with_its_source(registry):
+def test_a_wrong_password_is_reported_with_its_source(registry):
     with Cancellation() as cancellation:
         client = client_as(registry, cancellation, "wrong")
         with client, pytest.raises(Unauthorized, match=r"'alice' .from a test"):
             client.ping()
 
 
-def test_plain_http_to_it_is_told(registry):
+def test_plain_http_to_it_is_reported(registry):
     with Cancellation() as cancellation:
         settings = TransportSettings(plain_http=True)
         client = RegistryClient(registry.host, settings, cancellation)

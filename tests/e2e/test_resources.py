@@ -171,7 +171,7 @@ class TestTempDirectory:
         assert "TMPDIR" in done.error
         assert str(disk) in done.error
 
-    def test_a_temp_directory_that_is_not_there_is_passed_over(self, lines, around):
+    def test_a_temp_directory_that_is_not_there_is_skipped(self, lines, around):
         done = around.push(lines, "temp/none", env={"TMPDIR": "/proc/nothing"})
         assert done.code == 0, done.said
         around.stored("temp/none")
@@ -199,7 +199,7 @@ class TestStateDirectory:
             return state, small_disk(state, "64k", fill[request.param])
         return state, ()
 
-    def test_the_push_goes_on_without_it(self, place, archive, around):
+    def test_the_push_continues_without_it(self, place, archive, around):
         state, prefix = place
         repository = f"state/{abs(hash(str(place)))}"
         done = around.push(

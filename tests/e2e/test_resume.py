@@ -95,7 +95,7 @@ def test_two_runs_together_send_little_more_than_the_blob(
     assert stored.layers == stored.diff_ids
 
 
-def test_a_compressed_layer_goes_on_because_its_bytes_are_the_same(
+def test_a_compressed_layer_continues_because_its_bytes_are_the_same(
     compressible, embedded, run_cli
 ):
     with FaultProxy(embedded.host) as proxy:

@@ -168,7 +168,7 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path):
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["file"]
 
 
-def test_a_change_that_lasts_too_long_is_said(tmp_path, monkeypatch):
+def test_a_change_that_lasts_too_long_is_reported(tmp_path, monkeypatch):
     """By the server with 503, by the command in one line."""
     monkeypatch.setattr(storage, "CHANGE_SECONDS", 0.1)
     with serving(tmp_path) as (_, client):

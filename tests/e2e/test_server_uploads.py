@@ -75,7 +75,7 @@ def breaks() -> None:
     raise Disconnected("the line broke")
 
 
-def test_what_arrived_before_a_break_is_kept(session):
+def test_bytes_before_a_break_are_kept(session):
     with pytest.raises(Disconnected):
         session.append(Body(b"abc", b"def", breaks), None)
     assert session.size() == 6
@@ -190,7 +190,7 @@ def test_old_sessions_are_swept_when_the_server_starts(tmp_path: Path):
         assert client("GET", fresh).status == 204
 
 
-def test_a_session_goes_on_after_a_restart(tmp_path: Path):
+def test_a_session_continues_after_a_restart(tmp_path: Path):
     content = random_bytes(10_000)
     with serving(tmp_path) as (_, client):
         location = client.start_upload("a")
@@ -249,7 +249,7 @@ def wait_for_size(directory: Path, location: str, size: int) -> None:
     wait_for(lambda: path.stat().st_size >= size)
 
 
-def test_what_arrived_of_a_broken_single_post_is_dropped(tmp_path: Path):
+def test_bytes_of_a_broken_single_post_are_dropped(tmp_path: Path):
     """The client never learned of a session, so nobody can go on with it."""
     with serving(tmp_path) as (server, _):
         target = uploads("a", digest=digest_of(b"x" * 100))
@@ -397,7 +397,7 @@ def check_files(directory: Path) -> None:
             assert digest_of(path.read_bytes()) == f"sha256:{path.name}"
 
 
-def test_an_upload_cut_by_a_kill_goes_on_in_the_next_server(tmp_path: Path):
+def test_an_upload_cut_by_a_kill_continues_in_the_next_server(tmp_path: Path):
     """Both runs together receive every byte once."""
     content = random_bytes(1_000_000)
     with server_process(tmp_path) as (child, host), open_client(host) as client:

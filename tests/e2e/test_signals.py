@@ -241,7 +241,7 @@ time.sleep(60)
 """
 
 
-def test_the_next_run_goes_on_after_a_signal(proxy, tmp_path, run_cli):
+def test_the_next_run_continues_after_a_signal(proxy, tmp_path, run_cli):
     """The session is kept, and what the registry acknowledged is not sent again."""
     path = large_archive(tmp_path / "big.tar", [8 * MIB], compressible=False)
     schedule = proxy.schedule("on", Fault(Effect.HOLD, "PATCH", nth=6, after=500_000))

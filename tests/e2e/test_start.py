@@ -78,14 +78,14 @@ def test_importing_the_package_loads_nothing_else():
     assert {*done.stdout.split()} - {"__future__"} == {"dockerpush"}
 
 
-def test_the_version_is_told_before_anything_is_loaded(run_cli):
+def test_the_version_is_printed_before_anything_is_loaded(run_cli):
     done = run_cli("--version", env=TIMED)
     ours = {name for name in imported(done.stderr) if name.startswith("dockerpush")}
     assert done.stdout.startswith("dockerpush ")
     assert ours <= {"dockerpush", "dockerpush.__main__"}
 
 
-def test_a_push_writes_what_it_said_before_it_ends(run_cli, tmp_path: Path):
+def test_a_push_writes_its_messages_before_it_ends(run_cli, tmp_path: Path):
     """The end of a process frees nothing in order, but no output is lost."""
     with RegistryServer(Registry(tmp_path / "registry")) as server:
         archive = small_archive(tmp_path / "image.tar")

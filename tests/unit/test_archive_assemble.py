@@ -156,7 +156,7 @@ def test_a_nix_archive_has_dots_before_its_names(images_in):
         (b"", Compression.NONE),
     ],
 )
-def test_each_layer_is_told_by_its_own_first_bytes(images_in, head, compression):
+def test_each_layer_is_known_by_its_own_first_bytes(images_in, head, compression):
     named = {"first.tar": A.layers[0], "second.tar": head}
     (image,) = images_in(simple(A, named))
     assert [blob.compression for blob in image.entry.layers] == [

@@ -354,7 +354,7 @@ def cancellation() -> Iterator[Cancellation]:
 
 
 @pytest.mark.parametrize("compression", list(Compression))
-def test_one_pass_tells_both_digests(
+def test_one_pass_shows_both_digests(
     cancellation: Cancellation, compression: Compression
 ) -> None:
     packed = CONTENT

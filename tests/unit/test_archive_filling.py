@@ -109,7 +109,7 @@ def test_the_name_is_given_in_the_end(path):
         RegistryError("GET", "http://r.test/", 503, "later"),
     ],
 )
-def test_the_next_run_goes_on_after_an_interruption(error, path):
+def test_the_next_run_continues_after_an_interruption(error, path):
     interrupted(path, error)
     assert names(path.parent) == [".out.tar.part"]
     assert fill_all(path) == [50_000, 0, 0, 512, 0]
@@ -117,7 +117,7 @@ def test_the_next_run_goes_on_after_an_interruption(error, path):
     assert names(path.parent) == ["out.tar"]
 
 
-def test_the_next_run_goes_on_after_a_kill(path, monkeypatch):
+def test_the_next_run_continues_after_a_kill(path, monkeypatch):
     """Nothing is written when a process is killed: what was noted before has to do."""
     monkeypatch.setattr(writers, "NOTE_EVERY", 0.0)
     interrupted(path, Cancelled("stop"))
@@ -162,7 +162,7 @@ def test_nothing_is_left_by_another_failure(error, path):
     assert path.read_bytes() == b"old"
 
 
-def test_nothing_is_left_by_a_run_that_had_done_nothing(path):
+def test_nothing_is_left_by_a_run_that_did_nothing(path):
     with pytest.raises(Cancelled), FilledTar(path, LAYOUT, no_clobber=False):
         raise Cancelled("at once")
     assert names(path.parent) == []

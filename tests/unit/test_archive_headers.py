@@ -228,14 +228,14 @@ PLAIN = info("x", size=0).tobuf(tarfile.USTAR_FORMAT)
         [record("SCHILY.realsize", "9"), record("path", "real")],
     ],
 )
-def test_a_sparse_member_is_told_by_its_pax_records(records):
+def test_a_sparse_member_is_known_by_its_pax_records(records):
     found = members(pax(*records) + PLAIN)
     assert [(member.name, member.kind) for member in found] == [
         ("real", MemberKind.SPARSE)
     ]
 
 
-def test_a_gnu_sparse_member_with_a_long_map_is_passed_over():
+def test_a_gnu_sparse_member_with_a_long_map_is_skipped():
     """The map goes on in blocks behind the header, as many as say so."""
     header = bytearray(info("holes", type=b"S", size=600).tobuf(tarfile.GNU_FORMAT))
     header[482] = 1

@@ -222,7 +222,7 @@ def test_a_damaged_volume_is_named(tmp_path, number):
     assert f"volume {volume} is damaged" in error_of(tmp_path / "image.tar")
 
 
-def test_volumes_of_two_archives_are_told_apart(tmp_path):
+def test_volumes_of_two_archives_are_distinguished(tmp_path):
     archive(tmp_path / "image.tar")
     (tmp_path / "other").mkdir()
     other = Image.of("two", random.Random(5).randbytes(40_000).hex(), tags=("app:1",))

@@ -149,7 +149,7 @@ def test_what_docker_cannot_load_has_no_entry_in_manifest_json(blobs):
         assert "manifest.json" not in tar.getnames()
 
 
-def test_sizes_beyond_what_ustar_can_tell_are_written():
+def test_sizes_beyond_what_ustar_can_hold_are_written():
     """9 GiB, of which only the header is looked at."""
     blob = Descriptor(OCI_MANIFEST, Digest("sha256:" + "a" * 64), 9 * 2**30)
     layout = tar_layout([BundledImage(blob, (), (blob,))], docker=False)

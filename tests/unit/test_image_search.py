@@ -248,7 +248,7 @@ def test_images_are_found_in_every_form(text, wanted, reader):
         ("image: a:1\nimage: b:1", 2, "twice"),
     ],
 )
-def test_what_is_skipped_is_told_with_its_line(text, line, words, reader):
+def test_what_is_skipped_is_reported_with_its_line(text, line, words, reader):
     findings = found(text)
     (problem,) = findings.problems
     assert problem.line == line and words in problem.text
@@ -292,7 +292,7 @@ def test_plain_text(text, wanted):
         ("", "-", False),
     ],
 )
-def test_yaml_is_told_from_text(text, name, is_yaml):
+def test_yaml_is_distinguished_from_text(text, name, is_yaml):
     assert is_yaml_text(text, name) is is_yaml
 
 
@@ -354,7 +354,7 @@ class TestHostile:
         ],
         ids=lambda text: repr(text[:12]),
     )
-    def test_nonsense_is_told_or_refused(self, text, reader):
+    def test_nonsense_is_reported_or_refused(self, text, reader):
         try:
             assert found(text).images == []
         except InvalidJSON as error:
@@ -366,7 +366,7 @@ class TestHostile:
         with pytest.raises(InvalidJSON, match=r"x\.yaml:3: not YAML: .*helm template"):
             found("image: x:1\n{{- if .Values.a }}\nimage: y:1\n")
 
-    def test_own_rules_tell_what_is_no_yaml(self, monkeypatch):
+    def test_own_rules_find_what_is_no_yaml(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "yaml", None)
         findings = found("image: x:1\n{{- if .Values.a }}\na: {image: y:1}\n")
         assert findings.problems[0].line == 2

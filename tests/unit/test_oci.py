@@ -119,7 +119,7 @@ def test_a_platform_keeps_the_version_of_its_system():
     assert Platform.from_json(record).to_json() == record
 
 
-def test_features_tell_platforms_apart():
+def test_features_distinguish_platforms():
     plain = {"os": "windows", "architecture": "amd64"}
     featured = {**plain, "os.features": ["win32k"]}
     assert Platform.from_json(featured) != Platform.from_json(plain)
@@ -283,7 +283,7 @@ def test_an_index_of_another_shape_is_refused_by_the_field(record, said):
         Index.from_bytes(as_json(record))
 
 
-def test_an_image_config_tells_platform_and_diff_ids():
+def test_an_image_config_shows_platform_and_diff_ids():
     record = {"os": "linux", "architecture": "arm64", "rootfs": {"diff_ids": [DIGEST]}}
     config = ImageConfig.from_bytes(as_json(record))
     assert config == ImageConfig(Platform("linux", "arm64"), (DIGEST,))

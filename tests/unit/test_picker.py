@@ -327,7 +327,7 @@ def test_any_text_chooses_from_the_list_or_is_refused(text: str) -> None:
         assert set(chosen) <= set(IMAGES)
 
 
-def test_the_list_is_numbered_aligned_and_shows_what_tells_images_apart() -> None:
+def test_the_list_is_numbered_aligned_and_shows_what_differs() -> None:
     assert numbered_lines(IMAGES) == [
         "1) nginx:latest                    aaaa11112222   187 MB  2024-01-02",
         "2) nginx:1.25                      bbbb11112222  1.21 GB  2024-01-02",

@@ -165,7 +165,7 @@ def listeners(said):
     yield BarProgress(io.StringIO(), said.append)
 
 
-def test_notices_are_said_everywhere(said):
+def test_notices_are_printed_everywhere(said):
     for progress in listeners(said):
         progress(Notice("no room for a spool"))
         progress.close()

@@ -80,7 +80,7 @@ NUMBERS = st.integers(0, 5)
     ),
     st.sets(st.sampled_from("abcdefgh")),
 )
-def test_what_speaks_of_an_image_that_stays_stays(drawn, keep):
+def test_what_refers_to_an_image_that_stays_stays(drawn, keep):
     there = {
         name: shown(
             digest(one),
@@ -109,7 +109,7 @@ def test_what_speaks_of_an_image_that_stays_stays(drawn, keep):
         *((tag, "") for tag in ("latest", "sha256-", "sha256-abc", "x-" + SIG_A)),
     ],
 )
-def test_the_image_that_a_tag_speaks_of(tag, subject):
+def test_the_image_that_a_tag_refers_to(tag, subject):
     assert tag_subject(tag) == subject
 
 

@@ -70,7 +70,7 @@ def test_statements_of_an_attestation_are_never_compressed():
 
 
 @pytest.mark.parametrize("packing", [Compression.XZ, Compression.BZIP2])
-def test_layers_in_a_packing_without_media_type_are_packed_anew(packing):
+def test_layers_in_a_compression_without_media_type_are_compressed_again(packing):
     entry = docker_entry([RAW])
     layer = replace(entry.layers[0], compression=packing, digest=None)
     plan = plan_push(image(entry=replace(entry, layers=(layer,))), KEEP)
@@ -167,7 +167,7 @@ class TestIndexes:
             plan = plan_push(image(root=oci_index(have)), COMPRESS, platforms=asked)
             assert plan.root.stored is have[place]
 
-    def test_what_only_speaks_of_images_is_no_platform_to_choose(self):
+    def test_what_only_refers_to_images_is_no_platform_to_choose(self):
         root = oci_index([self.amd64, self.attestation(self.amd64)])
         with pytest.raises(NotFound, match=r"only for linux/amd64$"):
             plan_push(image(root=root), COMPRESS, platforms=(ARM64,))

@@ -161,7 +161,7 @@ def test_a_blob_that_ends_early_is_named():
         list(content.pieces(0, 1000))
 
 
-def test_a_blob_that_goes_on_too_long_is_named():
+def test_a_blob_that_continues_too_long_is_named():
     data = noise(1000)
     content = content_of(data, Source(data + b"x"))
     with content, pytest.raises(ContentMismatch, match="longer than its descriptor"):
@@ -400,7 +400,7 @@ def broken_patches(registry: FakeRegistry, *counts: int) -> None:
     registry.script("PATCH", *map(part_of, counts))
 
 
-def test_after_a_break_it_goes_on_where_the_registry_stands():
+def test_after_a_break_it_continues_where_the_registry_stands():
     registry, content = FakeRegistry(), noise(3 * MIB)
     broken_patches(registry, 300_000)
     source = Source(content)
@@ -604,7 +604,7 @@ def interrupted(registry: FakeRegistry, sender: Sender, chunks: int) -> None:
 
 
 @pytest.mark.parametrize("chunks", [0, 1, 3])
-def test_the_next_run_goes_on_with_the_session(tmp_path, chunks):
+def test_the_next_run_continues_with_the_session(tmp_path, chunks):
     registry, content = FakeRegistry(), noise(5500)
     sessions = UploadSessions(tmp_path / "uploads")
     with serving(registry) as host:
@@ -758,7 +758,7 @@ def test_a_session_that_another_run_owns_is_left_alone(tmp_path):
     assert holds(registry, content)
 
 
-def test_where_no_session_can_be_kept_the_upload_goes_on(tmp_path):
+def test_where_no_session_can_be_kept_the_upload_continues(tmp_path):
     (tmp_path / "file").write_text("")
     registry, content = FakeRegistry(), noise(5500)
     sessions = UploadSessions(tmp_path / "file" / "uploads")
@@ -913,7 +913,7 @@ class Ahead(FakeRegistry):
 
 @pytest.mark.parametrize("by_status", [False, True])
 @pytest.mark.parametrize("kept", [0, 1, 2, 999, 1000])
-def test_a_416_says_where_to_go_on(kept, by_status):
+def test_a_416_says_where_to_continue(kept, by_status):
     """Also where exactly one byte is there, which is told as none is."""
     registry, content = Ahead(kept, by_status=by_status), noise(5500)
     with uploading(registry, small()) as sender:

@@ -120,7 +120,7 @@ def test_a_beginning_that_is_wrong_is_fetched_once_more_whole(got, events):
     assert any(isinstance(event, Retrying) for event in events)
 
 
-def test_less_is_there_than_was_said(got):
+def test_less_is_there_than_was_promised(got):
     file = io.BytesIO(CONTENT[:1000])
     source = Giving(CONTENT)
     got(source, BlobPlace(file, have=5000))
@@ -199,7 +199,7 @@ class TestPartial:
         assert found[0].read_bytes() == CONTENT
         assert not (directory.directory / ".partial").exists()
 
-    def test_a_broken_one_is_gone_on_with(self, kept, directory):
+    def test_a_broken_one_is_continued(self, kept, directory):
         with pytest.raises(NetworkError):
             kept(Giving(CONTENT, breaks=400_000))
         assert not directory.path_of(BLOB.digest).exists()
@@ -215,7 +215,7 @@ class TestPartial:
             kept(Giving(WRONG[wrong]))
         assert [path for path in directory.directory.rglob("*") if path.is_file()] == []
 
-    def test_one_that_is_too_long_is_begun_anew(self, kept, directory):
+    def test_one_that_is_too_long_is_begun_again(self, kept, directory):
         path = directory.directory / ".partial" / str(BLOB.digest).replace(":", "-")
         path.parent.mkdir(parents=True)
         path.write_bytes(CONTENT + b"more")

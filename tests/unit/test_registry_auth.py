@@ -369,7 +369,7 @@ def test_a_body_that_got_a_401_is_not_sent_again_here(scripted, make_session):
     assert authorizations(scripted)[-3:] == ["Bearer t1", None, "Bearer t2"]
 
 
-def test_nobody_logged_in_is_told_how(scripted, make_session):
+def test_without_a_login_the_error_says_how(scripted, make_session):
     add_challenged(scripted, 'Basic realm="x"')
     with pytest.raises(Unauthorized, match="try: dockerpush login r"):
         call(make_session())

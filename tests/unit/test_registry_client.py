@@ -84,14 +84,14 @@ def test_docker_hub_is_reached_at_its_api(scripted, make_client, name):
     assert looked_up == [name]
 
 
-def test_plain_http_is_spoken_when_asked_for(scripted, make_client):
+def test_plain_http_is_used_when_asked_for(scripted, make_client):
     scripted.add("GET", "http://r.example.com/v2/")
     client = make_client(settings=TransportSettings(plain_http=True))
     client.ping()
     assert client.base == "http://r.example.com"
 
 
-def test_what_is_no_registry_is_told(scripted, client):
+def test_what_is_no_registry_is_reported(scripted, client):
     scripted.add("GET", HOST + "/v2/", status=404, body="<html>nginx</html>")
     with pytest.raises(NotFoundInRegistry):
         client.ping()
@@ -104,7 +104,7 @@ def test_what_is_no_registry_is_told(scripted, client):
         "<h1>400</h1>The plain HTTP request was sent to HTTPS port",  # nginx
     ],
 )
-def test_plain_http_to_an_https_port_is_told(scripted, make_client, words):
+def test_plain_http_to_an_https_port_is_reported(scripted, make_client, words):
     scripted.add("GET", "http://r.example.com/v2/", status=400, body=words)
     client = make_client(settings=TransportSettings(plain_http=True))
     with pytest.raises(NetworkError, match="leave out --plain-http"):
@@ -457,7 +457,7 @@ def test_another_digest_than_ours_is_a_mismatch(scripted, client):
 @pytest.mark.parametrize(
     ("told", "offset"), [("0-9", 10), ("bytes=0--1", 0), ("0-0", 0), (None, 3)]
 )
-def test_the_status_of_an_upload_is_passed_on_as_told(scripted, client, told, offset):
+def test_the_status_of_an_upload_is_passed_on_as_it_is(scripted, client, told, offset):
     headers = {"Range": told} if told else {}
     scripted.add("GET", SESSION, status=204, headers=headers)
     assert client.upload_status(NAME, Upload(SESSION, 3)) == Upload(SESSION, offset)
@@ -629,7 +629,7 @@ def test_a_manifest_whose_answer_was_lost_is_not_sent_twice(scripted, client):
 
 
 @pytest.mark.parametrize("status", [200, 404])
-def test_a_manifest_that_did_not_arrive_is_sent_again(scripted, client, status):
+def test_a_lost_manifest_is_sent_again(scripted, client, status):
     """Also when the tag is there and still names another manifest."""
     old = {**manifest_headers(b"old"), "Content-Length": "3"}
     scripted.add("PUT", MANIFESTS + "1", status=504)
@@ -639,7 +639,7 @@ def test_a_manifest_that_did_not_arrive_is_sent_again(scripted, client, status):
 
 
 @pytest.mark.parametrize("there", [MANIFEST, b"old", None])
-def test_a_200_that_tells_nothing_is_looked_into(scripted, client, there):
+def test_a_200_that_proves_nothing_is_checked(scripted, client, there):
     """It may come from the login page of a proxy, and nothing was stored."""
     scripted.add("PUT", MANIFESTS + "1", status=200, body=b"<html>log in</html>")
     if there is None:
@@ -676,7 +676,7 @@ def test_a_digest_that_is_invalid_for_itself_is_definite(scripted, client):
         client.put_manifest(NAME, "1", MANIFEST, OCI_MANIFEST)
 
 
-def test_a_missing_blob_is_told_by_its_code(scripted, client):
+def test_a_missing_blob_is_known_by_its_code(scripted, client):
     body = {
         "errors": [
             {

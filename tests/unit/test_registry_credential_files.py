@@ -159,7 +159,7 @@ class TestPrecedence:
         with pytest.raises(UsageError, match=r"--authfile .*none': no such file"):
             machine.find()
 
-    def test_where_we_looked_is_told_in_order(self, machine: Machine) -> None:
+    def test_where_we_looked_is_reported_in_order(self, machine: Machine) -> None:
         docker = machine.docker({"auths": {"q": entry("q")}})
         CredentialStore(machine.own).save("q", "own", Secret("x"))
         found = machine.find("docker.io", "library/app")
@@ -356,7 +356,7 @@ class TestEntries:
         "auth",
         ["!!s3cret!!", "s3cret", encoded("s3cret"), encoded(":s3cret"), "ü", "/w=="],
     )
-    def test_what_cannot_be_decoded_is_passed_over_and_named(
+    def test_what_cannot_be_decoded_is_skipped_and_named(
         self, machine: Machine, auth: str
     ) -> None:
         docker = machine.docker(
@@ -371,7 +371,7 @@ class TestEntries:
             f"{docker}, key 'r:5000/team': 'auth' is not valid base64, ignored"
         ]
 
-    def test_a_bad_entry_of_another_registry_is_not_spoken_of(
+    def test_a_bad_entry_of_another_registry_is_not_mentioned(
         self, machine: Machine
     ) -> None:
         machine.docker({"auths": {"q": {"auth": "!"}, "r:5000": entry("alice")}})
@@ -392,7 +392,7 @@ class TestBrokenFiles:
             ('{"credHelpers": "x", "auths": {}}', "does not have the form"),
         ],
     )
-    def test_they_are_told_once_and_passed_over(
+    def test_they_are_reported_once_and_skipped(
         self, machine: Machine, content: str, problem: str
     ) -> None:
         docker = machine.docker(content)
@@ -412,7 +412,7 @@ class TestBrokenFiles:
         assert machine.find().credentials is None
         assert machine.notices == []
 
-    def test_our_own_is_told_and_passed_over(self, machine: Machine) -> None:
+    def test_our_own_is_reported_and_skipped(self, machine: Machine) -> None:
         machine.own.parent.mkdir()
         machine.own.write_text("{")
         machine.docker({"auths": {"r:5000": entry("alice")}})
@@ -420,7 +420,7 @@ class TestBrokenFiles:
         (notice,) = machine.notices
         assert notice.startswith(f"{machine.own} is not JSON, and is left as it is")
 
-    def test_a_directory_in_its_place_is_told(self, machine: Machine) -> None:
+    def test_a_directory_in_its_place_is_reported(self, machine: Machine) -> None:
         path = machine.home / ".docker" / "config.json"
         path.mkdir(parents=True)
         assert machine.find().credentials is None
@@ -518,7 +518,7 @@ class TestHelpers:
             ("sleep 600", "no answer within 0.5 s"),
         ],
     )
-    def test_one_that_fails_is_told_once_and_passed_over(
+    def test_one_that_fails_is_reported_once_and_skipped(
         self, machine: Machine, script: str | None, said: str
     ) -> None:
         if script:

@@ -74,7 +74,7 @@ def test_nothing_kept_is_no_error(
     assert helpers.get("fake", "r") is None
 
 
-def test_it_is_told_the_server_and_the_secret_on_its_input_alone(
+def test_it_gets_the_server_and_the_secret_on_its_input_alone(
     tmp_path: Path, helpers: CredentialHelpers, install: Install
 ) -> None:
     log = tmp_path / "log"
@@ -137,7 +137,7 @@ def test_a_helper_that_repeats_the_secret_is_not_quoted(
 
 
 @pytest.mark.parametrize("suffix", ["missing", "", "../fake", "a/b", "-x", "a b", "\0"])
-def test_a_missing_helper_is_told(
+def test_a_missing_helper_is_reported(
     helpers: CredentialHelpers, install: Install, suffix: str
 ) -> None:
     """And a suffix never leads out of the PATH."""
@@ -146,7 +146,7 @@ def test_a_missing_helper_is_told(
         helpers.get(suffix, "r")
 
 
-def test_a_program_that_cannot_be_run_is_told(
+def test_a_program_that_cannot_be_run_is_reported(
     tmp_path: Path, helpers: CredentialHelpers
 ) -> None:
     program = tmp_path / "bin" / "docker-credential-fake"

@@ -171,7 +171,7 @@ def test_chunks_cover_a_blob_and_leave_no_tail_of_one_byte(limits, size):
         (404, "", None),
     ],
 )
-def test_an_answer_tells_what_it_tells(status, detail, observed):
+def test_what_an_answer_shows(status, detail, observed):
     assert observed_in(RegistryError("PATCH", "u", status, "", detail)) is observed
 
 

@@ -124,7 +124,7 @@ class TestNoProxy:
             ("r.example:port", "r.example", False),
         ],
     )
-    def test_an_entry_speaks_of_a_host(
+    def test_an_entry_names_a_host(
         self, no_proxy: str, host: str, direct: bool
     ) -> None:
         found = through(f"https://{host}/v2/", https_proxy=PROXY, no_proxy=no_proxy)
@@ -231,7 +231,7 @@ class TestRefusals:
         assert refusal(status, "p:1").startswith(f"the proxy p:1 {said}")
 
     @pytest.mark.skipif(sys.version_info < (3, 11), reason="leaves its answer open")
-    def test_a_refused_tunnel_is_told_by_what_http_client_raises(self) -> None:
+    def test_a_refused_tunnel_is_known_by_what_http_client_raises(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             thread = threading.Thread(target=refuse_one, args=(server,))
             thread.start()
@@ -243,7 +243,7 @@ class TestRefusals:
             thread.join(10)
         self.check_password_is_wanted(caught.value)
 
-    def test_a_refused_tunnel_is_told_by_its_message(self) -> None:
+    def test_a_refused_tunnel_is_known_by_its_message(self) -> None:
         self.check_password_is_wanted(OSError("Tunnel connection failed: 407 Denied"))
 
     def check_password_is_wanted(self, error: OSError) -> None:

@@ -57,7 +57,7 @@ def test_a_very_late_attempt_does_not_overflow():
     assert policy(attempts=10**9, cap=30.0).delay(10**8) == 30.0
 
 
-def test_transient_failures_are_tried_again_and_told():
+def test_transient_failures_are_tried_again_and_reported():
     events, call = [], Failing(TransientError("reset"), TransientError("503"))
     with Cancellation() as cancellation:
         result = retrying(
@@ -67,7 +67,7 @@ def test_transient_failures_are_tried_again_and_told():
     assert events == [Retrying("blob x", "reset", 0.0), Retrying("blob x", "503", 0.0)]
 
 
-def test_a_longer_wait_than_allowed_is_said_aloud():
+def test_a_longer_wait_than_allowed_is_reported():
     """docker/buildx#3630."""
     events, call = [], Failing(TransientError("429", retry_after=3600.0))
     with Cancellation() as cancellation:
@@ -147,7 +147,7 @@ def test_an_outage_is_waited_out_by_the_clock():
     assert clock.waits[:4] == [1.0, 2.0, 4.0, 5.0] and max(clock.waits) == 5.0
 
 
-def test_an_outage_that_lasts_is_told_as_one():
+def test_an_outage_that_lasts_is_reported_as_one():
     clock = Clock()
     patient = policy(attempts=4, patience=60.0, clock=clock, jitter=0.0)
     call = Failing(*(down() for _ in range(99)))

@@ -157,13 +157,13 @@ class TestCredentialStore:
         )
         assert store.load() == {}
 
-    def test_a_directory_that_cannot_be_made_is_told(self, tmp_path: Path) -> None:
+    def test_a_directory_that_cannot_be_made_is_reported(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         store = CredentialStore(tmp_path / "file" / "credentials.json")
         with pytest.raises(StateError, match=r"credentials.json cannot be"):
             store.save("r", "alice", Secret("1"))
 
-    def test_a_directory_in_its_place_is_told(self, store: CredentialStore) -> None:
+    def test_a_directory_in_its_place_is_reported(self, store: CredentialStore) -> None:
         store.path.mkdir(parents=True)
         with pytest.raises(StateError, match="cannot be read: is a directory"):
             store.save("r", "alice", Secret("1"))
@@ -180,7 +180,7 @@ class TestCredentialStore:
         assert not store.path.exists()
 
     @posix
-    def test_links_in_a_circle_are_told(self, tmp_path: Path) -> None:
+    def test_links_in_a_circle_are_reported(self, tmp_path: Path) -> None:
         store = CredentialStore(tmp_path / "a")
         store.path.symlink_to(tmp_path / "b")
         (tmp_path / "b").symlink_to(store.path)

@@ -275,7 +275,7 @@ class TestClientCertificate:
         both.write_bytes(pair[0].read_bytes() + pair[1].read_bytes())
         assert context_for("r", TrustSettings(cert=both), places)
 
-    def test_one_of_another_ca_is_told(
+    def test_one_of_another_ca_is_reported(
         self,
         tmp_path: Path,
         authority: Authority,
@@ -298,7 +298,7 @@ class TestClientCertificate:
             context_for("r", settings, places)
 
     @pytest.mark.parametrize("kind", ["ec", "rsa"])
-    def test_a_key_of_another_certificate_is_told(
+    def test_a_key_of_another_certificate_is_reported(
         self, tmp_path: Path, pair: tuple[Path, Path], places: TrustPlaces, kind: str
     ) -> None:
         key = tmp_path / "other.key"
@@ -307,7 +307,9 @@ class TestClientCertificate:
         with pytest.raises(UsageError, match=r"does not belong to the certificate"):
             context_for("r", TrustSettings(cert=pair[0], key=key), places)
 
-    def test_a_key_without_its_certificate_is_told(self, places: TrustPlaces) -> None:
+    def test_a_key_without_its_certificate_is_reported(
+        self, places: TrustPlaces
+    ) -> None:
         with pytest.raises(UsageError, match=r"needs its --cert"):
             context_for("r", TrustSettings(key=Path("x.key")), places)
 
@@ -359,13 +361,13 @@ class TestFiles:
             with pytest.raises(UsageError, match=rf"--key .*/k' {said}"):
                 context_for("r", settings, places)
 
-    def test_a_directory_in_place_of_a_file_is_told(
+    def test_a_directory_in_place_of_a_file_is_reported(
         self, tmp_path: Path, places: TrustPlaces
     ) -> None:
         with pytest.raises(UsageError, match=r"--cacert .* is a directory"):
             context_for("r", TrustSettings(cacert=tmp_path), places)
 
-    def test_a_missing_ssl_cert_file_is_told(self, tmp_path: Path) -> None:
+    def test_a_missing_ssl_cert_file_is_reported(self, tmp_path: Path) -> None:
         places = TrustPlaces.from_environ({"SSL_CERT_FILE": f"{tmp_path}/none"})
         with pytest.raises(UsageError, match=r"SSL_CERT_FILE .*no such file"):
             context_for("r", TrustSettings(), places)
@@ -451,7 +453,7 @@ class TestDirectories:
         with pytest.raises(UsageError, match=rf"x.{orphan} has no x.{missing} beside"):
             context_for("r", TrustSettings(cert_dir=tmp_path), places)
 
-    def test_a_missing_cert_dir_is_told(
+    def test_a_missing_cert_dir_is_reported(
         self, tmp_path: Path, places: TrustPlaces
     ) -> None:
         with pytest.raises(UsageError, match=r"--cert-dir .*none' cannot be read"):

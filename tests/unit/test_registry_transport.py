@@ -568,7 +568,7 @@ def test_verification_can_be_switched_off(cancellation, certificates):
         transport.close()
 
 
-def test_plain_http_behind_an_https_port_is_told(transport):
+def test_plain_http_behind_an_https_port_is_reported(transport):
     def handle(sock: socket.socket) -> None:
         sock.recv(10)
         sock.sendall(answer(400, b"malformed HTTP request"))
@@ -579,7 +579,7 @@ def test_plain_http_behind_an_https_port_is_told(transport):
         get(transport, f"https://127.0.0.1:{port}/")
 
 
-def test_https_behind_a_plain_http_port_is_told(transport):
+def test_https_behind_a_plain_http_port_is_reported(transport):
     """What OpenSSL sends to somebody who does not begin with a handshake."""
 
     def handle(sock: socket.socket) -> None:

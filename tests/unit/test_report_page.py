@@ -112,7 +112,7 @@ def test_hostile_names_are_text():
 
 
 @given(st.text(max_size=60), st.sampled_from(Action))
-def test_whatever_is_said_stays_text(text, action):
+def test_messages_stay_text(text, action):
     found = report(file=text, items=[item(action, text)])
     found.target = text
     read(found)

@@ -136,7 +136,7 @@ DOCKER_DOWN = (
 )
 
 
-def test_podman_tells_its_images(podman: Runtime, cancellation: Cancellation) -> None:
+def test_podman_lists_its_images(podman: Runtime, cancellation: Cancellation) -> None:
     images = list_images(podman, cancellation=cancellation)
     names = [image.name for image in images]
     assert sorted(names) == [NGINX, "localhost/x:3", BIG]
@@ -478,7 +478,7 @@ def test_a_runtime_is_named_or_given_by_its_path(
         assert runtime == Runtime("nerdctl", str(path))
 
 
-def test_podman_that_poses_as_docker_is_told_apart(
+def test_podman_that_poses_as_docker_is_distinguished(
     tmp_path: Path, cancellation: Cancellation
 ) -> None:
     """podman-docker's ``docker`` has podman's flags and habits."""
@@ -511,7 +511,7 @@ def test_a_runtime_that_is_not_there_is_an_error_that_says_what_to_do(
         find_runtime(wanted, cancellation=cancellation, search_path=str(tmp_path))
 
 
-def test_a_daemon_that_is_down_is_told_in_its_own_words(
+def test_a_daemon_that_is_down_is_reported_in_its_own_words(
     tmp_path: Path, cancellation: Cancellation
 ) -> None:
     with pytest.raises(PusherError, match=r"Cannot connect to the Docker .*--runtime"):

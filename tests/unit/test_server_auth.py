@@ -236,7 +236,7 @@ class TestGuessers:
             assert len(slow.asked) < 60
         assert not any(one is True for one in found)
 
-    def test_who_waits_too_long_in_line_is_told_to_come_back(self):
+    def test_who_waits_too_long_in_line_is_asked_to_come_back(self):
         slow = Slow(20)
         users = PasswordFile({"alice": slow})
         with guessing(users, logins.QUEUE + 4) as found:

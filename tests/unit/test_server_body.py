@@ -196,7 +196,7 @@ def test_a_slow_link_that_moves_is_not_given_up(pair):
     assert received > 10_000
 
 
-def test_a_broken_line_is_told_from_a_full_disk(pair):
+def test_a_broken_line_is_distinguished_from_a_full_disk(pair):
     """Errors of the socket are Disconnected, so that any OSError is the storage's."""
     ours, _ = pair
     reader = ConnectionReader(ours)

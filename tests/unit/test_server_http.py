@@ -296,7 +296,7 @@ def test_a_client_that_stalls_is_let_go(impatient, sent, status):
     assert (status_of(raw) if raw else None) == status
 
 
-def test_an_upload_that_stalls_is_let_go_and_can_go_on(impatient):
+def test_an_upload_that_stalls_is_let_go_and_can_continue(impatient):
     server, client = impatient
     location = client.start_upload("a")
     head = f"PATCH {location} HTTP/1.1\r\nContent-Length: 100\r\n\r\n"
@@ -348,7 +348,7 @@ def is_open(sock: socket.socket) -> bool:
         return False
 
 
-def test_a_client_too_many_is_told_to_come_back(tmp_path, monkeypatch):
+def test_a_client_too_many_is_asked_to_come_back(tmp_path, monkeypatch):
     """When each of the others is served just now."""
     monkeypatch.setattr(listening, "CONNECTIONS", 3)
     with serving(tmp_path) as (server, _):
@@ -702,7 +702,7 @@ def test_an_image_goes_both_ways_over_tls(secure):
     )
 
 
-def test_who_speaks_http_to_https_is_told_so(secure):
+def test_http_to_an_https_port_gets_a_400_that_says_so(secure):
     raw = raw_exchange(secure[0].host, b"GET /v2/ HTTP/1.1\r\n\r\n")
     assert status_of(raw) == 400
     assert b"HTTP request to an HTTPS server" in raw

@@ -66,7 +66,7 @@ def test_flag_before_environment_before_registry_before_defaults() -> None:
         assert (settings.jobs, settings.sources["jobs"]) == (jobs, source)
 
 
-def test_a_flag_that_says_no_counts_as_said() -> None:
+def test_a_flag_that_says_no_counts_as_given() -> None:
     file = config({"defaults": {"plain_http": True, "proxy": "http://p:1"}})
     settings = resolve({"plain_http": False, "proxy": ""}, {}, file)
     assert (settings.plain_http, settings.proxy) == (False, "")

@@ -101,7 +101,7 @@ def test_a_201_that_means_nothing_is_found_out():
     ],
     ids=str,
 )
-def test_whatever_becomes_of_the_try_the_blob_arrives(answer):
+def test_whatever_becomes_of_the_try_the_blob_is_stored(answer):
     """What counts is the answer to the requests that every registry knows."""
     registry, contents = refusing(answer), [noise(1000), noise(2000)]
     with uploading(registry, UNKNOWN) as sender:
@@ -109,7 +109,7 @@ def test_whatever_becomes_of_the_try_the_blob_arrives(answer):
     assert all(holds(registry, content) for content in contents)
 
 
-def test_a_repository_that_may_not_be_written_is_told_by_the_usual_request():
+def test_a_repository_that_may_not_be_written_is_known_by_the_usual_request():
     registry = FakeRegistry()
     denied = error(403, "DENIED", "no")
     registry.script("POST", denied, denied)

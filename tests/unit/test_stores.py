@@ -80,7 +80,7 @@ def test_logins_are_bounded(history, monkeypatch):
 @pytest.mark.parametrize(
     "logins", [[], None, {"reg.io": 1}, {"reg.io": {"time": "soon"}}, {"reg.io": {}}]
 )
-def test_logins_of_another_shape_are_passed_over(logins, history, state):
+def test_logins_of_another_shape_are_skipped(logins, history, state):
     state.update("push_history.json", lambda record: {**record, "logins": logins})
     assert history.logins() == ()
 
@@ -129,7 +129,7 @@ def test_fields_that_we_do_not_know_are_kept(history, state):
         [{"target": "reg.io/a", "time": None}],
     ],
 )
-def test_entries_of_another_shape_are_passed_over(history, state, destinations):
+def test_entries_of_another_shape_are_skipped(history, state, destinations):
     record = {"destinations": destinations, "confirmed": [1]}
     state.update("push_history.json", lambda _: record)
     assert history.destinations() == ()
@@ -226,7 +226,7 @@ def test_layers_that_another_version_wrote_do_not_count(version, state):
     assert state.read("blobs.json")["version"] == 2
 
 
-def test_holders_are_told_for_one_registry_newest_first_and_few(state):
+def test_holders_are_of_one_registry_newest_first_and_few(state):
     known = KnownBlobs(state)
     for name in ("reg.io/a", "other.io/a", "reg.io/b", "reg.io/c", "reg.io/d"):
         known.add_holder(BLOB.digest, Reference.parse(name))

@@ -97,7 +97,7 @@ class TestSkopeosLists:
         assert str(first["cert_dir"]) == "/home/john/certs"
         assert second["tls_verify"] is True
 
-    def test_it_is_told_by_its_content_too(self):
+    def test_it_is_known_by_its_content_too(self):
         assert len(parsed(SKOPEO, "standard input").entries) == 7
 
     @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_lines_stay_lines(text):
         *["# why\n\n  a.test:\n    images: {}", '"a.test:5000":\n', "{", "[]"],
     ],
 )
-def test_documents_are_told_by_their_first_line(text):
+def test_documents_are_known_by_their_first_line(text):
     assert is_document(text, "standard input")
 
 

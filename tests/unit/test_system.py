@@ -39,7 +39,7 @@ def test_a_shared_file_is_read_from_any_place(shared, offset):
     assert bytes(buffer[:count]) == CONTENT[offset : offset + 100]
 
 
-def test_a_shared_file_tells_its_size(shared):
+def test_a_shared_file_knows_its_size(shared):
     assert shared.size() == len(CONTENT)
 
 

@@ -87,7 +87,7 @@ TREES = st.recursive(
     st.sampled_from([None, '"', "'", "|", ">"]),
     st.sampled_from([20, 80]),
 )
-def test_what_pyyaml_writes_means_the_same_or_is_told(tree, flow, style, width):
+def test_what_pyyaml_writes_means_the_same_or_is_reported(tree, flow, style, width):
     text = yaml.dump(tree, default_flow_style=flow, default_style=style, width=width)
     events, skipped = own(text)
     assert events == library(text) or skipped
@@ -108,5 +108,5 @@ def test_what_pyyaml_writes_means_the_same_or_is_told(tree, flow, style, width):
         ("a: 1\nb\n", 2),
     ],
 )
-def test_what_is_not_understood_is_told_with_its_line(text, line):
+def test_what_is_not_understood_is_reported_with_its_line(text, line):
     assert own(text)[1][0][0] == line
