@@ -41,8 +41,9 @@ PAGES: Mapping[str, HelpPage] = {
     "push": HelpPage(
         "ARCHIVE [ARCHIVE ...] -t REGISTRY/REPO:TAG [options]",
         "an archive",
-        "Push an archive to a registry. Layers are compressed on the way, and only "
-        "what the registry lacks is sent. The tag is written last.",
+        "Push an archive to a registry. Layers are compressed on the "
+        "way. Only what the registry lacks is sent. The tag is "
+        "written last.",
         (
             "push image.tar -t REGISTRY/REPO:TAG",
             "push image.tar --registry REGISTRY/TEAM --all-tags",
@@ -54,8 +55,9 @@ PAGES: Mapping[str, HelpPage] = {
     "pull": HelpPage(
         "REF [REF ...] [-o FILE] [options]",
         "an image",
-        "Pull images into the cache of this machine, and with -o also into one archive "
-        "or OCI directory. Blobs of the cache are not received again.",
+        "Pull images into the cache of this machine, and with -o also "
+        "into one archive or OCI directory. Blobs that are in the "
+        "cache are not downloaded again.",
         (
             "pull REGISTRY/REPO:TAG",
             "pull REGISTRY/REPO:TAG -o image.tar",
@@ -67,8 +69,9 @@ PAGES: Mapping[str, HelpPage] = {
     "copy": HelpPage(
         "SRC DST [options]",
         "a source and a destination",
-        "Copy an image between registries, archives and OCI directories. The digest "
-        "stays the same, unless --platform takes a part of the image.",
+        "Copy an image between registries, archives and OCI "
+        "directories. The digest stays the same, unless --platform "
+        "selects a part of the image.",
         (
             "copy docker.io/library/alpine:3 REGISTRY/alpine:3",
             "copy REGISTRY/REPO:TAG oci:DIR",
@@ -79,8 +82,9 @@ PAGES: Mapping[str, HelpPage] = {
     "sync": HelpPage(
         "FILE [DST] [options]",
         "a list",
-        "Copy the images that a list names, many at a time. What the target has "
-        "already is skipped. An OCI directory can stand for either side.",
+        "Copy the images of a list, many at a time. Images that the "
+        "target already has are skipped. Either side can be an OCI "
+        "directory.",
         (
             "sync images.txt REGISTRY/mirror",
             "sync images.txt REGISTRY/mirror --dry-run",
@@ -103,8 +107,8 @@ PAGES: Mapping[str, HelpPage] = {
     "verify": HelpPage(
         "ARCHIVE REF [options]",
         "an archive and an image",
-        "Prove that a registry holds what an archive holds: everything is downloaded "
-        "and compared, nothing is written.",
+        "Prove that a registry holds what an archive holds: download "
+        "everything, compare it, write nothing.",
         (
             "verify image.tar REGISTRY/REPO:TAG",
             "verify images.tar REGISTRY/REPO:TAG --name app:1",
@@ -125,7 +129,7 @@ PAGES: Mapping[str, HelpPage] = {
     "logout": HelpPage(
         "[REGISTRY] [options]",
         "",
-        "Forget what login kept. Credentials that docker or podman keep stay.",
+        "Forget the password that login kept. Credentials of docker and podman stay.",
         ("logout REGISTRY", "logout --all", "logout REGISTRY --authfile auth.json"),
     ),
     "tags": HelpPage(
@@ -141,8 +145,9 @@ PAGES: Mapping[str, HelpPage] = {
     "repos": HelpPage(
         "REGISTRY[/PREFIX] [options]",
         "a registry",
-        "List the repositories of a registry, one a line. Many registries, such as "
-        "Docker Hub and ghcr.io, do not give this list.",
+        "List the repositories of a registry, one a line. Many "
+        "registries, such as Docker Hub and ghcr.io, do not offer "
+        "this list.",
         (
             "repos REGISTRY",
             "repos REGISTRY/TEAM --full-ref",
@@ -152,8 +157,9 @@ PAGES: Mapping[str, HelpPage] = {
     "tag": HelpPage(
         "REF NEW [NEW ...] [options]",
         "an image and a new name",
-        "Give an image more names in its registry. A word is a tag in the same "
-        "repository; another repository gets the image by mounts. Nothing is uploaded.",
+        "Give an image more names in its registry: tags in the same "
+        "repository, or names in other repositories, where the "
+        "registry mounts its blobs. Nothing is uploaded.",
         (
             "tag REGISTRY/REPO:1.4 stable 1",
             "tag REGISTRY/REPO@sha256:DIGEST restored",
@@ -163,8 +169,8 @@ PAGES: Mapping[str, HelpPage] = {
     "delete": HelpPage(
         "REF [REF ...] [options]",
         "a tag or a digest",
-        "Delete tags of a registry; the image stays under its others. Where no tag can "
-        "be deleted alone, the image is, unless another tag or an index shows it.",
+        "Delete tags of a registry. If it deletes no tag alone, the image goes too, "
+        "unless another tag or an index needs it.",
         (
             "delete REGISTRY/REPO:TAG",
             "delete REGISTRY/REPO:1 REGISTRY/REPO:2 --yes",
@@ -174,7 +180,7 @@ PAGES: Mapping[str, HelpPage] = {
     "digest": HelpPage(
         "REF [REF ...] [options]",
         "an image",
-        "Show the digest that a tag stands for now, without fetching the image.",
+        "Show the digest that a tag points to now, without fetching the image.",
         (
             "digest REGISTRY/REPO:TAG",
             "digest REGISTRY/REPO:TAG --platform linux/arm64",
@@ -184,8 +190,9 @@ PAGES: Mapping[str, HelpPage] = {
     "check": HelpPage(
         "REGISTRY[/REPO] [options]",
         "a registry",
-        "Try step by step what a push would need: proxy, name, TLS, credentials, the "
-        "right to push. Nothing is left behind.",
+        "Try step by step what a push needs: proxy, name, TLS, "
+        "credentials, the right to push. Nothing stays in the "
+        "registry.",
         ("check REGISTRY", "check REGISTRY/REPO", "check REGISTRY/REPO --json"),
     ),
     "images": HelpPage(
@@ -213,8 +220,9 @@ PAGES: Mapping[str, HelpPage] = {
     "load": HelpPage(
         "ARCHIVE|REF [options]",
         "an archive or an image",
-        "Load an archive, or an image of the cache or of a registry, into docker, "
-        "podman or nerdctl. It goes through a pipe, without a file on the disk.",
+        "Load an archive, or an image of the cache or of a registry, "
+        "into docker, podman or nerdctl. The image goes through a "
+        "pipe, not through a file.",
         (
             "load image.tar",
             "load REGISTRY/REPO:TAG --runtime podman",
@@ -225,8 +233,8 @@ PAGES: Mapping[str, HelpPage] = {
     "serve": HelpPage(
         "[ARCHIVE ...] [options]",
         "",
-        "Run a registry on this machine until Ctrl-C: on a directory, and on archives "
-        "as they are.",
+        "Run a registry on this machine until Ctrl-C. It keeps what "
+        "you push in a directory, and serves archives as they are.",
         (
             "serve",
             "serve image.tar --read-only",
@@ -236,8 +244,8 @@ PAGES: Mapping[str, HelpPage] = {
     "cache": HelpPage(
         "{ls,verify,prune,rm} [REF ...] [options]",
         "an action: ls, verify, prune or rm",
-        "List the images that pull keeps on this machine; hash every blob; remove what "
-        "no image needs, images by age and size, or the images that are named.",
+        "List the images that pull keeps on this machine, check every "
+        "blob, or remove what you no longer need.",
         (
             "cache ls",
             "cache prune --keep-since 30d --max-size 20GiB",

@@ -146,9 +146,9 @@ def add_trust_option(group: Any) -> None:
     group.add_argument(
         "--trust-target",
         action="store_true",
-        help="take compressed layers from the image under the target's tag by its "
-        "config's word; whoever may write that tag chooses what is published "
-        "(default: off)",
+        help="reuse compressed layers of the image under the target's tag "
+        "without a check; whoever may write that tag decides what you "
+        "publish (default: off)",
     )
 
 

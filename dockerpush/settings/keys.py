@@ -163,11 +163,11 @@ def _key(name: str, kind: ValueKind, help: str, *, default: Any = None) -> Key:
 
 
 KEYS: tuple[Key, ...] = (
-    _key("plain_http", BOOLEAN, "speak HTTP without TLS", default=False),
+    _key("plain_http", BOOLEAN, "use HTTP without TLS", default=False),
     _key("tls_verify", BOOLEAN, "check the server's certificate", default=True),
     _key("cacert", PATH, "trust the CAs in this PEM file in addition to the system's"),
     _key("cert", PATH, "PEM file with the client's certificate"),
-    _key("key", PATH, "PEM file with the client's key, unless it is in cert"),
+    _key("key", PATH, "PEM file with the client's key, unless --cert holds it"),
     _key(
         *("cert_dir", DIRECTORY, "directory of certificates, as certs.d/HOST has them"),
     ),
@@ -195,7 +195,7 @@ KEYS: tuple[Key, ...] = (
         "how to compress raw layers",
         default="auto",
     ),
-    _key("compress_level", counts(0, 22), "the compressor's level"),
+    _key("compress_level", counts(0, 22), "level of the compressor (default: its own)"),
     Key("chunk_delay", DELAY, 0.0, "pause between two chunks of a blob", None),
     Key("layer_delay", DELAY, 0.0, "pause after each blob that was sent", None),
     _key("authfile", PATH, "credentials file to read instead of all others"),

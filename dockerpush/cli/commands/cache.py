@@ -40,7 +40,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--keep-since",
         metavar="AGE",
-        help="with prune: remove images not used within this time, as 30d or 12h",
+        help="with prune: remove images not used within this time, such as 30d or 12h",
     )
     parser.add_argument(
         "--max-size",

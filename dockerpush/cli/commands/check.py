@@ -34,7 +34,8 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "target",
         metavar="REGISTRY[/REPO]",
-        help="where a push would go; with a registry alone only the login is tried",
+        help="the target of the push; with a registry alone, check tries "
+        "only the login",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_credential_options(parser)

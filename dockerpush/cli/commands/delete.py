@@ -31,14 +31,14 @@ def configure(parser: ArgumentParser) -> None:
         "references",
         metavar="REF",
         nargs="+",
-        help="REGISTRY/REPO:TAG, or REGISTRY/REPO@DIGEST; with both, the tag if it "
-        "shows that digest",
+        help="REGISTRY/REPO:TAG or REGISTRY/REPO@DIGEST; with both, only "
+        "if the tag has that digest",
     )
     parser.set_defaults(**{OPERANDS: "references"})
     parser.add_argument(
         "--digest",
         action="store_true",
-        help="delete the manifest itself, with all its tags, also from indexes",
+        help="delete the manifest itself, with all its tags, also if an index needs it",
     )
     parser.add_argument(
         "--dry-run",
@@ -51,7 +51,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--ignore-missing",
         action="store_true",
-        help="take what is not there for deleted",
+        help="do not fail when REF is not there",
     )
     add_json_option(parser, "print a JSON object for each REF")
     add_credential_options(parser)

@@ -53,8 +53,8 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         metavar="PATH",
-        help="print one value of what --json shows, by a path as images.0.env; json "
-        "means --json",
+        help="print one value of what --json shows, by a path such as "
+        "images.0.env; json is the same as --json",
     )
     parser.add_argument(
         "--platform", metavar="OS/ARCH", help="only this platform of a registry's image"

@@ -56,8 +56,8 @@ def configure(parser: ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="FILE",
-        help="write all of them also into this archive or OCI directory; - for "
-        "standard output",
+        help="also write the images to this archive or OCI directory; - "
+        "for standard output",
     )
     parser.add_argument(
         "--format",

@@ -80,7 +80,9 @@ def _add_selection(parser: ArgumentParser) -> None:
         help="push there, under the names in the archive",
     )
     parser.add_argument(
-        "--name", metavar="NAME", help="push this image of several in the archive"
+        "--name",
+        metavar="NAME",
+        help="push this image, where the archive holds several",
     )
     parser.add_argument(
         "-a",

@@ -61,7 +61,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--sparse",
         action="store_true",
-        help="accept manifests whose layers or platforms are not there (yet)",
+        help="accept manifests before their layers or platforms",
     )
     _add_user_options(parser)
     _add_web_options(parser)
@@ -366,13 +366,13 @@ def _add_user_options(parser: ArgumentParser) -> None:
     )
     files = group.add_mutually_exclusive_group()
     files.add_argument(
-        "--users", metavar="FILE", help="only for the users in FILE, see --add-user"
+        "--users", metavar="FILE", help="let in only the users in FILE, see --add-user"
     )
     files.add_argument(
         "--htpasswd",
         "--auth-basic",
         metavar="FILE",
-        help="only for the users in FILE, which htpasswd -B wrote (needs the package "
+        help="let in only the users in FILE, from htpasswd -B (needs the package "
         "bcrypt)",
     )
     changes = group.add_mutually_exclusive_group()

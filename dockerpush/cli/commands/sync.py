@@ -101,7 +101,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--prune",
         action="store_true",
-        help="then delete other tags in the repositories of the list",
+        help="afterwards delete other tags in the repositories of the list",
     )
     parser.add_argument("-y", "--yes", action="store_true", help="prune without asking")
     add_json_option(parser, "print a report as one JSON object")
@@ -111,7 +111,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--retry-failed",
         metavar="REPORT",
-        help="copy only what failed by this FILE.json",
+        help="copy only the images that failed in this FILE.json",
     )
     _add_rare(parser)
     add_side_options(parser, USED["sync"])

@@ -28,7 +28,9 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("source", metavar="ARCHIVE", help="tar archive or directory")
     parser.add_argument("reference", metavar="REF", help="what to compare it with")
     parser.add_argument(
-        "--name", metavar="NAME", help="compare this image of several in the archive"
+        "--name",
+        metavar="NAME",
+        help="compare this image, where the archive holds several",
     )
     add_json_option(parser, "print one JSON object")
     add_transfer_options(parser, USED["verify"])
