@@ -118,7 +118,9 @@ class _EntryReader:
             image_config,
             tuple(blob for blob in blobs if blob is not None),
         )
-        return Entry(_each(names), manifest, _doubts(what, config.name, raw))
+        return Entry(
+            _each(names), manifest, _changed_after_save(what, config.name, raw)
+        )
 
     def _read_config(self, member: Member, layers: int, what: str) -> ImageConfig:
         """The config in *member*, with as many *layers*."""
@@ -162,7 +164,7 @@ class _EntryReader:
         return self._layers[key]
 
 
-def _doubts(what: str, name: str, config: bytes) -> tuple[str, ...]:
+def _changed_after_save(what: str, name: str, config: bytes) -> tuple[str, ...]:
     """What is strange about a config, which docker loads whatever it is called."""
     digest = config_digest(name)
     try:

@@ -371,7 +371,7 @@ def target_lock(
             stack.close()
             free = _wait_for(path, stack, session)
         if free:
-            stack.enter_context(ticker(HEARTBEAT_INTERVAL, partial(_give_sign, path)))
+            stack.enter_context(ticker(HEARTBEAT_INTERVAL, partial(_show_life, path)))
         else:
             console.say(f"the other run gives no sign of life: pushing to {target}")
         yield
@@ -405,7 +405,7 @@ def _wait_for(path: Path, stack: contextlib.ExitStack, session: Session) -> bool
     return True
 
 
-def _give_sign(path: Path) -> None:
+def _show_life(path: Path) -> None:
     with contextlib.suppress(OSError):
         os.utime(path)
 

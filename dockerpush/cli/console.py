@@ -65,8 +65,8 @@ def usable_streams() -> Iterator[None]:
         with contextlib.suppress(OSError):
             _ensure_open(number)
     with (
-        contextlib.redirect_stdout(sys.stdout or _nowhere()),
-        contextlib.redirect_stderr(SafeStream(sys.stderr or _nowhere())),
+        contextlib.redirect_stdout(sys.stdout or _to_devnull()),
+        contextlib.redirect_stderr(SafeStream(sys.stderr or _to_devnull())),
     ):
         yield
 
@@ -138,7 +138,7 @@ def _ensure_open(number: int) -> None:
             os.close(opened)
 
 
-def _nowhere() -> TextIO:
+def _to_devnull() -> TextIO:
     return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
 
 

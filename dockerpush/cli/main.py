@@ -267,7 +267,7 @@ def _run(args: Namespace) -> int:
     from .session import Session
 
     with Session(display(args)) as session:
-        if _lies_here():
+        if _is_in_current_directory():
             log.info(HERE)
         warn_of_unused(args.command, args)
         warn_of_secrets(args)
@@ -290,7 +290,7 @@ def _run(args: Namespace) -> int:
             raise
 
 
-def _lies_here() -> bool:
+def _is_in_current_directory() -> bool:
     """True when ``-m`` found dockerpush in the current directory (`__main__`)."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     home = Path(__file__).parents[2]

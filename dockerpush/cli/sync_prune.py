@@ -67,7 +67,7 @@ class Pruning:
             return
         for pruner, items in planned:
             for item in pruner.prune(items):
-                self._tell(item)
+                self._report(item)
                 self._done.append(item)
         self._say_space([pruner for pruner, _ in planned])
 
@@ -121,7 +121,7 @@ class Pruning:
             console.say("note: nothing was pruned")
         return agreed
 
-    def _tell(self, item: PruneItem) -> None:
+    def _report(self, item: PruneItem) -> None:
         if item.action is PruneAction.FAILED:
             console.say(f"failed: pruning {item.name}: {item.why}")
         elif item.action is PruneAction.KEEP:

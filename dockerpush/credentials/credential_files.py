@@ -135,7 +135,7 @@ class CredentialFiles:
         self._lock = threading.RLock()  # guards all below, and the helpers
         self._files: dict[str, _File] = {}
         self._answers: dict[tuple[str, str], Credentials | str | None] = {}
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def __call__(self, registry: str, repository: str) -> Credentials | None:
         """What fits best, None for nothing; this makes it a CredentialSource."""
@@ -174,7 +174,7 @@ class CredentialFiles:
         try:
             found = CredentialStore(path).find(registry)
         except StateError as error:
-            self._tell(str(error))
+            self._report_once(str(error))
             return str(path), None, "cannot be used"
         if not found and not path.exists():
             return str(path), None, "no such file"
@@ -188,7 +188,7 @@ class CredentialFiles:
     def _look_at(self, file: _File, registry: str, repository: str) -> _Result:
         if file.problem:
             if file.problem != _MISSING:
-                self._tell(f"{file.name} {file.problem}, ignored")
+                self._report_once(f"{file.name} {file.problem}, ignored")
             return file.name, None, file.problem
         found, failure = self._ask_helper(file, registry)
         found = found or self._entry(file, registry, repository)
@@ -213,7 +213,7 @@ class CredentialFiles:
         try:
             return self._helpers.get(suffix, server)
         except HelperFailed as error:
-            self._tell(str(error))
+            self._report_once(str(error))
             return str(error)
 
     def _entry(self, file: _File, registry: str, repository: str) -> Credentials | None:
@@ -224,15 +224,15 @@ class CredentialFiles:
             try:
                 found = _decode(entry if isinstance(entry, dict) else {}, source)
             except ValueError:
-                self._tell(f"{source}: 'auth' is not valid base64, ignored")
+                self._report_once(f"{source}: 'auth' is not valid base64, ignored")
                 continue
             if found:
                 return found
         return None
 
-    def _tell(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+    def _report_once(self, text: str) -> None:
+        if text not in self._reported:
+            self._reported.add(text)
             self._on_event(Notice(text))
 
 

@@ -34,7 +34,7 @@ from urllib3.util.wait import wait_for_read
 from ..errors import ArchiveError, reason_of
 from ..expressions import expression
 from ..system.cancellation import Cancellation
-from ..system.workers import left_behind
+from ..system.workers import run_detached
 from ..values import value
 from .failures import (
     broke_while_sending,
@@ -112,7 +112,7 @@ class Dialer:
         if _is_literal(host):  # nobody is asked, so nothing can hang
             found = look_up()
         else:
-            found = left_behind(look_up, self.cancellation, f"look-up of {host}")
+            found = run_detached(look_up, self.cancellation, f"look-up of {host}")
         if isinstance(found, OSError):
             raise cannot_resolve(host, found) from found
         return found

@@ -391,7 +391,7 @@ def certificate_of(
     try:
         connection.connect()
         sock: Any = connection.sock
-        return _told(sock.version() or "TLS", sock.getpeercert() or {}, clock)
+        return _tls_result(sock.version() or "TLS", sock.getpeercert() or {}, clock)
     except ssl.SSLError as error:
         raise tls_failure(origin.host_port, error) from error
     except (OSError, UnicodeError) as error:  # the latter for a name that is too long
@@ -420,7 +420,7 @@ def _connection(
     return tunnel
 
 
-def _told(protocol: str, fields: Any, clock: float | None) -> TlsResult:
+def _tls_result(protocol: str, fields: Any, clock: float | None) -> TlsResult:
     if not fields:
         return TlsResult(protocol)
     names = dict(pair for part in fields.get("issuer", ()) for pair in part)

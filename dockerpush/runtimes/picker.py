@@ -71,7 +71,7 @@ def numbered_lines(images: Sequence[LocalImage]) -> list[str]:
             f"{number})",
             image.name or _NONE,
             image.id[:12],
-            "" if image.size is None else _human(image.size),
+            "" if image.size is None else _size_text(image.size),
             "" if image.created is None else image.created.strftime("%Y-%m-%d"),
         )
         for number, image in enumerate(images, 1)
@@ -153,7 +153,7 @@ def _newest_first(image: LocalImage) -> tuple[bool, float, str]:
     return (created is None, -created.timestamp() if created else 0.0, image.reference)
 
 
-def _human(size: int) -> str:
+def _size_text(size: int) -> str:
     value, unit = float(size), "B"
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if value < 1000 or unit == "TB":

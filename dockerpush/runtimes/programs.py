@@ -159,9 +159,9 @@ class ProgramOutput(io.RawIOBase):
                 self._process.wait(_STEP)
         self._ended = True
         if self._process.returncode:
-            raise self._failure(self._process.returncode, self._last_words())
+            raise self._failure(self._process.returncode, self._stderr_tail())
 
-    def _last_words(self) -> str:
+    def _stderr_tail(self) -> str:
         if self._selector is None:
             assert self._complaints is not None
             self._complaints.seek(0)
@@ -169,7 +169,7 @@ class ProgramOutput(io.RawIOBase):
         else:
             while self._complaints in self._ready(0):
                 pass
-        return _last_words(self._said)
+        return _stderr_tail(self._said)
 
 
 class ProgramInput(io.RawIOBase):
@@ -242,7 +242,7 @@ class ProgramInput(io.RawIOBase):
             self._input.close()
         code = self._wait()
         if code:
-            raise self._failure(code, _last_words(_kept(self._complaints)))
+            raise self._failure(code, _stderr_tail(_kept(self._complaints)))
         return _kept(self._printed).decode(errors="replace")
 
     def close(self) -> None:
@@ -258,7 +258,7 @@ class ProgramInput(io.RawIOBase):
     def _ended(self) -> PusherError:
         """The program reads no more: why."""
         code = self._wait()
-        said = _last_words(_kept(self._complaints))
+        said = _stderr_tail(_kept(self._complaints))
         return self._failure(code, said if code else "it did not read to the end")
 
     def _wait(self) -> int:
@@ -282,7 +282,7 @@ def _kept(file: IO[bytes]) -> bytes:
     return file.read(_COMPLAINTS_KEPT)
 
 
-def _last_words(said: bytes) -> str:
+def _stderr_tail(said: bytes) -> str:
     text = said.decode(errors="replace")
     lines = [UNPRINTABLE.sub(" ", line).strip() for line in text.splitlines()]
     lines = [line for line in lines if line]

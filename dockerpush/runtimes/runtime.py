@@ -79,9 +79,9 @@ def find_runtime(
     for runtime in found[:-1]:
         with contextlib.suppress(PusherError):
             _output(runtime, ("images", "-q"), cancellation)
-            return _unmasked(runtime, cancellation)
+            return _resolve_podman_alias(runtime, cancellation)
         cancellation.check()
-    return _unmasked(found[-1], cancellation)
+    return _resolve_podman_alias(found[-1], cancellation)
 
 
 def list_images(
@@ -231,10 +231,10 @@ def _named(wanted: str, search_path: str | None, cancellation: Cancellation) -> 
             f"{wanted} is not installed, or not on the PATH: install it, or choose "
             "another runtime with --runtime"
         )
-    return _unmasked(Runtime(name, program), cancellation)
+    return _resolve_podman_alias(Runtime(name, program), cancellation)
 
 
-def _unmasked(runtime: Runtime, cancellation: Cancellation) -> Runtime:
+def _resolve_podman_alias(runtime: Runtime, cancellation: Cancellation) -> Runtime:
     """*runtime*, or podman where that only poses as docker (package podman-docker)."""
     if runtime.name != "docker":
         return runtime

@@ -209,8 +209,8 @@ class Handler:
         except ProtocolError as error:
             self._refuse(error)
         except (Disconnected, OSError) as error:
-            if self._head is not None and not self._told:
-                self._tell(CLIENT_GONE, 0, str(error))
+            if self._head is not None and not self._is_reported:
+                self._report(CLIENT_GONE, 0, str(error))
             raise
 
     def _begin(self) -> None:
@@ -221,7 +221,7 @@ class Handler:
         self._head = None
         self._body: CountedBody | None = None
         self._began = time.monotonic()
-        self._told = False
+        self._is_reported = False
 
     def _serve(self, head: Head) -> None:
         self._slot.begin_request()
@@ -316,7 +316,7 @@ class Handler:
             self._send_content(head, response)
         finally:
             sent = max(self._writer.sent - len(head), 0)
-            self._tell(response.status, sent, response.why)
+            self._report(response.status, sent, response.why)
 
     def _send_content(self, head: bytes, response: Response) -> None:
         content = response.content
@@ -332,9 +332,9 @@ class Handler:
             if wanted:
                 self._send_span(readable, content.count)
 
-    def _tell(self, status: int, sent: int, why: str) -> None:
+    def _report(self, status: int, sent: int, why: str) -> None:
         head, body = self._head, self._body
-        self._told = True
+        self._is_reported = True
         self._watch.access(
             Access(
                 self._address,

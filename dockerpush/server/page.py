@@ -90,7 +90,7 @@ class Pages:
             [
                 element("h1", "Repositories"),
                 self._search("/", "Search repositories"),
-                _list(items, "There is no repository" + self._because()),
+                _list(items, "There is no repository" + self._searched_for()),
                 self._more("/", more),
             ]
         )
@@ -104,7 +104,7 @@ class Pages:
             [
                 element("h1", str(name)),
                 self._search(f"/{name}", "Search tags"),
-                _list(items, "There is no tag" + self._because()),
+                _list(items, "There is no tag" + self._searched_for()),
                 self._more(f"/{name}", more),
             ]
         )
@@ -256,7 +256,7 @@ class Pages:
         rest = [name for name in names if name > last and wanted in name.lower()]
         return rest[:ON_A_PAGE], rest[ON_A_PAGE - 1] if len(rest) > ON_A_PAGE else None
 
-    def _because(self) -> str:
+    def _searched_for(self) -> str:
         wanted = (self._request.parameter("q") or "").strip()
         return f" with {wanted!r} in its name." if wanted else " yet."
 

@@ -324,7 +324,7 @@ def receive(
     found = _Receiving(descriptor, open_at, place, cancellation, on_event).run()
     if found.digest != digest:
         on_event(BytesSent(key, -found.size))
-        on_event(Retrying(f"blob {digest.short}", _told(found), 0.0))
+        on_event(Retrying(f"blob {digest.short}", _described(found), 0.0))
         place = replace(place, have=0)
         again = _Receiving(descriptor, open_at, place, cancellation, on_event).run()
         found = replace(again, received=found.received + again.received)
@@ -332,7 +332,7 @@ def receive(
         place.on_written(0)
         raise ContentMismatch(
             f"blob {digest}: wanted {descriptor.size} bytes of that digest, but "
-            f"{_told(found)}; nothing of it was kept"
+            f"{_described(found)}; nothing of it was kept"
         )
     on_event(BlobFinished(key, digest, descriptor.size, Outcome.UPLOADED))
     return found.received
@@ -373,7 +373,7 @@ def receive_partial(
     return received
 
 
-def _told(found: _Found) -> str:
+def _described(found: _Found) -> str:
     return f"the source gave {found.size} bytes that are {found.digest}"
 
 

@@ -66,7 +66,7 @@ class StateDirectory:
         try:
             return self._load(name)
         except InvalidJSON:
-            return self._mended(name)
+            return self._recovered(name)
         except OSError as error:
             self._notice(f"{self.path / name}: {_reason(error)}; continuing without it")
             return {}
@@ -98,7 +98,7 @@ class StateDirectory:
         record: Record = require(parse_json(raw, str(path)), dict, str(path))
         return record
 
-    def _mended(self, name: str) -> Record:
+    def _recovered(self, name: str) -> Record:
         """What a broken file holds once its turn has come: somebody may mend it."""
         try:
             with self._locked(name):

@@ -191,7 +191,7 @@ class Lanes:
         return self._large.wait(futures)
 
 
-def left_behind(call: Callable[[], T], cancellation: Cancellation, name: str) -> T:
+def run_detached(call: Callable[[], T], cancellation: Cancellation, name: str) -> T:
     """What *call* returns; when cancelled before that, its thread is left behind.
 
     For what the system cannot interrupt, such as a name look-up. *call* returns its

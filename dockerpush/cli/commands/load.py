@@ -81,7 +81,11 @@ def run(args: Namespace, session: Session) -> int:
     if place is not None and _is_stream(place):
         _check_plain(place, request)
         path = place.path
-        _load(lambda program, name: _pour(path, program, session), request, session)
+        _load(
+            lambda program, name: _write_to_program(path, program, session),
+            request,
+            session,
+        )
         return console.DONE
     tally = Outcomes("images", session)
     with ExitStack() as stack:
@@ -232,7 +236,7 @@ def _check_plain(place: location.Local, request: LoadRequest) -> None:
         )
 
 
-def _pour(path: str, program: ProgramInput, session: Session) -> list[str]:
+def _write_to_program(path: str, program: ProgramInput, session: Session) -> list[str]:
     """Have *program* read a stream, unpacked: podman takes no compressed one."""
     from ...archive.forward import open_plain
 
