@@ -205,11 +205,15 @@ def infer(
     if not prompts.is_interactive():
         return _announced(_confirmed(inferred, consent), quiet=quiet)
     if inferred.confirmed:
-        return _after_a_pause(inferred)
-    console.say(
-        f"no target given for {name}; suggested: {inferred.reference} ({inferred.why})"
-    )
-    return _asked(inferred.reference)
+        target = _after_a_pause(inferred)
+    else:
+        console.say(
+            f"no target given for {name}; suggested: {inferred.reference} "
+            f"({inferred.why})"
+        )
+        target = _asked(inferred.reference)
+    connections.session.resume_with(consent.command(target))
+    return target
 
 
 def confirm_all(

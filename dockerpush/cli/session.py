@@ -41,7 +41,7 @@ NOTHING = logging.CRITICAL + 1
 
 Progress = Union[BarProgress, PlainProgress, QuietProgress]
 
-INTERRUPTED = "interrupted; run the same command again to resume"
+AGAIN = "run the same command again to resume"
 
 
 class Session:
@@ -51,6 +51,7 @@ class Session:
         self.display = display
         self.cancellation = Cancellation()
         self.signal: signal.Signals | None = None
+        self._resume = AGAIN
         self._progress: Progress | None = None
         self._limits: dict[str, RateLimiter] = {}
         self._cleanup = ExitStack()
@@ -84,16 +85,21 @@ class Session:
             self._cleanup.callback(self._progress.close)
         self._progress(event)
 
+    def resume_with(self, command: str) -> None:
+        """Say *command* when the run ends early: an answer at a prompt is in it."""
+        self._resume = f"to resume: {command}"
+
     def end_at(self, when: str) -> None:
         """Stop in an orderly way at *when* (`parse_deadline`). Raises UsageError."""
         from datetime import datetime
 
         from ..settings.quantities import parse_deadline
 
-        reason = f"stopped at the deadline {when}; run the same command again to resume"
+        def stop() -> None:
+            self.cancellation.cancel(f"stopped at the deadline {when}; {self._resume}")
+
         seconds = parse_deadline(when, datetime.now())
-        stop = ticker(seconds, lambda: self.cancellation.cancel(reason))
-        self._deadline.enter_context(stop)
+        self._deadline.enter_context(ticker(seconds, stop))
 
     def end_progress(self) -> None:
         """Take the bars away, so that other lines can follow."""
@@ -125,10 +131,14 @@ class Session:
         assert self.signal is not None
         if isinstance(self._progress, BarProgress):
             self._progress.close()
-        console.error_line(INTERRUPTED)
+        console.error_line(self._interrupted)
         sys.stdout.flush()
         signal.signal(self.signal, signal.SIG_DFL)
         os.kill(os.getpid(), self.signal)
+
+    @property
+    def _interrupted(self) -> str:
+        return f"interrupted; {self._resume}"
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
@@ -137,7 +147,7 @@ class Session:
         if hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, lambda *_: self.die_by_signal())
             signal.setitimer(signal.ITIMER_REAL, GRACE)
-        self.cancellation.cancel(INTERRUPTED)
+        self.cancellation.cancel(self._interrupted)
 
 
 def _progress_for(display: Display) -> Progress:

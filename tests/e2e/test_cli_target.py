@@ -294,6 +294,19 @@ class TestAtATerminal:
             assert "Push to" not in terminal.text
             assert "any key" not in terminal.text
 
+    def test_after_an_answer_the_command_to_resume_names_the_target(
+        self, host, run_cli, tmp_path
+    ):
+        after_a_login(run_cli, host)
+        archive = small_archive(tmp_path / "i.tar")
+        slow = ("--limit-rate", "1K", "--deadline", "2s")
+        with at_terminal(run_cli, "push", archive, *slow) as terminal:
+            terminal.expect("Push to .*: ")
+            terminal.type(f"{host}/resumed/app:2\n")
+            terminal.expect(r"error: stopped at the deadline 2s; to resume: ")
+            terminal.expect(rf"push \S*i\.tar -t {host}/resumed/app:2\b")
+            assert terminal.end() == 1
+
     def test_ctrl_c_in_the_pause_sends_nothing(self, host, run_cli, tmp_path):
         after_a_push(run_cli, f"{host}/tty/app:1")
         archive = named(tmp_path / "i.tar", "app:9")
