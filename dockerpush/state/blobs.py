@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import os
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterator, Protocol
 
@@ -103,6 +104,22 @@ class BlobDirectory:
     def put(self, digest: Digest, raw: bytes) -> None:
         """Keep *raw*, whose digest the caller has checked."""
         self._write(self.path_of(digest), raw)
+
+    def link(self, descriptor: Descriptor, path: Path) -> bool:
+        """Give the blob's file, *path*, a name here as well; False if that cannot be.
+
+        Blobs get their names when they are complete, and are never written to again.
+        """
+        final = self.path_of(descriptor.digest)
+        if self.has(descriptor):
+            return True
+        with failing(f"{self._what} {self.directory}"):
+            final.parent.mkdir(mode=self._mode, parents=True, exist_ok=True)
+        try:
+            os.link(path, final)
+        except OSError:
+            return False
+        return self.has(descriptor)
 
     def remove(self, digest: Digest) -> None:
         """Forget the blob *digest*, which turned out to be damaged."""

@@ -193,6 +193,29 @@ def _set_mode(descriptor: int, mode: int) -> None:
             os.fchmod(descriptor, mode)
 
 
+AT_ONCE = 16 * 1024 * 1024
+"""Bytes that the kernel copies before we look whether to go on."""
+
+
+def copy_range(
+    source: BinaryIO, start: int, target: BinaryIO, place: int, *, count: int
+) -> int:
+    """Have the kernel copy up to *count* bytes of *source* at *start* to *place*.
+
+    How many it copied: none at the end of *source*, or where it cannot do that. Raises
+    OSError when *target* has no room.
+    """
+    if not hasattr(os, "copy_file_range"):
+        return 0
+    files = source.fileno(), target.fileno()
+    try:
+        return os.copy_file_range(*files, min(count, AT_ONCE), start, place)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+            raise
+        return 0
+
+
 def default_mode() -> int:
     """The mode of any new file, which the umask decides."""
     try:  # Linux tells the mask; to change it for a moment may hit another thread

@@ -51,6 +51,7 @@ from ..oci import (
 from ..platforms import best_match
 from ..state.blobs import receive
 from ..system.cancellation import Cancellation
+from ..system.files import copy_range
 from ..upload.content import CheckedContent, PreparedBlob
 from ..values import replace
 from .choices import DOCKER_ARCHIVE, OCI_DIRECTORY
@@ -173,6 +174,13 @@ class ArchiveTarget(Target):
             moved = self._tar.put(blob, self.cancellation, self.on_event)
         return UploadResult(blob.descriptor, Outcome.UPLOADED, moved)
 
+    def take_file(self, blob: Descriptor, path: Path) -> bool:
+        """Have the kernel copy the file to its place, where that is a file."""
+        if not isinstance(self._tar, _FillingTar):
+            return False
+        with translate_write_errors(self._output):
+            return self._tar.copy(blob, path, self.cancellation)
+
     @property
     def _is_filled(self) -> bool:
         output = self._output
@@ -260,6 +268,20 @@ class _FillingTar:
                 cancellation=cancellation,
                 on_event=on_event,
             )
+
+    def copy(self, blob: Descriptor, path: Path, cancellation: Cancellation) -> bool:
+        """Copy *blob* from the file *path*; False where the kernel does not do that."""
+        with self._tar.place(blob) as place, path.open("rb") as file:
+            done = 0
+            while done < blob.size:
+                cancellation.check()
+                left, offset = blob.size - done, place.start + done
+                copied = copy_range(file, done, place.file, offset, count=left)
+                if not copied:
+                    return False
+                done += copied
+                place.on_written(done)
+        return True
 
 
 class _WrittenTar:

@@ -73,6 +73,10 @@ class DirectoryTarget(Target):
             on_event=self.on_event,
         )
 
+    def take_file(self, blob: Descriptor, path: Path) -> bool:
+        """One file under two names, where the file system can; nothing is written."""
+        return self._blobs.link(blob, path)
+
     def put_document(self, document: RawManifest, reference: str) -> bool:
         """Store a manifest; the index names it unless *reference* is its digest.
 
@@ -180,6 +184,10 @@ class ThroughCache(Target):
     def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:
         """Have both hold *blob*; one that is damaged in the cache is fetched again."""
         result = self._cached.put_blob(blob, mounts)
+        is_fresh = result.outcome is Outcome.UPLOADED
+        path = self._cache.path_of(blob.descriptor.digest)
+        if is_fresh and self._then.take_file(blob.descriptor, path):
+            return result
         try:
             self._fill(blob)
         except ContentMismatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Sequence
 
 from ..documents import RawManifest
@@ -73,6 +74,13 @@ class Target:
     def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:
         """Have the target hold *blob*, which may be in the repositories *mounts*."""
         raise NotImplementedError
+
+    def take_file(self, blob: Descriptor, path: Path) -> bool:
+        """Have the target hold *blob*, which was hashed as it was written to *path*.
+
+        False: it was not taken, and has to come by `put_blob`.
+        """
+        return False
 
     def learn(self, blobs: Sequence[Descriptor]) -> None:
         """Remember for other runs that these are there."""
