@@ -12,6 +12,9 @@ DEMO := .venv-demo/bin/python
 BUILD := .venv-build/bin/python
 BENCH := .venv-bench/bin/python
 
+# The order of sets in byte code hangs on the seed.
+RELEASE = PYTHONHASHSEED=0 $(BUILD) .ci/release.py
+
 # A pytest for each core; one that is done takes over tests of another.
 ALL_CORES := --numprocesses auto --maxprocesses 8 --dist worksteal
 
@@ -49,24 +52,23 @@ lint: .venv-lint/done  ## ruff and mypy, at the versions in setup.cfg
 bench: .venv-bench/done  ## measure beside skopeo and others on the PATH (ARGS=--full: up to 5 GiB)
 	$(BENCH) -m tests.bench $(ARGS)
 
-# Beside each source lies its byte code for $(PYTHON): all other Pythons take the source.
 picture: .venv-test/done-$(EXTRAS)  ## draw tests/bench/push.svg: a push at a terminal, from a real run
 	$(TEST) -m tests.bench.picture
 
+# Beside each source lies its byte code for $(PYTHON): all other Pythons take the source.
 pyz: wheelhouse  ## dist/dockerpush.pyz: one file that a bare Python runs
-	$(BUILD) -m pip install --quiet --no-compile --no-index --no-deps --target build/pyz dist/wheelhouse/*.whl
-	rm -rf build/pyz/bin build/pyz/*.dist-info/direct_url.json
-	printf '%s\n' 'import sys' 'from dockerpush.__main__ import main' 'sys.exit(main())' >build/pyz/__main__.py
-	$(BUILD) -m compileall -q -b --invalidation-mode unchecked-hash -s build/pyz build/pyz
-	$(BUILD) -m zipapp build/pyz -c -p '/usr/bin/env python3' -o dist/dockerpush.pyz
+	$(RELEASE) pyz
+	$(RELEASE) describe
 
 wheelhouse: .venv-build/done  ## dist/wheelhouse: what pip install --no-index needs
-	rm -rf build dist/wheelhouse
-	$(BUILD) -m pip wheel --quiet --no-deps -w dist/wheelhouse .
-	$(BUILD) -m pip download --quiet $(PORTABLE) -d dist/wheelhouse --find-links dist/wheelhouse dockerpush
+	rm -rf dist/wheelhouse
+	$(RELEASE) wheel dist/wheelhouse
+	$(RELEASE) fetch download $(PORTABLE) --no-deps --require-hashes -d dist/wheelhouse -r .ci/bundled.txt
 
-dist: .venv-build/done  ## a wheel and an sdist in dist/
-	$(BUILD) -m build --outdir dist
+dist: .venv-build/done  ## a wheel and an sdist in dist/, the same bytes from the same commit
+	rm -f dist/dockerpush-*
+	$(RELEASE) dist
+	$(RELEASE) describe
 
 clean:  ## remove what these commands made
 	rm -rf .venv-test* .venv-lint .venv-demo .venv-build .venv-bench build dist *.egg-info
@@ -96,6 +98,6 @@ clean:  ## remove what these commands made
 	$(BENCH) -m pip install --quiet '.[fast]'
 	@touch $@
 
-.venv-build/done: setup.cfg setup.py .venv-build/made-by
-	$(BUILD) -m pip install --quiet build 'setuptools>=61' wheel
+.venv-build/done: .ci/build.txt .venv-build/made-by
+	$(RELEASE) fetch install --require-hashes -r .ci/build.txt
 	@touch $@

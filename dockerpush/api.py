@@ -139,9 +139,9 @@ def pull(
     for what a ``docker-archive`` cannot hold, and NotFound for a platform.
     """
     if form not in (None, *FORMS):
-        raise UsageError(f"no such form: {form!r:.80}, wanted {', '.join(FORMS)}")
+        raise UsageError(f"unknown form {form!r:.80}; choose one of {', '.join(FORMS)}")
     if platforms and all_platforms:
-        raise UsageError("platforms and all_platforms exclude each other")
+        raise UsageError("platforms and all_platforms cannot be used together")
     reference, path = _parsed(source), Path(output)
     one = form in (None, DOCKER_ARCHIVE) and not all_platforms
     user = _User(username, password)

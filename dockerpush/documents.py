@@ -132,12 +132,15 @@ class Walk:
             (self._count > MOST_DOCUMENTS, f"more than {MOST_DOCUMENTS} manifests"),
             (self._bytes > MOST_BYTES, f"more than {MOST_BYTES >> 20} MiB of JSON"),
             (self._values > MOST_VALUES, f"more than {MOST_VALUES} values"),
-            (time.monotonic() > self._end, f"no end after {MOST_SECONDS:.0f} s"),
+            (
+                time.monotonic() > self._end,
+                f"more than {MOST_SECONDS:.0f} s of reading",
+            ),
         ):
             if is_over:
                 raise ContentMismatch(
-                    f"{self._where}: its documents have {much}, which no honest image "
-                    "has; name a part of it by its digest"
+                    f"{self._where}: its documents have {much}, which is the limit; "
+                    "name a part of it by its digest"
                 )
 
 
@@ -256,15 +259,15 @@ def check_names_nothing(node: Descriptor, raw: bytes) -> None:
     if node.media_type.startswith(_SCHEMA_1):
         raise _refusal(node, "a manifest of Docker's schema 1, which is obsolete")
     if value_count(raw) > VALUE_LIMIT:
-        raise _refusal(node, "too large to be looked into")
+        raise _refusal(node, "too large to be read")
     try:
         value = glance(raw)
     except ValueError:
         return
     except RecursionError:
-        raise _refusal(node, "nested too deep to be looked into") from None
+        raise _refusal(node, "nested too deep to be read") from None
     if _names_something(value):
-        raise _refusal(node, "naming what would have to come along")
+        raise _refusal(node, "and it names other content")
 
 
 def _refusal(node: Descriptor, why: str) -> InvalidJSON:

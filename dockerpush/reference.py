@@ -215,7 +215,7 @@ def _check_is_image(text: str) -> None:
     if text.startswith(_TRANSPORTS):
         raise LooksLikeFile(
             f"{_quoted(text)} is an archive or a directory, not an image of a "
-            "registry; where one is taken, write its path alone"
+            "registry; for an archive write its path alone"
         )
     if "/" in text or not text:
         return

@@ -42,6 +42,7 @@ from .layout import (
     read_layout,
     read_manifest_folder,
 )
+from .needs import missing_needs, refuse_delta
 from .sniff import explain_no_image
 from .stored import (
     UNKNOWN,
@@ -75,6 +76,7 @@ def assemble(
     InvalidJSON, InvalidDigest, which name the member at fault.
     """
     contents = Contents(members, documents, heads)
+    refuse_delta(missing_needs(contents).values())
     index = contents.find(INDEX_JSON)
     layout = read_layout(contents, index) if index else Layout()
     entries: list[Entry] = []

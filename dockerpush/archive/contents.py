@@ -96,15 +96,15 @@ class Contents:
         self._kept_size += member.size
         if self._kept_size > DOCUMENTS_LIMIT:
             raise LimitExceeded(
-                f"{quoted(member.name)}: all the JSON takes more than the "
-                f"{DOCUMENTS_LIMIT} bytes it may"
+                f"{quoted(member.name)}: the JSON of the archive has more than "
+                f"{DOCUMENTS_LIMIT >> 20} MiB, which is the limit"
             )
         content = self._documents.get(member.name)
         if content is None:
             raise InvalidJSON(
-                f"{quoted(member.name)}: a document that does not look like one, or "
-                "more documents than are kept of what is read once; unpack the "
-                "archive to a file, and push the file instead"
+                f"{quoted(member.name)}: dockerpush reads a pipe once, and did not "
+                "keep this document of it; write the archive to a file, unpacked, and "
+                "push the file instead"
             )
         self._kept[member.name] = content
         return content
@@ -148,6 +148,11 @@ class Contents:
             raise LimitExceeded(
                 f"it names more than {DESCRIPTOR_LIMIT} layers and manifests"
             )
+
+
+def path_of(digest: Digest) -> str:
+    """Where a layout has the blob *digest* (image-spec, image-layout.md, Blobs)."""
+    return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
 def blob_digest(name: str) -> Digest | None:

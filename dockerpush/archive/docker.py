@@ -201,8 +201,8 @@ def _stored_layer(contents: Contents, member: Member, diff_id: Digest) -> Stored
     if compression is Compression.NONE:
         if digest is not None and digest.contradicts(diff_id):
             raise ArchiveError(
-                f"{quoted(member.name)}: not compressed in a way we know, and not the "
-                f"layer {diff_id} that the image's config wants"
+                f"{quoted(member.name)}: not the layer {diff_id} of the image's "
+                "config, nor compressed by gzip, zstd, bzip2 or xz; save it again"
             )
         digest = diff_id
     return StoredBlob(member.name, member.size, compression, digest, diff_id)

@@ -315,7 +315,8 @@ class IndexedArchive:
         """
         if member not in self._kept:
             raise ArchiveError(
-                f"{self.path}: compressed, {member} cannot be read by itself"
+                f"{self.path}: {member} cannot be read alone from a compressed file; "
+                "unpack the file first"
             )
         return self._kept.open_at(member, offset)
 

@@ -511,7 +511,7 @@ class TarStream:
         self._headers += 1
         if self._headers > HEADER_LIMIT:
             raise ArchiveError(
-                f"it has more than {HEADER_LIMIT} members; no archive of images has"
+                f"it has more than {HEADER_LIMIT} members, which is the limit"
             )
 
     def _read_old_map(self, header: bytes, stored: int) -> SparseMap | None:

@@ -112,7 +112,7 @@ def read_layout(contents: Contents, member: Member) -> Layout:
     whole = None
     if _lists_platforms(index) and not broken:
         whole = StoredIndex(Descriptor.of(index.media_type, raw), raw, nodes)
-    roots = _merged(index.manifests, nodes)
+    roots = merged_roots(index.manifests, nodes)
     alone = all(_is_file(root.node) for root in roots)
     roots = tuple(
         replace(root, node=walk.as_document(root.node))
@@ -162,7 +162,7 @@ def _lists_platforms(index: Index) -> bool:
     )
 
 
-def _merged(
+def merged_roots(
     descriptors: Iterable[Descriptor], nodes: Iterable[Node]
 ) -> tuple[Root, ...]:
     """One root for each digest, which an index lists once for every tag."""

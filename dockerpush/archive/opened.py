@@ -12,7 +12,7 @@ import contextlib
 import io
 import os
 from pathlib import Path
-from typing import Iterator, Mapping, Union
+from typing import Callable, Iterator, Mapping, Union
 
 from ..errors import (
     ArchiveError,
@@ -22,13 +22,17 @@ from ..errors import (
     PusherError,
     reason_of,
 )
-from ..oci import JSON_LIMIT
+from ..oci import JSON_LIMIT, Descriptor, Digest, Index
 from ..system.closeable import Closeable
 from ..system.files import SharedFile
 from .assemble import assemble, referrers
+from .contents import Contents, check_bytes, path_of
+from .docker import MANIFEST_JSON
 from .headers import HEADER_LIMIT, quoted
+from .layout import INDEX_JSON, merged_roots
+from .needs import missing_needs
 from .sniff import HEAD_SIZE, refuse_stream
-from .stored import Member, MemberKind, StoredImage
+from .stored import Member, MemberKind, StoredImage, StoredOther
 from .tar import TarSource, Window
 
 DEPTH_LIMIT = 4
@@ -108,17 +112,11 @@ def _real(path: str | Path) -> Path:
 Source = Union[TarSource, DirectorySource]
 
 
-class Archive(Closeable):
-    """An open archive. Close it, or use it in a ``with``, when all readers are done.
+class _Opened(Closeable):
+    """What was opened at *path*; close it when all readers are done."""
 
-    *path* is what was opened, *images* what it holds, in its order, never none.
-    """
-
-    def __init__(
-        self, path: Path, source: Source, images: tuple[StoredImage, ...]
-    ) -> None:
+    def __init__(self, path: Path, source: Source) -> None:
         self.path = path
-        self.images = images
         self._source = source
 
     def __exit__(self, *why: object) -> None:
@@ -137,6 +135,23 @@ class Archive(Closeable):
         except PusherError as error:
             self._source.blame(error)
             raise
+
+    def close(self) -> None:
+        """Give the file back; open readers of a tar end with it."""
+        self._source.close()
+
+
+class Archive(_Opened):
+    """An open archive.
+
+    *path* is what was opened, *images* what it holds, in its order, never none.
+    """
+
+    def __init__(
+        self, path: Path, source: Source, images: tuple[StoredImage, ...]
+    ) -> None:
+        super().__init__(path, source)
+        self.images = images
 
     def open_at(self, member: str, offset: int = 0) -> io.RawIOBase:
         """A reader of the file *member* from *offset* on, which the caller closes.
@@ -164,9 +179,85 @@ class Archive(Closeable):
                 _Beginnings(self._source, HEAD_SIZE),
             )
 
-    def close(self) -> None:
-        """Give the file back; open readers of a tar end with it."""
-        self._source.close()
+
+class OpenLayout(_Opened):
+    """An open OCI layout, whole or a delta, whose blobs are read by their digests.
+
+    *entries* are those of its ``index.json``. *needs* is what a delta says that it
+    lacks, as far as it does.
+    """
+
+    def __init__(self, path: Path, source: Source) -> None:
+        """Raises ArchiveError, InvalidJSON, InvalidDigest, OSError."""
+        super().__init__(path, source)
+        self._documents = _Beginnings(source, JSON_LIMIT)
+        if INDEX_JSON not in source.members:
+            raise ArchiveError("no OCI layout: it has no index.json")
+        self.entries = Index.from_bytes(self._documents[INDEX_JSON]).manifests
+        self.needs = missing_needs(_contents(source))
+
+    @property
+    def is_docker(self) -> bool:
+        """True when it is a docker-archive as well."""
+        return MANIFEST_JSON in self._source.members
+
+    @property
+    def images(self) -> tuple[StoredImage, ...]:
+        """What *entries* name, each once; nothing of them is read."""
+        nodes = [StoredOther(entry, None, ()) for entry in self.entries]
+        return tuple(
+            StoredImage(root.names, root.tags, None, StoredOther(one, None, ()))
+            for root in merged_roots(self.entries, nodes)
+            if (one := root.node.descriptor)
+        )
+
+    def has(self, blob: Descriptor) -> bool:
+        """True when *blob* is there, in its full size."""
+        member = self._source.members.get(path_of(blob.digest))
+        return member is not None and member.size == blob.size
+
+    def document(self, descriptor: Descriptor) -> bytes:
+        """The manifest *descriptor*, checked. Raises ArchiveError."""
+        name = path_of(descriptor.digest)
+        if not self.has(descriptor) or descriptor.size > JSON_LIMIT:
+            raise ArchiveError(f"{self.path}: there is no manifest {descriptor.digest}")
+        with _errors_about(self.path):
+            raw = self._documents[name]
+            check_bytes(raw, descriptor.digest, name)
+        return raw
+
+    def open_at(self, digest: Digest, offset: int = 0) -> io.RawIOBase:
+        """A reader of the blob from *offset* on, as that of an archive."""
+        member = self._source.members.get(path_of(digest))
+        if member is None or not 0 <= offset <= member.size:
+            raise ArchiveError(f"{self.path}: there is no byte {offset} of {digest}")
+        return self._source.open_member(member, offset)
+
+
+def _contents(source: Source) -> Contents:
+    documents, heads = _Beginnings(source, JSON_LIMIT), _Beginnings(source, HEAD_SIZE)
+    return Contents(source.members, documents, heads)
+
+
+def open_layout(path: str | os.PathLike[str]) -> OpenLayout:
+    """The OCI layout at *path*, a plain tar or a directory, whole or a delta.
+
+    Raises as `open_archive` does.
+    """
+    found = _opened(Path(path), lambda source: OpenLayout(Path(path), source))
+    assert isinstance(found, OpenLayout)
+    return found
+
+
+def open_any(path: str | os.PathLike[str]) -> Archive | OpenLayout:
+    """As `open_archive`, and a delta as the layout that it is."""
+
+    def opened(source: Source) -> Archive | OpenLayout:
+        if missing_needs(_contents(source)):
+            return OpenLayout(Path(path), source)
+        return _archive(Path(path), source)
+
+    return _opened(Path(path), opened)
 
 
 def open_archive(path: str | os.PathLike[str]) -> Archive:
@@ -175,7 +266,14 @@ def open_archive(path: str | os.PathLike[str]) -> Archive:
     Reads headers and small JSON, no layer. Raises NotFound when there is no such file;
     ArchiveError, InvalidJSON or InvalidDigest, which name *path* and what is wrong.
     """
-    path = Path(path)
+    found = _opened(Path(path), lambda source: _archive(Path(path), source))
+    assert isinstance(found, Archive)
+    return found
+
+
+def _opened(
+    path: Path, make: Callable[[Source], Archive | OpenLayout]
+) -> Archive | OpenLayout:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_errors_about(path))
         if str(path) == "-":
@@ -183,12 +281,14 @@ def open_archive(path: str | os.PathLike[str]) -> Archive:
         source = _open_source(path)
         stack.callback(source.close)
         stack.push(lambda kind, error, trace: source.blame(error))
-        images = assemble(
-            source.members,
-            _Beginnings(source, JSON_LIMIT),
-            _Beginnings(source, HEAD_SIZE),
-        )
+        found = make(source)
         stack.pop_all()
+    return found
+
+
+def _archive(path: Path, source: Source) -> Archive:
+    documents = _Beginnings(source, JSON_LIMIT)
+    images = assemble(source.members, documents, _Beginnings(source, HEAD_SIZE))
     return Archive(path, source, images)
 
 

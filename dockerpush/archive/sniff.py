@@ -131,7 +131,7 @@ def explain_no_image(names: Collection[str]) -> str:
         folder, _, file = name.rpartition("/")
         if file in ("index.json", "manifest.json") and "/" not in folder:
             return (
-                f"its files are in the folder {quoted(folder)}; unpack it and give "
+                f"its files are in the folder {quoted(folder)}; unpack it and use "
                 "that folder instead"
             )
     if "repositories" in names:
@@ -154,7 +154,7 @@ def _explain_other(names: Collection[str]) -> str:
         return f"it is empty; {_WANTED}"
     inner = next((name for name in names if name.endswith((".tar", ".tar.gz"))), None)
     if inner:
-        return f"it holds no image, but {quoted(inner)}: unpack that and give it"
+        return f"it holds no image, but {quoted(inner)}: unpack that, and use it"
     if (
         sum(folder in names or _has_folder(names, folder) for folder in _ROOT_FOLDERS)
         > 1

@@ -63,7 +63,9 @@ from ..system.files import (
     write_whole,
 )
 from ..values import replace, value
+from .contents import path_of
 from .layout import FULL_NAME, REF_NAME, is_tag
+from .needs import NEEDS_JSON, Needs, parse_needs, to_bytes
 
 T = TypeVar("T")
 
@@ -108,8 +110,10 @@ class TarLayout:
     size: int
 
 
-def tar_layout(images: Sequence[BundledImage], *, docker: bool) -> TarLayout:
-    """The tar of *images*.
+def tar_layout(
+    images: Sequence[BundledImage], *, docker: bool, needs: Needs | None = None
+) -> TarLayout:
+    """The tar of *images*, and a needs.json where it *needs* what it does not hold.
 
     For *docker* it has a manifest.json for those that docker can load, if any can.
     """
@@ -120,6 +124,8 @@ def tar_layout(images: Sequence[BundledImage], *, docker: bool) -> TarLayout:
     records = _docker_records(images) if docker else []
     if records:
         builder.file("manifest.json", dump_json(records))
+    if needs:
+        builder.file(NEEDS_JSON, to_bytes(needs))
     for folder in ("blobs", *sorted({f"blobs/{d.algorithm}" for d in blobs})):
         builder.add(_header(folder, tarfile.DIRTYPE, 0))
     for blob in blobs.values():
@@ -157,11 +163,6 @@ class _TarBuilder:
             self._pieces.append(Piece(self._offset, bytes(self._content)))
             self._offset += len(self._content)
             self._content.clear()
-
-
-def path_of(digest: Digest) -> str:
-    """Where a layout has the blob *digest* (image-spec, image-layout.md, Blobs)."""
-    return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
 def all_blobs(images: Iterable[BundledImage]) -> dict[Digest, Descriptor]:
@@ -496,6 +497,29 @@ def _sum_of(path: Path, name: str) -> str:
         while piece := file.read(_PIECE):
             hasher.update(piece)
     return hasher.hexdigest()
+
+
+def add_needs(path: Path, added: Needs) -> None:
+    """Have the OCI layout in *path* say that it needs *added* as well.
+
+    Raises as `add_to_index` does.
+    """
+    if not added:
+        return
+    with claim(path / LOCK, timeout=LOCK_TIMEOUT):
+        before = _read_needs(path)
+        if not added.items() <= before.items():
+            _replace(path / NEEDS_JSON, to_bytes({**before, **added}))
+
+
+def _read_needs(path: Path) -> Needs:
+    try:
+        with (path / NEEDS_JSON).open("rb") as file:
+            return parse_needs(file.read(JSON_LIMIT + 1))
+    except FileNotFoundError:
+        return {}
+    except (InvalidJSON, InvalidDigest) as error:
+        raise ArchiveError(f"{path / NEEDS_JSON}: {error}") from error
 
 
 def _replace(path: Path, content: bytes) -> None:

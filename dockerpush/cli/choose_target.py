@@ -389,8 +389,8 @@ def _lock_path(target: Reference, state: Path) -> Path:
 def _busy(target: Reference, if_busy: str) -> None:
     text = f"another run is pushing to {target}"
     if if_busy == "leave":
-        raise PusherError(f"{text}: left it alone; --if-busy wait waits for it")
-    console.say(f"{text}: waiting for it; --if-busy leave would not")
+        raise PusherError(f"{text}: nothing was sent; to wait for it: --if-busy wait")
+    console.say(f"{text}: waiting for it; to leave instead: --if-busy leave")
 
 
 def _wait_for(path: Path, stack: contextlib.ExitStack, session: Session) -> bool:

@@ -33,7 +33,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "registries": (
         *("login", "logout", "repos", "tags", "digest", "tag", "delete", "check"),
     ),
-    "air gap": ("images", "save", "load", "serve"),
+    "air gap": ("images", "inventory", "save", "load", "serve"),
     "this machine": ("cache", "config", "completion", "help", "version"),
 }
 
@@ -194,6 +194,17 @@ PAGES: Mapping[str, HelpPage] = {
         "credentials, the right to push. Nothing stays in the "
         "registry.",
         ("check REGISTRY", "check REGISTRY/REPO", "check REGISTRY/REPO --json"),
+    ),
+    "inventory": HelpPage(
+        "PLACE [REPO ...] [options]",
+        "a place",
+        "Print what a registry, an OCI directory or archive holds, as one JSON "
+        "document, so that --have of sync, copy and pull can leave it out.",
+        (
+            "inventory REGISTRY > have.json",
+            "inventory REGISTRY/PREFIX --list images.txt > have.json",
+            "inventory oci:DIR > have.json",
+        ),
     ),
     "images": HelpPage(
         "FILE [FILE ...] [options]",

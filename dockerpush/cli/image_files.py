@@ -20,11 +20,13 @@ from .volume_options import check_split, check_sums, volumes_of
 
 if TYPE_CHECKING:
     from ..archive import Archive
+    from ..archive.opened import OpenLayout
     from ..archive.stored import StoredImage
     from ..events import OnEvent
     from ..oci import Digest, Platform
     from ..transfer.archive_target import ForDocker
     from ..transfer.choices import CopyOptions, CopyResult
+    from ..transfer.inventory import HeldBlobs
     from ..transfer.source import Source
     from ..transfer.target import Target
     from .report import Outcomes
@@ -41,7 +43,7 @@ class ImageOutput:
     *only* is the platform that is taken of an index when none is asked for. With
     *split* an archive is in volumes of so many bytes, with *sums* a directory gets a
     list of the sums of its files. A *pipe* gets the archive in place of a file; *place*
-    is what it is called then.
+    is what it is called then. What *have* holds is left out.
     """
 
     place: location.Local
@@ -51,6 +53,7 @@ class ImageOutput:
     split: int | None = None
     sums: bool = False
     pipe: BinaryIO | None = None
+    have: HeldBlobs | None = None
 
     def for_docker(self, *, chosen: bool) -> ForDocker | None:
         """What docker gets of it; *chosen* platforms count as the user put them."""
@@ -76,11 +79,12 @@ class ImageOutput:
         """
         from ..archive.writers import write_sums
         from ..transfer.archive_target import open_output
+        from ..transfer.inventory import NOTHING_HELD
 
         docker = self.for_docker(chosen=bool(options.platforms))
         if docker and docker.required and options.referrers:
             raise UsageError(
-                "a docker-archive has no place for --referrers: make it an oci-archive"
+                "a docker-archive cannot hold referrers: write an oci-archive instead"
             )
         to_stdout = self.place.path == location.STDOUT
         pipe = sys.stdout.buffer if to_stdout else self.pipe
@@ -91,6 +95,7 @@ class ImageOutput:
             no_clobber=self.no_clobber,
             resumable=resumable,
             split=self.split,
+            have=self.have or NOTHING_HELD,
             cancellation=session.cancellation,
             on_event=on_event,
         ) as target:
@@ -205,7 +210,7 @@ def archive_origins(
 
 
 def _chosen(
-    archive: Archive, place: location.Local, *, every: bool
+    archive: Archive | OpenLayout, place: location.Local, *, every: bool
 ) -> list[StoredImage]:
     from ..archive.select import describe, select_image
 
@@ -228,12 +233,13 @@ def own_tag(place: location.Local) -> str | None:
 
     Raises what `archive_origins` does.
     """
-    from ..archive import open_archive
+    from ..archive.opened import open_any
     from ..archive.sniff import is_forward
 
     if is_forward(place.path):
         return None
-    with open_archive(place.path) as archive:
+    archive = open_any(place.path)
+    with archive:
         (image,) = _chosen(archive, place, every=False)
     return next(iter(tags_of(image.names, image.tags)), None)
 

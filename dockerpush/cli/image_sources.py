@@ -20,7 +20,8 @@ from . import console, location
 if TYPE_CHECKING:
     from ..archive import Archive, StoredImage
     from ..archive.forward import ForwardArchive, IndexedArchive
-    from ..oci import Platform
+    from ..archive.opened import OpenLayout
+    from ..oci import Descriptor, Platform
     from ..state.cache import Cache, Pins
     from ..system.cancellation import Cancellation
     from ..transfer.choices import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         PushOptions,
         PushResult,
     )
+    from ..transfer.delta_source import DeltaSource, Lacking
     from ..transfer.prepare import Samples
     from ..transfer.registry_target import RegistryTarget
     from ..transfer.source import RegistrySource
@@ -184,6 +186,90 @@ class CachedImageSource:
         return verify_copy(self._source, root, target, named, jobs=options.jobs)
 
 
+class DeltaImages:
+    """Images of a delta, which go byte for byte into the registry that has the rest."""
+
+    is_stream = False
+
+    def __init__(self, layout: OpenLayout) -> None:
+        self.images = layout.images
+        self._layout = layout
+
+    def lacks(self, target: RegistryTarget, image: StoredImage) -> Lacking:
+        """What *image* would lack at *target*."""
+        from ..transfer.delta_source import Lacking
+
+        root, source = self._root(image), self._source(target)
+        name = f"{target.place}/{target.repository}:{target.reference}"
+        return Lacking(name, list(source.lacks(root, target.has_document)))
+
+    def check(self, lacking: Sequence[Lacking]) -> None:
+        """Raises NotHeld when the images to be pushed are *lacking* something."""
+        from ..transfer.delta_source import refuse_lacking
+
+        refuse_lacking(lacking, self._layout)
+
+    def push(
+        self,
+        target: RegistryTarget,
+        image: StoredImage,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> PushResult:
+        """Push one of `images`; of *options* only platforms and jobs count."""
+        from ..transfer.choices import CopyOptions
+        from ..transfer.copy_image import copy_image
+
+        copied = copy_image(
+            self._source(target),
+            target,
+            str(self._root(image).digest),
+            tags=tags,
+            options=CopyOptions(options.platforms, jobs=options.jobs),
+        )
+        return copied.as_push(target.repository, tags)
+
+    def dry_run(
+        self,
+        target: RegistryTarget,
+        image: StoredImage,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> list[BlobForecast]:
+        """What `push` would do."""
+        from ..transfer.verify import dry_run_copy
+
+        source = self._source(target)
+        root = source.child(self._root(image))
+        return dry_run_copy(source, root, target, jobs=options.jobs)
+
+    def verify(
+        self,
+        target: RegistryTarget,
+        image: StoredImage,
+        named: str,
+        options: PushOptions,
+    ) -> Verified:
+        """Read back what `push` left under *named*, a tag or a digest."""
+        from ..transfer.verify import verify_copy
+
+        source = self._source(target)
+        root = source.child(self._root(image))
+        return verify_copy(source, root, target, named, jobs=options.jobs)
+
+    def _source(self, target: RegistryTarget) -> DeltaSource:
+        from ..transfer.delta_source import Base, DeltaSource
+
+        return DeltaSource(self._layout, Base(target.client, target.repository))
+
+    def _root(self, image: StoredImage) -> Descriptor:
+        assert image.root is not None, "index.json names manifests"
+        assert image.root.descriptor is not None, "index.json names manifests"
+        return image.root.descriptor
+
+
 class ForwardSource(StoredSource):
     """A compressed file, or a pipe: ``-`` or a name."""
 
@@ -323,8 +409,8 @@ class RuntimeSource(ForwardSource):
     def images(self) -> Sequence[StoredImage]:
         """Not known before it is pushed. Raises UsageError."""
         raise UsageError(
-            "--runtime pushes one image, which is not looked into before: no "
-            "--all-tags, --name, --dry-run or --verify with it; save it first"
+            "--runtime pushes one image as the runtime gives it, without --all-tags, "
+            "--name, --dry-run and --verify; for these: dockerpush save IMAGE first"
         )
 
     def _is_lasting(self) -> bool:
@@ -339,7 +425,7 @@ class RuntimeSource(ForwardSource):
         return open_stream(output, f"{runtime.name} save {self._path}")
 
 
-Source = Union[PlainSource, CachedImageSource, ForwardSource]
+Source = Union[PlainSource, CachedImageSource, DeltaImages, ForwardSource]
 
 
 @contextmanager
@@ -350,7 +436,7 @@ def open_source(
 
     *runtime* is "" for any. Raises NotFound, ArchiveError.
     """
-    from ..archive import open_archive
+    from ..archive.opened import Archive, open_any
     from ..archive.sniff import is_forward
 
     if runtime is not None:
@@ -360,8 +446,12 @@ def open_source(
         with closing(ForwardSource(path, cancellation)) as source:
             yield source
         return
-    with open_archive(path) as archive:
-        yield PlainSource(archive)
+    archive = open_any(path)
+    with archive:
+        if isinstance(archive, Archive):
+            yield PlainSource(archive)
+        else:
+            yield DeltaImages(archive)
 
 
 @contextmanager

@@ -51,6 +51,7 @@ COMMANDS = {
     "tags": "list the tags of a repository",
     "repos": "list the repositories of a registry",
     "digest": "show the digest that a tag points to",
+    "inventory": "list what a registry, a directory or an archive holds",
     "images": "list the images that manifests, charts and Compose files name",
     "tag": "give an image of a registry more names there",
     "delete": "delete tags, or images, of a registry",

@@ -190,7 +190,9 @@ def chosen_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
 
     if ALL in texts:
         if len(texts) > 1:
-            raise UsageError("--platform all goes with no other --platform")
+            raise UsageError(
+                "--platform all and another --platform cannot be used together"
+            )
         return ()
     try:
         return tuple(Platform.parse(text) for text in texts)

@@ -126,16 +126,21 @@ def check_usage(request: PushRequest) -> None:
     if not all(operands):
         raise UsageError("an archive without a name was given: is a variable empty?")
     if len(operands) > 1 and (STDIN in operands or request.runtime is not None):
-        raise UsageError("several sources have to be archives: no -, no --runtime")
+        raise UsageError(
+            "several sources must all be archives: leave out - and --runtime"
+        )
     if not (request.registry and _all_images(operands)):
         for operand in operands[1:]:
             _check_archive(operand)
     if request.verify and (STDIN in operands or request.runtime is not None):
-        raise UsageError("--verify compares with the archive: a pipe is gone by then")
+        raise UsageError(
+            "--verify reads the archive again, and a pipe can be read only once: "
+            "push a file"
+        )
     if request.targets and request.registry:
         console.warn("push does not use --registry beside -t; leave it out")
     if request.all_tags and request.name:
-        raise UsageError("--all-tags takes every image, so --name has no place")
+        raise UsageError("--all-tags pushes every image: leave out --name")
     if request.all_tags and not (request.registry or request.targets):
         raise UsageError("--all-tags needs --registry HOST[/PREFIX] or -t REPOSITORY")
 

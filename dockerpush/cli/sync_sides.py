@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..sync.carried_directory import CarriedDirectory
     from ..sync.planner import SyncItem, TagLister
     from ..transfer.choices import CopyResult
+    from ..transfer.delta_source import Base, Places
     from ..transfer.engine import ConcurrencyLimits
     from ..transfer.registry_target import RegistryTarget
     from ..transfer.source import Source
@@ -49,12 +50,23 @@ class RegistrySide:
         """The setting ``jobs`` of each."""
         return {name: self._connections.settings(name).jobs for name in self._clients}
 
-    def source(self, reference: Reference) -> Source:
+    def source(self, reference: Reference, base: Base | None) -> Source:
         """The repository of *reference*."""
         from ..transfer.source import RegistrySource
 
         client = self._clients[reference.registry]
         return RegistrySource(client, reference.repository)
+
+    def base(self, reference: Reference, places: Places) -> Base:
+        """Where what a delta lacks of *reference* may be, which *places* tells."""
+        from ..transfer.delta_source import Base
+
+        client = self._clients[reference.registry]
+        return Base(client, reference.repository, places)
+
+    def leave_out(self, items: Sequence[SyncItem]) -> Sequence[SyncItem]:
+        """*items*: nothing is left out."""
+        return items
 
     @contextmanager
     def blaming(self) -> Iterator[None]:
@@ -147,7 +159,7 @@ class ArchiveSide:
 
         wanted = [
             Wanted(
-                source.source(item.source),
+                source.source(item.source, None),
                 str(item.digest or named(item.source)),
                 (str(item.target),),
                 CopyOptions(item.entry.platforms, item.entry.referrers, jobs),

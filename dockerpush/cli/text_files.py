@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ..errors import NotFound, PusherError, UsageError, reason_of
+from ..errors import NotFound, PusherError, UsageError, file_error, reason_of
 
 STDIN = "-"
 
@@ -31,7 +31,9 @@ def read_text(file: str, limit: int, hint: str) -> str:
                 raw = opened.read(limit + 1)
     except FileNotFoundError as error:
         raise NotFound(f"{name}: no such file") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise file_error(f"{name}: cannot be read", error) from error
+    except ValueError as error:
         raise PusherError(f"{name}: cannot be read: {reason_of(error)}") from error
     if len(raw) > limit:
         raise UsageError(f"{name}: more than {limit} bytes; {hint}")

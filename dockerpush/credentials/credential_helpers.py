@@ -50,7 +50,7 @@ class CredentialHelpers:
             username = optional(record, "Username", str, "answer") or ""
             secret = Secret(optional(record, "Secret", str, "answer") or "")
         except InvalidJSON:  # its text might quote the secret
-            raise _failed(suffix, "get", "its answer is not the JSON wanted") from None
+            raise _failed(suffix, "get", "its answer is not valid") from None
         source = _program(suffix)
         if username == _TOKEN_USER:
             return Credentials(identity_token=secret, source=source)
@@ -144,7 +144,7 @@ def _presentable(said: str, secret: Secret | None) -> str:
     """One short line of a message; nothing of what looks like an answer."""
     line = " ".join(said.split())
     if line.startswith("{"):
-        return "it failed, with an answer that is not shown"
+        return "it failed; its answer may hold a secret and is not shown"
     if secret:
         line = line.replace(secret.reveal(), "***")
     return line[:200]

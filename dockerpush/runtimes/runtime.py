@@ -96,8 +96,8 @@ def list_images(
     images = parse_images(output, f"{runtime.name} images")
     if not images:
         raise NotFound(
-            f"no local images detected via {runtime.name}: pull or build one first, or "
-            "choose another runtime with --runtime"
+            f"{runtime.name} has no local images: pull or build one first, or choose "
+            "another runtime with --runtime"
         )
     return images
 

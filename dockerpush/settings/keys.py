@@ -98,7 +98,7 @@ def parse_timeout(text: str) -> float:
     """Seconds above 0, in the forms of `parse_duration`. Raises UsageError."""
     seconds = parse_duration(text)
     if not seconds:
-        raise UsageError(f"wanted more than no time at all: {text!r:.80}")
+        raise UsageError(f"wanted a time above 0: {text!r:.80}")
     return seconds
 
 

@@ -126,26 +126,40 @@ class BlobDirectory:
         with failing(f"blob {digest.short} of {self._what}"):
             self.path_of(digest).unlink(missing_ok=True)
 
-    def is_whole(self, root: Descriptor) -> bool:
+    def is_whole(
+        self,
+        root: Descriptor,
+        is_spared: Callable[[Descriptor], bool] = lambda blob: False,
+    ) -> bool:
         """True when *root*, a manifest, is there with all that it needs.
 
-        False as well for what cannot be read: who fetches it again says why.
+        What *is_spared* need not be there. False as well for what cannot be read: who
+        fetches it again says why.
         """
         try:
-            return self._is_whole(root, Walk(self._what), 0)
+            return self._is_whole(root, is_spared, Walk(self._what), 0)
         except (InvalidJSON, InvalidDigest, ContentMismatch):
             return False
 
-    def _is_whole(self, node: Descriptor, walk: Walk, depth: int) -> bool:
+    def _is_whole(
+        self,
+        node: Descriptor,
+        is_spared: Callable[[Descriptor], bool],
+        walk: Walk,
+        depth: int,
+    ) -> bool:
         if not walk.enters(node, depth):
             return True  # one that is not whole ends the walk
         raw = self.read_document(node)
         if raw is None or not is_document(node):
-            return False
+            return is_spared(node)
         walk.takes(raw, node.size)
         children = children_of(node, raw)
-        return all(self.has(blob) or blob.urls for blob in children.blobs) and all(
-            self._is_whole(child, walk, depth + 1) for child in children.documents
+        return all(
+            self.has(blob) or blob.urls or is_spared(blob) for blob in children.blobs
+        ) and all(
+            self._is_whole(child, is_spared, walk, depth + 1)
+            for child in children.documents
         )
 
     def occupied(self, root: Descriptor) -> dict[Digest, Descriptor]:
@@ -349,7 +363,7 @@ def receive(
         place.on_written(0)
         raise ContentMismatch(
             f"blob {digest}: wanted {descriptor.size} bytes of that digest, but "
-            f"{_described(found)}; nothing of it was kept"
+            f"{_described(found)}; the blob was not kept"
         )
     on_event(BlobFinished(key, digest, descriptor.size, Outcome.UPLOADED))
     return found.received

@@ -136,6 +136,10 @@ class UploadSessions:
         self._directory = directory
         self._purged = False
 
+    def may_have(self, registry: str, repository: str, digest: Digest) -> bool:
+        """True when a session of that blob may have been left; costs little."""
+        return self.path_of((registry, repository, digest)).exists()
+
     def claim(
         self, registry: str, repository: str, digest: Digest
     ) -> ClaimedUpload | None:

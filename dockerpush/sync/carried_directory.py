@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterable, Iterator, Mapping, Union
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping, Sequence, Union
 
 from ..errors import (
     ArchiveError,
+    ContentMismatch,
     InvalidJSON,
     InvalidReference,
     NotFound,
     PusherError,
+    RegistryError,
 )
 from ..reference import Reference
+from ..values import replace
+from .lists import target_of
 
 if TYPE_CHECKING:
+    from ..archive import Archive
     from ..events import OnEvent
     from ..oci import Descriptor, Digest
     from ..system.cancellation import Cancellation
+    from ..transfer.delta_source import Base, DeltaSource, Lacking
+    from ..transfer.inventory import HeldBlobs
     from ..transfer.local_targets import DirectoryTarget
     from ..transfer.source import Source
-    from .planner import TagLister
+    from .lists import Defaults, SyncEntry
+    from .planner import SyncItem, TagLister
 
     Found = Union[Descriptor, PusherError]
+
+
+_FOR_THE_COPY = (RegistryError, ArchiveError, InvalidJSON, ContentMismatch)
+"""Failures of a look that the copy of the same image will meet, and tell."""
 
 
 class CarriedDirectory:
@@ -37,12 +49,70 @@ class CarriedDirectory:
         self, path: Path, cancellation: Cancellation, stack: ExitStack
     ) -> None:
         """Raises NotFound, ArchiveError for what is none."""
-        from ..archive import open_archive
-        from ..transfer.archive_source import ArchiveSource
+        from ..archive.opened import Archive, open_any
 
-        archive = stack.enter_context(open_archive(path))
+        self.path = path
         self.images: dict[Reference, Found] = {}
         self.nameless: list[str] = []
+        opened = open_any(path)
+        stack.enter_context(opened)
+        self.blaming = opened.blaming
+        if isinstance(opened, Archive):
+            self._whole: Source | None = self._of_archive(opened, cancellation)
+        else:
+            self._whole = None
+            self._delta = opened
+            self._take_names()
+        self.registries: Mapping[str, TagLister] = _ByRegistry(str(path), self.images)
+        self._sources: dict[tuple[str, str] | None, DeltaSource] = {}
+
+    budget: Mapping[str, int] = {}
+
+    @property
+    def is_delta(self) -> bool:
+        """True when it lacks what the target's registry should have."""
+        return self._whole is None
+
+    def source(self, reference: Reference, base: Base | None) -> Source:
+        """Where every image is read from; *base* has what a delta lacks."""
+        return self._whole or self.delta_source(base)
+
+    def delta_source(self, base: Base | None) -> DeltaSource:
+        """The same for a delta, one object for each target."""
+        from ..transfer.delta_source import DeltaSource
+
+        key = (base.client.registry, base.repository) if base else None
+        made = DeltaSource(self._delta, base)
+        return self._sources.setdefault(key, made)
+
+    def lacking(
+        self,
+        item: SyncItem,
+        base: Base | None,
+        is_there: Callable[[Descriptor], bool] = lambda document: False,
+    ) -> Lacking:
+        """What the image of *item*, of a delta, would lack at its target.
+
+        *is_there* says of a manifest that the target has it with all that it needs.
+        """
+        from ..transfer.delta_source import Lacking
+
+        source = self.delta_source(base)
+        found: list[Descriptor] = []
+        with suppress(*_FOR_THE_COPY):
+            found += source.lacks(source.entry(str(item.digest)), is_there)
+        return Lacking(str(item.target), found)
+
+    def check(self, lacking: Sequence[Lacking]) -> None:
+        """Raises NotHeld when images of a delta are *lacking* something."""
+        from ..transfer.delta_source import refuse_lacking
+
+        if self.is_delta:
+            refuse_lacking(lacking, self._delta)
+
+    def _of_archive(self, archive: Archive, cancellation: Cancellation) -> Source:
+        from ..transfer.archive_source import ArchiveSource
+
         source = ArchiveSource(archive)
         for image in archive.images:
             found: Found
@@ -50,20 +120,41 @@ class CarriedDirectory:
                 plan = source.add(image, cancellation, strict=True)
                 found = plan.documents[-1].descriptor
             except (ArchiveError, InvalidJSON) as error:
-                found = type(error)(f"{path}: {error}")
+                found = type(error)(f"{self.path}: {error}")
             self.images.update((name, found) for name in _parsed(image.names))
             self.nameless += image.tags
         for image in archive.referrers():
             source.add(image, cancellation)
-        self._source = source
-        self.blaming = archive.blaming
-        self.registries: Mapping[str, TagLister] = _ByRegistry(str(path), self.images)
+        return source
 
-    budget: Mapping[str, int] = {}
+    def _take_names(self) -> None:
+        for image in self._delta.images:
+            root = image.root.descriptor if image.root else None
+            assert root is not None, "index.json names manifests"
+            self.images.update((name, root) for name in _parsed(image.names))
+            self.nameless += image.tags
 
-    def source(self, reference: Reference) -> Source:
-        """Where every image is read from."""
-        return self._source
+
+class SourcePlaces:
+    """Where a list puts what its images are called at the source."""
+
+    def __init__(self, entries: Sequence[SyncEntry], defaults: Defaults) -> None:
+        self._defaults = defaults
+        self._targets: dict[str, list[str]] = {}
+        for entry in entries:
+            targets = self._targets.setdefault(entry.source.name, [])
+            targets.append(entry.target.repository)
+
+    def places(self, name: str) -> list[str]:
+        """Repositories at a target that may be what a delta calls *name*, likely first.
+
+        That is one there by the name that it has, or what a sync made of it.
+        """
+        found = [name.partition("/")[2], *self._targets.get(name, ())]
+        with suppress(InvalidReference):
+            source = Reference.parse(name)
+            found.append(target_of(source, None, self._defaults).repository)
+        return found
 
 
 class _ByRegistry(Mapping[str, "_NamedImages"]):
@@ -135,14 +226,19 @@ class DirectoryTargets:
         registries: set[str],
         cancellation: Cancellation,
         on_event: OnEvent,
+        have: HeldBlobs,
     ) -> None:
-        """Raises ArchiveError for a directory with something else in it."""
+        """What *have* holds is left out.
+
+        Raises ArchiveError for a directory with something else in it.
+        """
         from ..transfer.local_targets import DirectoryTarget
 
         self._path = path
         self._cancellation = cancellation
         self._on_event = on_event
-        target = DirectoryTarget(path, cancellation, on_event)
+        self._have = have
+        target = DirectoryTarget(path, cancellation, on_event, have)
         self.registries: Mapping[str, TagLister] = {
             name: _Held(target, name) for name in registries
         }
@@ -150,14 +246,44 @@ class DirectoryTargets:
     @contextmanager
     def target(self, reference: Reference) -> Iterator[DirectoryTarget]:
         """The directory, for one image."""
+        with self._cancellation.child() as cancellation:
+            yield self._target(cancellation)
+
+    def _target(self, cancellation: Cancellation) -> DirectoryTarget:
         from ..transfer.local_targets import DirectoryTarget
 
-        with self._cancellation.child() as cancellation:
-            yield DirectoryTarget(self._path, cancellation, self._on_event)
+        return DirectoryTarget(self._path, cancellation, self._on_event, self._have)
+
+    def leave_out(self, items: Sequence[SyncItem]) -> list[SyncItem]:
+        """*items*, those that are left out whole named and no longer to be copied.
+
+        Not those of which only a part is wanted, or more than they hold.
+        """
+        from .planner import Action
+
+        left = [
+            (str(item.target), item.root)
+            for item in items
+            if item.action is Action.COPY and _is_held(item, self._have) and item.root
+        ]
+        self._target(self._cancellation).name_left_out(left)
+        names = {name for name, _ in left}
+        return [
+            replace(item, action=Action.SKIP, why="left out: --have holds it")
+            if str(item.target) in names
+            else item
+            for item in items
+        ]
 
     def names(self, reference: Reference, digest: Digest | None) -> list[str]:
         """Under which names an image is stored that is called *reference*."""
         return [str(reference)]
+
+
+def _is_held(item: SyncItem, have: HeldBlobs) -> bool:
+    entry = item.entry
+    is_whole = not (entry.platforms or entry.referrers)
+    return is_whole and item.digest is not None and item.digest in have
 
 
 class _Held:

@@ -357,7 +357,9 @@ def target_of(source: Reference, text: str | None, defaults: Defaults) -> Refere
     elif defaults.into_directory:
         target = source
     elif defaults.place is None:
-        raise InvalidReference("it has no target, and the command gave no DST")
+        raise InvalidReference(
+            "no target: write SRC DST, or name the registry on the command line"
+        )
     else:
         full = f"{source.registry}/{source.repository}".replace(":", "-")
         last = source.repository.rpartition("/")[2]
@@ -440,7 +442,7 @@ def _narrowed_apart(entries: Sequence[SyncEntry]) -> Iterator[Problem]:
             yield Problem(
                 entry.line,
                 f"{entry.source} is in line {other.line} for other platforms, and a "
-                "directory has one place for it",
+                "directory holds it only once",
             )
 
 

@@ -47,9 +47,9 @@ class SyncItem:
     """One image of a plan, and in the end what became of it.
 
     *digest* is what the source named when the plan was made, and what is copied
-    whatever the tag names by then; *why* is for people. *sent* is bytes, *replaced* is
-    the image that the target's tag named before, *lost* counts what was left out since
-    it refers to the image by its old digest.
+    whatever the tag names by then, *root* its whole descriptor; *why* is for people.
+    *sent* is bytes, *replaced* is the image that the target's tag named before, *lost*
+    counts what was left out since it refers to the image by its old digest.
     """
 
     entry: SyncEntry
@@ -60,6 +60,7 @@ class SyncItem:
     why: str = ""
     sent: int = 0
     replaced: Digest | None = None
+    root: Descriptor | None = None
     seconds: float = 0.0
     lost: int = 0
 
@@ -191,7 +192,7 @@ class Planner:
         if source is None:
             why = f"{item.source} does not exist"
             return replace(item, action=Action.MISSING, why=why)
-        item = replace(item, digest=source.digest)
+        item = replace(item, digest=source.digest, root=source)
         if entry.on_exists is OnExists.SKIP:
             return item
         target = self._there(item)
@@ -233,7 +234,7 @@ def _tagged(whole: SyncItem, tag: str, held: set[str], why: str) -> SyncItem:
 def _unless_refused(item: SyncItem, target: Descriptor | None) -> SyncItem:
     if target is None or item.entry.on_exists is not OnExists.ERROR:
         return item
-    why = f"{item.target} exists as {target.digest}, which is not to be replaced"
+    why = f"{item.target} exists, with another image: {target.digest}"
     return replace(item, action=Action.FAILED, why=why)
 
 

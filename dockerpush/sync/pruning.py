@@ -214,8 +214,9 @@ class RegistryPruner:
     def _check_known(self, listed: Collection[str], seen: Survey) -> None:
         for tag in sorted(self._kept.tags.intersection(listed) - set(seen.digests)):
             raise ContentMismatch(
-                f"{self._place}:{tag} is listed and shows nothing, so nobody knows "
-                "what it needs; look at it with 'dockerpush inspect'"
+                f"{self._place}:{tag}: the registry lists the tag, but has no image "
+                "for it, so dockerpush does not know what the tag needs; see: "
+                f"dockerpush inspect {self._place}:{tag}"
             )
 
     def _look(self, seen: Survey) -> dict[str, Shown]:
@@ -271,7 +272,7 @@ class RegistryPruner:
             return "the image that it belongs to stays"
         now = self._client.manifest_descriptor(self._repository, _tag(item))
         if now is not None and now.digest != item.digest:
-            return f"it shows {now.digest.short} by now"
+            return f"it points to {now.digest.short} by now"
         return ""
 
     def _deleted(self, item: PruneItem) -> PruneItem:

@@ -145,6 +145,10 @@ class ArchiveSource:
         """None: an archive does not say, so it is a blob."""
         return None
 
+    def repositories(self, place: str, digest: Digest) -> Sequence[str]:
+        """None: it is in no registry."""
+        return ()
+
     def _with_digest(
         self, planned: PlannedBlob, cancellation: Cancellation
     ) -> PlannedBlob:

@@ -55,6 +55,7 @@ from ..system.files import copy_range
 from ..upload.content import CheckedContent, PreparedBlob
 from ..values import replace
 from .choices import DOCKER_ARCHIVE, OCI_DIRECTORY
+from .inventory import NOTHING_HELD, HeldBlobs, LeftOut
 from .local_targets import DirectoryTarget
 from .plan import PlannedBlob, PlannedImage
 from .target import Target, UploadResult
@@ -73,6 +74,7 @@ def open_output(
     no_clobber: bool = False,
     resumable: bool = True,
     split: int | None = None,
+    have: HeldBlobs = NOTHING_HELD,
     cancellation: Cancellation,
     on_event: OnEvent,
 ) -> Iterator[Target]:
@@ -80,13 +82,14 @@ def open_output(
 
     An archive is complete when the ``with`` ends well; another run resumes one that is
     *resumable*. With *split* it is in volumes of so many bytes. *docker* says how a
-    docker-archive gets its manifest.json. Raises what `ArchiveTarget` and
+    docker-archive gets its manifest.json. What *have* holds is left out, and a
+    needs.json says so. Raises what `ArchiveTarget` and
     `DirectoryTarget` do.
     """
     with cancellation.child() as child:
         if form == OCI_DIRECTORY:
             assert isinstance(output, Path), "a directory has a path"
-            yield DirectoryTarget(output, child, on_event)
+            yield DirectoryTarget(output, child, on_event, have)
             return
         with ArchiveTarget(
             output,
@@ -94,6 +97,7 @@ def open_output(
             no_clobber=no_clobber,
             resumable=resumable,
             split=split,
+            have=have,
             cancellation=child,
             on_event=on_event,
         ) as target:
@@ -122,6 +126,7 @@ class ArchiveTarget(Target):
         no_clobber: bool = False,
         resumable: bool = True,
         split: int | None = None,
+        have: HeldBlobs = NOTHING_HELD,
         cancellation: Cancellation,
         on_event: OnEvent,
     ) -> None:
@@ -132,6 +137,7 @@ class ArchiveTarget(Target):
         self._no_clobber = no_clobber
         self._resumable = resumable
         self._split = split
+        self._left_out = LeftOut(have)
         self._stack = ExitStack()
         self._tar: _Tar | None = None
 
@@ -155,7 +161,9 @@ class ArchiveTarget(Target):
     def begin(self, images: Sequence[PlannedImage]) -> Sequence[PlannedBlob]:
         """Begin the archive of all that is going to come; its blobs in their order."""
         bundled = [part for image in images for part in self._bundled(image)]
-        layout = tar_layout(bundled, docker=self._docker is not None)
+        layout = tar_layout(
+            bundled, docker=self._docker is not None, needs=self._left_out.needs
+        )
         documents = {
             document.descriptor.digest: document.raw
             for image in images
@@ -166,6 +174,10 @@ class ArchiveTarget(Target):
         planned = {one.key: one for image in images for one in image.plan.moving}
         blobs = (piece.blob.digest for piece in layout.pieces if piece.blob)
         return [planned[digest] for digest in blobs if digest not in documents]
+
+    def has_document(self, document: Descriptor) -> bool:
+        """True for a manifest that is left out with all that it needs."""
+        return self._left_out.takes(document)
 
     def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:
         """Write *blob*."""
@@ -221,10 +233,11 @@ class ArchiveTarget(Target):
         assert root is not None, "what goes to an archive is known before"
         documents = (*reversed(plan.documents), *plan.referrers)
         blobs = [blob for one in plan.moving if (blob := one.descriptor)]
+        everything = (*(one.descriptor for one in documents), *blobs)
         bundled = BundledImage(
             root.descriptor,
             image.names,
-            (*(one.descriptor for one in documents), *blobs),
+            tuple(one for one in everything if not self._left_out.takes(one)),
         )
         if self._docker:
             bundled = completed(

@@ -162,7 +162,7 @@ def transfer(
             raise
     target.on_event(
         Notice(
-            "the registry lost blobs that it was known to hold: sending them",
+            "the registry lost blobs that it held before: sending them again",
             minor=True,
         )
     )
@@ -220,7 +220,7 @@ class _Transfer:
         blobs = (blob for image in images for blob in image.plan.blobs)
         foreign = (b.key for b in blobs if b.method is Method.FOREIGN)
         for key in dict.fromkeys(foreign):
-            self._target.on_event(Notice(f"left where its urls point: {key}"))
+            self._target.on_event(Notice(f"not copied, it stays at its urls: {key}"))
 
     def _bring_all(self, blobs: Sequence[PlannedBlob]) -> dict[str, UploadResult]:
         """Have the target hold *blobs*; those that need no reading come first."""

@@ -51,7 +51,7 @@ def parts_of(
         twice = [str(one) for one in chosen if normalised(one) in taken]
         if twice:
             raise UsageError(
-                f"two of the archives are for {', '.join(twice)}: an index names a "
+                f"two of the archives are for {', '.join(twice)}: an index holds a "
                 "platform once; push them to different tags"
             )
         taken.update(map(normalised, chosen))

@@ -6,7 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Sequence
 
-from ..archive.writers import BundledImage, add_to_index, index_of, name_of, read_index
+from ..archive.writers import (
+    BundledImage,
+    add_needs,
+    add_to_index,
+    index_of,
+    name_of,
+    read_index,
+)
 from ..documents import RawManifest, is_document
 from ..errors import ContentMismatch
 from ..events import BlobFinished, OnEvent, Outcome
@@ -16,6 +23,7 @@ from ..state.cache import Cache, Pins
 from ..system.cancellation import Cancellation
 from ..upload.content import PreparedBlob
 from ..values import replace
+from .inventory import NOTHING_HELD, HeldBlobs, LeftOut
 from .plan import PlannedBlob, PlannedImage
 from .target import Target, UploadResult
 
@@ -24,14 +32,20 @@ class DirectoryTarget(Target):
     """An OCI directory, made when it is missing; an image's tag is its name there.
 
     Blobs and manifests get their names when they are complete, children first, and
-    ``index.json`` names what is whole. Raises ArchiveError for a directory with
-    something else in it.
+    ``index.json`` names what is whole. What *have* holds is left out, and
+    ``needs.json`` says so. Raises ArchiveError for a directory with something else in
+    it.
     """
 
     def __init__(
-        self, path: Path, cancellation: Cancellation, on_event: OnEvent
+        self,
+        path: Path,
+        cancellation: Cancellation,
+        on_event: OnEvent,
+        have: HeldBlobs = NOTHING_HELD,
     ) -> None:
         super().__init__(str(path), cancellation, on_event)
+        self._left_out = LeftOut(have)
         self._path = path
         self._blobs = BlobDirectory(path, what="the directory")
         self._referrers: set[Digest] = set()
@@ -42,7 +56,7 @@ class DirectoryTarget(Target):
         for image in images:
             for listed in image.plan.listed.values():
                 self._referrers.update(referrer.digest for referrer in listed)
-        return super().begin(images)
+        return self._left_out.without(super().begin(images))
 
     def digest_of(self, reference: str) -> Digest | None:
         """The digest of what is called *reference* there."""
@@ -61,8 +75,8 @@ class DirectoryTarget(Target):
         return [name for entry in self._entries() if (name := name_of(entry))]
 
     def has_document(self, document: Descriptor) -> bool:
-        """True for a manifest that is there with all that it needs."""
-        return self._blobs.is_whole(document)
+        """True for a manifest that is there with all that it needs, or left out."""
+        return self._blobs.is_whole(document, self._left_out.takes)
 
     def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:
         """Have the directory hold *blob*; resumes what an earlier run left."""
@@ -84,21 +98,35 @@ class DirectoryTarget(Target):
         """
         digest = document.descriptor.digest
         with failing(f"the directory {self._path}"):
-            self._blobs.put(digest, document.raw)
+            if not self._left_out.takes(document.descriptor):
+                self._blobs.put(digest, document.raw)
             if reference != digest:
                 image = BundledImage(document.descriptor, (reference,), ())
-                add_to_index(self._path, index_of([image]), self._is_there)
+                self._add(index_of([image]))
         return digest not in self._referrers
+
+    def name_left_out(self, images: Sequence[tuple[str, Descriptor]]) -> None:
+        """Have the index name *images*, whose manifests are left out, in one step."""
+        found = [BundledImage(root, (name,), ()) for name, root in images]
+        if found and all(self._left_out.takes(one.root) for one in found):
+            with failing(f"the directory {self._path}"):
+                self._add(index_of(found))
+
+    def _add(self, entries: Index) -> None:
+        """What is left out is written down before the index names who needs it."""
+        (self._path / "blobs").mkdir(parents=True, exist_ok=True)
+        add_needs(self._path, self._left_out.needs)
+        add_to_index(self._path, entries, self._is_there)
 
     def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
         """Have the index name these, which is how a directory lists them."""
         with failing(f"the directory {self._path}"):
-            index = Index(OCI_INDEX, tuple(listed))
-            add_to_index(self._path, index, self._is_there)
+            self._add(Index(OCI_INDEX, tuple(listed)))
 
     def _is_there(self, entry: Descriptor) -> bool:
-        known = is_document(entry)
-        return self._blobs.is_whole(entry) if known else self._blobs.has(entry)
+        if not is_document(entry):
+            return self._blobs.has(entry) or self._left_out.takes(entry)
+        return self._blobs.is_whole(entry, self._left_out.takes)
 
     def _entries(self) -> Sequence[Descriptor]:
         with failing(f"the directory {self._path}"):

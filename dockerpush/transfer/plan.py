@@ -56,7 +56,7 @@ class Method(enum.Enum):
     AS_IS = "as it is"
     RELABEL = "as it is, under the media type that its bytes have"
     COMPRESS = "compressed"
-    FOREIGN = "left where its urls point"
+    FOREIGN = "stays at its urls"
 
     @property
     def keeps(self) -> bool:
@@ -387,7 +387,7 @@ def _plan_node(
         )
         if not verbatim:
             notices += mislabelled(
-                node, "{}: stored so, which gives the manifest a new digest"
+                node, "{}: corrected, so the manifest gets a new digest"
             )
         return PlannedManifest(node, layers, verbatim)
     return PlannedOther(node, layers)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator, Mapping, Sequence
 
 from ..archive.assemble import assemble
-from ..archive.contents import blob_digest
+from ..archive.contents import blob_digest, path_of
 from ..archive.layout import INDEX_JSON
 from ..archive.sniff import HEAD_SIZE
 from ..archive.stored import Compression, Member, MemberKind, compression_of_type
-from ..archive.writers import BundledImage, index_of, path_of
+from ..archive.writers import BundledImage, index_of
 from ..errors import UsageError
 from ..values import replace
 from .choices import CopyOptions, CopyResult, PushOptions

@@ -27,9 +27,9 @@ from ..state.known_blobs import KnownBlobs
 from ..state.upload_sessions import UploadSessions
 from ..system.cancellation import Cancellation
 from ..system.workers import Workers, wide
-from ..upload.blob_upload import Uploader
 from ..upload.content import BlobReader, PreparedBlob
 from ..upload.limits import LearnedLimits, default_limits, is_small, limits_for
+from ..upload.uploader import Uploader
 from ..values import replace
 from .manifests import as_referrer, keep_referrers
 from .target import Target, UploadResult
@@ -207,7 +207,7 @@ class RegistryTarget(Target):
 
         None of them has to have the blob by now.
         """
-        names = [source.repository] if source and source.place == self.place else []
+        names = list(source.repositories(self.place, digest)) if source else []
         if self.blobs is not None:
             known = self.blobs.holders(digest, self.place)
             names += [reference.repository for reference in known]

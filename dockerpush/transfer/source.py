@@ -51,6 +51,9 @@ class Source(Named, Protocol):
     def find_document(self, node: Descriptor) -> RawManifest | None:
         """The entry *node* of an index, of an unknown type; None when it is a blob."""
 
+    def repositories(self, place: str, digest: Digest) -> Sequence[str]:
+        """Those at *place*, a registry, that have the blob *digest*."""
+
 
 class RegistrySource:
     """A repository of the registry that *client* talks to."""
@@ -88,6 +91,10 @@ class RegistrySource:
         """The entry *node* of an index, of an unknown type; None when it is a blob."""
         raw = self._client.find_document(self.repository, node)
         return None if raw is None else RawManifest(node, raw)
+
+    def repositories(self, place: str, digest: Digest) -> Sequence[str]:
+        """This one, when it is at *place*."""
+        return [self.repository] if place == self.place else []
 
 
 class GoneFromCache(NotFound):
@@ -152,6 +159,10 @@ class CacheSource:
         """None: the cache does not say, so it is a blob."""
         return None
 
+    def repositories(self, place: str, digest: Digest) -> Sequence[str]:
+        """None: it is in no registry."""
+        return ()
+
 
 class CachingSource:
     """A repository of a registry; manifests that *cache* holds are not asked for."""
@@ -201,6 +212,10 @@ class CachingSource:
         """The entry *node* of an index, of an unknown type; None when it is a blob."""
         found = self._source.find_document(node)
         return found and self._kept(found)
+
+    def repositories(self, place: str, digest: Digest) -> Sequence[str]:
+        """This one, when it is at *place*."""
+        return self._source.repositories(place, digest)
 
     def _read(self, descriptor: Descriptor) -> bytes | None:
         self._pins.add([descriptor.digest])

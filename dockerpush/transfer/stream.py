@@ -246,9 +246,9 @@ class StreamPush:
         self.target.invalidate(wanted - sent)
         known = self.known.invalidate(plan.blobs)
         text = (
-            f"{self.archive.name}: the registry lacks blobs that it was known to hold, "
-            "and a pipe cannot be read again; run the same command once more, which "
-            f"sends them, or push a file ({error})"
+            f"{self.archive.name}: the registry lost blobs that it held before, and a "
+            "pipe cannot be read again; run the same command once more, which sends "
+            f"them, or push a file ({error})"
         )
         return _Again(image, plan, PusherError(text), known)
 

@@ -5,48 +5,40 @@ is beyond every earlier one, so an upload that does not get on ends. What was le
 about the host (`LearnedLimits`) changes a value each time, so that ends as well. The
 session is cancelled on a definite failure, and kept on one that a later run can make
 good.
-
-The one uploader: makes a repository hold a blob with the fewest bytes sent.
-
-It looks whether the blob is there, mounts it from a repository that holds it, and only
-then sends it, as `BlobUpload` does. Any number of threads may use one Uploader; each
-blob has one thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
-import logging
-from typing import Callable, ClassVar, Mapping, Sequence, Union
+from typing import Callable, ClassVar, Mapping, Union
 
 from ..errors import (
     Cancelled,
-    ContentMismatch,
+    NetworkError,
     PusherError,
     RegistryError,
     TransientError,
-    Unauthorized,
 )
 from ..events import (
-    BlobFinished,
-    BlobStarted,
-    BytesSent,
-    OnEvent,
-    Outcome,
     Retrying,
-    ignore,
 )
 from ..oci import Descriptor
-from ..registry.client import RegistryClient
 from ..registry.debug import uploads_log
-from ..registry.refusals import short
-from ..registry.retry import Attempts, RetryPolicy, announce
+from ..registry.retry import Attempts, announce
 from ..registry.uploads import Upload
-from ..state.upload_sessions import UploadSessions
-from ..system.cancellation import Cancellation
 from ..values import replace, value
-from .content import CheckedContent, PreparedBlob
-from .limits import Fault, LearnedLimits, Observed, Tail, fault_of, observed_in
+from .content import CheckedContent
+from .limits import (
+    SMALLEST_CHUNK,
+    Fault,
+    Observed,
+    Status,
+    Tail,
+    fault_of,
+    observed_in,
+)
+from .link import SlowLink, TimedBody
 from .open_session import UploadSession, UploadTarget
 
 
@@ -94,6 +86,7 @@ class BlobUpload:
         self._content = content
         self._session = session
         self._limits = target.limits.current
+        self._rate = target.limits.rate
         self._request = _OPEN
         self._attempts = Attempts(target.policy)
         self._furthest = 0
@@ -123,6 +116,8 @@ class BlobUpload:
                 self._request = self._next_request()
                 if self._send(self._request):
                     return
+            except SlowLink as slow:
+                self._go_in_parts(slow)
             except (TransientError, RegistryError) as error:
                 if self._recover(error):
                     return
@@ -131,9 +126,9 @@ class BlobUpload:
         """What is to be sent now."""
         session, size = self._session, self._size
         self._learn()
-        whole = self._goes_whole()
-        if not whole and session.adopt():
+        if self._may_resume() and session.adopt():
             self._learn()
+        whole = self._goes_whole()
         if session.upload is None:
             posts = whole and size > 0 and self._may_post()
             return UploadRequest(RequestKind.POST, 0, size) if posts else _OPEN
@@ -157,11 +152,18 @@ class BlobUpload:
         if upload is not None:
             self._target.limits.advertised(upload.min_chunk, upload.max_chunk)
         limits = self._target.limits.current.for_blob(self._size)
+        limits = limits.for_link(self._size, self._rate)
         if session.chunk_size is not None and session.chunk_size < limits.chunk_size:
             limits = limits.with_chunk(session.chunk_size)
         self._limits = limits
         if limits.equal_chunks and session.offset and limits.chunk_size != before:
             session.cancel()
+
+    def _may_resume(self) -> bool:
+        """True when an earlier run may have left a session, which had parts."""
+        return not self._goes_whole() or (
+            self._limits.adapts and self._session.is_saved()
+        )
 
     def _goes_whole(self) -> bool:
         upload = self._session.upload
@@ -221,10 +223,11 @@ class BlobUpload:
         target, session = self._target, self._session
         upload = self._upload_at(request.start)
         session.record(self._limits.chunk_size)
-        pieces = self._content.pieces(request.start, request.end)
+        started = target.limits.clock()
         answer = target.client.send_chunk(
-            target.repository, upload, pieces, request.size
+            target.repository, upload, self._body(request), request.size
         )
+        target.limits.took(request.size, target.limits.clock() - started)
         self._token_renewed = False
         session.acknowledged(answer)
         session.record(self._limits.chunk_size)
@@ -236,11 +239,38 @@ class BlobUpload:
             self._content.verify()
             client.finish_upload(repository, upload, self._digest)
         else:
-            pieces = self._content.pieces(request.start, request.end)
+            if self._limits.adapts and request.size > SMALLEST_CHUNK:
+                self._session.record(request.size)  # some keep what came of it
+            body = self._body(request)
             client.finish_upload(
-                repository, upload, self._digest, body=pieces, size=request.size
+                repository, upload, self._digest, body=body, size=request.size
             )
         self._session.finished()
+
+    def _body(self, request: UploadRequest) -> TimedBody:
+        """The bytes of *request*; the first one of a blob stops where it takes long."""
+        limits = self._target.limits
+
+        def measured(rate: float) -> None:
+            limits.rate = rate
+
+        def is_too_slow(rate: float) -> bool:
+            adapted = self._limits.for_link(self._size, rate)
+            return request.start == 0 and adapted != self._limits
+
+        pieces = self._content.pieces(request.start, request.end)
+        return TimedBody(pieces, limits.clock, measured, is_too_slow)
+
+    def _go_in_parts(self, slow: SlowLink) -> None:
+        """Go on in chunks where the session stands, if the registry kept what came."""
+        target, session = self._target, self._session
+        uploads_log.info("%s: continues in chunks: %s", self._digest, slow)
+        self._rate = target.limits.rate
+        keeps = target.limits.current.status is not Status.NEVER
+        with contextlib.suppress(NetworkError, RegistryError):
+            if keeps and session.ask(self._request.end):
+                return
+        session.cancel()
 
     def _upload_at(self, offset: int) -> Upload:
         upload = self._session.upload
@@ -421,129 +451,3 @@ def _too_large(error: PusherError, request: UploadRequest) -> PusherError:
         f"{request.kind.value} of {request.size} bytes, and dockerpush cannot send "
         "less: raise the limit there (nginx: client_max_body_size)"
     )
-
-
-log = logging.getLogger(__name__)
-
-
-class Uploader:
-    """Uploads blobs into *repository* of the registry that *client* talks to."""
-
-    def __init__(
-        self,
-        client: RegistryClient,
-        repository: str,
-        limits: LearnedLimits,
-        policy: RetryPolicy,
-        *,
-        cancellation: Cancellation,
-        on_event: OnEvent = ignore,
-        sessions: UploadSessions | None = None,
-        pause: float = 0.0,
-    ) -> None:
-        """*sessions* keeps sessions for another run.
-
-        *pause* is a time in seconds to wait after each blob that was sent.
-        """
-        self._target = UploadTarget(
-            client, repository, limits, policy, cancellation, on_event, sessions
-        )
-        self._pause = pause
-
-    def upload(
-        self,
-        blob: PreparedBlob,
-        *,
-        mount_from: Sequence[str] = (),
-        known_absent: bool = False,
-    ) -> Outcome:
-        """Make the repository hold *blob*, and say how.
-
-        *mount_from* are repositories of the same registry that are known to hold it,
-        the likeliest first; *known_absent* means that the caller has just looked.
-        Raises RegistryError, NetworkError, ContentMismatch and ArchiveError, which name
-        the blob, Cancelled.
-        """
-        descriptor = blob.descriptor
-        try:
-            outcome = self._ensure(blob, mount_from, known_absent=known_absent)
-        except (TransientError, RegistryError) as error:
-            self._name(descriptor, error)
-            raise
-        self._target.on_event(
-            BlobFinished(blob.key, descriptor.digest, descriptor.size, outcome)
-        )
-        if self._pause and outcome is Outcome.UPLOADED:
-            self._target.cancellation.wait(self._pause)
-        return outcome
-
-    def _name(self, blob: Descriptor, error: PusherError) -> None:
-        """Have *error* name *blob*, unless it is one for all blobs, or of a source."""
-        repository = f"{self._target.client.registry}/{self._target.repository}"
-        is_ours = error.task.endswith(f" {repository}")
-        if is_ours and not isinstance(error, Unauthorized):
-            error.during(f"cannot push blob {short(blob.digest)} to {repository}")
-
-    def _ensure(
-        self, blob: PreparedBlob, mount_from: Sequence[str], *, known_absent: bool
-    ) -> Outcome:
-        self._target.cancellation.check()
-        client, repository = self._target.client, self._target.repository
-        if not known_absent and client.has_blob(repository, blob.descriptor):
-            return Outcome.EXISTS
-        outcome, opened = self.mount(blob.descriptor, mount_from)
-        if outcome is Outcome.UPLOADED:
-            self._send(blob, opened)
-        return outcome
-
-    def mount(
-        self, descriptor: Descriptor, sources: Sequence[str]
-    ) -> tuple[Outcome, Upload | None]:
-        """MOUNTED, or UPLOADED for what must be sent, with the session if there is one.
-
-        Only the first of *sources* is tried: what keeps a registry from mounting
-        rarely depends on the source, and each try costs a request. Some registries say
-        that they mounted and did not (201 for nothing): one that lied is not asked any
-        more.
-        """
-        client, repository = self._target.client, self._target.repository
-        for source in sources[:1] if self._target.limits.mounts is not False else ():
-            try:
-                opened = client.start_upload(
-                    repository, mount=descriptor.digest, source=source
-                )
-            except TransientError as error:
-                if error.status is None:
-                    raise
-                log.info("no mount from %s: %s", source, error)
-            else:
-                if opened is None and self._is_mounted(descriptor):
-                    return Outcome.MOUNTED, None
-                return Outcome.UPLOADED, opened
-        return Outcome.UPLOADED, None
-
-    def _is_mounted(self, descriptor: Descriptor) -> bool:
-        """True when the answer to a mount is true, as its host's first one shows."""
-        target, limits = self._target, self._target.limits
-        if limits.mounts is None:
-            limits.mounts = target.client.holds_blob(target.repository, descriptor)
-        if limits.mounts is False:
-            log.info("no mount of %s: it is not there", descriptor.digest)
-        return limits.mounts is not False
-
-    def _send(self, blob: PreparedBlob, opened: Upload | None) -> None:
-        target, descriptor = self._target, blob.descriptor
-        target.on_event(BlobStarted(blob.key, descriptor.digest, descriptor.size))
-        piece = target.client.piece_size
-        content = CheckedContent(
-            blob, target.cancellation, target.on_event, piece=piece
-        )
-        try:
-            with content, UploadSession(target, descriptor, opened) as session:
-                BlobUpload(target, descriptor, content, session).run()
-        except ContentMismatch as error:
-            if not blob.from_network:
-                raise
-            target.on_event(BytesSent(blob.key, -content.position))
-            target.on_event(Retrying(f"blob {descriptor.digest.short}", str(error), 0))
-            self._send(replace(blob, from_network=False), None)

@@ -45,6 +45,12 @@ def is_small(blob: Descriptor) -> bool:
     return blob.size < SMALL
 
 
+LONG = 20.0
+"""Seconds that a request with a body should take at most; a break costs all of them."""
+PART = 10.0
+"""Seconds that a chunk should take where a whole blob would take too long."""
+
+
 class Tail(enum.Enum):
     """Where the last bytes of a chunked upload go."""
 
@@ -83,7 +89,8 @@ class HostLimits:
     *equal_chunks* all but the last must have one size. *pace* is the time in seconds
     that must pass between the starts of two requests with a body. *single_post* is
     whether a POST with ``?digest=`` stores a whole blob, None where that is to be found
-    out (distribution-spec, "POST then PUT" and "Single POST").
+    out (distribution-spec, "POST then PUT" and "Single POST"). A host that *adapts*
+    takes chunks of any size, so they may be as small as a slow link wants them.
     """
 
     monolithic: bool = True
@@ -97,6 +104,7 @@ class HostLimits:
     status: Status = Status.ASK
     pace: float = 0.0
     single_post: bool | None = False
+    adapts: bool = False
 
     @property
     def chunk_size(self) -> int:
@@ -136,6 +144,22 @@ class HostLimits:
             return self
         smaller = chunk - 1 if chunk - 1 >= self.chunk_min else chunk + 1
         return replace(self, chunk=smaller)
+
+    def for_link(self, size: int, rate: float | None) -> HostLimits:
+        """These limits for a blob of *size* bytes over a link of *rate* bytes a second.
+
+        None: nobody knows it. Requests that would take too long become smaller.
+        """
+        request = size if self.is_monolithic(size) else self.chunk_size
+        if not rate or not self.adapts or self.equal_chunks or not self.chunked:
+            return self
+        if min(request, size) <= rate * LONG:
+            return self
+        part = int(rate * PART) // MIB * MIB
+        chunk = max(part, SMALLEST_CHUNK, self.chunk_min)
+        if chunk >= min(request, size):
+            return self
+        return replace(self, chunk=chunk, monolithic_max=chunk)
 
     def with_chunk(self, size: int) -> HostLimits:
         """These limits when the user asks for chunks of *size* bytes."""
@@ -236,7 +260,7 @@ def default_limits(host: str) -> HostLimits:
     for pattern, limits in _HOSTS:
         if fnmatchcase(name, pattern):
             return limits
-    return HostLimits(single_post=None)
+    return HostLimits(single_post=None, adapts=True)
 
 
 _SIZE_WORDS = ("too large", "too big", "exceeds", "maximum permissible")
@@ -292,11 +316,13 @@ class LearnedLimits:
         self, limits: HostLimits, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._limits = limits
-        self._clock = clock
+        self.clock = clock
         self._changed = threading.Condition()  # guards all but mounts
         self._free_at = clock()
         self.mounts: bool | None = None
         """Whether a mount that is answered with success is one; None: not known yet."""
+        self.rate: float | None = None
+        """Bytes a second of the last request that has told, None: not known yet."""
         self._is_posting = False
 
     @property
@@ -321,6 +347,11 @@ class LearnedLimits:
                 return True
             self._limits = before.observe(observed, size)
             return self._limits != before
+
+    def took(self, size: int, seconds: float) -> None:
+        """A chunk of *size* bytes was answered after so many *seconds*."""
+        if size >= SMALLEST_CHUNK:
+            self.rate = size / max(seconds, 0.001)
 
     def posts(self, size: int, cancellation: Cancellation) -> bool:
         """True when a blob of *size* bytes should go in one POST.
@@ -347,7 +378,7 @@ class LearnedLimits:
     def wait_for_turn(self, cancellation: Cancellation) -> None:
         """Wait as long as the host's pace asks for. Raises Cancelled."""
         with self._changed:
-            now = self._clock()
+            now = self.clock()
             start = max(now, self._free_at)
             self._free_at = start + self._limits.pace
         if start > now:
@@ -362,7 +393,7 @@ def limits_for(limits: HostLimits, chunk_size: int | None) -> HostLimits:
     """
     if chunk_size is None or chunk_size == CHUNK:
         return limits
-    wanted = limits.with_chunk(chunk_size)
+    wanted = replace(limits.with_chunk(chunk_size), adapts=False)
     if limits.monolithic_max is None or not limits.chunked:
         return wanted
     return replace(wanted, monolithic_max=chunk_size)

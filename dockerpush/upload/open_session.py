@@ -79,6 +79,19 @@ class UploadSession:
         if self._claim is not None:
             self._claim.close()
 
+    def is_saved(self) -> bool:
+        """True when another run may have left a session of the blob."""
+        target = self._target
+        return (
+            self._may_adopt
+            and target.sessions is not None
+            and (
+                target.sessions.may_have(
+                    target.client.registry, target.repository, self._descriptor.digest
+                )
+            )
+        )
+
     def adopt(self) -> bool:
         """Continue with what an earlier run left; False when there is nothing of use.
 

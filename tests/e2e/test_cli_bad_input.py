@@ -39,6 +39,7 @@ LINES = {
     "repos": "repos {host}",
     "tag": "tag {image} other",
     "images": "images {list}",
+    "inventory": "inventory {host}",
     "load": "load {archive} --runtime {tmp}/docker",
     "save": "save app:1 -o {tmp}/saved.tar --force --runtime {tmp}/docker",
     "serve": "serve --gc --dir {stored}",

@@ -425,10 +425,10 @@ class TestDamage:
         (tmp_path / "other" / "file").write_text("precious")
         bad = write(tmp_path / "bad", f"{source}/red:1 oci:{filled}")
         for code, words, said in (
-            (2, (f"oci:{filled}", target, "--from", f"oci:{filled}"), "one of them"),
+            (2, (f"oci:{filled}", target, "--from", f"oci:{filled}"), "not both"),
             (2, (everything, f"oci:{filled}:name"), "a whole directory"),
             (2, (everything, "oci:"), "a whole directory"),
-            (2, (f"oci:{filled}",), "no DST"),
+            (2, (f"oci:{filled}",), "no target"),
             (2, (bad, target), "sync FILE oci:DIR"),
             (6, (everything, f"oci:{tmp_path / 'other'}"), "no OCI layout"),
             (6, (f"oci:{tmp_path / 'other'}", target), "holds no image"),

@@ -34,8 +34,8 @@ from dockerpush.transfer.copy_image import copy_image
 from dockerpush.transfer.engine import ConcurrencyLimits
 from dockerpush.transfer.registry_target import RegistryTarget
 from dockerpush.transfer.source import RegistrySource
-from dockerpush.upload.blob_upload import Uploader
 from dockerpush.upload.limits import HostLimits, LearnedLimits
+from dockerpush.upload.uploader import Uploader
 
 POLICY = RetryPolicy(attempts=2, base=0.01)
 MIB = 1024 * 1024

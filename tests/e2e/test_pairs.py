@@ -236,7 +236,7 @@ class Judge:
             return f"exit {ended.code}: {ended.stderr}"
         if (
             wanted == AT_URLS
-            and "note: left where its urls point: " not in ended.stderr
+            and "note: not copied, it stays at its urls: " not in ended.stderr
         ):
             return f"no word of the foreign layer: {ended.stderr}"
         if wanted == PACKED or self._bench.sample.given is not None:

@@ -59,8 +59,12 @@ class Refusing(FakeRegistry):
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copied(tmp_path_factory.mktemp("pyz"))
+
+
+def copied(directory: Path) -> Path:
     """A copy of what ``make pyz`` needs, to build in."""
-    directory = tmp_path_factory.mktemp("pyz")
+    directory.mkdir(exist_ok=True)
     for name in ("setup.cfg", "setup.py", "README.md", "LICENSE", "Makefile"):
         shutil.copy(ROOT / name, directory / name)
     shutil.copytree(
@@ -68,6 +72,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         directory / "dockerpush",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
+    shutil.copytree(ROOT / ".ci", directory / ".ci")
     return directory
 
 

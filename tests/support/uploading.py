@@ -16,9 +16,9 @@ from dockerpush.registry.client import RegistryClient
 from dockerpush.registry.retry import RetryPolicy
 from dockerpush.registry.transport import TransportSettings
 from dockerpush.system.cancellation import Cancellation
-from dockerpush.upload.blob_upload import Uploader
 from dockerpush.upload.content import PreparedBlob
 from dockerpush.upload.limits import HostLimits, LearnedLimits
+from dockerpush.upload.uploader import Uploader
 from dockerpush.values import replace
 
 MIB = 1024 * 1024

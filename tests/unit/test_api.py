@@ -141,7 +141,7 @@ def test_a_push_can_be_cancelled_from_another_thread(host, tmp_path):
 
 
 def test_an_unknown_form_is_refused_before_anything_is_asked(tmp_path):
-    with pytest.raises(dockerpush.PusherError, match="no such form"):
+    with pytest.raises(dockerpush.PusherError, match="unknown form"):
         dockerpush.pull("127.0.0.1:1/app", tmp_path / "out", form="zip")
 
 

@@ -149,7 +149,7 @@ def test_podman_lists_its_images(podman: Runtime, cancellation: Cancellation) ->
 def test_no_images_is_an_error_that_says_what_to_do(
     empty_podman: Runtime, cancellation: Cancellation
 ) -> None:
-    with pytest.raises(NotFound, match="no local images detected via podman: pull"):
+    with pytest.raises(NotFound, match="podman has no local images: pull"):
         list_images(empty_podman, cancellation=cancellation)
 
 

@@ -74,7 +74,7 @@ def _warn(problems: Sequence[Problem], name: str) -> None:
         console.warn(f"{name}:{problem.line}: skipped: {problem.text}")
     if len(problems) > MOST_WARNINGS:
         more = len(problems) - MOST_WARNINGS
-        console.warn(f"{name}: {more} more were skipped for such reasons")
+        console.warn(f"{name}: {more} more were skipped for the same reasons")
 
 
 def _show(places: dict[str, list[str]], session: Session) -> None:

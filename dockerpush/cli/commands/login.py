@@ -112,7 +112,7 @@ def typed_credentials(
     password = password or prompts.ask_password("Password")
     _check_username(username)
     if not username or not password:
-        raise UsageError("a username and a password are needed; nothing was stored")
+        raise UsageError("login needs a username and a password; nothing was stored")
     return Credentials(username, Secret(password), source="the prompt")
 
 

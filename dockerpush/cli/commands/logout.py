@@ -52,8 +52,8 @@ def _forget_all(args: Namespace, connections: Connections) -> tuple[str, ...]:
     store = connections.credential_store(None)
     if not isinstance(store, CredentialStore):
         raise UsageError(
-            "--all empties the file that login keeps by itself: name each registry to "
-            "have it taken out of --authfile"
+            "--all works on dockerpush's own file alone: with --authfile name each "
+            "registry"
         )
     return store.erase_all()
 

@@ -38,6 +38,7 @@ from ..volume_options import add_volumes_option
 if TYPE_CHECKING:
     from ...reference import Reference
     from ...transfer.choices import PushResult
+    from ...transfer.delta_source import Lacking
     from ..session import Session
 
 
@@ -193,9 +194,24 @@ def push(request: PushRequest, target: Endpoint, session: Session) -> int:
         jobs = all_jobs(request, connections, stack, tally)
         if request.digestfile:
             check_writable(request.digestfile)
+        _check_bases(jobs, connections)
         if request.dry_run:
             return _dry_run(jobs, connections, request, tally)
         return _push_all(jobs, connections, request, tally)
+
+
+def _check_bases(jobs: Sequence[Job], connections: Connections) -> None:
+    """Raises NotHeld when registries do not hold what deltas left out."""
+    from ..image_sources import DeltaImages
+
+    found: dict[DeltaImages, list[Lacking]] = {}
+    for job in jobs:
+        if isinstance(job.source, DeltaImages) and job.image is not None:
+            with connections.target(job.target) as target:
+                lacking = job.source.lacks(target, job.image)
+                found.setdefault(job.source, []).append(lacking)
+    for source, images in found.items():
+        source.check(images)
 
 
 Done = tuple[Job, "PushResult"]

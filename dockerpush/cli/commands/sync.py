@@ -8,7 +8,7 @@ import threading
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from ...errors import Cancelled, UsageError
 from ...settings.keys import RECEIVING, is_own_variable
@@ -16,6 +16,7 @@ from ...system.workers import wide
 from ...values import replace, value
 from .. import console, location
 from ..endpoints import Connections, Endpoint
+from ..have import add_have_option, read_have
 from ..image_files import ImageOutput
 from ..options import (
     OPERANDS,
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from ...sync.lists import Defaults, Shard, SyncEntry, SyncList
     from ...sync.planner import SyncItem
     from ...transfer.choices import CopyResult
+    from ...transfer.delta_source import Base, Lacking
+    from ...transfer.inventory import HeldBlobs
     from ...transfer.target import Target
     from ..session import Session
 
@@ -73,8 +76,8 @@ def configure(parser: ArgumentParser) -> None:
         "place",
         metavar="DST",
         nargs="?",
-        help="HOST[/PREFIX] for images without a target in the list; or oci:DIR, an "
-        "OCI directory for all images, or oci-archive:FILE",
+        help="HOST[/PREFIX] for images without a target in the list; or oci:DIR or "
+        "oci-archive:FILE for all images",
     )
     parser.add_argument(
         "--from",
@@ -83,11 +86,27 @@ def configure(parser: ArgumentParser) -> None:
         help="take the images of the list from this directory, or oci-archive:FILE",
     )
     parser.set_defaults(**{OPERANDS: "place"})
+    add_have_option(parser)
     parser.add_argument(
         "--scoped", action="store_true", help="keep full names below DST"
     )
     add_selection(parser)
     add_split_option(parser)
+    _add_what_is_done(parser)
+    add_json_option(parser, "print a report as one JSON object")
+    parser.add_argument(
+        "--report", metavar="FILE", help="write a report: FILE.html, or FILE.json"
+    )
+    parser.add_argument(
+        "--retry-failed",
+        metavar="REPORT",
+        help="copy only the images that failed in this FILE.json",
+    )
+    _add_rare(parser.add_argument_group(RARE))
+    add_side_options(parser, USED["sync"])
+
+
+def _add_what_is_done(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--on-exists",
         choices=("compare", "skip", "error"),
@@ -104,21 +123,9 @@ def configure(parser: ArgumentParser) -> None:
         help="afterwards delete other tags in the repositories of the list",
     )
     parser.add_argument("-y", "--yes", action="store_true", help="prune without asking")
-    add_json_option(parser, "print a report as one JSON object")
-    parser.add_argument(
-        "--report", metavar="FILE", help="write a report: FILE.html, or FILE.json"
-    )
-    parser.add_argument(
-        "--retry-failed",
-        metavar="REPORT",
-        help="copy only the images that failed in this FILE.json",
-    )
-    _add_rare(parser)
-    add_side_options(parser, USED["sync"])
 
 
-def _add_rare(parser: ArgumentParser) -> None:
-    rare = parser.add_argument_group(RARE)
+def _add_rare(rare: Any) -> None:
     add_sums_option(rare)
     add_recompress_option(rare, strict=True)
     add_volumes_option(rare)
@@ -133,7 +140,7 @@ def _add_rare(parser: ArgumentParser) -> None:
         metavar="NAME",
         action="append",
         default=[],
-        help="let ${NAME} in the list stand for this variable; may be repeated",
+        help="allow ${NAME} in the list (repeatable)",
     )
 
 
@@ -143,7 +150,7 @@ class SyncRequest:
 
     *origin* is the directory or archive that images come from, *into* the directory
     and *output* the archive they go to, None where that is registries. *place* is the
-    word for the target.
+    word for the target. What one of *have* holds is left out.
     """
 
     file: str
@@ -159,6 +166,7 @@ class SyncRequest:
     recompress: str | None
     prune: bool
     yes: bool
+    have: tuple[str, ...]
     report: Path | None
     retry: str | None
 
@@ -217,7 +225,16 @@ def _sync(
             entries = to_retry(request.retry, entries, request.target)
         sources = stack.enter_context(Connections(sides[0], session, writes=False))
         targets = stack.enter_context(Connections(sides[1], session))
-        run = _Run(wanted, entries, request, origin, sources=sources, targets=targets)
+        have = read_have(request.have, targets)
+        run = _Run(
+            wanted,
+            entries,
+            request,
+            origin,
+            sources=sources,
+            targets=targets,
+            have=have,
+        )
         report.items += run.plan()
         if not request.dry_run:
             run.copy(report.items)
@@ -283,7 +300,7 @@ def _request(args: Namespace) -> SyncRequest:
     origin = listed
     if args.source:
         if listed:
-            raise UsageError(f"{args.file} or --from {args.source}: one of them")
+            raise UsageError(f"give {args.file} or --from {args.source}, not both")
         origin = _carried(args.source) or Path(args.source)
     into = location.directory(args.place or "")
     output = archive_output(args.place or "", args.split)
@@ -291,6 +308,11 @@ def _request(args: Namespace) -> SyncRequest:
     check_recompress(args.recompress, args.compress)
     if args.recompress and (into or output):
         raise UsageError(NEEDS_REGISTRY)
+    if args.have and not (into or output):
+        raise UsageError(
+            "--have is for a directory or an archive, and a registry is asked itself "
+            "what it holds: leave the option out, or sync into oci:DIR"
+        )
     return SyncRequest(
         args.file,
         bool(listed),
@@ -305,6 +327,7 @@ def _request(args: Namespace) -> SyncRequest:
         args.recompress,
         args.prune,
         args.yes,
+        tuple(args.have),
         report_path(args.report),
         args.retry_failed,
     )
@@ -374,7 +397,7 @@ def _names(file: str, origin: CarriedDirectory) -> tuple[str, str]:
     """What the list of all images of *origin* is called, and its text."""
     if origin.nameless:
         console.say(
-            f"left out, for want of a full name: {', '.join(origin.nameless[:5])}; "
+            f"left out, no full name: {', '.join(origin.nameless[:5])}; "
             f"to copy one: dockerpush copy {file}:NAME DST"
         )
     return file, "\n".join(map(str, origin.images))
@@ -402,12 +425,16 @@ class _Run:
         entries: Sequence[SyncEntry],
         request: SyncRequest,
         origin: CarriedDirectory | None,
+        have: HeldBlobs | None,
         *,
         sources: Connections,
         targets: Connections,
     ) -> None:
+        from ...sync.carried_directory import SourcePlaces
         from ...transfer.engine import ConcurrencyLimits
 
+        self._have = have
+        self._places = SourcePlaces(entries, request.defaults)
         self._entries = entries
         self._request = request
         self._session = sources.session
@@ -433,15 +460,22 @@ class _Run:
         registries = {entry.target.registry for entry in self._entries}
         session = self._session
         if self._request.output:
-            return ArchiveSide(self._request.output, registries, session)
+            output = replace(self._request.output, have=self._have)
+            return ArchiveSide(output, registries, session)
         if self._request.into is None:
             return RegistrySide(targets, registries)
+        from ...transfer.inventory import NOTHING_HELD
+
         return DirectoryTargets(
-            self._request.into, registries, session.cancellation, session.on_event
+            self._request.into,
+            registries,
+            session.cancellation,
+            session.on_event,
+            self._have or NOTHING_HELD,
         )
 
     def plan(self) -> list[SyncItem]:
-        """What is to be done."""
+        """What is to be done. Raises NotHeld for a delta whose base is not whole."""
         from ...sync.planner import Planner
 
         cancellation = self._session.cancellation
@@ -453,7 +487,9 @@ class _Run:
             jobs=self._looks,
             created=self._created,
         )
-        return planner.plan(self._entries)
+        items = planner.plan(self._entries)
+        self._check_base(items)
+        return items
 
     def _created(self, image: Reference) -> float | None:
         """When *image* was made."""
@@ -461,7 +497,8 @@ class _Run:
 
         tags = self._from.registries[image.registry]
         found = tags.manifest_descriptor(image.repository, str(image.tag))
-        source = self._from.source(image)
+        targets = (e.target for e in self._entries if e.source.name == image.name)
+        source = self._from.source(image, self._base(next(targets)))
         return created_at(source, str(found.digest)) if found else None
 
     def copy(self, items: list[SyncItem]) -> None:
@@ -475,6 +512,7 @@ class _Run:
             for item in items:
                 self._say(item)
             return
+        items[:] = self._to.leave_out(items)
         copy_all(
             items,
             self._copy,
@@ -508,7 +546,8 @@ class _Run:
         from ...transfer.copy_image import copy_image
         from ...transfer.registry_target import RegistryTarget
 
-        source, how = self._from.source(item.source), self._request.recompress
+        how = self._request.recompress
+        source = self._from.source(item.source, self._base(item.target))
         named = str(item.digest or item.source.digest or item.source.tag)
         entry = item.entry
         if how is None:
@@ -528,6 +567,33 @@ class _Run:
             referrers=entry.referrers,
             limits=self._limits,
         )
+
+    def _check_base(self, items: Sequence[SyncItem]) -> None:
+        from ...sync.carried_directory import CarriedDirectory
+        from ...sync.planner import Action
+        from ...system.workers import Workers
+
+        origin = self._from
+        if not isinstance(origin, CarriedDirectory) or not origin.is_delta:
+            return
+        copied = [item for item in items if item.action is Action.COPY]
+        cancellation = self._session.cancellation
+        with Workers(cancellation, self._looks, name="look") as workers:
+            looking = [workers.submit(self._lacking, origin, item) for item in copied]
+            origin.check(workers.wait(looking))
+
+    def _lacking(self, origin: CarriedDirectory, item: SyncItem) -> Lacking:
+        """A worker thread's work."""
+        if not isinstance(self._to, RegistrySide):
+            return origin.lacking(item, None)
+        with self._to.target(item.target) as target:
+            return origin.lacking(item, self._base(item.target), target.has_document)
+
+    def _base(self, target: Reference) -> Base | None:
+        """Where what a delta lacks may be on its way to *target*."""
+        if not isinstance(self._to, RegistrySide):
+            return None
+        return self._to.base(target, self._places.places)
 
     def _say(self, item: SyncItem) -> None:
         from ...sync.planner import Action

@@ -1,0 +1,109 @@
+"""What ``--have`` names: places that hold blobs already, to be left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Iterator, Sequence
+
+from ..errors import NotFound, UsageError, file_error
+from ..transfer.choices import DOCKER_ARCHIVE
+from . import console, location
+from .catalog import repositories_below
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from ..transfer.inventory import HeldBlobs, Holding
+    from .endpoints import Connections
+
+
+def add_have_option(parser: ArgumentParser) -> None:
+    """``--have``."""
+    parser.add_argument(
+        "--have",
+        metavar="X",
+        action="append",
+        default=[],
+        help="leave out what X holds: an inventory, an OCI directory or archive "
+        "carried before, or a registry (repeatable)",
+    )
+
+
+def read_have(words: Sequence[str], connections: Connections) -> HeldBlobs | None:
+    """All that the places *words* hold; None when there are none.
+
+    Raises UsageError, NotFound, ArchiveError, InvalidJSON, and what a registry raises.
+    """
+    from ..transfer.inventory import HeldBlobs
+
+    if not words:
+        return None
+    found = HeldBlobs()
+    for word in words:
+        for holding in _holdings(word, connections):
+            found.add(holding)
+    return found
+
+
+def _holdings(word: str, connections: Connections) -> Iterator[Holding]:
+    from ..transfer.inventory import read_inventory
+
+    place = location.local(word)
+    if place is None:
+        yield from _of_registry(word, connections)
+    elif place.form is None and _is_json(Path(place.path)):
+        yield from read_inventory(Path(place.path))
+    else:
+        yield from layout_holdings(place, f"--have {word}")
+
+
+def _of_registry(word: str, connections: Connections) -> Iterator[Holding]:
+    """Of a registry whose repositories cannot all be read, nothing counts."""
+    from ..transfer.registry_scan import RegistryScan
+
+    place = location.place(word)
+    if not any(sign in place.registry for sign in ".:") and "/" not in word:
+        raise NotFound(
+            f"--have {word:.200}: no such file or directory; a registry is HOST:PORT "
+            "or HOST.DOMAIN"
+        )
+    client = connections.client(place.registry)
+    session = connections.session
+    scan = RegistryScan(client, session.cancellation, session.on_event)
+    advice = f"name an inventory: dockerpush inventory {word} REPOSITORY > have.json"
+    yield from scan.holdings(repositories_below(place, client, advice))
+    for name, error in scan.failed:
+        console.warn(f"--have {word} is used without {name}: {error}")
+
+
+def layout_holdings(place: location.Local, word: str) -> Iterator[Holding]:
+    """What the OCI layout at *place* holds; *word* is what the user called it.
+
+    Raises UsageError for what is no whole layout, NotFound, ArchiveError, InvalidJSON.
+    """
+    from ..archive.opened import open_layout
+    from ..transfer.inventory import holdings_of
+
+    if place.path == location.STDOUT or place.form == DOCKER_ARCHIVE or place.name:
+        raise UsageError(f"{word:.200}: {_WANTED}")
+    with open_layout(place.path) as layout:
+        if layout.is_docker:
+            raise UsageError(f"{word:.200} is a docker-archive: {_WANTED}")
+        yield from holdings_of(layout)
+
+
+_WANTED = (
+    "wanted a whole OCI directory or OCI archive; the blobs of a docker-archive have "
+    "other digests in a registry"
+)
+
+
+def _is_json(path: Path) -> bool:
+    """True for a file that begins as an inventory does."""
+    if path.is_dir() or not path.exists():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(64).lstrip()[:1] in (b"{", b"[")
+    except OSError as error:
+        raise file_error(str(path), error) from error

@@ -1,0 +1,404 @@
+"""Deltas: what the other side of an air gap holds already is not carried again."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import pytest
+from conftest import Command, Finished
+from copied import Layout, actions, assert_whole, delete, put, read, store, write
+from images import digest_of
+from inprocess import run_here
+from registries import run, start_docker_registry
+from test_cli_copy_local import tags
+from transfers import blobs_below, noise_layer
+
+from dockerpush.oci import OCI_MANIFEST
+from dockerpush.server import Registry, RegistryServer
+
+SIZE = 60_000
+NAMES = ("red", "green", "blue")
+
+Run = Callable[..., Finished]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A registry with red:1, green:1, blue:1, which share a layer, and multi:1.
+
+    new:1 has the shared layer and one of its own.
+    """
+    directory = tmp_path_factory.mktemp("source")
+    layout = Layout(directory / "layout")
+    children = [layout.image("linux", one) for one in ("amd64", "arm64")]
+    layout.root(layout.index(*children))
+    with RegistryServer(Registry(directory / "registry")) as server:
+        for name in (*NAMES, "new"):
+            layers = [noise_layer(SIZE, seed) for seed in ("base", name)]
+            store(server.host, name, layers)
+        layout.send(server.host, "multi")
+        yield server.host
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[str]:
+    with RegistryServer(Registry(tmp_path / "target")) as server:
+        yield server.host
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    return tmp_path / "disk"
+
+
+@pytest.fixture
+def cli(run_cli: Command) -> Run:
+    """Run a command; it ends with *code*, and one line if that is an error."""
+
+    def run_it(*words: object, code: int = 0) -> Finished:
+        done = run_here(words, run_cli.environment())
+        assert done.returncode == code, done.stderr
+        assert done.stderr.count("error: ") == (code != 0), done.stderr
+        return done
+
+    return run_it
+
+
+@pytest.fixture
+def have(cli, tmp_path: Path) -> Callable[..., Path]:
+    """A file with the inventory of a place."""
+
+    def take(place: object, *words: object) -> Path:
+        path = tmp_path / f"have-{len(list(tmp_path.iterdir()))}.json"
+        path.write_text(cli("inventory", place, *words).stdout)
+        return path
+
+    return take
+
+
+def listed(tmp_path: Path, host: str, *names: str) -> Path:
+    return write(tmp_path / "list", *(f"{host}/{name}:1" for name in names))
+
+
+def blobs_in(disk: Path) -> dict[str, int]:
+    files = (disk / "blobs" / "sha256").iterdir()
+    return {f"sha256:{path.name}": path.stat().st_size for path in files}
+
+
+def needs_of(disk: Path) -> dict[str, list[str]]:
+    record = json.loads((disk / "needs.json").read_bytes())
+    return {one["digest"]: one["repositories"] for one in record["blobs"]}
+
+
+class TestThereAndBack:
+    def test_only_what_is_new_is_carried(
+        self, cli, have, source, target, disk, tmp_path
+    ):
+        cli("sync", listed(tmp_path, source, *NAMES, "multi"), f"{target}/m")
+        everything = listed(tmp_path, source, *NAMES, "multi", "new")
+        inventory = have(f"{target}/m")
+        done = cli("sync", everything, f"oci:{disk}", "--have", inventory, "--json")
+        assert (done.json["copy"], done.json["skip"]) == (1, 4)
+        new = read(source, "new", "1")
+        record = json.loads(new)
+        base, own = (layer["digest"] for layer in record["layers"])
+        carried = {digest_of(new), record["config"]["digest"], own}
+        assert set(blobs_in(disk)) == carried
+        assert base in needs_of(disk)
+        back = cli("sync", f"oci:{disk}", f"{target}/m", "--json")
+        assert actions(back)["m/new:1"] == "copy"
+        assert (back.json["copy"], back.json["skip"]) == (1, 4)
+        assert read(target, "m/new", "1") == new
+        assert_whole(target, "m/new", new)
+
+    def test_the_disk_that_was_carried_last_time_serves_as_well(
+        self, cli, source, target, disk, tmp_path
+    ):
+        second, third = tmp_path / "second", tmp_path / "third"
+        cli("sync", listed(tmp_path, source, "red", "green"), f"oci:{disk}")
+        more = listed(tmp_path, source, "red", "green", "new")
+        cli("sync", more, f"oci:{second}", "--have", f"oci:{disk}")
+        most = listed(tmp_path, source, "red", "green", "new", "blue")
+        cli("sync", most, f"oci:{third}", "--have", second)
+        assert not set(blobs_in(disk)) & set(blobs_in(second))
+        assert not set(blobs_in(second)) & set(blobs_in(third))
+        for carried in (disk, second, third):
+            cli("sync", f"oci:{carried}", f"{target}/deep")
+        for name in ("red", "green", "new", "blue"):
+            raw = read(source, name, "1")
+            assert read(target, f"deep/{name}", "1") == raw
+            assert_whole(target, f"deep/{name}", raw)
+
+    def test_an_index_of_which_one_image_is_new(
+        self, cli, have, source, target, disk, tmp_path
+    ):
+        layout = Layout(tmp_path / "layout")
+        old, new = (layout.image("linux", one) for one in ("amd64", "arm64"))
+        layout.root(layout.index(old))
+        layout.send(source, "grows")
+        names = listed(tmp_path, source, "grows")
+        cli("sync", names, target)
+        inventory = have(target)
+        layout.root(layout.index(old, new))
+        layout.send(source, "grows")
+        cli("sync", names, f"oci:{disk}", "--have", inventory)
+        assert needs_of(disk) == {old["digest"]: [f"{target}/grows"]}
+        place = tmp_path / "elsewhere"  # where nothing of it is yet
+        for word in (target, f"{target}/other"):
+            cli("sync", f"oci:{disk}", word)
+        raw = read(source, "grows", "1")
+        for name in ("grows", "other/grows"):
+            assert read(target, name, "1") == raw
+            assert_whole(target, name, raw)
+        assert not place.exists()
+
+    def test_an_image_that_only_has_a_new_name(
+        self, cli, have, source, target, disk, tmp_path
+    ):
+        names = listed(tmp_path, source, "red")
+        cli("sync", names, target)
+        inventory = have(target)
+        put(source, "red", "stable", read(source, "red", "1"), OCI_MANIFEST)
+        names.write_text(f"{source}/red:stable\n")
+        done = cli("sync", names, f"oci:{disk}", "--have", inventory, "--json")
+        assert done.json["images"][0]["why"] == "left out: --have holds it"
+        assert not list(disk.glob("blobs/*/*"))
+        cli("sync", f"oci:{disk}", target)
+        assert tags(target, "red") == ["1", "stable"]
+
+    def test_a_second_run_completes_the_directory(
+        self, cli, have, source, target, disk, tmp_path
+    ):
+        names = listed(tmp_path, source, "red", "new")
+        cli("sync", listed(tmp_path, source, "red"), target)
+        names = listed(tmp_path, source, "red", "new")
+        inventory = have(target)
+        for _ in range(2):
+            cli("sync", names, f"oci:{disk}", "--have", inventory)
+        again = cli("sync", names, f"oci:{disk}", "--have", inventory, "--json")
+        assert again.json["copy"] == 0
+        cli("sync", names, f"oci:{disk}")
+        with RegistryServer(Registry(tmp_path / "empty")) as empty:
+            cli("sync", f"oci:{disk}", empty.host)
+            for name in ("red", "new"):
+                assert_whole(empty.host, name, read(source, name, "1"))
+
+    def test_skopeo_reads_what_is_whole(
+        self, cli, have, source, target, disk, tmp_path
+    ):
+        cli("sync", listed(tmp_path, source, "multi"), target)
+        names = listed(tmp_path, source, "multi", "red")
+        cli("sync", names, f"oci:{disk}", "--have", have(target))
+        place = f"oci:{disk}:{source}/red:1"
+        out = tmp_path / "out"
+        run("skopeo", "--insecure-policy", "copy", "-q", place, f"dir:{out}")
+        assert (out / "manifest.json").read_bytes() == read(source, "red", "1")
+
+
+class TestBase:
+    """What a delta lacks is taken from the registry that it goes to."""
+
+    @pytest.fixture
+    def carried(self, cli, have, source, target, disk, tmp_path) -> Path:
+        """A disk with new:1, made for a target that has red:1 alone, as old/red."""
+        cli("sync", listed(tmp_path, source, "red"), f"{target}/old")
+        inventory = have(target)
+        names = listed(tmp_path, source, "new")
+        cli("sync", names, f"oci:{disk}", "--have", inventory)
+        assert list(needs_of(disk).values()) == [[f"{target}/old/red"]]
+        return disk
+
+    def test_it_is_mounted(self, cli, carried, source, target):
+        done = cli("sync", f"oci:{carried}", target, "--json")
+        assert done.json["bytes"] == sum(
+            size
+            for digest, size in blobs_below(source, "new", "1").items()
+            if digest in blobs_in(carried)
+        )
+        assert_whole(target, "new", read(source, "new", "1"))
+
+    def test_it_is_read_where_the_registry_does_not_mount(
+        self, cli, carried, source, target, monkeypatch
+    ):
+        monkeypatch.setattr(Registry, "mount", lambda *args: False)
+        done = cli("sync", f"oci:{carried}", target, "--json")
+        assert done.json["bytes"] == sum(blobs_below(source, "new", "1").values())
+        assert_whole(target, "new", read(source, "new", "1"))
+
+    @pytest.mark.parametrize("command", ["sync", "push", "copy"])
+    def test_without_it_no_tag_is_moved(self, command, cli, carried, source, tmp_path):
+        (lost,) = needs_of(carried)
+        with RegistryServer(Registry(tmp_path / "empty")) as other:
+            words = {
+                "sync": ("sync", f"oci:{carried}", other.host),
+                "push": ("push", carried, "-t", f"{other.host}/new:1"),
+                "copy": ("copy", f"oci:{carried}", f"{other.host}/new:1"),
+            }[command]
+            done = cli(*words, code=6)
+            assert lost in done.stderr
+            assert f"{other.host}/new:1 lacks" in done.stderr
+            assert "made for 127.0.0.1:" in done.stderr
+            with pytest.raises(urllib.error.HTTPError):
+                read(other.host, "new", "1")
+
+    def test_no_tag_is_moved_when_one_of_several_images_lacks_something(
+        self, cli, carried, source, target, tmp_path
+    ):
+        cli("sync", listed(tmp_path, source, "multi"), f"oci:{carried}")
+        (lost,) = needs_of(carried)
+        delete(target, f"old/red/blobs/{lost}")
+        done = cli("sync", f"oci:{carried}", target, code=6)
+        assert f"{target}/new:1 lacks {lost}" in done.stderr
+        for name in ("multi", "new"):
+            with pytest.raises(urllib.error.HTTPError):
+                read(target, name, "1")
+
+    @pytest.mark.parametrize("command", ["push", "copy"])
+    def test_push_and_copy_take_it_too(self, command, cli, carried, source, target):
+        last = ["-t"] if command == "push" else []
+        cli(command, carried, *last, f"{target}/sub/new:2")
+        raw = read(source, "new", "1")
+        assert read(target, "sub/new", "2") == raw
+        assert_whole(target, "sub/new", raw)
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("load", "{}"),
+            ("copy", "oci:{}", "whole.tar"),
+            ("copy", "oci:{}", "oci:whole"),
+            ("inspect", "{}"),
+            ("serve", "{}"),
+        ],
+    )
+    def test_who_needs_the_whole_says_so(self, words, cli, carried):
+        done = cli(*(word.format(carried) for word in words), code=6)
+        assert "a delta, without 1 blob that 127.0.0.1:" in done.stderr
+
+
+class TestArchives:
+    """An archive leaves out as a directory does, whole or in volumes."""
+
+    @pytest.mark.parametrize("split", [(), ("--split", "64KiB")])
+    def test_into_an_archive_and_out_of_it(
+        self, split, cli, have, source, target, tmp_path
+    ):
+        cli("sync", listed(tmp_path, source, "red", "multi"), target)
+        names = listed(tmp_path, source, "red", "multi", "new")
+        inventory = have(target)
+        path = f"oci-archive:{tmp_path / 'delta.tar'}"
+        cli("sync", names, path, "--have", inventory, *split)
+        sizes = [one.stat().st_size for one in tmp_path.glob("delta.tar*")]
+        assert SIZE < sum(sizes) < 2 * SIZE
+        done = cli("sync", path, target, "--json")
+        assert (done.json["copy"], done.json["skip"]) == (1, 2)
+        assert_whole(target, "new", read(source, "new", "1"))
+
+
+class TestHave:
+    @pytest.mark.parametrize("kind", ["registry", "archive", "directory"])
+    def test_every_kind_of_place(self, kind, cli, source, target, disk, tmp_path):
+        names = listed(tmp_path, source, "red")
+        place: Any = tmp_path / "last.oci.tar"
+        if kind == "registry":
+            cli("sync", names, place := f"{target}/x")
+        elif kind == "archive":
+            cli("copy", f"{source}/red:1", f"oci-archive:{place}")
+        else:
+            cli("sync", names, place := f"oci:{tmp_path / 'last'}")
+        new = listed(tmp_path, source, "new")
+        cli("sync", new, f"oci:{disk}", "--have", place)
+        base = json.loads(read(source, "red", "1"))["layers"][0]["digest"]
+        assert list(needs_of(disk)) == [base]
+
+    def test_a_docker_archive_is_refused(self, cli, source, disk, tmp_path):
+        cli("copy", f"{source}/red:1", tmp_path / "red.tar")
+        for word in (tmp_path / "red.tar", f"docker-archive:{tmp_path / 'red.tar'}"):
+            names = listed(tmp_path, source, "new")
+            done = cli("sync", names, f"oci:{disk}", "--have", word, code=2)
+            assert "other digests in a registry" in done.stderr
+        assert not disk.exists()
+
+    def test_a_registry_needs_no_have(self, cli, source, target, tmp_path):
+        names = listed(tmp_path, source, "new")
+        done = cli("sync", names, target, "--have", source, code=2)
+        assert "a registry is asked itself" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("content", "why"),
+        [
+            ("{}", "something else"),
+            ('{"dockerpush":"needs","version":1}', "the kind 'needs'"),
+            ('{"dockerpush":"inventory","version":2,"repositories":[\n]}', "newer"),
+            ('{"dockerpush":"inventory","version":1,"repositories":[\n', "too early"),
+            ('{"dockerpush":"inventory","version":1,"repositories":3}', "an array"),
+            ("[1]", "an object"),
+        ],
+    )
+    def test_a_damaged_inventory(self, content, why, cli, source, disk, tmp_path):
+        path = write(tmp_path / "have.json", content)
+        names = listed(tmp_path, source, "new")
+        done = cli("sync", names, f"oci:{disk}", "--have", path, code=6)
+        assert why in done.stderr
+        assert f"{path}: no inventory" in done.stderr
+        assert not disk.exists()
+
+    def test_what_is_not_there(self, cli, source, disk, tmp_path):
+        names = listed(tmp_path, source, "new")
+        for word in (tmp_path / "no.json", f"oci:{tmp_path / 'no'}"):
+            cli("sync", names, f"oci:{disk}", "--have", word, code=4)
+
+
+class TestInventory:
+    def test_it_tells_tags_and_blobs_and_who_has_them(self, cli, source, target):
+        store(target, "team/app", [noise_layer(100, "x")])
+        (only,) = json.loads(cli("inventory", target).stdout)["repositories"]
+        raw = read(target, "team/app", "1")
+        assert only["name"] == f"{target}/team/app"
+        assert only["tags"] == {"1": digest_of(raw)}
+        assert only["manifests"] == [digest_of(raw)]
+        assert set(only["blobs"]) == set(blobs_below(target, "team/app", "1"))
+
+    def test_a_prefix_names_or_a_list_narrow_it(self, cli, target, tmp_path):
+        for name in ("a/one", "a/two", "b/one"):
+            store(target, name, [noise_layer(100, name)])
+
+        def names(*words: object) -> list[str]:
+            found = json.loads(cli("inventory", *words).stdout)["repositories"]
+            return [one["name"].partition("/")[2] for one in found]
+
+        assert names(target) == ["a/one", "a/two", "b/one"]
+        assert names(f"{target}/a") == ["a/one", "a/two"]
+        assert names(f"{target}/a", "two", "a/one") == ["a/two", "a/one"]
+        images = write(tmp_path / "list", "x.test/one:1", "x.test/three:1")
+        assert names(f"{target}/a", "--list", images) == ["a/one"]
+
+    def test_a_registry_without_a_catalog(self, cli, tmp_path):
+        with start_docker_registry(tmp_path / "real") as real:
+            run(
+                *("skopeo", "--insecure-policy", "copy", "-q"),
+                *("--dest-tls-verify=false", "--preserve-digests"),
+                *(f"oci:{whole(tmp_path)}:1", f"docker://{real.host}/app:1"),
+            )
+            record = json.loads(cli("inventory", real.host).stdout)
+            assert record == json.loads(cli("inventory", real.host, "app").stdout)
+            missing = cli("inventory", real.host, "app", "none")
+            assert "has no repository none yet" in missing.stderr
+
+    def test_that_of_a_directory_is_that_of_its_images(
+        self, cli, source, disk, tmp_path
+    ):
+        cli("sync", listed(tmp_path, source, "red"), f"oci:{disk}")
+        (only,) = json.loads(cli("inventory", f"oci:{disk}").stdout)["repositories"]
+        assert only["name"] == f"{source}/red"
+        assert only["tags"] == {"1": digest_of(read(source, "red", "1"))}
+        assert set(only["blobs"]) == set(blobs_in(disk))
+
+
+def whole(tmp_path: Path) -> Path:
+    layout = Layout(tmp_path / "whole")
+    layout.root(layout.image("linux", "amd64"))
+    return layout.path
