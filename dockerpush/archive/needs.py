@@ -2,7 +2,7 @@
 
 A delta is a layout without the blobs that a place holds already. It stays a valid
 layout (image-spec, image-layout.md, Blobs: blobs may be missing), and this document
-says which they are, and from which repositories they may be had.
+says which they are, and from which repositories they may come.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def check_kind(record: Mapping[str, Any], kind: str) -> None:
 
 
 def refuse_delta(needs: Iterable[Need]) -> None:
-    """Raises ArchiveError, which says where *needs*, if there are any, may be had."""
+    """Raises ArchiveError, which says where *needs*, if there are any, may be."""
     needs = list(needs)
     if not needs:
         return

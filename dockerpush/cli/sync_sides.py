@@ -58,7 +58,7 @@ class RegistrySide:
         return RegistrySource(client, reference.repository)
 
     def base(self, reference: Reference, places: Places) -> Base:
-        """Where what a delta lacks of *reference* may be, which *places* tells."""
+        """Where what a delta lacks of *reference* may be, by *places*."""
         from ..transfer.delta_source import Base
 
         client = self._clients[reference.registry]

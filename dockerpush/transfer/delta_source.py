@@ -34,7 +34,7 @@ class NotHeld(ContentMismatch):
 class Base(NamedTuple):
     """The registry that a delta is for: what it lacks may be in *repository*.
 
-    Also in those that *places* tells for the names that the delta has.
+    Also in those that *places* gives for the names that the delta has.
     """
 
     client: RegistryClient
@@ -119,7 +119,7 @@ class DeltaSource:
         return self._layout.has(blob) or self._finds(blob) is not None
 
     def find_document(self, node: Descriptor) -> RawManifest | None:
-        """None: a layout does not tell, so it is a blob."""
+        """None: a layout does not say it, so it is a blob."""
         return None
 
     def repositories(self, place: str, digest: Digest) -> Sequence[str]:

@@ -128,7 +128,7 @@ def _read(file: BinaryIO) -> Iterator[Holding]:
 
 
 def _read_whole(raw: bytes) -> Iterator[Holding]:
-    """As another program may have written it anew."""
+    """As another program may have written it again."""
     record = parse_json(raw, KIND)
     _check_head(record)
     for entry in required(record, "repositories", list, KIND):

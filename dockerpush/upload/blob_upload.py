@@ -262,7 +262,7 @@ class BlobUpload:
         return TimedBody(pieces, limits.clock, measured, is_too_slow)
 
     def _go_in_parts(self, slow: SlowLink) -> None:
-        """Go on in chunks where the session stands, if the registry kept what came."""
+        """Send the rest in chunks, from where the session stands."""
         target, session = self._target, self._session
         uploads_log.info("%s: continues in chunks: %s", self._digest, slow)
         self._rate = target.limits.rate

@@ -19,7 +19,7 @@ class SlowLink(PusherError):
 
 
 class TimedBody:
-    """*pieces*, and how fast they go, told to *on_rate* as bytes a second.
+    """*pieces*, and how fast they go, given to *on_rate* as bytes a second.
 
     *is_too_slow* of that rate stops the body with SlowLink, within GIVE_UP. *clock*
     gives seconds that only grow.
