@@ -1,0 +1,265 @@
+"""One run of sync: both sides, the plan, and the copies."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Mapping, Sequence
+
+from ..system.workers import wide
+from ..values import replace, value
+from . import console
+from .endpoints import Connections
+from .image_files import ImageOutput
+from .recompress_options import recompressing
+from .report import say_replaced
+from .sync_sides import ArchiveSide, RegistrySide
+
+if TYPE_CHECKING:
+    from ..reference import Reference
+    from ..sync.carried_directory import CarriedDirectory, DirectoryTargets
+    from ..sync.lists import Defaults, SyncEntry, SyncList
+    from ..sync.planner import SyncItem
+    from ..transfer.choices import CopyResult
+    from ..transfer.delta_source import Base, Lacking
+    from ..transfer.inventory import HeldBlobs
+    from ..transfer.target import Target
+
+MOST_LOOKS = 32
+"""Images that are compared at a time, within the budget of each registry."""
+
+
+@value
+class SyncRequest:
+    """What one ``sync`` is asked for: *file* is a list, or *whole* an OCI directory.
+
+    *origin* is the directory or archive that images come from, *into* the directory
+    and *output* the archive they go to, None where that is registries. *place* is the
+    word for the target. What one of *have* holds is left out.
+    """
+
+    file: str
+    whole: bool
+    origin: Path | None
+    into: Path | None
+    output: ImageOutput | None
+    place: str
+    defaults: Defaults
+    variables: Mapping[str, str]
+    dry_run: bool
+    sums: bool
+    recompress: str | None
+    prune: bool
+    yes: bool
+    have: tuple[str, ...]
+    report: Path | None
+    retry: str | None
+
+    @property
+    def target(self) -> str:
+        """Where the list goes, however it was written; "" when the list says it."""
+        if self.into is not None:
+            return f"oci:{self.into.resolve()}"
+        if self.output is not None:
+            return f"oci-archive:{Path(self.output.place.path).resolve()}"
+        return str(self.defaults.place or "")
+
+
+class SyncRun:
+    """Both sides of one run, opened before there are threads."""
+
+    def __init__(
+        self,
+        wanted: SyncList,
+        entries: Sequence[SyncEntry],
+        request: SyncRequest,
+        origin: CarriedDirectory | None,
+        have: HeldBlobs | None,
+        *,
+        sources: Connections,
+        targets: Connections,
+    ) -> None:
+        from ..sync.carried_directory import SourcePlaces
+        from ..transfer.engine import ConcurrencyLimits
+
+        self._have = have
+        self._places = SourcePlaces(entries, request.defaults)
+        self._entries = entries
+        self._request = request
+        self._session = sources.session
+        for connections in (sources, targets):
+            _apply(wanted.hosts, connections)
+        from_registries = {entry.source.registry for entry in entries}
+        self._from: RegistrySide | CarriedDirectory
+        self._from = origin or RegistrySide(sources, from_registries)
+        self._to = self._target_side(targets)
+        budget = {**self._from.budget, **self._to.budget}
+        self._jobs = wanted.parallel or max(budget.values(), default=0)
+        self._jobs = self._jobs or sources.settings().jobs
+        self._looks = max(1, min(MOST_LOOKS, sum(map(wide, budget.values()))))
+        self._limits = ConcurrencyLimits(budget)
+        self._settings = targets.settings()
+        self._lock = threading.Lock()  # guards stderr
+
+    def _target_side(
+        self, targets: Connections
+    ) -> RegistrySide | DirectoryTargets | ArchiveSide:
+        from ..sync.carried_directory import DirectoryTargets
+
+        registries = {entry.target.registry for entry in self._entries}
+        session = self._session
+        if self._request.output:
+            output = replace(self._request.output, have=self._have)
+            return ArchiveSide(output, registries, session)
+        if self._request.into is None:
+            return RegistrySide(targets, registries)
+        from ..transfer.inventory import NOTHING_HELD
+
+        return DirectoryTargets(
+            self._request.into,
+            registries,
+            session.cancellation,
+            session.on_event,
+            self._have or NOTHING_HELD,
+        )
+
+    def plan(self) -> list[SyncItem]:
+        """What is to be done. Raises NotHeld for a delta whose base is not whole."""
+        from ..sync.planner import Planner
+
+        cancellation = self._session.cancellation
+        planner = Planner(
+            self._from.registries,
+            self._to.registries,
+            self._limits,
+            cancellation,
+            jobs=self._looks,
+            created=self._created,
+        )
+        items = planner.plan(self._entries)
+        self._check_base(items)
+        return items
+
+    def _created(self, image: Reference) -> float | None:
+        """When *image* was made."""
+        from ..transfer.creation import created_at
+
+        tags = self._from.registries[image.registry]
+        found = tags.manifest_descriptor(image.repository, str(image.tag))
+        targets = (e.target for e in self._entries if e.source.name == image.name)
+        source = self._from.source(image, self._base(next(targets)))
+        return created_at(source, str(found.digest)) if found else None
+
+    def copy(self, items: list[SyncItem]) -> None:
+        """Copy those of *items* that are to be, and have them say what was done."""
+        from ..sync.planner import copy_all
+
+        if isinstance(self._to, ArchiveSide):
+            items[:] = self._to.write(
+                items, self._from, jobs=self._jobs, limits=self._limits
+            )
+            for item in items:
+                self._say(item)
+            return
+        items[:] = self._to.leave_out(items)
+        copy_all(
+            items,
+            self._copy,
+            self._say,
+            cancellation=self._session.cancellation,
+            jobs=1 if self._request.recompress else self._jobs,
+        )
+
+    def _copy(self, item: SyncItem) -> SyncItem:
+        """A worker thread's work."""
+        from ..sync.planner import Action
+
+        assert not isinstance(self._to, ArchiveSide), "that is written as a whole"
+        with self._from.blaming(), self._to.target(item.target) as target:
+            result = self._moved(item, target, self._to.names(item.target, item.digest))
+        item = replace(
+            item,
+            digest=result.descriptor.digest,
+            sent=result.sent,
+            replaced=result.replaced,
+            lost=result.lost,
+        )
+        if not result.manifests:
+            return replace(item, action=Action.SKIP, why="unchanged")
+        return item
+
+    def _moved(
+        self, item: SyncItem, target: Target, names: Sequence[str]
+    ) -> CopyResult:
+        from ..transfer.choices import CopyOptions
+        from ..transfer.copy_image import copy_image
+        from ..transfer.registry_target import RegistryTarget
+
+        how = self._request.recompress
+        source = self._from.source(item.source, self._base(item.target))
+        named = str(item.digest or item.source.digest or item.source.tag)
+        entry = item.entry
+        if how is None:
+            options = CopyOptions(entry.platforms, entry.referrers, self._jobs)
+            return copy_image(
+                source, target, named, tags=names, options=options, limits=self._limits
+            )
+        from ..transfer.recompress import recompress_image
+
+        assert isinstance(target, RegistryTarget), "that was checked"
+        return recompress_image(
+            source,
+            target,
+            named,
+            tags=names,
+            options=recompressing(how, entry.platforms, self._settings),
+            referrers=entry.referrers,
+            limits=self._limits,
+        )
+
+    def _check_base(self, items: Sequence[SyncItem]) -> None:
+        from ..sync.carried_directory import CarriedDirectory
+        from ..sync.planner import Action
+        from ..system.workers import Workers
+
+        origin = self._from
+        if not isinstance(origin, CarriedDirectory) or not origin.is_delta:
+            return
+        copied = [item for item in items if item.action is Action.COPY]
+        cancellation = self._session.cancellation
+        with Workers(cancellation, self._looks, name="look") as workers:
+            looking = [workers.submit(self._lacking, origin, item) for item in copied]
+            origin.check(workers.wait(looking))
+
+    def _lacking(self, origin: CarriedDirectory, item: SyncItem) -> Lacking:
+        """A worker thread's work."""
+        if not isinstance(self._to, RegistrySide):
+            return origin.lacking(item, None)
+        with self._to.target(item.target) as target:
+            return origin.lacking(item, self._base(item.target), target.has_document)
+
+    def _base(self, target: Reference) -> Base | None:
+        """Where what a delta lacks may be on its way to *target*."""
+        if not isinstance(self._to, RegistrySide):
+            return None
+        return self._to.base(target, self._places.places)
+
+    def _say(self, item: SyncItem) -> None:
+        from ..sync.planner import Action
+
+        with self._lock:
+            if item.action is Action.FAILED:
+                console.say(f"failed: {item.target}: {item.why}")
+            elif item.action is Action.COPY and not self._session.display.quiet:
+                size = console.size_text(item.sent) if item.sent else "no blobs to send"
+                into = self._request.into or self._request.output
+                target = self._request.place if into else item.target
+                console.say(f"copied {item.source} to {target} ({size})")
+                say_replaced(item.target, item.replaced)
+
+
+def _apply(hosts: Mapping[str, Mapping[str, object]], connections: Connections) -> None:
+    """Have the settings of the list count as those of the configuration do."""
+    known = connections.config.registries
+    merged = {name: {**known.get(name, {}), **value} for name, value in hosts.items()}
+    connections.config = replace(connections.config, registries={**known, **merged})
