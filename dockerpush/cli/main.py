@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import importlib
@@ -296,7 +297,9 @@ def _is_in_current_directory() -> bool:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     home = Path(__file__).parents[2]
     is_module = spec is not None and spec.name == "dockerpush.__main__"
-    return is_module and sys.path[0] == str(home) and home == Path.cwd()
+    with contextlib.suppress(FileNotFoundError):  # the directory is gone
+        return is_module and sys.path[0] == str(home) and home == Path.cwd()
+    return False
 
 
 def _volumes(args: Namespace) -> AbstractContextManager[None]:
