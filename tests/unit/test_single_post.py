@@ -99,7 +99,7 @@ def test_a_201_that_means_nothing_is_found_out():
         CUT,
         cut_after(500),
     ],
-    ids=str,
+    ids=lambda answer: str(getattr(answer, "status", "cut after 500 bytes")),
 )
 def test_whatever_becomes_of_the_try_the_blob_is_stored(answer):
     """What counts is the answer to the requests that every registry knows."""
