@@ -13,6 +13,8 @@ from typing import Any, Iterator, Mapping
 
 from .errors import InvalidJSON
 
+BYTE_ORDER_MARK = "\ufeff"
+
 DIGIT_LIMIT = 4300
 """Digits of a number, as in newer Pythons: older ones take minutes for a million."""
 
@@ -74,7 +76,7 @@ def decode(raw: bytes, what: str, shape: Shape | None) -> Any:
     """
     try:
         if shape is None:
-            return _OWN.decode(raw.decode("utf-8-sig"))
+            return _OWN.decode(raw.decode("utf-8").lstrip(BYTE_ORDER_MARK))
         found = _FOREIGN.decode(_text(raw))
     except InvalidJSON as error:
         raise InvalidJSON(f"{what}: {error}") from error
@@ -135,7 +137,7 @@ def _after_space(text: str, position: int) -> int:
 
 def _text(raw: bytes) -> str:
     text = raw.decode("utf-8")
-    if text.startswith("\ufeff"):
+    if text.startswith(BYTE_ORDER_MARK):
         raise InvalidJSON("it begins with a byte order mark, which JSON does not have")
     return text
 

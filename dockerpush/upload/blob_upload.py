@@ -203,6 +203,8 @@ class BlobUpload:
                 target.repository, self._digest, pieces, request.size
             )
             verdict = self._session.upload is None and (known or self._is_held())
+            if verdict:
+                uploads_log.debug("%s: sent whole in one POST", self._digest)
         except (TransientError, RegistryError) as error:
             may_pass = known and isinstance(error, TransientError)
             if not may_pass and error.status not in (401, 429):

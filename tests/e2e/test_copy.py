@@ -258,7 +258,7 @@ class TestShare:
         lock = threading.Lock()
 
         def work() -> None:
-            with share.permit(cancellation, "a", "b", "unknown"):
+            with share.permit(cancellation, "a", "b", "unknown", small=False):
                 with lock:
                     going.append(1)
                     most.append(len(going))

@@ -114,9 +114,7 @@ def test_while_an_answer_does_not_come(kind, number, proxy, archive, run_cli):
 @BOTH
 def test_while_the_registry_does_not_take_the_body(number, proxy, tmp_path, run_cli):
     path = large_archive(tmp_path / "big.tar", [32 * MIB], compressible=False)
-    schedule = proxy.schedule(
-        "stuck", Fault(Effect.STALL, "PUT", "upload", nth=2, after=1000)
-    )
+    schedule = proxy.schedule("stuck", Fault(Effect.STALL, "PUT", "upload", after=1000))
     child = start(run_cli, path, "-t", f"{proxy.host}/stuck:1", "--plain-http")
     interrupted(child, schedule.held.is_set, number)
 

@@ -272,7 +272,7 @@ class TestWhatIsRefused:
         for number in range(1, 30):
             aliases = ", ".join([f"*a{number - 1}"] * 10)
             lines.append(f"a{number}: &a{number} [{aliases}]")
-        assert mistake("\n".join(lines)) == (6, "more than 250000 values")
+        assert mistake("\n".join(lines)) == (5, "more than 120000 values")
 
     def test_yaml_without_pyyaml_is_refused_in_one_line(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "yaml", None)
