@@ -125,6 +125,10 @@ class TransientError(NetworkError):
         self.sending = sending
 
 
+class TooSlow(TransientError):
+    """A transfer that stayed below the least rate; some progress does not excuse it."""
+
+
 class RegistryError(PusherError):
     """The registry gave a definite answer that we did not ask for.
 

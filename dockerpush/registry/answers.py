@@ -54,9 +54,11 @@ _WANTS_TLS = (
     "sent an http request to an https server",
     "plain http request was sent to https port",
 )
+DOCUMENT_SECONDS, ERROR_SECONDS, DRAIN_SECONDS = 900.0, 20.0, 5.0
+"""How long the body of a document, of an error, and what nobody wants may take."""
 _INVISIBLE = expression(r"(?is)<(script|style|head)\b.*?(</\1>|\Z)|<!--.*?(-->|\Z)")
 _TAG = expression(r"<[^<>]*>")
-_TITLE = expression(r"(?is)<title[^>]*>(.*?)</title>")
+_TITLE = expression(r"(?is)<title[^<>]*>(.*?)(?:</title>|\Z)")
 
 
 class Answer(Closeable):
@@ -123,11 +125,18 @@ class Answer(Closeable):
         )
         if (self.size or 0) > limit:
             raise too_large
+        self.end_within(DOCUMENT_SECONDS)
         content = self.read(limit + 1)
         content = unpacked(content, self.encoding, limit + 1)
         if len(content) > limit:
             raise too_large
         return content
+
+    def end_within(self, seconds: float) -> None:
+        """Have what is read from now on fail after *seconds*."""
+        meter = getattr(getattr(self._raw, "_original_response", None), "meter", None)
+        if meter is not None:
+            meter.end_within(seconds)
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill *buffer* as far as the next bytes go; 0 at the end of the body."""
@@ -185,6 +194,7 @@ class Answer(Closeable):
         return self.method == "HEAD" or self.status in (204, 304)
 
     def _drain(self) -> None:
+        self.end_within(DRAIN_SECONDS)
         try:
             self.read(LEFTOVER)
             self._next(1)
@@ -363,6 +373,7 @@ def failure(response: Answer, asked: Asked, advice: str = "") -> PusherError:
 
 
 def _body(response: Answer) -> bytes:
+    response.end_within(ERROR_SECONDS)
     try:
         content = response.read(ERROR_LIMIT)
         return unpacked(content, response.encoding, ERROR_LIMIT)

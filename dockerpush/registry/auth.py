@@ -39,13 +39,18 @@ from .refusals import Asked
 from .transport import Transport
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+# a quote that is never closed matches as well, so that nothing is read twice
 _PARAMETER = expression(
-    rf'({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))', re.DOTALL
+    rf'({_TOKEN})\s*=\s*(?:"([^"\\]*(?:\\.[^"\\]*)*)("|\\?\Z)|([^\s,"]*))',
+    re.DOTALL,
 )
 _SCHEME = expression(rf"({_TOKEN})(?=[\s,]|\Z)")
 _BETWEEN = expression(r"[\s,]*")
 _NEXT = expression(r"[^,]*")
 _ESCAPED = expression(r"\\(.)", re.DOTALL)
+
+MOST_CHALLENGE_BYTES = 16 * 1024
+"""Characters of all challenges that are looked at; real ones have a few hundred."""
 
 
 @value
@@ -62,7 +67,14 @@ def parse_challenges(values: Iterable[str]) -> list[Challenge]:
     (RFC 9110, 11.6.1.) Scheme and names come in lower case, the first of two equal
     names counts. What makes no sense is skipped; never raises.
     """
-    return [challenge for value in values for challenge in _challenges(value)]
+    found: list[Challenge] = []
+    left = MOST_CHALLENGE_BYTES
+    for line in values:
+        left -= len(line)
+        if left < 0:
+            break
+        found += _challenges(line)
+    return found
 
 
 def _challenges(value: str) -> list[Challenge]:
@@ -72,8 +84,10 @@ def _challenges(value: str) -> list[Challenge]:
         parameter = _PARAMETER.match(value, position)
         scheme = None if parameter else _SCHEME.match(value, position)
         if parameter and found:
-            quoted, bare = parameter[2], parameter[3]
-            text = bare if quoted is None else _ESCAPED.sub(r"\1", quoted)
+            _, quoted, closed, bare = parameter.groups()
+            text = bare or ""
+            if closed == '"':
+                text = _ESCAPED.sub(r"\1", quoted)
             found[-1][1].setdefault(parameter[1].lower(), text)
         elif scheme:
             found.append((scheme[1].lower(), {}))

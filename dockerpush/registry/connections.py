@@ -44,6 +44,7 @@ from .failures import (
     tls_failure,
 )
 from .locations import Address, Resolver
+from .meter import Meter, MeteredReader, Pace
 
 Piece = Union[bytes, bytearray, memoryview]
 """A part of a body; small enough for a slow link to take in one time-out."""
@@ -52,10 +53,7 @@ POLL = 0.1
 """Seconds between two looks at the cancellation while a connection is being made."""
 SWITCHING_PROTOCOLS = 101
 MOST_INTERIM, MOST_LINES, MOST_BYTES = 1000, 200, 65536
-"""Interim answers to one request, their header lines, and bytes of each that we read.
-
-Whoever works on a closing PUT for an hour may say 102 every few seconds.
-"""
+"""Interim answers to one request, their header lines, and bytes of each read."""
 _INTERIM = expression(rb"HTTP/1\.[01] 1(?!01)")
 LATE_ANSWER = 5.0
 """Seconds to wait for an answer after a peer stopped taking the body."""
@@ -76,6 +74,7 @@ class Dialer:
 
     *timeout* is seconds for the handshakes and for one piece, *connect_timeout* for one
     address. *admit* raises NetworkError for an address that we may not go to.
+    *min_rate* is bytes a second.
     """
 
     cancellation: Cancellation
@@ -83,6 +82,7 @@ class Dialer:
     timeout: float
     connect_timeout: float
     admit: Callable[[str, Address], None]
+    min_rate: float = 0.0
 
     def dial(self, host: str, port: int) -> socket.socket:
         """A connected socket to the first address of *host* that answers.
@@ -185,15 +185,31 @@ class FinalResponse(http.client.HTTPResponse):
     """The answer after all interim ones; *reader* has read some of those already."""
 
     def __init__(
-        self, sock: Any, *arguments: Any, reader: Any = None, **options: Any
+        self,
+        sock: Any,
+        *arguments: Any,
+        reader: Callable[[Any], MeteredReader],
+        **options: Any,
     ) -> None:
+        """*reader* gives what reads from *sock*."""
         super().__init__(sock, *arguments, **options)
-        if reader is not None:
-            self.fp.close()
-            self.fp = reader
+        self.fp.close()
+        self.fp = reader(sock)
+        self.meter = self.fp.meter
+
+    def begin(self) -> None:
+        """Read the head."""
+        super().begin()
+        self.meter.begin_body()
+
+    def read(self, amt: int | None = None) -> bytes:
+        """At most *amt* bytes of the body."""
+        self.meter.allow(amt or 0)
+        return super().read(amt)
 
     def _read_status(self) -> tuple[str, int, str]:
         for _ in range(MOST_INTERIM):
+            self.meter.await_head()
             status: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
             if not 100 <= status[1] < 200 or status[1] == SWITCHING_PROTOCOLS:
                 return status
@@ -221,7 +237,8 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
         self._sending = False
         self._answers = 0
         self._cut: BaseException | None = None  # why the body was not sent to its end
-        self._reader: Any = None  # of an answer that came before the end of the body
+        # of an answer that came before the end of the body
+        self._reader: MeteredReader | None = None
 
     def _new_conn(self) -> socket.socket:
         self._answers = 0
@@ -285,7 +302,8 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
     ) -> None:
         """Send a request; an answer that comes early, or a break, ends the body."""
         self._cut, self._sent, self._sending = None, 0, False
-        self._reader, self.response_class = None, FinalResponse
+        self._reader = None
+        self.response_class = functools.partial(FinalResponse, reader=self._take_reader)  # type: ignore[assignment]
         if self.sock is None:
             self.connect()
         self._wait_at_most(self._dialer.timeout)
@@ -295,14 +313,17 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
 
     def _pieces(self, body: Iterable[Piece]) -> Iterator[Piece]:
         self._sending = True
+        pace = Pace(self._peer(), self._dialer.min_rate)
         for piece in _readable(body):
             self._dialer.cancellation.check()
             if self._answered_early():
                 self._cut = self._cut or BrokenPipeError("answered early")
             if self._cut is not None:
                 return
+            began = time.monotonic()
             yield piece
             self._sent += len(piece)
+            pace.took(len(piece), time.monotonic() - began)
 
     def send(self, data: Any) -> None:
         """Send *data*; a break inside a body is kept for `getresponse`."""
@@ -327,25 +348,35 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
     def _skip_interim(self) -> bool:
         """Read what can be read now; True when it was interim answers and no more."""
         if self._reader is None:
-            self._reader = self.sock.makefile("rb")
-            self.response_class = functools.partial(FinalResponse, reader=self._reader)  # type: ignore[assignment]
+            self._reader = self._new_reader(self.sock)
         try:
-            found = self._peek()
+            found = self._peek(self._reader)
             while _INTERIM.match(found):
+                self._reader.meter.await_head()
                 skip_head(self._reader)
-                found = self._peek()
+                found = self._peek(self._reader)
                 if not found:
                     return True
         except (OSError, http.client.HTTPException) as error:
             self._cut = error
         return False
 
-    def _peek(self) -> bytes:
+    def _new_reader(self, sock: Any) -> MeteredReader:
+        seconds, rate = self._dialer.timeout, self._dialer.min_rate
+        meter = Meter(self._peer(), seconds, rate)
+        return MeteredReader(sock.makefile("rb").detach(), meter)
+
+    def _take_reader(self, sock: Any) -> MeteredReader:
+        """What has read ahead from *sock*, else a new reader; the answer's own now."""
+        reader, self._reader = self._reader, None
+        return reader or self._new_reader(sock)
+
+    def _peek(self, reader: MeteredReader) -> bytes:
         """The next bytes of an answer; b"" when there are none now, or at the end."""
         seconds = self.sock.gettimeout()
         self.sock.settimeout(0)
         try:
-            return bytes(self._reader.peek(1))
+            return bytes(reader.peek(1))
         except (BlockingIOError, ssl.SSLWantReadError):
             return b""
         finally:
@@ -361,7 +392,7 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
     def getresponse(self) -> Any:
         """The answer. Raises TransientError when the body broke and none is there."""
         sock, cut = self.sock, self._cut
-        reader, self._reader = self._reader, None  # the answer's own from here on
+        reader = self._reader
         if cut is not None:
             self._wait_at_most(min(LATE_ANSWER, self._dialer.timeout))
         try:

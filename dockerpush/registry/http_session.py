@@ -47,6 +47,7 @@ BODY_NEEDS = 60.0
 SLOW_LINK = 1024 * 1024.0
 """Bytes a second that a body is expected to go at, at least."""
 
+LONGEST_WARNING = 1024
 _WARNING = expression(r'\s*299\s+\S+\s+"((?:[^"\\]|\\.)*)"')
 
 OCTETS = {"Content-Type": "application/octet-stream"}
@@ -276,7 +277,7 @@ class HttpSession:
     def _pass_on_warnings(self, response: Answer) -> None:
         """Show each ``Warning: 299`` of the registry once (distribution-spec)."""
         for line in response.header_lines("Warning"):
-            match = _WARNING.match(line)
+            match = _WARNING.match(line[:LONGEST_WARNING])
             text = one_line(match[1].replace('\\"', '"')) if match else ""
             with self._lock:
                 new = bool(text) and text not in self._warned and len(self._warned) < 50

@@ -12,7 +12,7 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import Callable, TypeVar
 
-from ..errors import PusherError, TransientError
+from ..errors import PusherError, TooSlow, TransientError
 from ..events import Notice, OnEvent, Retrying, ignore
 from ..system.cancellation import Cancellation
 from ..values import field, replace, value
@@ -77,6 +77,7 @@ class Attempts:
         self._hang_ups = hang_ups
         self._failures = 0
         self._outages = 0
+        self._slow = 0
         self._down_since = 0.0
 
     def succeeded(self) -> None:
@@ -89,6 +90,9 @@ class Attempts:
         Raises *error*, or what says that the host was down, when there is none.
         """
         policy = self._policy
+        self._slow += isinstance(error, TooSlow)
+        if self._slow >= policy.attempts:
+            raise error
         if isinstance(error, TransientError) and self._is_outage(error):
             return self._wait_out(error)
         self._failures, self._outages = self._failures + 1, 0

@@ -92,6 +92,7 @@ def transport_for(
         ssl_context=ssl_context,
         proxy_for=proxies.address_for,
         rate=rate,
+        min_rate=min(settings.min_rate, settings.limit_rate or settings.min_rate),
         allow_private_redirects=settings.allow_private_redirects,
     )
 

@@ -63,6 +63,7 @@ class TransportSettings:
     user and password included, or None. *headers* go to the registry's own origin only.
     *rate* limits the bytes of all bodies, sent and received together. A host that the
     user did not name may be at a private address with *allow_private_redirects*.
+    *min_rate* is the least bytes a second of one transfer, 0 for none.
     *insecure* continues in plain HTTP where the server has no TLS, as on this machine
     anyway.
     """
@@ -78,6 +79,7 @@ class TransportSettings:
     proxy_for: Callable[[str], str | None] = direct
     resolve: Resolver = resolve_by_system
     rate: RateLimiter | None = None
+    min_rate: float = 0.0
     allow_private_redirects: bool = False
 
 
@@ -219,6 +221,7 @@ class Transport:
             self._settings.timeout,
             self._settings.connect_timeout,
             self._admit_foreign if vetted else _admit_all,
+            self._settings.min_rate,
         )
 
     def _is_vetted(self, origin: Origin, proxy: str | None) -> bool:

@@ -56,6 +56,7 @@ class Settings:
     blob_chunk: int
     jobs: int
     limit_rate: int | None
+    min_rate: int
     timeout: float
     retry_times: int
     retry_delay: float

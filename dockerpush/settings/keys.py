@@ -13,6 +13,7 @@ from .quantities import (
     format_duration,
     format_size,
     parse_duration,
+    parse_least_rate,
     parse_rate,
     parse_size,
 )
@@ -146,6 +147,7 @@ BOOLEAN = ValueKind(
 SIZE = ValueKind(parse_size, _QUANTITY, format_size, "SIZE")
 CHUNK = ValueKind(parse_chunk, _QUANTITY, format_size, "SIZE")
 RATE = ValueKind(parse_rate, _QUANTITY, format_size, "RATE")
+LEAST_RATE = ValueKind(parse_least_rate, _QUANTITY, format_size, "RATE")
 DELAY = ValueKind(parse_duration, _QUANTITY, format_duration, "TIME")
 TIMEOUT = ValueKind(parse_timeout, _QUANTITY, format_duration, "TIME")
 PROXY = ValueKind(
@@ -181,6 +183,10 @@ KEYS: tuple[Key, ...] = (
     _key("blob_chunk", CHUNK, "size of one chunk of a large blob", default=50 * 2**20),
     _key("jobs", counts(1, 64), "large blobs at a time", default=3),
     _key("limit_rate", RATE, "most bytes a second, sent and received together"),
+    _key(
+        *("min_rate", LEAST_RATE, "end a transfer slower than this for 5 minutes"),
+        default=100,
+    ),
     _key("timeout", TIMEOUT, "time without progress that ends a request", default=60.0),
     _key("retry_times", counts(0, 100), "retries after a temporary failure", default=3),
     _key("retry_delay", DELAY, "pause before the first retry", default=1.0),

@@ -45,6 +45,11 @@ def parse_rate(text: str) -> int:
     return rate
 
 
+def parse_least_rate(text: str) -> int:
+    """The same, or 0 for none. Raises UsageError."""
+    return 0 if text.strip() in ("0", "0/s") else parse_rate(text)
+
+
 def parse_duration(text: str) -> float:
     """Seconds, 0 or more, from ``60``, ``1.5``, ``1m30s``, ``200ms``, ``2h``.
 
