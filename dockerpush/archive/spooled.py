@@ -34,21 +34,27 @@ def temp_directory(environ: Mapping[str, str]) -> Path:
 
 
 class Spool:
-    """Bytes that are written once, then read from any offset.
+    """At most *limit* bytes that are written once, then read from any offset.
 
     It is written by one thread, and read by the one that owns it after that.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, limit: int | None = None) -> None:
         self._directory = directory
+        self._limit = limit
         self._memory: bytearray | None = bytearray()
         self._file: BinaryIO | None = None
         self._shared: SharedFile | None = None
         self.size = 0
 
     def write(self, data: bytes) -> int:
-        """Append *data*. Raises PusherError when the disk is full."""
+        """Append *data*. Raises SpoolError when the disk is full, or for the limit."""
         self.size += len(data)
+        if self._limit is not None and self.size > self._limit:
+            raise SpoolError(
+                f"cannot write more than {self._limit} bytes to {self._directory}: "
+                "free some space there, or set TMPDIR to a larger directory"
+            )
         if self._memory is not None:
             self._memory += data
             if len(self._memory) <= MEMORY_LIMIT:

@@ -119,7 +119,7 @@ class VolumeWriter(io.RawIOBase):
     def _commit(self) -> None:
         """Name the volumes; in the end there is nothing else that is called so."""
         self._check_free()
-        sums = self._path.with_name(f"{self._path.name}{SUMS}")
+        sums = self._sums_path
         sums.unlink(missing_ok=True)
         numbers = range(1, len(self._sums) + 1)
         self.written = [volume_path(self._path, number) for number in numbers]
@@ -148,8 +148,12 @@ class VolumeWriter(io.RawIOBase):
                 f"{self._path} exists, and would be read in place of its volumes: "
                 "remove it, or choose another name"
             )
-        if self._no_clobber and find(self._path):
+        if self._no_clobber and (find(self._path) or self._sums_path.exists()):
             raise FileExistsError(volume_path(self._path, 1))
+
+    @property
+    def _sums_path(self) -> Path:
+        return self._path.with_name(f"{self._path.name}{SUMS}")
 
     def _remove_parts(self) -> None:
         if self._part is not None:

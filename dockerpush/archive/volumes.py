@@ -130,7 +130,7 @@ def volumes_in(directories: Sequence[Path], name: str) -> dict[int, Path]:
     for directory in directories:
         for entry in _names(directory):
             match = _VOLUME.fullmatch(entry)
-            if match and match[1] == name:
+            if match and match[1] == name and not (directory / entry).is_dir():
                 found.setdefault(int(match[2]), directory / entry)
     return found
 

@@ -60,7 +60,7 @@ class TempSpace:
         """
         if size > self.budget:
             return None
-        spool = Spool(self.directory)
+        spool = Spool(self.directory, self.budget)
         with self._changed:
             while self._used + size > self.budget:
                 self._changed.wait(0.2)

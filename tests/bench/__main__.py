@@ -18,7 +18,7 @@ from dockerpush import __version__
 from tests.support.images import MIB
 
 from .cases import large_case, memory_cases, start_up, usual_cases
-from .copies import copy_cases
+from .copies import copy_cases, recompress_case
 from .crowd import crowd_case
 from .peers import Peer, available_peers
 from .results import Report, Result
@@ -26,6 +26,7 @@ from .svg import copies_picture, memory_picture, wall_picture
 from .syncs import sync_cases
 from .table import markdown
 from .turns import Case, run_case
+from .volumes import volumes_case
 
 GIB = 1024 * MIB
 QUICK_SIZES = (100, 200, 400, 700, 1024)
@@ -90,6 +91,7 @@ def _cases(args: argparse.Namespace, peers: Sequence[Peer]) -> list[Case]:
         cases.append(large_case(peers, 5 * GIB, args.rounds))
     cases += [*copy_cases(size, args.rounds), *sync_cases(args.rounds)]
     cases.append(crowd_case(args.rounds))
+    cases += [volumes_case(size, args.rounds), recompress_case(size, args.rounds)]
     cases += memory_cases(peers, sizes)
     return [case for case in cases if re.search(args.only, case.name)]
 

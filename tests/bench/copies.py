@@ -35,6 +35,9 @@ FILES = (
 )
 """What a registry is not: the form for pull, the prefix for copy, a name."""
 
+SKOPEO_ZSTD = ("--dest-compress-format", "zstd", "--dest-force-compress-format")
+"""What newer skopeos take to compress layers that are compressed already."""
+
 Command = Callable[[str, str, Path], Sequence[str]]
 """The words that bring a reference to a place; there is a directory for their own."""
 
@@ -91,6 +94,22 @@ def copy_cases(size: int, rounds: int) -> list[Copy]:
         name = f"{COPY}, registry to {form}, {mib}"
         cases.append(Copy(name, peers, size, rounds, file))
     return cases
+
+
+def recompress_case(size: int, rounds: int) -> Copy:
+    """One image of *size* bytes, of gzip layers that become zstd."""
+    peers = {
+        FAST: _with(dockerpush_copy(""), "--recompress", "zstd"),
+        SKOPEO: _with(skopeo_copy("docker://"), *SKOPEO_ZSTD),
+    }
+    return Copy(f"recompress to zstd, {size // MIB} MiB", peers, size, rounds)
+
+
+def _with(command: Command, *options: str) -> Command:
+    return lambda source, target, scratch: [
+        *command(source, target, scratch),
+        *options,
+    ]
 
 
 def publish(archive: Path, *target: str, home: Path) -> None:

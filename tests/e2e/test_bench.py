@@ -29,6 +29,7 @@ from tests.bench import (
     syncs,
     table,
     turns,
+    volumes,
 )
 from tests.support.registries import start_docker_registry
 
@@ -167,6 +168,21 @@ def test_a_sync_finds_all_tags_in_both_registries(tmp_path, slow):
                 assert {f"/v2/bench/image/manifests/{tag}" for tag in "012"} <= paths
                 writing = {method for method, _ in asked} - {"GET", "HEAD"}
                 assert not (writing and peer == peers.FAST)
+
+
+@pytest.mark.long
+def test_a_push_from_volumes_stores_what_one_from_a_file_does(tmp_path):
+    done = run_small(volumes.volumes_case(3 * MIB, 1), tmp_path)
+    assert set(done) == {peers.FAST, volumes.VOLUMES}
+    assert len({one.stored for one in done.values()}) == 1
+
+
+@pytest.mark.long
+def test_an_image_is_recompressed_also_where_skopeo_cannot(tmp_path):
+    said: list[str] = []
+    case = copies.recompress_case(MIB, 1)
+    found = turns.run_case(case, "", tmp_path / "bench", said.append)
+    assert peers.FAST in [result.peer for result in found]
 
 
 @pytest.mark.long

@@ -28,6 +28,7 @@ from multiplatform import (
 
 import dockerpush
 from dockerpush.archive.zstd import find_zstd
+from dockerpush.errors import PusherError
 from dockerpush.oci import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
 from dockerpush.server import Registry, RegistryServer
 
@@ -449,3 +450,23 @@ def test_two_images_share_a_layer_of_an_index(here, host, tmp_path):
     ]
     assert len(digests) == 4
     assert len(set(digests)) == 3
+
+
+@pytest.mark.parametrize("how", ["none", "zstd"])
+def test_a_layer_that_unpacks_to_more_than_there_is_room_for_is_refused(
+    host, tmp_path, how
+):
+    """A bomb: it is small in the registry, and fills any disk."""
+    path = tmp_path / "bomb"
+    content = tar_of({"zeros": bytes(20 * MIB)})
+    layer = write_blob(path, OCI_LAYER_GZIP, gzip.compress(content, mtime=0))
+    config = json.loads(config_of([digest_of(content)]))
+    finish(path, write_manifest(path, config, [layer]))
+    options = dockerpush.PushOptions(
+        compress=how, recompress=True, temp_budget=MIB, jobs=1
+    )
+    if how == "zstd":
+        dockerpush.push(path, f"{host}/bomb:1", options=options)
+        return
+    with pytest.raises(PusherError, match="cannot write more than 1048576 bytes"):
+        dockerpush.push(path, f"{host}/bomb:1", options=options)

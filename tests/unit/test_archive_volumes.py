@@ -299,6 +299,7 @@ def test_a_failed_run_leaves_what_was_there_and_nothing_else(tmp_path):
 def test_volumes_of_an_older_longer_archive_go(tmp_path):
     written(tmp_path / "file", CONTENT, 1000)
     split(tmp_path / "file", b"0", 1, first=0)
+    (tmp_path / "file.999").mkdir()  # no volume
     after = written(tmp_path / "file", b"new" * 100, 200)
     assert sorted(after) == sorted(one for one in tmp_path.iterdir() if one.is_file())
     assert Volumes(find(tmp_path / "file")).size() == 300
@@ -315,12 +316,15 @@ def test_two_runs_never_write_one_archive(tmp_path):
 
 
 def test_what_exists_is_kept_on_request(tmp_path):
-    written(tmp_path / "file", CONTENT, 1000)
-    with (
-        pytest.raises(FileExistsError),
-        VolumeWriter(tmp_path / "file", 10, no_clobber=True),
-    ):
-        pass
+    *volumes, _ = written(tmp_path / "file", CONTENT, 1000)
+    for _ in range(2):
+        with (
+            pytest.raises(FileExistsError),
+            VolumeWriter(tmp_path / "file", 10, no_clobber=True),
+        ):
+            pass
+        for volume in volumes:  # the sums alone are kept, too
+            volume.unlink(missing_ok=True)
 
 
 def test_a_plain_archive_of_that_name_is_not_hidden_beside_volumes(tmp_path):
