@@ -501,15 +501,23 @@ class TokenServer:
             content = response.read_json("a token", TOKEN_LIMIT)
             record = require(parse_json(content, "token", ANY), dict, "token")
         except InvalidJSON as error:
-            raise RegistryError("GET", where, 200, "", str(error)) from error
+            raise _no_token(response, str(error)) from error
         return dict(record)
+
+
+def _no_token(response: Answer, why: str) -> RegistryError:
+    where = show_url(response.url)
+    error = RegistryError(response.method, where, response.status, "", why)
+    return error.in_words(
+        f"the token server {response.host} sent no token: {why}; report it to the "
+        "registry's operator"
+    )
 
 
 def _token(record: dict[str, Any], started: float, response: Answer) -> Token:
     text = record.get("token") or record.get("access_token")
     if not isinstance(text, str) or not _PRINTABLE.fullmatch(text):
-        where = show_url(response.url)
-        raise RegistryError(response.method, where, 200, "", "the answer has no token")
+        raise _no_token(response, "its answer has none")
     lifetime = SHORTEST_LIFE
     try:
         stated = float(record.get("expires_in") or 0)

@@ -53,12 +53,11 @@ def doubt_in(response: Answer) -> RegistryError | None:
     """What to say if a manifest is not there after *response*; None for a clear one."""
     if response.status == 201 or stated_digest(response) is not None:
         return None
-    return RegistryError(
-        response.method,
-        show_url(response.url),
-        response.status,
-        detail="but the manifest is not there; a login page or a proxy may answer in "
-        "place of the registry",
+    error = RegistryError(response.method, show_url(response.url), response.status)
+    return error.in_words(
+        f"cannot push {shown_name(response.host, response.url)}: the registry answered "
+        f"{error.answer}, but does not have the manifest; a login page or a proxy may "
+        "answer in its place"
     )
 
 

@@ -36,8 +36,10 @@ def opened_upload(repository: str, response: Answer) -> Upload:
     if not location and session and re.fullmatch(r"[\w.=-]{1,200}", session):
         location = f"/v2/{repository}/blobs/uploads/{session}"
     if not location:
-        raise RegistryError(
-            "POST", show_url(response.url), 202, "", "an upload without a Location"
+        error = RegistryError("POST", show_url(response.url), response.status)
+        raise error.in_words(
+            f"cannot push to {response.host}/{repository}: the registry opened "
+            "an upload without a Location; report it to the registry's operator"
         )
     upload = Upload(resolve_own(location, response.url))
     return updated_upload(upload, response, 0)
