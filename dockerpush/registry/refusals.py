@@ -101,11 +101,12 @@ class Asked:
         found = _ENDPOINT.match(self.path)
         reads = self.method in _READING and not detail.startswith("NAME_UNKNOWN")
         if found and found["kind"] == "manifests" and reads:
-            reference = found["name"]
-            what = "image" if ":" in reference else "tag"
-            shown = reference if ":" in reference else repr(reference)
-            missing = f"no {what} {shown} in {name}{self._unseen}"
-            return "", f"{missing}; {self._see_tags(name)}"
+            missing, see, advice = absence(name, found["name"]).partition("; ")
+            if detail.startswith("MANIFEST_UNKNOWN"):
+                return "", missing + see + advice
+            login = f", or try: dockerpush login {self.registry}"
+            login = "" if self.credentials else login
+            return "", f"{missing}{self._unseen}{see}{advice}{login}"
         what = f"repository {name}" if self.repository else "registry at this address"
         said = f" ({detail})" if detail else ""
         login = "" if self.was_sent else f", or try: dockerpush login {self.registry}"
@@ -118,9 +119,11 @@ class Asked:
             return ", or it needs credentials"
         return f", or {self._user} has no access" if self.was_sent else ""
 
-    def _see_tags(self, name: str) -> str:
-        login = f", or try: dockerpush login {self.registry}"
-        return f"see: dockerpush tags {name}" + ("" if self.credentials else login)
+
+def absence(name: str, reference: str) -> str:
+    """What to say when the repository *name* lacks *reference*, a tag or digest."""
+    what = f"image {reference}" if ":" in reference else f"tag {reference!r}"
+    return f"no {what} in {name}; see: dockerpush tags {name}"
 
 
 def shown_name(host: str, url: str) -> str:

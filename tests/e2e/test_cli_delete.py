@@ -218,8 +218,8 @@ class TestFailures:
         [
             (["{host}/app", "--yes"], 2, "name the tag or the digest"),
             (["{host}/app:absent", "--yes"], 4, "dockerpush tags {host}/app"),
-            (["{host}/absent:1", "--yes"], 4, "no such image"),
-            (["{host}/app@sha256:" + "a" * 64, "--yes"], 4, "no such image"),
+            (["{host}/absent:1", "--yes"], 4, "no tag '1' in"),
+            (["{host}/app@sha256:" + "a" * 64, "--yes"], 4, "no image sha256:aaa"),
             (["./x.tar", "--yes"], 2, "looks like a file"),
             (["--yes"], 2, "delete needs a tag or a digest"),
         ],

@@ -92,7 +92,7 @@ def test_with_a_real_registry(docker_registry, run_cli, tmp_path):
     [
         (["{host}/team/app:1"], 2, "needs an image and a new name"),
         (["{host}/team/app:absent", "x"], 4, "dockerpush tags {host}/team/app"),
-        (["{host}/absent:1", "x"], 4, "no such image"),
+        (["{host}/absent:1", "x"], 4, "no repository"),
         (
             ["{host}/team/app:1", "other.test/x:1"],
             2,

@@ -84,6 +84,13 @@ def test_an_unknown_repository_is_not_a_missing_tag():
     )
 
 
+def test_a_tag_that_is_surely_missing_needs_no_credentials():
+    said = asked("GET", LATEST).explained(404, "404 Not Found", "MANIFEST_UNKNOWN: x")
+    assert words(said) == (
+        "no tag 'latest' in r:5000/team/app; see: dockerpush tags r:5000/team/app"
+    )
+
+
 def test_another_host_than_the_registry_is_named():
     path = f"/v2/team/app/blobs/{DIGEST}"
     elsewhere = Asked("r:5000", "GET", path, "team/app", elsewhere="storage:443")

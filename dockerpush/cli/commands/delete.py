@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from ...errors import ContentMismatch, NotFound, UsageError
+from ...registry.refusals import absence
 from ...values import value
 from .. import console, location, prompts
 from ..endpoints import Connections
@@ -141,10 +142,7 @@ class _Run:
             self._say(f"{reference} is not there")
             return None
         if found is None:
-            raise NotFound(
-                f"{reference}: the registry has no such image; see 'dockerpush tags "
-                f"{reference.name}'"
-            )
+            raise NotFound(absence(reference.name, named))
         if reference.digest and found.digest != reference.digest:
             raise ContentMismatch(
                 f"{reference.name}:{reference.tag} shows {found.digest}, not "

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ...errors import NotFound
+from ...registry.refusals import absence
 from .. import console, location
 from ..endpoints import Connections
 from ..options import (
@@ -70,10 +71,7 @@ def _descriptor(
     named = str(reference.digest or reference.tag or "latest")
     found = client.manifest_descriptor(reference.repository, named)
     if found is None:
-        raise NotFound(
-            f"{reference}: the registry has no such image; see 'dockerpush tags "
-            f"{reference.name}'"
-        )
+        raise NotFound(absence(reference.name, named))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...errors import NotFound, UsageError
+from ...errors import UsageError
 from ...expressions import expression
 from .. import console, location
 from ..choose_target import target_lock, with_tag
@@ -90,17 +90,10 @@ def _target(text: str, source: Reference) -> Reference:
 
 def _read(source: Reference, connections: Connections) -> RawManifest:
     from ...documents import RawManifest
-    from ...errors import NotFoundInRegistry
 
     client = connections.client(source.registry)
     named = str(source.digest or source.tag)
-    try:
-        return RawManifest(*client.read_manifest(source.repository, named))
-    except NotFoundInRegistry as error:
-        raise NotFound(
-            f"{source}: the registry has no such image; see 'dockerpush tags "
-            f"{source.name}'"
-        ) from error
+    return RawManifest(*client.read_manifest(source.repository, named))
 
 
 def _tag(
