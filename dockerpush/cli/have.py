@@ -29,6 +29,18 @@ def add_have_option(parser: ArgumentParser) -> None:
     )
 
 
+def check_have(words: Sequence[str], *, is_file: bool) -> None:
+    """Nothing, unless *words* name something and what is written is no file.
+
+    Raises UsageError.
+    """
+    if words and not is_file:
+        raise UsageError(
+            "--have is for a directory or an archive, and a registry is asked itself "
+            "what it holds: leave the option out, or write to oci:DIR"
+        )
+
+
 def read_have(words: Sequence[str], connections: Connections) -> HeldBlobs | None:
     """All that the places *words* hold; None when there are none.
 

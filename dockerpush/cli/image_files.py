@@ -128,11 +128,16 @@ def exists(place: location.Local, form: str, split: int | None) -> bool:
 
 
 def output_form(
-    place: location.Local, split: int | None = None, *, sums: bool = False
+    place: location.Local,
+    split: int | None = None,
+    *,
+    sums: bool = False,
+    is_delta: bool = False,
 ) -> str:
     """The form that is written to *place*, of `FORMS`, with *split* in volumes.
 
-    Raises UsageError for what cannot be written there.
+    One that *is_delta* is no docker-archive, which docker could not load. Raises
+    UsageError for what cannot be written there.
     """
     path = Path(place.path)
     if place.path == location.STDOUT:
@@ -141,6 +146,13 @@ def output_form(
         if place.form == OCI_DIRECTORY:
             raise UsageError("a directory cannot go to standard output")
     form = place.form or _guessed(place)
+    if is_delta and form == DOCKER_ARCHIVE:
+        if place.form:
+            raise UsageError(
+                "--have leaves blobs out, and docker loads no such archive: make it an "
+                "oci-archive, or write to oci:DIR"
+            )
+        form = OCI_ARCHIVE
     if form != OCI_DIRECTORY and place.path != location.STDOUT:
         if path.is_dir():
             raise UsageError(f"{path} is a directory: name a file for a {form}")

@@ -297,6 +297,45 @@ class TestArchives:
         assert (done.json["copy"], done.json["skip"]) == (1, 2)
         assert_whole(target, "new", read(source, "new", "1"))
 
+    @pytest.mark.parametrize("command", ["pull", "copy"])
+    @pytest.mark.parametrize("name", ["delta.tar", "delta"])
+    def test_pull_and_copy_leave_out_as_well(
+        self, name, command, cli, have, source, target, tmp_path
+    ):
+        cli("sync", listed(tmp_path, source, "red"), target)
+        inventory, path = have(target), tmp_path / name
+        where = path if name.endswith("tar") else f"oci:{path}"
+        words = ("-o", f"{path}/") if command == "pull" else (where,)
+        words = ("-o", path) if command == "pull" and where is path else words
+        cli(command, f"{source}/new:1", *words, "--have", inventory)
+        for again in ("1", "2"):
+            cli("push", path, "-t", f"{target}/other/new:{again}")
+        assert_whole(target, "other/new", read(source, "new", "1"))
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("copy", "{}/new:1", "docker-archive:x.tar"),
+            ("pull", "{}/new:1", "-o", "x.tar", "--format", "docker-archive"),
+            ("pull", "{}/new:1"),
+            ("copy", "{}/new:1", "{}/other:1"),
+        ],
+    )
+    def test_what_cannot_leave_out(self, words, cli, source, tmp_path):
+        path = write(tmp_path / "have.json", "{}")
+        cli(*(word.format(source) for word in words), "--have", path, code=2)
+
+    def test_a_pipe_says_that_it_is_a_delta(
+        self, run_cli, cli, have, source, target, tmp_path
+    ):
+        cli("sync", listed(tmp_path, source, "red"), target)
+        path = tmp_path / "delta.tar"
+        cli("copy", f"{source}/new:1", path, "--have", have(target))
+        words = ("push", "-", "-t", f"{target}/x:1")
+        done = run_cli(*words, stdin=path.read_bytes())
+        assert done.returncode == 6
+        assert "a delta, without 1 blob" in done.stderr
+
 
 class TestHave:
     @pytest.mark.parametrize("kind", ["registry", "archive", "directory"])

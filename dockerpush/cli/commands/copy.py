@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Sequence
 from ...documents import held
 from ...errors import UsageError
 from ...settings.keys import RECEIVING, SENDING
-from ...values import value
+from ...values import replace, value
 from .. import console, location
 from ..choose_target import target_lock, with_tag
 from ..endpoints import Connections, Endpoint
+from ..have import add_have_option, check_have, read_have
 from ..image_files import (
     ImageOrigin,
     ImageOutput,
@@ -95,6 +96,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-n", "--no-clobber", action="store_true", help="keep a tag or file that exists"
     )
+    add_have_option(parser)
     add_split_option(parser)
     add_sums_option(parser)
     add_recompress_option(parser, strict=True)
@@ -121,6 +123,7 @@ class CopyRequest:
     sums: bool = False
     recompress: str | None = None
     strict: bool = False
+    have: tuple[str, ...] = ()
 
     def options(self, jobs: int) -> CopyOptions:
         """How to copy, with *jobs* blobs at a time."""
@@ -144,12 +147,14 @@ def run(args: Namespace, session: Session) -> int:
         args.sums,
         args.recompress,
         args.strict,
+        tuple(args.have),
     )
     one_by_one = args.referrers or (args.all_tags and args.no_clobber)
     check_recompress(args.recompress, args.compress)
     if target and args.recompress:
         raise UsageError(NEEDS_REGISTRY)
     warn_of_unused_sides(args, source=bool(source), target=bool(target))
+    check_have(args.have, is_file=target is not None)
     if source and not target and not (one_by_one or args.split or args.sums):
         there = target_endpoint(args)
         return _push(source, request, there, args.trust_target, session)
@@ -183,7 +188,9 @@ def _copy(
         check_writable(request.digestfile)
     into = None
     if target:
-        form = output_form(target, request.split, sums=request.sums)
+        form = output_form(
+            target, request.split, sums=request.sums, is_delta=bool(request.have)
+        )
         if request.no_clobber and exists(target, form, request.split):
             skipped(request.source, target.path, session.display)
             return console.DONE
@@ -211,6 +218,8 @@ def _copy(
         else:
             origins = copying.registry_origins()
         if into:
+            there = stack.enter_context(Connections(to_there, session, writes=False))
+            into = replace(into, have=read_have(request.have, there))
             copying.to_file(origins, into, is_local=bool(source))
         else:
             targets = stack.enter_context(Connections(to_there, session))

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 from ...errors import StateError, UsageError
 from ...transfer.choices import DOCKER_ARCHIVE, FORMS
-from ...values import value
+from ...values import replace, value
 from .. import console, location
 from ..choose_target import with_tag
 from ..endpoints import Connections
+from ..have import add_have_option, read_have
 from ..image_files import (
     ImageOrigin,
     ImageOutput,
@@ -76,6 +77,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--no-cache", action="store_true", help="with -o: leave the cache alone"
     )
+    add_have_option(parser)
     add_split_option(parser)
     add_sums_option(parser)
     add_digestfile_option(parser)
@@ -120,10 +122,11 @@ def run(args: Namespace, session: Session) -> int:
     if request.digestfile:
         check_writable(request.digestfile)
     with Connections(endpoint(args), session, writes=False) as connections:
-        if request.output is None:
+        if output is None:
             images = _into_cache(request, connections)
         else:
-            images = _into_file(request, request.output, connections)
+            output = replace(output, have=read_have(args.have, connections))
+            images = _into_file(request, output, connections)
     if request.digestfile:
         digests = ((str(one.chosen.digest), str(one.reference)) for one in images)
         write_digests(request.digestfile, digests)
@@ -153,6 +156,8 @@ def _output(args: Namespace, display: Display) -> ImageOutput | None:
         if args.split:
             raise UsageError("--split needs -o FILE")
         check_sums(sums=args.sums, is_directory=False)
+        if args.have:
+            raise UsageError("--have needs -o FILE")
         if args.no_cache:
             raise UsageError("--no-cache needs -o FILE: without, pull fills the cache")
         if args.no_clobber:
@@ -161,7 +166,7 @@ def _output(args: Namespace, display: Display) -> ImageOutput | None:
     place = location.Local(args.output, wanted)
     if args.output == location.STDOUT:
         warn_of_json("pull", display)
-    form = output_form(place, args.split, sums=args.sums)
+    form = output_form(place, args.split, sums=args.sums, is_delta=bool(args.have))
     one = form == DOCKER_ARCHIVE and not args.platform
     only = LINUX_AMD64 if one else None
     return ImageOutput(place, form, args.no_clobber, only, args.split, args.sums)
@@ -196,7 +201,7 @@ def _into_file(
     from ...events import Notice
 
     session, started = connections.session, time.monotonic()
-    if request.no_cache:
+    if request.no_cache or into.have:  # the cache would lack what is left out
         images = _without_cache(request, into, connections)
     else:
         try:

@@ -13,7 +13,7 @@ from ...errors import Cancelled, UsageError
 from ...settings.keys import RECEIVING, is_own_variable
 from .. import console, location
 from ..endpoints import Connections, Endpoint
-from ..have import add_have_option, read_have
+from ..have import add_have_option, check_have, read_have
 from ..options import (
     OPERANDS,
     RARE,
@@ -260,11 +260,7 @@ def _request(args: Namespace) -> SyncRequest:
     check_recompress(args.recompress, args.compress)
     if args.recompress and (into or output):
         raise UsageError(NEEDS_REGISTRY)
-    if args.have and not (into or output):
-        raise UsageError(
-            "--have is for a directory or an archive, and a registry is asked itself "
-            "what it holds: leave the option out, or sync into oci:DIR"
-        )
+    check_have(args.have, is_file=bool(into or output))
     return SyncRequest(
         args.file,
         bool(listed),
