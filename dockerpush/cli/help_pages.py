@@ -105,14 +105,15 @@ PAGES: Mapping[str, HelpPage] = {
         ),
     ),
     "verify": HelpPage(
-        "ARCHIVE REF [options]",
-        "an archive and an image",
-        "Prove that a registry holds what an archive holds: download "
-        "everything, compare it, write nothing.",
+        "SOURCE [WHERE] [options]",
+        "an archive or a list",
+        "Prove that an archive or a directory is whole, or that a registry holds what "
+        "an archive or a list names. Everything is read, nothing is written.",
         (
             "verify image.tar REGISTRY/REPO:TAG",
-            "verify images.tar REGISTRY/REPO:TAG --name app:1",
-            "verify image.tar REGISTRY/REPO:TAG --json",
+            "verify /media/disk",
+            "verify images.txt oci:/media/disk",
+            "verify images.txt REGISTRY/PREFIX",
         ),
     ),
     "login": HelpPage(

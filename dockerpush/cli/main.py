@@ -46,7 +46,7 @@ COMMANDS = {
     "copy": "copy an image between registries, archives and OCI directories",
     "sync": "copy the images of a list",
     "inspect": "show the images of an archive, or an image of a registry",
-    "verify": "prove that a registry holds what an archive holds",
+    "verify": "prove that images are whole, in an archive or a registry",
     "login": "check credentials at a registry, and keep them",
     "logout": "forget the password that login kept",
     "tags": "list the tags of a repository",

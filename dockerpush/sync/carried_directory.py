@@ -121,7 +121,7 @@ class CarriedDirectory:
                 found = plan.documents[-1].descriptor
             except (ArchiveError, InvalidJSON) as error:
                 found = type(error)(f"{self.path}: {error}")
-            self.images.update((name, found) for name in _parsed(image.names))
+            self.images.update((name, found) for name in parsed(image.names))
             self.nameless += image.tags
         for image in archive.referrers():
             source.add(image, cancellation)
@@ -131,7 +131,7 @@ class CarriedDirectory:
         for image in self._delta.images:
             root = image.root.descriptor if image.root else None
             assert root is not None, "index.json names manifests"
-            self.images.update((name, root) for name in _parsed(image.names))
+            self.images.update((name, root) for name in parsed(image.names))
             self.nameless += image.tags
 
 
@@ -295,7 +295,7 @@ class _Held:
 
     def tags(self, repository: str) -> Iterator[str]:
         """The tags of *repository*."""
-        for reference in _parsed(self._target.names()):
+        for reference in parsed(self._target.names()):
             here = reference.registry == self._registry
             if here and reference.repository == repository and reference.tag:
                 yield reference.tag
@@ -307,7 +307,7 @@ class _Held:
         return self._target.entry(f"{place}{joint}{reference}")
 
 
-def _parsed(names: Iterable[str]) -> Iterator[Reference]:
+def parsed(names: Iterable[str]) -> Iterator[Reference]:
     """Those of *names* that are references: other programs write what they like."""
     for name in names:
         with suppress(InvalidReference):

@@ -10,6 +10,7 @@ from .. import console, location
 from ..catalog import repositories_below
 from ..endpoints import Connections
 from ..have import layout_holdings
+from ..list_files import read_list
 from ..options import (
     OPERANDS,
     add_connection_options,
@@ -17,14 +18,11 @@ from ..options import (
     endpoint,
 )
 from ..report import some_failed
-from ..text_files import read_text, shown_name
 
 if TYPE_CHECKING:
     from ...reference import Place
     from ...transfer.inventory import Holding
     from ..session import Session
-
-_LIMIT = 4 * 1024 * 1024  # bytes of a list that are read
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -141,15 +139,8 @@ def _named(args: Namespace, place: Place) -> Sequence[str]:
 
 
 def _of_list(args: Namespace, place: Place) -> list[str]:
-    from ...sync.list_document import is_document, parse_document
-    from ...sync.lists import Defaults, parse_lines
+    from ...sync.lists import Defaults
 
-    name = shown_name(args.list)
-    text = read_text(args.list, _LIMIT, "is it a list of images?")
-    defaults = Defaults(place, args.scoped)
-    if is_document(text, name):
-        listed = parse_document(text, name, defaults, {})
-    else:
-        listed = parse_lines(text, name, defaults)
+    listed = read_list(args.list, Defaults(place, args.scoped))
     targets = (entry.target for entry in listed.entries)
     return [one.repository for one in targets if one.registry == place.registry]

@@ -14,6 +14,7 @@ from ...settings.keys import RECEIVING, is_own_variable
 from .. import console, location
 from ..endpoints import Connections, Endpoint
 from ..have import add_have_option, check_have, read_have
+from ..list_files import parse_list, read_list
 from ..options import (
     OPERANDS,
     RARE,
@@ -36,7 +37,7 @@ from ..report import check_lost
 from ..sync_report import SyncReport, report_path, to_retry
 from ..sync_run import SyncRequest, SyncRun
 from ..sync_sides import archive_output, keeps
-from ..text_files import read_text, shown_name
+from ..text_files import shown_name
 from ..volume_options import (
     add_split_option,
     add_sums_option,
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
     from ...sync.carried_directory import CarriedDirectory
     from ...sync.lists import Defaults, Shard, SyncList
     from ..session import Session
-
-_LIMIT = 4 * 1024 * 1024  # bytes of a list that are read
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -321,24 +320,10 @@ def _endpoints(request: SyncRequest, args: Namespace) -> tuple[Endpoint, Endpoin
 
 def _read_list(request: SyncRequest, origin: CarriedDirectory | None) -> SyncList:
     """The whole list, checked; every mistake is reported with its line."""
-    from ...sync.list_document import is_document, parse_document
-    from ...sync.lists import SyncListError, parse_lines
-
-    whole = origin if request.whole else None
-    if whole is None:
-        name = shown_name(request.file)
-        text = read_text(request.file, _LIMIT, "is it a list of images?")
-    else:
-        name, text = _names(request.file, whole)
-    defaults = request.defaults
-    try:
-        if whole is None and is_document(text, name):
-            return parse_document(text, name, defaults, request.variables)
-        return parse_lines(text, name, defaults)
-    except SyncListError as error:
-        for problem in error.problems:
-            console.say(f"{name}:{problem.line}: {problem.text}")
-        raise
+    if not (request.whole and origin):
+        return read_list(request.file, request.defaults, request.variables)
+    name, text = _names(request.file, origin)
+    return parse_list(text, name, request.defaults, {}, is_plain=True)
 
 
 def _names(file: str, origin: CarriedDirectory) -> tuple[str, str]:
