@@ -29,7 +29,7 @@ def parse_list(
     *,
     is_plain: bool = False,
 ) -> SyncList:
-    """The list in *text*, which is called *name*; every mistake is told with its line.
+    """The list in *text*, called *name*; every mistake is reported with its line.
 
     One that *is_plain* has a line for each image, whatever it looks like. Raises
     SyncListError, and NotFound for a list without images.

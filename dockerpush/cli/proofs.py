@@ -1,4 +1,4 @@
-"""Proofs on behalf of ``verify``, and what is said of them."""
+"""Proofs on behalf of ``verify``, and their reports."""
 
 from __future__ import annotations
 

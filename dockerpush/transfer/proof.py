@@ -2,7 +2,7 @@
 
 Of an archive, a directory or volumes every document, config and layer is hashed, also
 unpacked where a config says what it holds; of a registry everything is downloaded. What
-is wrong is told with the images that it touches, and stops nothing.
+is wrong is reported with the images that it touches, and stops nothing.
 """
 
 from __future__ import annotations

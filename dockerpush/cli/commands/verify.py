@@ -1,4 +1,4 @@
-"""``verify SOURCE [WHERE]``: proof that images are whole, and arrived."""
+"""``verify SOURCE [WHERE]``: proof that images are whole, here or in a registry."""
 
 from __future__ import annotations
 
