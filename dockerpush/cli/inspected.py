@@ -39,6 +39,7 @@ def contents_of(
     from ..archive.forward import open_forward
     from ..archive.sniff import is_forward
     from ..archive.stored import manifests
+    from ..system.workers import in_parallel
 
     if is_forward(path):
         with open_forward(path, cancellation) as forward:
@@ -48,15 +49,19 @@ def contents_of(
         yield Inspected(images, digests)
         return
     with open_archive(path) as archive:
-        wanted = {
+        wanted = dict.fromkeys(
             layer.member
             for image in archive.images
             for manifest in manifests(image.root or image.entry)
             for layer in manifest.layers
             if hashed and layer.member and layer.digest is None
-        }
-        found = {name: _hash(archive.open_at(name), cancellation) for name in wanted}
-        yield Inspected(archive.images, found)
+        )
+
+        def hashed_member(name: str) -> Digest:
+            return _hash(archive.open_at(name), cancellation)
+
+        found = in_parallel(hashed_member, list(wanted), cancellation)
+        yield Inspected(archive.images, dict(zip(wanted, found)))
 
 
 def _read_forward(

@@ -25,6 +25,7 @@ from ..errors import InvalidDigest, InvalidJSON, StateError, reason_of
 from ..oci import JSON_LIMIT, Descriptor, Digest, parse_json, require, required
 from ..system.cancellation import Cancellation
 from ..system.files import NotOurFile, open_own, try_lock
+from ..system.workers import in_parallel
 from ..values import value
 from .blobs import BlobDirectory, failing
 
@@ -182,18 +183,21 @@ def damaged(cache: Cache, cancellation: Cancellation) -> list[Digest]:
 
     Raises StateError, Cancelled.
     """
-    wrong = []
-    for digest, _ in sorted(cache.blobs(), key=lambda found: found[0]):
+    held = sorted(digest for digest, _ in cache.blobs())
+
+    def is_damaged(digest: Digest) -> bool:
         path = cache.path_of(digest)
         try:
-            found = _digest_of(path, digest, cancellation)
+            return _digest_of(path, digest, cancellation) != digest
         except FileNotFoundError:  # pruned meanwhile
-            continue
+            return False
         except OSError as error:
             raise StateError(f"{path}: {reason_of(error)}") from error
-        if found != digest:
-            cache.remove(digest)
-            wrong.append(digest)
+
+    found = zip(held, in_parallel(is_damaged, held, cancellation))
+    wrong = [digest for digest, is_wrong in found if is_wrong]
+    for digest in wrong:
+        cache.remove(digest)
     return wrong
 
 

@@ -13,12 +13,13 @@ import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Any, Callable, Iterable, Iterator, TypeVar
+from typing import Any, Callable, Iterable, Iterator, Sequence, TypeVar
 
 from ..errors import Cancelled
 from .cancellation import Cancellation
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 STACK_SIZE = 2 * 1024 * 1024
 """Bytes of address space for a thread's stack. The usual 8 MiB keep a dozen threads
@@ -160,6 +161,21 @@ class Workers:
             unfinished = tuple(self._unfinished)
         _wait(unfinished)
         self._executor.shutdown()
+
+
+def in_parallel(
+    work: Callable[[Item], T], items: Sequence[Item], cancellation: Cancellation
+) -> list[T]:
+    """What *work* returns for each of *items*; the cores share them.
+
+    For what reads and hashes: more threads than cores gain nothing. Raises the first
+    failure of *work*, or Cancelled.
+    """
+    count = min(block_threads(), len(items))
+    if count < 2:
+        return [work(item) for item in items]
+    with cancellation.child() as child, Workers(child, count, name="read") as workers:
+        return workers.wait([workers.add(work, item) for item in items])
 
 
 class Lanes:

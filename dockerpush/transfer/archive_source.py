@@ -7,6 +7,7 @@ would hold them; a layer whose digest it does not say is read once for that.
 from __future__ import annotations
 
 import io
+from functools import partial
 from typing import TYPE_CHECKING, Sequence
 
 from ..archive.decompress import digests
@@ -16,6 +17,7 @@ from ..errors import ArchiveError, ContentMismatch, NotFound
 from ..events import Notice
 from ..oci import Descriptor, Digest
 from ..system.cancellation import Cancellation
+from ..system.workers import in_parallel
 from ..upload.content import FileReader
 from ..values import replace
 from .manifests import as_referrer, documents
@@ -55,7 +57,8 @@ class ArchiveSource:
         and with *strict* for an index that names what the archive does not hold.
         """
         plan = plan_push(image, _as_stored, strict=strict)
-        blobs = tuple(self._with_digest(blob, cancellation) for blob in plan.blobs)
+        read = partial(self._with_digest, cancellation)
+        blobs = tuple(in_parallel(read, plan.blobs, cancellation))
         became = {blob.key: blob.descriptor for blob in blobs}
         assert plan.root is not None, "an image of an archive has a root"
         known = {key: found for key, found in became.items() if found}
@@ -150,7 +153,7 @@ class ArchiveSource:
         return ()
 
     def _with_digest(
-        self, planned: PlannedBlob, cancellation: Cancellation
+        self, cancellation: Cancellation, planned: PlannedBlob
     ) -> PlannedBlob:
         if not planned.needs_reading:
             return planned

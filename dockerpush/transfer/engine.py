@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import (
     TYPE_CHECKING,
+    Callable,
     ContextManager,
     Iterator,
     Mapping,
@@ -32,7 +33,7 @@ from ..oci import Digest
 from ..system.cancellation import Cancellation
 from ..system.workers import STEP, Lanes, Workers, wide
 from ..upload.content import PreparedBlob
-from ..upload.limits import is_small
+from ..upload.limits import SMALL, is_small
 from .choices import CopyResult
 from .manifests import documents, has_lost_blobs, named_before, store
 from .plan import Method, PlannedBlob, PlannedImage
@@ -229,6 +230,8 @@ class _Transfer:
         target, cancellation = self._target, self._target.cancellation
         ready = [blob for blob in blobs if not blob.needs_reading]
         to_read = [blob for blob in blobs if blob.needs_reading]
+        packed = [blob for blob in to_read if blob.method is Method.COMPRESS]
+        hashed = [blob for blob in to_read if blob.method is not Method.COMPRESS]
         jobs = min(target.jobs or self._jobs, len(blobs))
         with ExitStack() as stack:
             preparer = None
@@ -238,16 +241,19 @@ class _Transfer:
                 preparer = stack.enter_context(opened)
             uploads = stack.enter_context(Lanes(cancellation, jobs, name="upload"))
             reading = None
-            if preparer is not None:
+            if preparer is not None and packed:
                 producer = Workers(cancellation, 1, name="producer")
                 stack.enter_context(producer)
-                read = partial(self._read_all, preparer, to_read, uploads)
+                read = partial(self._read_all, preparer, packed, uploads)
                 reading = producer.submit(read)
-            sending = [self._added(uploads, self._window(blob)) for blob in ready]
+            sending = [self._added(uploads, blob, self._window) for blob in ready]
+            if preparer is not None:
+                prepare = preparer.prepare
+                sending += [self._added(uploads, blob, prepare) for blob in hashed]
             results = uploads.wait(sending)
             if reading is not None:
                 results += uploads.wait(producer.wait([reading])[0])
-        return dict(zip((blob.key for blob in (*ready, *to_read)), results))
+        return dict(zip((blob.key for blob in (*ready, *hashed, *packed)), results))
 
     def _read_all(
         self, preparer: Preparer, blobs: Sequence[PlannedBlob], uploads: Lanes
@@ -259,9 +265,15 @@ class _Transfer:
             for blob in made
         ]
 
-    def _added(self, uploads: Lanes, blob: PreparedBlob) -> Future[UploadResult]:
-        lane = uploads.lane(small=is_small(blob.descriptor))
-        return lane.add(self._bring, blob)
+    def _added(
+        self,
+        uploads: Lanes,
+        planned: PlannedBlob,
+        prepare: Callable[[PlannedBlob], PreparedBlob],
+    ) -> Future[UploadResult]:
+        """Have a worker thread *prepare* and send a blob that takes no temp space."""
+        lane = uploads.lane(small=planned.stored.size < SMALL)
+        return lane.add(lambda: self._bring(prepare(planned)))
 
     def _window(self, blob: PlannedBlob) -> PreparedBlob:
         """A blob that goes as it is, straight from its source."""

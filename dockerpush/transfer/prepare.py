@@ -1,8 +1,8 @@
 """Planned blobs made ready to be sent, and what is worth compressing.
 
 A blob that goes as it is becomes a window on its source. One that must be read first
-(to be compressed, or to learn its digest) is read by the producer thread alone; the
-bytes of a compressed one then lie in a spool.
+(to be compressed, or to learn its digest) is read by one thread; the bytes of a
+compressed one then lie in a spool.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Preparer:
     on_event: OnEvent
 
     def prepare(self, planned: PlannedBlob) -> PreparedBlob:
-        """*planned*, read once now; called on the producer thread.
+        """*planned*, read once now; what is compressed, on the producer thread.
 
         Raises ContentMismatch when the bytes are not what the config promises,
         ArchiveError, SpoolError, Cancelled.

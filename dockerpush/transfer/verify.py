@@ -28,7 +28,8 @@ from ..errors import ContentMismatch
 from ..events import BlobFinished, BlobPlanned, BlobStarted, BytesSent, Outcome
 from ..oci import MANIFEST_TYPES, Descriptor, Digest, Manifest
 from ..reference import Reference
-from ..system.workers import Workers
+from ..system.workers import Lanes
+from ..upload.limits import is_small
 from ..values import value
 from .choices import BlobForecast
 from .known import Knowledge, Shortcuts
@@ -71,12 +72,12 @@ def verify_image(
             pairs += _other_pairs(target, leaf, named)
     blobs = {layer.digest: (layer, stored) for layer, stored in pairs}
     _announce(target, (layer for layer, _ in blobs.values() if not layer.urls))
-    with Workers(target.cancellation, jobs, name="verify") as workers:
+    with Lanes(target.cancellation, jobs, name="verify") as lanes:
         reading = [
-            workers.submit(_verify_layer, target, layer, stored)
+            lanes.lane(small=is_small(layer)).add(_verify_layer, target, layer, stored)
             for layer, stored in blobs.values()
         ]
-        workers.wait(reading)
+        lanes.wait(reading)
     size = sum(layer.size for layer, _ in blobs.values())
     return Verified(descriptor.digest, len(remote), len(blobs), size)
 
@@ -229,17 +230,16 @@ def verify_copy(
     plan = Walker(source).walk(root).plan()
     blobs = [one for blob in plan.moving if (one := blob.descriptor)]
     _announce(target, blobs)
-    with Workers(target.cancellation, jobs, name="verify") as workers:
+    with Lanes(target.cancellation, jobs, name="verify") as lanes:
         reading = [
-            workers.submit(
+            lanes.lane(small=True).add(
                 client.read_manifest, repository, str(document.descriptor.digest)
             )
             for document in plan.documents[:-1]
         ]
-        workers.wait(reading)
+        lanes.wait(reading)
         read = partial(_read_back, target, is_packed=False)
-        hashing = [workers.submit(read, blob) for blob in blobs]
-        workers.wait(hashing)
+        lanes.wait([lanes.lane(small=is_small(one)).add(read, one) for one in blobs])
     return Verified(
         found.digest,
         len(plan.documents),

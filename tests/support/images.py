@@ -9,7 +9,7 @@ import json
 import os
 import tarfile
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Sequence
 
 MIB = 1024 * 1024
 
@@ -51,6 +51,18 @@ def docker_archive(
         "config.json": config,
         "manifest.json": json.dumps([entry]).encode(),
     }
+    path.write_bytes(tar_of(files))
+    return path
+
+
+def docker_archive_of_packed(
+    path: Path, layers: Sequence[bytes], pack: Callable[[bytes], bytes]
+) -> Path:
+    """A docker-archive of *layers*, each a tar that *pack* has compressed."""
+    files = {f"{n}/layer.tar": pack(layer) for n, layer in enumerate(layers)}
+    entry = {"Config": "c.json", "RepoTags": ["demo/app:1"], "Layers": list(files)}
+    files["c.json"] = config_of([digest_of(layer) for layer in layers])
+    files["manifest.json"] = json.dumps([entry]).encode()
     path.write_bytes(tar_of(files))
     return path
 
