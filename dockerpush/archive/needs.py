@@ -19,6 +19,7 @@ from ..oci import (
     require,
     required,
 )
+from ..strict_json import ANY
 from .contents import Contents
 
 NEEDS_JSON = "needs.json"
@@ -53,7 +54,7 @@ def _bare(descriptor: Descriptor) -> Descriptor:
 
 def parse_needs(raw: bytes) -> dict[Digest, Need]:
     """What the document *raw* says. Raises InvalidJSON, InvalidDigest."""
-    record = require(parse_json(raw, NEEDS_JSON), dict, NEEDS_JSON)
+    record = require(parse_json(raw, NEEDS_JSON, ANY), dict, NEEDS_JSON)
     check_kind(record, "needs")
     found = {}
     for entry in required(record, "blobs", list, NEEDS_JSON):

@@ -28,6 +28,7 @@ from ..reference import Reference
 from ..registry.client import RegistryClient
 from ..registry.pages import referrers_tag
 from ..state.blobs import BlobDirectory, failing
+from ..strict_json import DOCUMENT
 from ..system.cancellation import Cancellation
 from ..system.workers import Workers
 from ..transfer.deletion import Deleter, StillUsed, Survey, Uses, survey
@@ -147,7 +148,7 @@ def _keys(digests: Iterable[Digest]) -> set[str]:
 def subject_in(raw: bytes) -> str:
     """The digest of the subject in the manifest *raw*, "" for none."""
     try:
-        record = parse_json(raw, "manifest")
+        record = parse_json(raw, "manifest", DOCUMENT)
         return str(record["subject"]["digest"])
     except (InvalidJSON, TypeError, KeyError):
         return ""

@@ -18,6 +18,7 @@ from ..oci import (
     Manifest,
     parse_json,
 )
+from ..strict_json import CONFIG, DOCUMENT
 from .source import Source
 
 NO_DATE_BEFORE = datetime(1990, 1, 1, tzinfo=timezone.utc).timestamp()
@@ -84,7 +85,7 @@ def _images(source: Source, root: RawManifest) -> Iterator[RawManifest]:
 
 def _texts(source: Source, document: RawManifest) -> Iterator[str]:
     """What the config of an image says, and then what annotations say."""
-    record = parse_json(document.raw, "manifest")
+    record = parse_json(document.raw, "manifest", DOCUMENT)
     if document.descriptor.media_type in MANIFEST_TYPES:
         media_type = document.descriptor.media_type
         config = Manifest.from_bytes(document.raw, media_type).config
@@ -98,7 +99,7 @@ def _read(source: Source, config: Descriptor) -> object:
     if config.media_type not in (OCI_CONFIG, DOCKER_CONFIG) or config.size > JSON_LIMIT:
         return None
     try:
-        return parse_json(source.read_blob(config), "config")
+        return parse_json(source.read_blob(config), "config", CONFIG)
     except InvalidJSON:
         return None
 

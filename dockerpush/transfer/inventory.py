@@ -40,6 +40,7 @@ from ..oci import (
     required,
 )
 from ..reference import Reference
+from ..strict_json import ANY
 from .plan import PlannedBlob
 
 if TYPE_CHECKING:
@@ -119,17 +120,17 @@ def _read(file: BinaryIO) -> Iterator[Holding]:
     if not first.rstrip().endswith(b"["):
         yield from _read_whole(first + file.read(JSON_LIMIT))
         return
-    _check_head(parse_json(first.rstrip() + _END, KIND))
+    _check_head(parse_json(first.rstrip() + _END, KIND, ANY))
     while line := file.readline(JSON_LIMIT + 1).strip():
         if line == _END:
             return
-        yield _holding(parse_json(line.rstrip(b","), KIND))
+        yield _holding(parse_json(line.rstrip(b","), KIND, ANY))
     raise InvalidJSON(f"{KIND}: it ends too early")
 
 
 def _read_whole(raw: bytes) -> Iterator[Holding]:
     """As another program may have written it again."""
-    record = parse_json(raw, KIND)
+    record = parse_json(raw, KIND, ANY)
     _check_head(record)
     for entry in required(record, "repositories", list, KIND):
         yield _holding(entry)

@@ -375,6 +375,7 @@ class TestHave:
             ('{"dockerpush":"inventory","version":1,"repositories":[\n', "too early"),
             ('{"dockerpush":"inventory","version":1,"repositories":3}', "an array"),
             ("[1]", "an object"),
+            ('{"dockerpush":"inventory","version":1,"version":1}', "'version' twice"),
         ],
     )
     def test_a_damaged_inventory(self, content, why, cli, source, disk, tmp_path):

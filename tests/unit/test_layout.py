@@ -134,6 +134,23 @@ def test_one_module_reads_json(path):
     assert not {f"json.{name}" for name in JSON_READERS}.intersection(imports(path))
 
 
+OWN_FILES = {
+    *("credentials.credential_files", "credentials.credential_store"),
+    *("credentials.credential_helpers", "settings.config", "sync.list_document"),
+    *("state.upload_sessions", "state.cache", "state.directory"),
+    *("server.storage", "archive.writers"),
+}
+"""Who reads what this machine, or its user, wrote: it needs no shape."""
+
+
+@pytest.mark.parametrize("path", PATHS, ids=relative)
+def test_what_comes_from_outside_has_a_shape(path):
+    calls = [node for node in ast.walk(TREES[path]) if isinstance(node, ast.Call)]
+    readers = [one for one in calls if getattr(one.func, "id", "") == "parse_json"]
+    without = [one.lineno for one in readers if len(one.args) < 3]
+    assert bool(without) is (dotted(path) in OWN_FILES), without
+
+
 def dotted(path: Path) -> str:
     """The name of a module below dockerpush; that of a package for its __init__."""
     parts = path.relative_to(ROOT).with_suffix("").parts
