@@ -125,6 +125,7 @@ class SyncRun:
 
     def plan(self) -> list[SyncItem]:
         """What is to be done. Raises NotHeld for a delta whose base is not whole."""
+        from ..sync.carried_directory import DirectoryTargets
         from ..sync.planner import Planner
 
         cancellation = self._session.cancellation
@@ -138,6 +139,8 @@ class SyncRun:
         )
         items = planner.plan(self._entries)
         self._check_base(items)
+        if isinstance(self._to, DirectoryTargets):
+            return self._to.leave_out(items)
         return items
 
     def _created(self, image: Reference) -> float | None:
@@ -152,6 +155,7 @@ class SyncRun:
 
     def copy(self, items: list[SyncItem]) -> None:
         """Copy those of *items* that are to be, and have them say what was done."""
+        from ..sync.carried_directory import DirectoryTargets
         from ..sync.planner import copy_all
 
         if isinstance(self._to, ArchiveSide):
@@ -161,7 +165,6 @@ class SyncRun:
             for item in items:
                 self._say(item)
             return
-        items[:] = self._to.leave_out(items)
         copy_all(
             items,
             self._copy,
@@ -169,6 +172,8 @@ class SyncRun:
             cancellation=self._session.cancellation,
             jobs=1 if self._request.recompress else self._jobs,
         )
+        if isinstance(self._to, DirectoryTargets):
+            self._to.name_left_out()
 
     def _copy(self, item: SyncItem) -> SyncItem:
         """A worker thread's work."""

@@ -64,10 +64,6 @@ class RegistrySide:
         client = self._clients[reference.registry]
         return Base(client, reference.repository, places)
 
-    def leave_out(self, items: Sequence[SyncItem]) -> Sequence[SyncItem]:
-        """*items*: nothing is left out."""
-        return items
-
     @contextmanager
     def blaming(self) -> Iterator[None]:
         """Nothing, since a registry's errors name the registry."""

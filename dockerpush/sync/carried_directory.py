@@ -238,6 +238,7 @@ class DirectoryTargets:
         self._cancellation = cancellation
         self._on_event = on_event
         self._have = have
+        self._left_out: dict[str, Descriptor] = {}
         target = DirectoryTarget(path, cancellation, on_event, have)
         self.registries: Mapping[str, TagLister] = {
             name: _Held(target, name) for name in registries
@@ -255,25 +256,26 @@ class DirectoryTargets:
         return DirectoryTarget(self._path, cancellation, self._on_event, self._have)
 
     def leave_out(self, items: Sequence[SyncItem]) -> list[SyncItem]:
-        """*items*, those that are left out whole named and no longer to be copied.
+        """*items*, of which those that are left out whole are not to be copied.
 
         Not those of which only a part is wanted, or more than they hold.
         """
         from .planner import Action
 
-        left = [
-            (str(item.target), item.root)
-            for item in items
-            if item.action is Action.COPY and _is_held(item, self._have) and item.root
-        ]
-        self._target(self._cancellation).name_left_out(left)
-        names = {name for name, _ in left}
+        for item in items:
+            if item.action is Action.COPY and item.root and _is_held(item, self._have):
+                self._left_out[str(item.target)] = item.root
         return [
             replace(item, action=Action.SKIP, why="left out: --have holds it")
-            if str(item.target) in names
+            if str(item.target) in self._left_out
             else item
             for item in items
         ]
+
+    def name_left_out(self) -> None:
+        """Have the directory name what was left out whole, in one step."""
+        target = self._target(self._cancellation)
+        target.name_left_out(list(self._left_out.items()))
 
     def names(self, reference: Reference, digest: Digest | None) -> list[str]:
         """Under which names an image is stored that is called *reference*."""

@@ -20,6 +20,7 @@ from tests.support.images import MIB
 from .cases import large_case, memory_cases, start_up, usual_cases
 from .copies import copy_cases, recompress_case
 from .crowd import crowd_case
+from .deltas import delta_cases
 from .peers import Peer, available_peers
 from .results import Report, Result
 from .svg import copies_picture, memory_picture, wall_picture
@@ -90,6 +91,7 @@ def _cases(args: argparse.Namespace, peers: Sequence[Peer]) -> list[Case]:
     if args.full:
         cases.append(large_case(peers, 5 * GIB, args.rounds))
     cases += [*copy_cases(size, args.rounds), *sync_cases(args.rounds)]
+    cases += delta_cases(args.rounds)
     cases.append(crowd_case(args.rounds))
     cases += [volumes_case(size, args.rounds), recompress_case(size, args.rounds)]
     cases += memory_cases(peers, sizes)

@@ -19,6 +19,7 @@ from suites import first
 from tests.bench import (
     copies,
     crowd,
+    deltas,
     images,
     link,
     measure,
@@ -168,6 +169,20 @@ def test_a_sync_finds_all_tags_in_both_registries(tmp_path, slow):
                 assert {f"/v2/bench/image/manifests/{tag}" for tag in "012"} <= paths
                 writing = {method for method, _ in asked} - {"GET", "HEAD"}
                 assert not (writing and peer == peers.FAST)
+
+
+def test_a_delta_has_the_bytes_of_what_has_changed(tmp_path):
+    case = deltas.Delta("delta", 1, images=4, changed=1, layer=MIB)
+    with case.ready(tmp_path) as ready:
+        done = {peer: one() for peer, one in ready.by_peer.items()}
+    whole, alone = done[peers.FAST], done[deltas.ALONE]
+    assert MIB < alone.stored <= whole.stored < alone.stored * 1.02
+
+
+def test_an_inventory_has_every_tag(tmp_path):
+    case = deltas.Inventory("inventory", 1, repositories=2, tags=2)
+    with case.ready(tmp_path) as ready:
+        assert ready.by_peer[peers.FAST]().stored > 4 * 71
 
 
 @pytest.mark.long

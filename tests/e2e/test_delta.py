@@ -169,6 +169,16 @@ class TestThereAndBack:
         cli("sync", f"oci:{disk}", target)
         assert tags(target, "red") == ["1", "stable"]
 
+    def test_a_dry_run_says_what_would_be_left_out(
+        self, cli, have, source, target, disk, tmp_path
+    ):
+        cli("sync", listed(tmp_path, source, "red"), target)
+        names = listed(tmp_path, source, "red", "new")
+        words = ("--have", have(target), "--dry-run", "--json")
+        done = cli("sync", names, f"oci:{disk}", *words)
+        assert (done.json["copy"], done.json["skip"]) == (1, 1)
+        assert not disk.exists()
+
     def test_a_second_run_completes_the_directory(
         self, cli, have, source, target, disk, tmp_path
     ):
