@@ -183,6 +183,7 @@ class DeltaSource:
             (
                 self._base.repository,
                 *(one for name in named for one in self._base.places(name)),
+                *(_beside(self._base.repository, name) for name in named),
                 *filter(None, [self._parents.get(digest)]),
             )
         )
@@ -193,6 +194,12 @@ class DeltaSource:
         if not is_document(descriptor):
             return client.has_blob(repository, descriptor)
         return client.find_manifest(repository, digest) is not None
+
+
+def _beside(repository: str, name: str) -> str:
+    """The repository beside *repository* with the last part of *name*."""
+    folder, slash, _ = repository.rpartition("/")
+    return folder + slash + name.rpartition("/")[2]
 
 
 def _below(node: Descriptor, raw: bytes) -> list[Descriptor]:

@@ -12,7 +12,7 @@ from conftest import Command, Finished
 from copied import Layout, actions, assert_whole, delete, put, read, store, write
 from images import digest_of
 from inprocess import run_here
-from registries import run, start_docker_registry
+from registries import read_back, run, start_docker_registry
 from test_cli_copy_local import tags
 from transfers import blobs_below, noise_layer
 
@@ -274,6 +274,17 @@ class TestBase:
         assert read(target, "sub/new", "2") == raw
         assert_whole(target, "sub/new", raw)
 
+    def test_a_push_finds_what_a_carried_directory_brought_beside_it(
+        self, cli, source, target, disk, tmp_path
+    ):
+        first = tmp_path / "first"
+        cli("sync", listed(tmp_path, source, "red"), f"oci:{first}")
+        cli("sync", f"oci:{first}", f"{target}/deep")
+        new = listed(tmp_path, source, "new")
+        cli("sync", new, f"oci:{disk}", "--have", first)
+        cli("push", disk, "-t", f"{target}/deep/new:1")
+        assert_whole(target, "deep/new", read(source, "new", "1"))
+
     @pytest.mark.parametrize(
         "words",
         [
@@ -452,3 +463,45 @@ def whole(tmp_path: Path) -> Path:
     layout = Layout(tmp_path / "whole")
     layout.root(layout.image("linux", "amd64"))
     return layout.path
+
+
+def test_the_whole_trip_twice(cli, have, source, tmp_path):
+    """From one docker-registry to another one, on discs of which one is damaged."""
+    with (
+        start_docker_registry(tmp_path / "outside") as outside,
+        start_docker_registry(tmp_path / "inside") as inside,
+    ):
+        there, prod = outside.host, f"{inside.host}/prod"
+        cli("sync", listed(tmp_path, source, *NAMES, "multi"), f"{there}/x")
+        names = [f"{there}/x/{name}:1" for name in (*NAMES, "multi")]
+        images = write(tmp_path / "images.txt", *names)
+        cli("sync", images, f"oci-archive:{tmp_path / 'one'}", "--split", "64KiB")
+        cli("sync", f"oci-archive:{tmp_path / 'one.001'}", prod)
+        cli("verify", images, prod)
+
+        cli("copy", f"{source}/new:1", f"{there}/x/new:1")  # a month later
+        write(images, *names, f"{there}/x/new:1")
+        two = tmp_path / "two"
+        inventory = have(prod, "--list", images)
+        cli(
+            "sync",
+            images,
+            f"oci-archive:{two}",
+            "--split",
+            "64KiB",
+            "--have",
+            inventory,
+        )
+        first = tmp_path / "two.001"
+        sound = first.read_bytes()
+        first.write_bytes(sound[:30_000] + b"?" + sound[30_001:])
+        assert "two.001" in cli("verify", two, code=6).stderr
+        cli("verify", images, prod, code=4)
+        first.write_bytes(sound)
+        cli("verify", two)
+        done = cli("sync", f"oci-archive:{two}", prod, "--json")
+        assert (done.json["copy"], done.json["skip"]) == (1, 4)
+        cli("verify", images, prod)
+        assert read_back(inside.host, "prod/new", "1").manifest_bytes == read(
+            source, "new", "1"
+        )
