@@ -198,7 +198,8 @@ def test_the_second_run_reads_and_sends_no_layer(
 def test_another_repository_gets_what_was_made_before_by_mounting(here, host, gzipped):
     here("copy", gzipped, f"{host}/a:1", "--recompress", "zstd")
     done = here("copy", gzipped, f"{host}/b:1", "--recompress", "zstd", "--json")
-    assert (done.json["bytes"], done.json["blobs"]["mounted"]) == (0, 3)
+    assert done.json["blobs"]["mounted"] >= 2  # a small config may as well be sent
+    assert done.json["bytes"] < 1000
 
 
 @pytest.fixture
