@@ -6,6 +6,7 @@ from functools import partial
 from typing import Sequence
 
 from ..documents import RawManifest
+from ..errors import NotFound
 from ..oci import INDEX_TYPES, Descriptor, Digest, Platform
 from ..system.workers import Workers, wide
 from ..values import replace
@@ -137,7 +138,10 @@ class CopyPlanner:
                 )
             return part, None
         if self._only and whole.descriptor.media_type in INDEX_TYPES:
-            part = narrowed(source, whole, (self._only,))
+            try:
+                part = narrowed(source, whole, (self._only,))
+            except NotFound as error:
+                raise NotFound(f"{error}, or all with --platform all") from error
             return part, taken_of(source, whole, part.descriptor, self._only)
         return whole, None
 

@@ -325,7 +325,8 @@ def _place_for(wanted: Platform, candidates: Sequence[Candidate], where: str) ->
     have = {str(candidates[p].platform or "") for p in whole or images} - {""}
     raise NotFound(
         f"{where} holds no image for {wanted}, only for "
-        f"{', '.join(sorted(have)) or 'platforms that it does not name'}"
+        f"{', '.join(sorted(have)) or 'platforms that it does not name'}; choose one "
+        "of these with --platform"
     )
 
 

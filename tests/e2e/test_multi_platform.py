@@ -14,6 +14,7 @@ from typing import Any
 import archives
 import pytest
 from images import small_archive, tar_of
+from inprocess import run_here
 from multiplatform import (
     finish,
     write_attestation,
@@ -141,6 +142,64 @@ def test_an_unknown_platform_is_not_found_and_nothing_is_stored(layout, host, ru
     assert done.returncode == 4
     assert "linux/amd64" in done.error
     assert run_cli("digest", target).returncode == 4
+
+
+class TestNoImageForThisPlatform:
+    """The same words and exit 4 in each command, whether an index or not is asked."""
+
+    @pytest.fixture(params=["index", "image"])
+    def foreign(self, request, layout, host, run_cli) -> str:
+        """An image in the registry for s390x, and for arm64 if it is an index."""
+        images = [write_image(layout, name) for name in ("s390x", "arm64")]
+        index = {**write_index(layout, images)}
+        finish(layout, index if request.param == "index" else images[0])
+        reference = f"{host}/foreign:1"
+        assert run_cli("push", layout, "-t", reference).returncode == 0
+        return reference
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "pull {image}",
+            "pull {image} -o {out}",
+            "copy {image} docker-archive:{out}",
+            "copy {image} oci:{out}",
+            "copy {image} {host}/other:1",
+            "sync {list} {host}/other",
+            "inspect {image}",
+            "digest {image}",
+            "push {layout} -t {host}/other:1",
+        ],
+    )
+    def test_it_names_those_that_there_are(
+        self, line, foreign, layout, host, run_cli, tmp_path
+    ):
+        out = tmp_path / "out"
+        listed = tmp_path / "list"
+        listed.write_text(f"{foreign}\n")
+        names = {"image": foreign, "host": host, "layout": layout, "list": listed}
+        words = [word.format(out=out, **names) for word in line.split()]
+        done = run_here([*words, "--platform", "linux/amd64"], run_cli.environment())
+        assert done.returncode == (7 if words[0] == "sync" else 4), done.stderr
+        there = (
+            "linux/s390x" if "arm64" not in done.stderr else "linux/arm64, linux/s390x"
+        )
+        said = f"holds no image for linux/amd64, only for {there}; choose one of these"
+        assert said in done.stderr
+        assert not out.exists()
+
+    def test_an_archive_for_docker_takes_all_if_told_so(
+        self, foreign, run_cli, tmp_path
+    ):
+        out = tmp_path / "out.tar"
+        done = run_cli("pull", foreign, "-o", out)
+        if done.returncode:  # an index, of which one image would be taken
+            assert done.returncode == 4
+            assert "with --platform, or all with --platform all" in done.error
+            assert not out.exists()
+            done = run_cli("pull", foreign, "-o", out, "--platform", "all")
+        assert done.returncode == 0, done.stderr
+        assert run_cli("verify", out, foreign).returncode == 0
 
 
 @pytest.fixture
