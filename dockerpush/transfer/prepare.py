@@ -320,23 +320,26 @@ class AutoCompression:
         self._decided: dict[str, Method] = {}
 
     def __call__(self, layer: StoredBlob) -> Method:
-        """What becomes of *layer*. Raises ArchiveError when it cannot be read."""
+        """What becomes of *layer*. Raises ArchiveError when it cannot be read.
+
+        Two blobs with the same bytes may be a layer here, and an artifact's file there.
+        """
+        method = raw_layer_decision(layer, compress=True)
+        if method is not Method.COMPRESS:
+            return method
         key = blob_key(layer)
         if key not in self._decided:
             self._decided[key] = self._decide(layer, key)
         return self._decided[key]
 
     def _decide(self, layer: StoredBlob, key: str) -> Method:
-        method = raw_layer_decision(layer, compress=True)
-        if method is not Method.COMPRESS:
-            return method
         if layer.compression is not Compression.NONE or layer.diff_id is None:
-            return method
+            return Method.COMPRESS
         if self._known.was_compressed(layer.diff_id):
-            return method
+            return Method.COMPRESS
         if not self._known.stays_raw(layer.diff_id):
             if self._shrinks(layer):
-                return method
+                return Method.COMPRESS
             self._known.keep_raw(layer.diff_id, layer.size)
             self.sampled.add(key)
         return raw_layer_decision(layer, compress=False)

@@ -13,7 +13,8 @@ from typing import Any
 
 import archives
 import pytest
-from images import small_archive, tar_of
+from copied import assert_whole, read
+from images import digest_of, small_archive, tar_of
 from inprocess import run_here
 from multiplatform import (
     finish,
@@ -27,6 +28,7 @@ from multiplatform import (
 from pushed import fetch
 from registries import run
 
+from dockerpush.oci import OCI_LAYER, OCI_MANIFEST
 from dockerpush.server import Registry, RegistryServer
 
 
@@ -585,3 +587,50 @@ def test_every_command_leaves_the_same_of_an_index(source, host, run_cli, tmp_pa
     assert stored["annotations"] == {"org.example": "kept"}
     kept = [entries[place]["digest"] for place in (0, 1, 4, 5)]
     assert [entry["digest"] for entry in stored["manifests"]] == kept
+
+
+def shared_blob(layout: Path, order: tuple[str, ...]) -> dict[str, Any]:
+    """An index of an image and an artifact that have a raw tar in common.
+
+    For the artifact it is a file, and no layer; its descriptor.
+    """
+    tar = tar_of({"text": b"shrinks well " * 20_000})
+    diff_ids = [digest_of(tar)]
+    platform = {"os": "linux", "architecture": "amd64"}
+    config = {**platform, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    layer = write_blob(layout, OCI_LAYER, tar)
+    image = {**write_manifest(layout, config, [layer]), "platform": platform}
+    empty = write_blob(layout, "application/vnd.oci.empty.v1+json", b"{}")
+    record = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": "application/x-thing",
+        "config": empty,
+        "layers": [{**layer, "mediaType": "application/x-tar"}],
+    }
+    artifact = write_blob(layout, OCI_MANIFEST, json.dumps(record).encode())
+    children = {"image": image, "artifact": artifact}
+    finish(layout, write_index(layout, [children[name] for name in order]))
+    return artifact
+
+
+@pytest.mark.parametrize("order", [("image", "artifact"), ("artifact", "image")])
+@pytest.mark.parametrize("form", ["directory", "file", "gzip", "pipe"])
+@pytest.mark.parametrize("how", ["--compress=auto", "--compress=gzip"])
+def test_a_file_of_an_artifact_stays_though_it_is_a_layer_elsewhere(
+    order, form, how, layout, host, run_cli, tmp_path
+):
+    artifact = shared_blob(layout, order)
+    source: Any = layout
+    if form != "directory":
+        source = archived(layout)
+    if form == "gzip":
+        run("gzip", source)
+        source = f"{source}.gz"
+    stdin = Path(source).read_bytes() if form == "pipe" else None
+    word = "-" if form == "pipe" else source
+    done = run_cli("push", word, "-t", f"{host}/both:1", how, stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    index = json.loads(read(host, "both", "1"))
+    assert artifact["digest"] in [child["digest"] for child in index["manifests"]]
+    assert_whole(host, "both", read(host, "both", "1"))
