@@ -74,6 +74,8 @@ def run(request: PushRequest, connections: Connections) -> int:
     if request.digestfile and done:
         write_digests(request.digestfile, report.digests_of(done))
     tally.finish()
+    if request.strict:
+        report.check_lost((str(target), result.lost) for target, result in done)
     return console.DONE
 
 

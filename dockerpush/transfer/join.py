@@ -110,6 +110,7 @@ def store_joined(
         blobs,
         sum(result.sent for _, result in parts),
         None if before == descriptor.digest else before,
+        sum(result.lost for _, result in parts),
     )
 
 

@@ -252,7 +252,7 @@ def test_what_the_registry_lost_is_sent_where_it_can_be_read_again(
         done = run_cli(*words, stdin=stdin)
         if way == "pipe":
             assert done.returncode == 1, done.stderr
-            assert done.error.startswith("error: standard input: the registry lacks")
+            assert done.error.startswith("error: standard input: the registry lost")
             assert "run the same command once more" in done.error
             assert run_cli("tags", f"{server.host}/{target}").stdout == ""
             server.stubborn.claims = {}

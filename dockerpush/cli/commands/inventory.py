@@ -13,11 +13,13 @@ from ..have import layout_holdings
 from ..list_files import read_list
 from ..options import (
     OPERANDS,
+    RARE,
     add_connection_options,
     add_credential_options,
     endpoint,
 )
 from ..report import some_failed
+from ..volume_options import add_volumes_option
 
 if TYPE_CHECKING:
     from ...reference import Place
@@ -47,6 +49,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--scoped", action="store_true", help="with --list: as sync --scoped"
     )
+    add_volumes_option(parser.add_argument_group(RARE))
     add_credential_options(parser)
     add_connection_options(parser)
 

@@ -26,6 +26,7 @@ from ..image_files import (
 from ..image_sources import pulled, receiving_options, registry_source, usable_cache
 from ..options import (
     OPERANDS,
+    RARE,
     USED,
     add_connection_options,
     add_credential_options,
@@ -37,7 +38,13 @@ from ..options import (
     warn_of_json,
 )
 from ..report import Outcomes, check_writable, skipped, write_digests
-from ..volume_options import add_split_option, add_sums_option, check_sums, say_volumes
+from ..volume_options import (
+    add_split_option,
+    add_sums_option,
+    add_volumes_option,
+    check_sums,
+    say_volumes,
+)
 
 if TYPE_CHECKING:
     from ...oci import Platform
@@ -84,6 +91,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object for each image"
     )
+    add_volumes_option(parser.add_argument_group(RARE))
     add_transfer_options(parser, USED["pull"])
     add_credential_options(parser)
     add_connection_options(parser)
