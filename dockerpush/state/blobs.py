@@ -24,6 +24,7 @@ from ..system.cancellation import Cancellation
 from ..system.files import (
     claim,
     default_mode,
+    is_ours,
     open_own,
     own_name,
     replace_file,
@@ -68,14 +69,39 @@ class BlobDirectory:
         self._what = what
         self._mode = mode
         self._partials = partials
+        self._owners: dict[tuple[int, int, int], bool] = {}  # who is one of us
+        self._hashed: dict[tuple[Digest, int, int], bool] = {}  # what others wrote
 
     def path_of(self, digest: Digest) -> Path:
         """Where the blob *digest* is, if it is there."""
         return self.directory / "blobs" / digest.algorithm / digest.hex
 
     def has(self, descriptor: Descriptor) -> bool:
-        """True when the blob is there, in its full size."""
-        return self.size_of(descriptor.digest) == descriptor.size
+        """True when the blob is there, in its full size, and proved.
+
+        A file of ours was hashed before it got its name; any other is hashed now.
+        """
+        path = self.path_of(descriptor.digest)
+        try:
+            found = path.stat()
+        except OSError:
+            return False
+        return found.st_size == descriptor.size and (
+            self._is_ours(path, found) or self._is_right(path, descriptor.digest, found)
+        )
+
+    def _is_ours(self, path: Path, found: os.stat_result) -> bool:
+        owner = (found.st_dev, found.st_uid, found.st_mode & 0o002)
+        if owner not in self._owners:
+            self._owners[owner] = is_ours(found, path)
+        return self._owners[owner]
+
+    def _is_right(self, path: Path, digest: Digest, found: os.stat_result) -> bool:
+        key = (digest, found.st_ino, found.st_mtime_ns)
+        if key not in self._hashed:
+            with failing(f"blob {digest.short} of {self._what}"):
+                self._hashed[key] = digest_of_file(path, digest) == digest
+        return self._hashed[key]
 
     def size_of(self, digest: Digest) -> int | None:
         """Bytes of the blob on disk; None when it is not there."""
@@ -93,7 +119,8 @@ class BlobDirectory:
 
     def read_document(self, descriptor: Descriptor) -> bytes | None:
         """The bytes of a manifest, index or config; None unless they are right."""
-        if descriptor.size > JSON_LIMIT or not self.has(descriptor):
+        is_there = self.size_of(descriptor.digest) == descriptor.size
+        if descriptor.size > JSON_LIMIT or not is_there:
             return None
         with self.open_blob(descriptor.digest) as file:
             raw = file.read(descriptor.size)
@@ -296,6 +323,21 @@ def failing(what: str) -> Iterator[None]:
 
 PIECE = 256 * 1024
 """Bytes received and written at a time."""
+
+
+def digest_of_file(
+    path: Path, like: Digest, check: Callable[[], object] = lambda: None
+) -> Digest:
+    """What the bytes of *path* are, by the algorithm of *like*.
+
+    *check* is called after each piece. Raises OSError, and what *check* does.
+    """
+    hasher = like.hasher()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(PIECE):
+            check()
+            hasher.update(piece)
+    return Digest.from_hash(hasher)
 
 
 class Reader(Protocol):

@@ -24,13 +24,10 @@ from typing import Any, Iterable, Iterator
 from ..errors import InvalidDigest, InvalidJSON, StateError, reason_of
 from ..oci import JSON_LIMIT, Descriptor, Digest, parse_json, require, required
 from ..system.cancellation import Cancellation
-from ..system.files import NotOurFile, open_own, try_lock
+from ..system.files import NotOurFile, open_own, open_trusted, try_lock
 from ..system.workers import in_parallel
 from ..values import value
-from .blobs import BlobDirectory, failing
-
-PIECE = 1024 * 1024
-"""Bytes that are hashed at a time."""
+from .blobs import BlobDirectory, digest_of_file, failing
 
 
 @value
@@ -155,9 +152,9 @@ def _root_json(root: Descriptor) -> dict[str, Any]:
 
 
 def _read_image(path: Path) -> CachedImage | None:
-    """The image that *path* refers to; None for a file that is absent or broken."""
+    """The image of *path*; None for a file that is absent, broken or not ours."""
     try:
-        with path.open("rb") as file:
+        with open_trusted(path) as file:
             raw = file.read(JSON_LIMIT)
             used_at = os.fstat(file.fileno()).st_mtime
         record = require(parse_json(raw, path.name), dict, path.name)
@@ -188,7 +185,7 @@ def damaged(cache: Cache, cancellation: Cancellation) -> list[Digest]:
     def is_damaged(digest: Digest) -> bool:
         path = cache.path_of(digest)
         try:
-            return _digest_of(path, digest, cancellation) != digest
+            return digest_of_file(path, digest, cancellation.check) != digest
         except FileNotFoundError:  # pruned meanwhile
             return False
         except OSError as error:
@@ -199,15 +196,6 @@ def damaged(cache: Cache, cancellation: Cancellation) -> list[Digest]:
     for digest in wrong:
         cache.remove(digest)
     return wrong
-
-
-def _digest_of(path: Path, like: Digest, cancellation: Cancellation) -> Digest:
-    hasher = like.hasher()
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(PIECE):
-            cancellation.check()
-            hasher.update(piece)
-    return Digest.from_hash(hasher)
 
 
 @value

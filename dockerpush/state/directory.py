@@ -91,7 +91,7 @@ class StateDirectory:
     def _load(self, name: str) -> Record:
         path = self.path / name
         try:
-            with path.open("rb") as file:
+            with files.open_trusted(path) as file:
                 raw = file.read(JSON_LIMIT + 1)
         except (FileNotFoundError, NotADirectoryError):
             return {}

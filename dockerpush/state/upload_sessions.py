@@ -22,7 +22,7 @@ from ..errors import InvalidDigest, InvalidJSON, StateError
 from ..expressions import expression
 from ..oci import Digest, parse_json, require, required
 from ..system.closeable import Closeable
-from ..system.files import locked, replace_file, try_lock
+from ..system.files import locked, open_trusted, replace_file, try_lock
 from ..values import as_dict, field, value
 
 log = logging.getLogger(__name__)
@@ -213,9 +213,12 @@ def _usable(saved: SavedUpload | None, key: Key, now: float) -> SavedUpload | No
 
 
 def _read(path: Path) -> SavedUpload | None:
-    """What *path* holds; None when it is missing, unreadable or broken."""
+    """What *path* holds; None when it is missing, unreadable, broken or not ours.
+
+    Where it says that a session is, the blob would be sent to.
+    """
     try:
-        with path.open("rb") as file:
+        with open_trusted(path) as file:
             raw = file.read(MAX_FILE)
         return SavedUpload.from_json(parse_json(raw, "upload session"))
     except FileNotFoundError:

@@ -119,6 +119,30 @@ def followed(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def open_trusted(path: Path) -> BinaryIO:
+    """The file *path*, to be read, if only we, or root, can have written it.
+
+    Raises NotOurFile, OSError.
+    """
+    file = path.open("rb")
+    if not is_ours(os.fstat(file.fileno()), path):
+        file.close()
+        raise NotOurFile(path)
+    return file
+
+
+def is_ours(found: os.stat_result, path: Path) -> bool:
+    """True when only we, or root, can have written *path*; its status is *found*."""
+    if sys.platform == "win32":
+        return True
+    if found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o002:
+        return True
+    try:
+        return _is_as_made(found, path)
+    except OSError:
+        return False
+
+
 def own_name(path: Path) -> Path:
     """*path*, or a fresh name beside it where a file lies that is not ours.
 
