@@ -20,7 +20,7 @@ from ..oci import (
     required,
 )
 from ..strict_json import ANY
-from .contents import Contents
+from .contents import Contents, naming
 
 NEEDS_JSON = "needs.json"
 VERSION = 1
@@ -54,10 +54,10 @@ def _bare(descriptor: Descriptor) -> Descriptor:
 
 def parse_needs(raw: bytes) -> dict[Digest, Need]:
     """What the document *raw* says. Raises InvalidJSON, InvalidDigest."""
-    record = require(parse_json(raw, NEEDS_JSON, ANY), dict, NEEDS_JSON)
+    record = require(parse_json(raw, "needs", ANY), dict, "needs")
     check_kind(record, "needs")
     found = {}
-    for entry in required(record, "blobs", list, NEEDS_JSON):
+    for entry in required(record, "blobs", list, "needs"):
         descriptor = _bare(Descriptor.from_json(entry, "needs.blobs"))
         names = optional(entry, "repositories", list, "needs.blobs") or ()
         where = "needs.blobs.repositories"
@@ -72,7 +72,8 @@ def missing_needs(contents: Contents) -> dict[Digest, Need]:
     Raises ArchiveError, InvalidJSON, InvalidDigest.
     """
     member = contents.find(NEEDS_JSON)
-    needs = parse_needs(contents.document(member)) if member else {}
+    with naming(NEEDS_JSON):
+        needs = parse_needs(contents.document(member)) if member else {}
     return {d: need for d, need in needs.items() if contents.find_blob(d) is None}
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Callable, Iterator, Mapping, NamedTuple, Seque
 
 from ..archive.needs import hosts_of
 from ..documents import RawManifest, Walk, children_of, is_document
-from ..errors import ArchiveError, ContentMismatch
+from ..errors import ArchiveError, ContentMismatch, InvalidReference
 from ..oci import Descriptor, Digest
+from ..reference import check_repository
 from ..upload.content import FileReader
 from .manifests import as_referrer
 
@@ -175,18 +176,18 @@ class DeltaSource:
         return self._found[digest]
 
     def _candidates(self, digest: Digest) -> Iterator[str]:
+        """Repositories that may have it, likely ones first, each once."""
         if self._base is None:
             return
         need = self._layout.needs.get(digest)
         named = need.repositories if need else ()
-        yield from dict.fromkeys(
-            (
-                self._base.repository,
-                *(one for name in named for one in self._base.places(name)),
-                *(_beside(self._base.repository, name) for name in named),
-                *filter(None, [self._parents.get(digest)]),
-            )
+        found = (
+            self._base.repository,
+            *(one for name in named for one in self._base.places(name)),
+            *(_beside(self._base.repository, name) for name in named),
+            self._parents.get(digest, ""),
         )
+        yield from filter(_is_repository, dict.fromkeys(found))
 
     def _looks(self, repository: str, descriptor: Descriptor) -> bool:
         assert self._base is not None, "there is no candidate without a registry"
@@ -194,6 +195,15 @@ class DeltaSource:
         if not is_document(descriptor):
             return client.has_blob(repository, descriptor)
         return client.find_manifest(repository, digest) is not None
+
+
+def _is_repository(name: str) -> bool:
+    """False for what no registry has: a delta may say anything."""
+    try:
+        check_repository(name)
+    except InvalidReference:
+        return False
+    return True
 
 
 def _beside(repository: str, name: str) -> str:

@@ -274,6 +274,42 @@ class TestBase:
         assert read(target, "sub/new", "2") == raw
         assert_whole(target, "sub/new", raw)
 
+    @pytest.mark.parametrize("command", ["sync", "push"])
+    def test_names_that_no_registry_has_are_no_place(
+        self, command, cli, carried, source, target
+    ):
+        record = json.loads((carried / "needs.json").read_bytes())
+        odd = ["../../x", "A B", "", "x/../y", "x\n", "y" * 300]
+        record["blobs"][0]["repositories"][:0] = odd
+        (carried / "needs.json").write_text(json.dumps(record))
+        if command == "sync":
+            cli("sync", f"oci:{carried}", target)
+        else:
+            cli("push", carried, "-t", f"{target}/new:1")
+        assert_whole(target, "new", read(source, "new", "1"))
+
+    @pytest.mark.parametrize(
+        ("content", "why"),
+        [
+            ("", "not JSON"),
+            ("[]", "an object"),
+            ('{"dockerpush":"needs","version":1,"blobs":[3]}', "an object"),
+            ('{"dockerpush":"needs","version":2,"blobs":[]}', "newer dockerpush"),
+            ('{"dockerpush":"inventory","version":1}', "the kind 'inventory'"),
+        ],
+    )
+    def test_damaged_needs(self, content, why, cli, carried, target):
+        (carried / "needs.json").write_text(content)
+        for words in (
+            ("sync", f"oci:{carried}", target),
+            ("push", carried, "-t", f"{target}/new:1"),
+            ("verify", carried),
+            ("inspect", carried),
+        ):
+            done = cli(*words, code=6)
+            assert "needs.json" in done.error
+            assert why in done.error
+
     def test_a_push_finds_what_a_carried_directory_brought_beside_it(
         self, cli, source, target, disk, tmp_path
     ):
