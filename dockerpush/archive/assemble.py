@@ -76,7 +76,25 @@ def assemble(
     InvalidJSON, InvalidDigest, which name the member at fault.
     """
     contents = Contents(members, documents, heads)
-    refuse_delta(missing_needs(contents).values())
+    needs = missing_needs(contents).values()
+    try:
+        images = _assembled(contents)
+    except ArchiveError:
+        refuse_delta(needs)
+        raise
+    if not all(map(_is_whole, images)):
+        refuse_delta(needs)
+    return images
+
+
+def _is_whole(image: StoredImage) -> bool:
+    """False when a delta may have left out a part of *image*."""
+    root = image.root or image.entry
+    is_sound = not (image.problem or any(one.warning for one in image.notices))
+    return is_sound and root is not None and root.complete
+
+
+def _assembled(contents: Contents) -> tuple[StoredImage, ...]:
     index = contents.find(INDEX_JSON)
     layout = read_layout(contents, index) if index else Layout()
     entries: list[Entry] = []
@@ -94,7 +112,7 @@ def assemble(
     images = [*_joined(entries, layout), *_remaining(entries, layout), *layout.broken]
     found = _settled(_without_doubles(images, broken))
     if not found:
-        raise ArchiveError(explain_no_image(members))
+        raise ArchiveError(explain_no_image(contents.members))
     return joined_platforms(found)
 
 

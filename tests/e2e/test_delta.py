@@ -196,6 +196,26 @@ class TestThereAndBack:
             for name in ("red", "new"):
                 assert_whole(empty.host, name, read(source, name, "1"))
 
+    def test_what_no_image_needs_any_more_is_no_harm(
+        self, cli, have, source, target, disk, tmp_path
+    ):
+        cli("sync", listed(tmp_path, source, "red"), target)
+        names = listed(tmp_path, source, "red", "multi")
+        cli("sync", names, f"oci:{disk}", "--have", have(target))
+        cli("inspect", disk, code=6)
+        names = listed(tmp_path, source, "multi")
+        cli("sync", names, f"oci:{disk}", "--have", have(target), "--prune", "--yes")
+        index = json.loads((disk / "index.json").read_text())
+        kept = [one for one in index["manifests"] if "multi" in json.dumps(one)]
+        index["manifests"] = kept
+        (disk / "index.json").write_text(json.dumps(index))
+        assert needs_of(disk)
+        cli("inspect", disk)
+        cli("copy", f"oci:{disk}", tmp_path / "whole.tar")
+        cli("verify", disk)
+        cli("sync", f"oci:{disk}", f"{target}/again")
+        assert_whole(target, "again/multi", read(source, "multi", "1"))
+
     def test_skopeo_reads_what_is_whole(
         self, cli, have, source, target, disk, tmp_path
     ):
