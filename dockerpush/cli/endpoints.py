@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..settings.config import Config, Settings
     from ..state.directory import StateDirectory
     from ..transfer.registry_target import RegistryTarget
+    from ..upload.limits import LearnedLimits
     from .session import Session
 
 
@@ -76,6 +77,7 @@ class Connections:
         self.state: StateDirectory = StateDirectory.locate(os.environ, session.on_event)
         self.config: Config = Config.find(endpoint.config, self.state.path)
         self._clients: dict[str, RegistryClient] = {}
+        self._limits: dict[str, LearnedLimits] = {}  # for all images of the run
         self._plain: set[str] = set()
 
     def reading(self, endpoint: Endpoint) -> Connections:
@@ -123,16 +125,20 @@ class Connections:
     @contextmanager
     def target(self, reference: Reference) -> Iterator[RegistryTarget]:
         """Where a push to *reference* goes, for one push."""
-        from ..transfer.registry_target import open_target
+        from ..transfer.registry_target import first_limits, open_target
 
-        settings = self.settings(reference.registry)
+        registry = reference.registry
+        settings = self.settings(registry)
+        if registry not in self._limits:
+            self._limits[registry] = first_limits(registry, settings)
         with open_target(
-            self.client(reference.registry),
+            self.client(registry),
             reference,
             settings,
             cancellation=self.session.cancellation,
             on_event=self.session.on_event,
             state=self.state,
+            limits=self._limits[registry],
         ) as target:
             yield target
 

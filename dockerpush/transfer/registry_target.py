@@ -41,6 +41,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def first_limits(registry: str, settings: Settings) -> LearnedLimits:
+    """What is known of uploads to *registry* before the first one."""
+    limits = limits_for(default_limits(registry), settings.blob_chunk)
+    pace = max(limits.pace, settings.chunk_delay)
+    return LearnedLimits(replace(limits, pace=pace))
+
+
 @contextmanager
 def open_target(
     client: RegistryClient,
@@ -50,19 +57,18 @@ def open_target(
     cancellation: Cancellation,
     on_event: OnEvent,
     state: StateDirectory | None = None,
+    limits: LearnedLimits | None = None,
 ) -> Iterator[RegistryTarget]:
     """The repository of *reference*, for one image.
 
     *state* is where upload sessions and known blobs are kept for other runs, None for
-    nowhere.
+    nowhere. *limits* are what other images have taught of the registry, if any did.
     """
-    limits = limits_for(default_limits(reference.registry), settings.blob_chunk)
-    limits = replace(limits, pace=max(limits.pace, settings.chunk_delay))
     with cancellation.child() as child:
         uploader = Uploader(
             client,
             reference.repository,
-            LearnedLimits(limits),
+            limits or first_limits(reference.registry, settings),
             retry_policy(settings),
             cancellation=child,
             on_event=on_event,

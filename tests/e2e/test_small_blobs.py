@@ -6,6 +6,7 @@ Counts, which no other load on the machine can change, stand for the time over a
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
 from collections import Counter
@@ -13,7 +14,14 @@ from pathlib import Path
 
 import pytest
 from bent import BentServer, Honest, refused
-from images import MIB, docker_archive, large_archive, tar_of
+from images import (
+    MIB,
+    config_of,
+    digest_of,
+    docker_archive,
+    large_archive,
+    tar_of,
+)
 from registries import read_back, start_docker_registry
 
 from dockerpush.server.messages import Request, Response
@@ -161,3 +169,46 @@ def test_a_large_layer_and_small_ones_go_side_by_side(tmp_path, run_cli):
                 for one in server.seen
                 if one.path.endswith("manifests/1") and one.method == "PUT"
             ]
+
+
+@pytest.mark.parametrize("command", ["push -a", "sync"])
+def test_what_a_registry_takes_is_found_out_once(command, tmp_path, run_cli):
+    """By the first of all images of a run: one proof, no matter how many follow."""
+    path = many_archive(tmp_path / "many.tar", 4)
+    with (
+        BentServer(tmp_path / "o", honest) as origin,
+        BentServer(tmp_path / "r", honest) as server,
+    ):
+        line = ["push", "-a", path, "--registry", server.host, "--yes"]
+        if command == "sync":
+            line[4] = origin.host
+            assert run_cli(*line).returncode == 0
+            listed = tmp_path / "list"
+            names = [f"{origin.host}/team/app:{number}" for number in range(4)]
+            listed.write_text("".join(f"{name}\n" for name in names))
+            line = ["sync", listed, server.host]
+        done = run_cli(*line, "-j", 1)
+        assert done.returncode == 0, done.stderr
+        posts = server.asked("POST")
+        heads = [one for one in server.seen if one.method == "HEAD"]
+    assert len(posts) == 8  # a layer and a config for each
+    assert [one.status for one in heads if "/blobs/" in one.path].count(200) == 1
+
+
+def many_archive(path: Path, count: int) -> Path:
+    """Images of one layer each, called team/app:0 and so on."""
+    files, entries = {}, []
+    for number in range(count):
+        layer = tar_of({f"etc/{number}": b"%d\n" % number})
+        files[f"{number}/layer.tar"] = layer
+        files[f"{number}.json"] = config_of([digest_of(layer)])
+        entries.append(
+            {
+                "Config": f"{number}.json",
+                "RepoTags": [f"team/app:{number}"],
+                "Layers": [f"{number}/layer.tar"],
+            }
+        )
+    files["manifest.json"] = json.dumps(entries).encode()
+    path.write_bytes(tar_of(files))
+    return path
