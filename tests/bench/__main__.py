@@ -36,7 +36,7 @@ FULL_SIZES = (100, 500, 1024, 2048, 5120)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure what *argv* asks for; 0."""
+    """Measure what *argv* asks for; 1 when it is worse than what was recorded."""
     args = _arguments().parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.draw is None:
@@ -54,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for name, draw in pictures:
         _draw(args.out / f"{name}.svg", report, draw)
-    return 0
+    worse = report.worse_than(Report.read(args.check)) if args.check else []
+    for line in worse:
+        _say(f"worse: {line}")
+    return int(bool(worse))
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -68,6 +71,16 @@ def _arguments() -> argparse.ArgumentParser:
     add("--tmp", type=Path, default=None, help="for images and registries (/var/tmp)")
     out = Path("dist", "bench")
     add("--out", type=Path, default=out, help=f"for JSON, table, pictures ({out})")
+    recorded = Path(__file__).parent / "results.json"
+    add(
+        "--check",
+        type=Path,
+        nargs="?",
+        const=recorded,
+        metavar="JSON",
+        help="fail when a ratio is 15 %% worse in every round than in this file "
+        "(tests/bench/results.json)",
+    )
     add("--draw", type=Path, metavar="JSON", help="measure nothing, show this again")
     return parser
 

@@ -22,9 +22,13 @@ from .turns import Turns, emptied, new_registry, new_scratch, stored_in
 MEMORY = "memory"
 """The start of the names of the cases that the picture of memory is drawn from."""
 
-LINK_DELAY = 0.05
+LINK_DELAYS = (0.02, 0.05, 0.3)
 LINK_RATE = 12.5e6
-"""Seconds of a round trip, and bytes a second (100 Mbit/s), of the slow link."""
+"""Seconds of round trips, and bytes a second (100 Mbit/s), of links."""
+
+SLOW_RATE = 1e6
+SLOW_SIZE = 8 * MIB
+"""Bytes a second of the slowest link, and of the image that goes over it."""
 
 START_UPS = 15
 """Times that a short command is run."""
@@ -34,7 +38,8 @@ START_UPS = 15
 class Push:
     """*peers* push what *make* makes, each into an empty registry, and once more.
 
-    *without* names those that have no part in it.
+    *without* names those that have no part in it. A *link* is its bytes a second and
+    the seconds of a round trip.
     """
 
     name: str
@@ -42,7 +47,7 @@ class Push:
     make: Callable[[Path], Image]
     rounds: int
     tls: bool = False
-    slow: bool = False
+    link: tuple[float, float] | None = None
     without: frozenset[str] = frozenset()
 
     @contextlib.contextmanager
@@ -77,11 +82,20 @@ def usual_cases(peers: Sequence[Peer], size: int, rounds: int) -> list[Push]:
         case(f"incompressible, {mib}, TLS", incompressible, tls=True, without=same),
         case(f"real files, {mib}", compressible),
         case("100 small layers", small_layers_image),
+        *(
+            case(
+                f"100 small layers, {delay * 1000:.0f} ms link",
+                small_layers_image,
+                link=(LINK_RATE, delay),
+                without=frozenset({STDLIB, GZIP}),
+            )
+            for delay in LINK_DELAYS
+        ),
         case(
-            "100 small layers, 50 ms link",
-            small_layers_image,
-            slow=True,
-            without=frozenset({STDLIB, GZIP}),
+            f"incompressible, {SLOW_SIZE // MIB} MiB, 1 MB/s link",
+            lambda directory: incompressible_image(directory, SLOW_SIZE),
+            link=(SLOW_RATE, 0.05),
+            without=same,
         ),
     ]
 
@@ -121,9 +135,9 @@ def _round(case: Push, peer: Peer, image: Image, directory: Path) -> Round:
     ):
         with contextlib.ExitStack() as stack:
             host = registry.host
-            if case.slow:
-                link = slow_link(host, rate=LINK_RATE, delay=LINK_DELAY)
-                host = stack.enter_context(link)
+            if case.link is not None:
+                rate, delay = case.link
+                host = stack.enter_context(slow_link(host, rate=rate, delay=delay))
             target = Target(host, registry.authority)
             cold = _push(peer, image, target, scratch)
             warm = None

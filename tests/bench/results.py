@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, Callable, Mapping
 
 from .measure import Cost
-from .peers import FLOOR, REGISTRY, SKOPEO
+from .peers import FAST, FLOOR, REGISTRY, SKOPEO
+
+WORSE = 1.15
+"""How many times the recorded ratio is too much."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,33 @@ class Report:
         by_peer = {result.peer: result for result in self.of(case)}
         bases = (by_peer.get(peer) for peer in (FLOOR, SKOPEO, REGISTRY))
         return next((base for base in bases if base is not None), None)
+
+    def worse_than(self, recorded: Report) -> list[str]:
+        """Where one of our programs is slower beside the others than it was.
+
+        In every round its time, beside that of the fastest other program in that round,
+        is WORSE times what *recorded* says of the case, or more.
+        """
+        found = []
+        for ours in self.results:
+            now, before = self._ratios(ours), recorded._ratios(ours)
+            if now and before and min(now) > WORSE * statistics.median(before):
+                old, new = statistics.median(before), statistics.median(now)
+                ratios = f"{new:.2f} x the best of the others, recorded {old:.2f}"
+                found.append(f"{ours.case}: {ours.peer}: {ratios}")
+        return found
+
+    def _ratios(self, ours: Result) -> list[float]:
+        """The time of *ours* beside the fastest of the others, for each round."""
+        own = [one for one in self.of(ours.case) if one.peer == ours.peer]
+        others = [one for one in self.of(ours.case) if not one.peer.startswith(FAST)]
+        if not ours.peer.startswith(FAST) or not own or not others:
+            return []
+        rounds = zip(own[0].rounds, *(one.rounds for one in others))
+        return [
+            mine.cold.wall / min(one.cold.wall for one in rest)
+            for mine, *rest in rounds
+        ]
 
     def write(self, path: Path) -> None:
         """Write everything to *path* as JSON."""

@@ -270,6 +270,39 @@ def report_of(*walls: float) -> results.Report:
     )
 
 
+def rounds_of(case: str, **walls: tuple[float, ...]) -> results.Report:
+    """A report of *case*: the seconds of each round, by peer."""
+    made = [
+        results.Result(
+            case,
+            peer,
+            MIB,
+            tuple(results.Round(measure.Cost(one, 1.0, 1, 0), None, 1) for one in wall),
+        )
+        for peer, wall in walls.items()
+    ]
+    return results.Report({}, (), tuple(made), ())
+
+
+@pytest.mark.parametrize(
+    ("now", "worse"),
+    [
+        ((1.2, 1.2, 1.2), True),
+        ((1.2, 1.1, 9.0), False),  # one round may be the noise of the machine
+        ((0.5, 0.5, 0.5), False),
+    ],
+)
+def test_a_ratio_is_worse_when_it_is_in_every_round(now, worse):
+    """Beside the best of the others in the same round, whoever that is."""
+    recorded = rounds_of(
+        "a", dockerpush=(2.0, 2.0, 2.0), skopeo=(9.0, 2.0, 2.0), crane=(2.0, 3.0, 3.0)
+    )
+    report = rounds_of("a", dockerpush=now, skopeo=(1.0,) * 3, crane=(2.0,) * 3)
+    found = report.worse_than(recorded)
+    assert bool(found) is worse
+    assert report.worse_than(rounds_of("b", dockerpush=(0.1,), skopeo=(1.0,))) == []
+
+
 def test_a_report_comes_back_from_its_json(tmp_path):
     report = report_of(1.0, 2.0)
     report.write(tmp_path / "results.json")
