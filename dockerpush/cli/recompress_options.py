@@ -37,7 +37,7 @@ def check_recompress(recompress: str | None, compress: str | None) -> None:
     """Raises UsageError when *compress*, the other option, says something else."""
     if recompress and compress not in (None, recompress):
         raise UsageError(
-            f"--compress {compress} and --recompress {recompress}: name one"
+            f"give --compress {compress} or --recompress {recompress}, not both"
         )
 
 

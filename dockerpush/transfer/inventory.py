@@ -108,7 +108,7 @@ def read_inventory(path: Path) -> Iterator[Holding]:
             yield from _read(file)
     except (InvalidJSON, InvalidDigest) as error:
         raise InvalidJSON(
-            f"{path}: no inventory that can be used: {error}; write it again by "
+            f"{path}: not a valid inventory: {error}; write it again by "
             "'dockerpush inventory'"
         ) from error
     except OSError as error:

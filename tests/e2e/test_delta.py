@@ -441,7 +441,7 @@ class TestHave:
     def test_a_registry_needs_no_have(self, cli, source, target, tmp_path):
         names = listed(tmp_path, source, "new")
         done = cli("sync", names, target, "--have", source, code=2)
-        assert "a registry is asked itself" in done.stderr
+        assert "dockerpush asks a registry" in done.stderr
 
     @pytest.mark.parametrize(
         ("content", "why"),
@@ -460,7 +460,7 @@ class TestHave:
         names = listed(tmp_path, source, "new")
         done = cli("sync", names, f"oci:{disk}", "--have", path, code=6)
         assert why in done.stderr
-        assert f"{path}: no inventory" in done.stderr
+        assert f"{path}: not a valid inventory" in done.stderr
         assert not disk.exists()
 
     def test_what_is_not_there(self, cli, source, disk, tmp_path):

@@ -368,7 +368,7 @@ def test_a_damaged_layer_is_refused(here, host, tmp_path):
         (("sync", "list", "oci:x"), "--recompress needs a registry"),
         (("sync", "list", "oci-archive:x"), "--recompress needs a registry"),
         (("copy", "{image}", "{host}/to@{digest}"), "name a tag"),
-        (("push", "x.tar", "-t", "{host}/to:1", "--compress", "gzip"), "name one"),
+        (("push", "x.tar", "-t", "{host}/to:1", "--compress", "gzip"), "not both"),
     ],
 )
 def test_what_cannot_be_is_refused(here, host, gzipped, tmp_path, words, why):
