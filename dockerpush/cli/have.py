@@ -36,8 +36,8 @@ def check_have(words: Sequence[str], *, is_file: bool) -> None:
     """
     if words and not is_file:
         raise UsageError(
-            "--have is for a directory or an archive, and a registry is asked itself "
-            "what it holds: leave the option out, or write to oci:DIR"
+            "--have is for a directory or an archive: dockerpush asks a registry "
+            "itself what it holds; leave the option out, or write to oci:DIR"
         )
 
 
