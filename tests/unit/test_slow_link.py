@@ -101,10 +101,10 @@ def test_a_slow_one_stops_the_put_and_goes_on_in_parts(kind, more, monkeypatch):
             assert holds(registry, source.content)
             if seed == 1:
                 first, second = registry.methods(), len(registry.seen)
-                assert first[:4] == ["HEAD", "POST", "PUT", "STATUS"]
+                # The PUT that was stopped is seen once its connection has ended.
+                assert first[:2] == ["HEAD", "POST"] and "STATUS" in first[2:4]
                 assert sent(registry) < SIZE * (1 + more) + 3 * MIB * (kind is Drops)
-    assert first[-1] == "PUT"
-    assert first.count("PATCH") == 4
+    assert (first.count("PUT"), first.count("PATCH")) == (2, 4)
     later = registry.methods()[second:]
     assert later == ["HEAD", "POST", *["PATCH"] * 4, "PUT"]  # it is known by now
     assert set(registry.sizes("PATCH")) <= {MIB, registry.sizes("PATCH")[-5]}
