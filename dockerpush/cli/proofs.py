@@ -34,16 +34,14 @@ def of_archive(path: str, there: Endpoint, session: Session) -> int:
     return _report(path, proof, [], session)
 
 
-def of_list_in_directory(
-    file: str, directory: Path, there: Endpoint, session: Session
-) -> int:
-    """Prove that the OCI directory has what the list in *file* names, whole."""
+def of_list_in_layout(file: str, path: Path, there: Endpoint, session: Session) -> int:
+    """Prove that the OCI directory or archive at *path* has all of a list, whole."""
     from ..sync.lists import Defaults
 
     entries = read_list(file, Defaults(into_directory=True)).entries
     with ExitStack() as stack:
         prover = _prover(there, session, stack)
-        opened = _opened(str(directory), stack)
+        opened = _opened(str(path), stack)
         images = {name: image for image in opened.images for name in _names(image)}
         missing: list[str] = []
         wanted: dict[int, StoredImage] = {}
@@ -52,7 +50,7 @@ def of_list_in_directory(
             missing += [] if found else [str(entry.source)]
             wanted.update((id(images[name]), images[name]) for name in found)
         proof = _proved(opened, list(wanted.values()), prover)
-    return _report(f"oci:{directory}", proof, missing, session)
+    return _report(str(path), proof, missing, session)
 
 
 def of_list_in_registry(

@@ -40,7 +40,8 @@ def configure(parser: ArgumentParser) -> None:
         metavar="WHERE",
         nargs="?",
         help="REF to compare the image of an archive with; for a list, "
-        "REGISTRY[/PREFIX] or oci:DIR; without it, SOURCE itself is proved",
+        "REGISTRY[/PREFIX], oci:DIR or oci-archive:FILE; without it, SOURCE itself is "
+        "proved",
     )
     parser.set_defaults(**{OPERANDS: "reference"})
     parser.add_argument(
@@ -67,11 +68,9 @@ def run(args: Namespace, session: Session) -> int:
         if args.name or args.scoped:
             raise UsageError("--name and --scoped need WHERE, which is missing")
         return proofs.of_archive(args.source, endpoint(args), session)
-    directory = location.directory(where)
-    if directory is not None:
-        return proofs.of_list_in_directory(
-            args.source, directory, endpoint(args), session
-        )
+    here = location.directory(where) or location.archive(where)
+    if here is not None:
+        return proofs.of_list_in_layout(args.source, here, endpoint(args), session)
     if _is_list(args.source):
         place = location.place(where)
         return proofs.of_list_in_registry(
