@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 from bent import BentServer, refused
+from conftest import Finished
 from copied import Layout, assert_whole, delete, put, read, store, write
 from images import digest_of, tar_of
 from inprocess import run_here
@@ -534,3 +535,26 @@ class TestDirectory:
         assert "another run removed a part of" in done.stderr
         assert "app:copy" not in self.names(carried)
         assert carry("app:copy", "app:2", options=()).returncode == 0
+
+
+def test_a_delta_still_names_what_it_leaves_out(modern, source, run_cli, tmp_path):
+    """So what has not changed is not pruned on the other side."""
+
+    def run(*words: object) -> Finished:
+        done = run_here(list(words), run_cli.environment())
+        assert done.returncode == 0, done.stderr
+        return done
+
+    first = write(tmp_path / "first", f"{source}/app:1", f"{source}/app:2")
+    run("sync", first, f"oci:{tmp_path}/disk1")
+    run("sync", f"oci:{tmp_path}/disk1", modern)
+    have = tmp_path / "have.json"
+    have.write_text(run("inventory", f"oci:{tmp_path}/disk1").stdout)
+    second = write(tmp_path / "second", f"{source}/app:1", f"{source}/app:3")
+    run("sync", second, f"oci:{tmp_path}/disk2", "--have", have)
+    words = ("--prune", "--yes", "--json")
+    done = run("sync", f"oci:{tmp_path}/disk2", modern, *words)
+    assert outcome(done) == {"app:2": "prune"}
+    assert tags(modern) == ["1", "3"]
+    for tag in ("1", "3"):
+        assert_whole(modern, "app", read(modern, "app", tag))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
 import threading
 from contextlib import ExitStack
 
@@ -151,6 +153,31 @@ class TestReports:
             done = sync(path, f"{two}/m", "--retry-failed=r.json", "--json")
             assert actions(done)["m/slow:1"] == "copy"
         assert_whole(two, "m/slow", read(two, "m/slow", "1"))
+
+    def test_a_run_that_is_interrupted_writes_it_too(self, hosts, run_cli, tmp_path):
+        """It prints no result, and ends by the signal."""
+        late = threading.Event()
+        reached = threading.Event()
+
+        def bend(request, honest):
+            if request.method == "GET" and "/slow/blobs/" in request.path:
+                reached.set()
+                late.wait(60)
+            return honest()
+
+        with BentServer(tmp_path / "bent", bend) as server:
+            store(server.host, "slow", [tar_of({"own": b"slow"})])
+            path = write(tmp_path / "list", f"{server.host}/slow:1")
+            words = ("sync", path, hosts[1], "--json", "--report", tmp_path / "r.json")
+            child = run_cli.start(*words, stdout=subprocess.PIPE)
+            assert reached.wait(60)
+            child.send_signal(signal.SIGTERM)
+            out, _ = child.communicate(timeout=60)
+            late.set()
+        assert (child.returncode, out) == (-signal.SIGTERM, b"")
+        report = json.loads((tmp_path / "r.json").read_text())
+        assert report["images"][0]["action"] == "failed"
+        assert report["images"][0]["why"].startswith("not done:")
 
 
 def stored(hosts) -> tuple[bytes, str]:
