@@ -561,3 +561,24 @@ def test_the_whole_trip_twice(cli, have, source, tmp_path):
         assert read_back(inside.host, "prod/new", "1").manifest_bytes == read(
             source, "new", "1"
         )
+
+
+def test_a_signature_that_is_new_comes_with_an_image_that_is_not(
+    cli, have, source, target, disk, tmp_path
+):
+    store(source, "signed", [noise_layer(SIZE, "signed")])
+    names = listed(tmp_path, source, "signed")
+    cli("sync", names, target)
+    raw = read(source, "signed", "1")
+    config = json.loads(raw)["config"]
+    subject = {"mediaType": OCI_MANIFEST, "digest": digest_of(raw), "size": len(raw)}
+    signature = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "subject": subject}
+    signature |= {"artifactType": "x/signature", "config": config, "layers": []}
+    content = json.dumps(signature).encode()
+    put(source, "signed", digest_of(content), content, OCI_MANIFEST)
+    words = ("--have", have(target), "--referrers")
+    cli("sync", names, f"oci:{disk}", *words)
+    assert set(blobs_in(disk)) == {digest_of(content)}
+    cli("sync", f"oci:{disk}", target, "--referrers")
+    assert read(target, "signed", digest_of(content)) == content
+    assert read(target, "signed", "1") == raw
