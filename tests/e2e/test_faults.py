@@ -35,7 +35,7 @@ BY_PROCESS = [*first(2, range(2000, 2014)), *first(1, range(3000, 3004))]
 """Schedules with a process each: transient ones below 3000, lasting ones from there.
 Over HTTPS, other ones than over plain HTTP."""
 
-PART = 8
+PART = 16
 """Schedules of one test, half of them over plain HTTP, half over HTTPS."""
 
 BATCH = 4
