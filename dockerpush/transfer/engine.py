@@ -187,13 +187,14 @@ class _Transfer:
         self._limits = limits
         self._step = step
         self._sources: dict[str, Source] = {}
+        self._trusting = True
         self.skipped_existing = False
 
     def run(
         self, shortcuts: Shortcuts | None, *, trusting: bool = True
     ) -> list[CopyResult]:
         """Plan, bring, store."""
-        target = self._target
+        target, self._trusting = self._target, trusting
         images = self._planner.plan(trusting=trusting)
         self.skipped_existing = any(one.plan.skipped_existing for one in images)
         moving = [one for one in images if one.plan.documents or one.plan.root]
@@ -207,6 +208,8 @@ class _Transfer:
             results = shortcuts.find(blobs)
             self.skipped_existing |= shortcuts.are_used(blobs)
         results.update(self._bring_all([b for b in blobs if b.key not in results]))
+        outcomes = {result.outcome for result in results.values()}
+        self.skipped_existing |= Outcome.MOUNTED in outcomes
         if shortcuts is None and results:
             target.learn([result.descriptor for result in results.values()])
         done = [self._finish(image, results) for image in images]
@@ -293,7 +296,7 @@ class _Transfer:
         digest = descriptor.digest
         try:
             with self._limits.blob(cancellation, target.place, digest) as holders:
-                if target.repository in holders:
+                if self._trusting and target.repository in holders:
                     target.on_event(
                         BlobFinished(blob.key, digest, descriptor.size, Outcome.EXISTS)
                     )
@@ -301,6 +304,8 @@ class _Transfer:
                         descriptor, Outcome.EXISTS, made_from=blob.made_from
                     )
                 mounts = [*holders, *target.mount_candidates(digest, source)]
+                if not self._trusting:
+                    mounts = []  # a registry may say that it mounted, and have not
                 with self._permit(source, small=is_small(descriptor)):
                     result = target.put_blob(blob, mounts)
                 holders.append(target.repository)

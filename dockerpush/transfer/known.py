@@ -270,7 +270,9 @@ class Shortcuts:
     def _mounted(
         self, layers: Mapping[str, Descriptor], present: Mapping[Digest, Outcome]
     ) -> dict[Digest, Outcome]:
-        """What can be mounted from other repositories."""
+        """What can be mounted from other repositories, if a mount is believed."""
+        if self.doubted:
+            return {}
         candidates = {
             layer: self.target.mount_candidates(layer.digest)
             for layer in layers.values()

@@ -329,14 +329,20 @@ def test_another_image_for_an_immutable_tag_is_refused(sides, bent, tmp_path):
     assert done.returncode == 1 and "TAG_INVALID" in done.stderr
 
 
+@pytest.mark.parametrize("head", ["answered", "refused"])
 @pytest.mark.parametrize("command", WRITING, ids=names)
-def test_a_mount_that_did_nothing_is_made_good(command, sides, bent):
+def test_a_mount_that_did_nothing_is_made_good(command, head, sides, bent):
     def bend(request: Request, honest: Honest) -> Response:
         if request.method == "POST" and "mount" in request.query:
             return Response.of(201, {"Location": "/v2/new/blobs/x"})
+        if request.method == "HEAD" and "/blobs/" in request.path and head == "refused":
+            return refused(405)
         return honest()
 
     bent.bend = bend
+    if command is Sides.push_pipe and head == "refused":
+        with pytest.raises(AssertionError, match="run the same command once more"):
+            command(sides)
     command(sides)
     bent.bend = None
     stored_again(sides)
