@@ -70,6 +70,11 @@ def run(args: Namespace, session: Session) -> int:
         return proofs.of_archive(args.source, endpoint(args), session)
     here = location.directory(where) or location.archive(where)
     if here is not None:
+        if Path(args.source).exists() and not _is_list(args.source):
+            raise UsageError(
+                f"{args.source} is no list of images, which {where} could be compared "
+                f"with; to prove {here} itself: dockerpush verify {here}"
+            )
         return proofs.of_list_in_layout(args.source, here, endpoint(args), session)
     if _is_list(args.source):
         place = location.place(where)
