@@ -133,11 +133,13 @@ class Contents:
     def count_mentions(self, raw: bytes, name: str) -> None:
         """Take note of what the document *raw* names, before it is decoded."""
         written = raw.count(b'"digest"')  # which JSON may write otherwise, too
-        count = max(written, value_count(raw) // DESCRIPTOR_VALUES)
+        values = value_count(raw)
+        count = max(written, values // DESCRIPTOR_VALUES)
         if count > DOCUMENT_DESCRIPTOR_LIMIT:
             raise LimitExceeded(
-                f"{quoted(name)}: it names {count} layers or manifests, the limit is "
-                f"{DOCUMENT_DESCRIPTOR_LIMIT}"
+                f"{quoted(name)}: it names {written} layers or manifests in {values} "
+                f"values, the limits are {DOCUMENT_DESCRIPTOR_LIMIT} and "
+                f"{DOCUMENT_DESCRIPTOR_LIMIT * DESCRIPTOR_VALUES}"
             )
         self.count_descriptors(count)
 

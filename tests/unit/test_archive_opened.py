@@ -282,10 +282,10 @@ def bytes_read() -> int:
 
 @pytest.mark.long
 def test_thousands_of_manifests_take_little_memory(tmp_path):
-    """10,000 entries of which one is there, and 2,000 that are there."""
+    """8,000 entries of which one is there, and 2,000 that are there."""
     one = layout(A)
     entry = one.entries[0]
-    absent = [{**entry, "digest": f"sha256:{n:064x}"} for n in range(10_000)]
+    absent = [{**entry, "digest": f"sha256:{n:064x}"} for n in range(8_000)]
     index = json.dumps(
         {"schemaVersion": 2, "manifests": [entry, *absent]}, separators=(",", ":")
     ).encode()

@@ -62,7 +62,7 @@ def test_what_was_written_is_read(found, directory):
 def test_what_is_cut_short_is_refused(found, data, directory):
     text = written(found).rstrip()
     length = data.draw(st.integers(0, len(text) - 1))
-    with pytest.raises(InvalidJSON, match="no inventory that can be used"):
+    with pytest.raises(InvalidJSON, match="not a valid inventory"):
         read(text[:length], directory)
 
 
