@@ -263,6 +263,7 @@ def test_a_transfer_below_the_floor_ends(more, slow_layer, here, tmp_path, monke
     assert "slower than --min-rate allows" in error
 
 
+@pytest.mark.long
 def test_a_transfer_may_be_slow(slow_layer, here, tmp_path):
     image = f"{slow_layer}/app:1"
     for number, more in enumerate(((), ("--min-rate", "0"), ("--min-rate", "1K"))):
@@ -270,6 +271,7 @@ def test_a_transfer_may_be_slow(slow_layer, here, tmp_path):
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("limit", ["4K", "400K"])
 def test_the_floor_is_not_above_the_limit(limit, slow_layer, here, tmp_path):
     """What we slow down ourselves is not slow."""

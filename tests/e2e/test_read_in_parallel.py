@@ -100,7 +100,7 @@ def test_one_job_reads_one_at_a_time(packed, tmp_path, run_cli, meet):
 
 
 def test_the_blobs_of_the_cache(packed, tmp_path, run_cli, meet):
-    meeting = meet(cache_module, "_digest_of")
+    meeting = meet(cache_module, "digest_of_file")
     with RegistryServer(Registry(tmp_path / "registry")) as server:
         target = f"{server.host}/team/app:1"
         assert run_cli("push", packed, "-t", target).returncode == 0

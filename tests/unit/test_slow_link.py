@@ -104,9 +104,11 @@ def test_a_slow_one_stops_the_put_and_goes_on_in_parts(kind, more, monkeypatch):
                 # The PUT that was stopped is seen once its connection has ended.
                 assert first[:2] == ["HEAD", "POST"] and "STATUS" in first[2:4]
                 assert sent(registry) < SIZE * (1 + more) + 3 * MIB * (kind is Drops)
-    assert (first.count("PUT"), first.count("PATCH")) == (2, 4)
+    assert first.count("PUT") == 2 and first.count("PATCH") in (4, 5)
     later = registry.methods()[second:]
-    assert later == ["HEAD", "POST", *["PATCH"] * 4, "PUT"]  # it is known by now
+    parts = later.count("PATCH")
+    assert later == ["HEAD", "POST", *["PATCH"] * parts, "PUT"]  # it is known by now
+    assert parts in (4, 5)
     assert set(registry.sizes("PATCH")) <= {MIB, registry.sizes("PATCH")[-5]}
 
 
