@@ -152,6 +152,7 @@ class TestNamed:
         assert "--runtime" in done.error
 
 
+@pytest.mark.long
 def test_progress_is_a_line_now_and_then(run_cli, out, tmp_path):
     program = write_program(
         tmp_path / "docker",

@@ -270,6 +270,7 @@ def test_a_password_is_typed_twice_and_not_shown(run_cli, tmp_path):
         assert done.returncode == 4
 
 
+@pytest.mark.long
 def test_sigterm_ends_it_while_passwords_are_checked(run_cli, tmp_path):
     """Neither what waits in line nor a check that takes seconds holds it up."""
     pytest.importorskip("bcrypt")

@@ -120,6 +120,7 @@ class TestReports:
         done = sync(path, two, "--report", name, code=code)
         assert said in done.error and done.stdout == ""
 
+    @pytest.mark.long
     def test_after_a_deadline_it_says_what_was_not_done(
         self, hosts, run_cli, sync, tmp_path
     ):

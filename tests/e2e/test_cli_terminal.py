@@ -132,6 +132,7 @@ def test_a_window_changes_while_the_command_runs(
     check(screen, name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("before", "after"), RESIZES)
 def test_where_lines_are_cut_off_nothing_is_left_either(
     before, after, place, run_cli, tmp_path
@@ -147,6 +148,7 @@ def test_where_lines_are_cut_off_nothing_is_left_either(
     assert not any(re.search(r"\|| MiB eta|^blob", line) for line in screen.text)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("before", "after"), first(1, RESIZES))
 def test_save(before, after, run_cli, tmp_path):
     program = tmp_path / "docker"
@@ -178,6 +180,7 @@ def test_the_log_stands_above_the_bars(place, run_cli, tmp_path):
     assert any(frame.above for frame in screen.frames)
 
 
+@pytest.mark.long
 def test_results_of_a_sync_stand_above_the_bars_of_the_others(place, run_cli, tmp_path):
     screen = Screen(80)
     command = [*place.command("sync", tmp_path / "out"), *SLOWLY]

@@ -299,6 +299,7 @@ def write_lists(directory: Path, host: str) -> None:
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", LISTS)
 def test_lists_without_end(command, registry, tmp_path, run_cli: Command):
     host, fake = registry

@@ -575,6 +575,7 @@ class TestNonsense:
 class TestKills:
     """``kill -9``, and the same command again: into an archive and a directory."""
 
+    @pytest.mark.long
     @pytest.mark.parametrize(
         ("out", "rate"), [("out.tar", 1_500_000), ("layout/", 6_000_000)]
     )

@@ -415,6 +415,7 @@ def test_skopeo_and_umoci_read_what_was_made(here, host, gzipped, tmp_path):
     assert (bundle / "n").read_bytes() == random.Random(1).randbytes(50_000) * 2
 
 
+@pytest.mark.long
 def test_memory_stays_flat(run_cli, host, tmp_path):
     """80 MiB that compress to a tenth of it, from a registry and back."""
     path = tmp_path / "large"

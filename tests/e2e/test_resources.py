@@ -293,6 +293,7 @@ class TestLimits:
                 assert done.error.startswith("error: "), done.said
                 assert "descriptor" in done.said or "open files" in done.said, done.said
 
+    @pytest.mark.long
     def test_160_mib_of_address_space_are_enough(self, around, tmp_path):
         """``ulimit -v``: threads' stacks and arenas of malloc count as well."""
         path = large_archive(tmp_path / "big.tar", [64 * MIB] * 3, compressible=True)

@@ -102,6 +102,7 @@ def again(source: Source, kind: str, way: str, out: object) -> list[object]:
     return ["push", out, "-t", target, "--json", *as_it_is]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["pull", "copy"])
 def test_the_digest_is_the_same_through_every_form(way, source, run_cli, tmp_path):
     """Of every kind of image that the form can hold; verify reads the forms, too."""

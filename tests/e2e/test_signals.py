@@ -286,6 +286,7 @@ def test_a_second_signal_ends_at_once(
         assert child.returncode in (-second, 128 + second)
 
 
+@pytest.mark.long
 def test_what_hangs_in_spite_of_a_signal_is_left_behind(
     proxy, archive, tmp_path, run_cli
 ):

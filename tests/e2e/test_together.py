@@ -241,6 +241,7 @@ class TestOneTag:
                     end_all([first, second])
         check_image(server.host, "turn")
 
+    @pytest.mark.long
     def test_a_dead_one_that_left_its_lock_is_not(
         self, server, tmp_path, impatient, run_cli
     ):
