@@ -253,9 +253,9 @@ def table(rows: Sequence[Row], columns: int, *, unicode: bool = True) -> list[st
 def _line(
     row: Row, name: int, space: int, widths: Sequence[int], *, unicode: bool
 ) -> str:
-    cells = "".join(f" {_cell(row, n):>{width}}" for n, width in enumerate(widths))
+    cells = "".join(f" {_cell(row, n).rjust(width)}" for n, width in enumerate(widths))
     bar = f" |{_bar(row, space, unicode=unicode)}|" if space else ""
-    line = f"{row.name[:name]:{name}}{bar}{cells}"
+    line = f"{row.name[:name].ljust(name)}{bar}{cells}"
     return line if name else line.lstrip()
 
 

@@ -6,6 +6,8 @@ The command runs at a pseudo-terminal whose window changes its width in the midd
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +66,9 @@ class Place:
     words: dict[str, str]
 
     def command(self, name: str, out: Path) -> list[str]:
-        """The words of a command; *out* is a directory, named as nothing else is."""
-        new = re.sub(r"\W|_", "", out.parent.name).lower()
+        """The words of a command into *out*, or into a repository of the test alone."""
+        test = os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]
+        new = "new" + hashlib.sha256(test.encode()).hexdigest()[:12]
         words = {**self.words, "out": str(out), "new": new}
         return [word.format(**words) for word in COMMANDS[name]]
 
