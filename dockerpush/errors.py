@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from http import HTTPStatus
+from typing import Sequence
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
@@ -61,6 +62,12 @@ def file_error(what: str, error: OSError) -> PusherError:
     kind = NotFound if isinstance(error, FileNotFoundError) else PusherError
     kind = UsageError if error.errno == errno.ENAMETOOLONG else kind
     return kind(f"{what}: {reason_of(error)}")
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """The first *most* of *names*, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def reason_of(error: Exception) -> str:

@@ -31,7 +31,7 @@ from ..platforms import normalised
 from ..strict_json import ANY
 from ..values import replace
 from .contents import Contents
-from .docker import MANIFEST_JSON, Entry, read_entries
+from .docker import MANIFEST_JSON, Entry, incomplete, read_entries
 from .headers import canonical, quoted
 from .layout import (
     FULL_NAME,
@@ -349,22 +349,14 @@ def _problem(node: Node, what: str, layout: Layout) -> str:
         return f"image {what}: {problem}; the archive is damaged, save it again"
     if isinstance(node, Absent):
         found = f"image {what}: {node.problem}"
-        return found if node.problem else _incomplete(what, (_digest(node),))
+        return found if node.problem else incomplete(what, (_digest(node),), 1)
     if isinstance(node, StoredIndex):
         gone = tuple(_digest(leaf) for leaf in leaves(node) if isinstance(leaf, Absent))
         if gone and len(gone) == len(list(leaves(node))):
-            return _incomplete(what, gone)
+            return incomplete(what, gone, 1)
     elif not node.complete:
-        return _incomplete(what, missing_blobs(node))
+        return incomplete(what, missing_blobs(node), 1)
     return ""
-
-
-def _incomplete(what: str, gone: tuple[Digest, ...]) -> str:
-    more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-    return (
-        f"truncated or incomplete archive: image {what} needs {gone[0]}{more}, which "
-        "the archive does not hold; save it again"
-    )
 
 
 def _digests(node: Node) -> Iterator[Digest]:

@@ -7,9 +7,9 @@ Format).
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Mapping
+from typing import Any, Iterable, Mapping, Sequence
 
-from ..errors import ArchiveError, InvalidDigest, InvalidJSON
+from ..errors import ArchiveError, InvalidDigest, InvalidJSON, some_of
 from ..oci import (
     OCI_CONFIG,
     Descriptor,
@@ -100,7 +100,7 @@ class _EntryReader:
         self._contents.count_descriptors(len(layers) + 1)
         config = self._contents.find(config_name)
         if config is None:
-            raise _missing_members(what, [config_name])
+            raise ArchiveError(incomplete(what, [quoted(config_name)], 1))
         image_config = self._read_config(config, len(layers), what)
         elsewhere = {**self._foreign, **_layer_sources(record, where)}
         blobs = []
@@ -108,7 +108,8 @@ class _EntryReader:
             blobs.append(self._find_layer(name, diff_id, elsewhere))
         gone = [name for name, blob in zip(layers, blobs) if blob is None]
         if gone:
-            raise _missing_members(what, gone)
+            gone = list(map(quoted, gone))
+            raise ArchiveError(incomplete(what, gone, _SHOWN))
         raw = self._contents.document(config)
         manifest = StoredManifest(
             None,
@@ -208,10 +209,9 @@ def _stored_layer(contents: Contents, member: Member, diff_id: Digest) -> Stored
     return StoredBlob(member.name, member.size, compression, digest, diff_id)
 
 
-def _missing_members(what: str, gone: list[str]) -> ArchiveError:
-    shown = ", ".join(map(quoted, gone[:_SHOWN]))
-    more = f" and {len(gone) - _SHOWN} more" if len(gone) > _SHOWN else ""
-    return ArchiveError(
-        f"truncated or incomplete archive: image {what} needs {shown}{more}, which "
-        "the archive does not hold; save it again"
+def incomplete(what: str, gone: Sequence[str], most: int) -> str:
+    """The fault of the image *what*, which lacks *gone*; names at most *most* of it."""
+    return (
+        f"truncated or incomplete archive: image {what} needs {some_of(gone, most)}, "
+        "which the archive does not hold; save it again"
     )

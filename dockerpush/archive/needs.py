@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Mapping, NamedTuple
 
-from ..errors import ArchiveError, InvalidJSON
+from ..errors import ArchiveError, InvalidJSON, some_of
 from ..oci import (
     Descriptor,
     Digest,
@@ -108,8 +108,7 @@ def refuse_delta(needs: Iterable[Need]) -> None:
 
 def _held_by(needs: Iterable[Need]) -> str:
     hosts = hosts_of(needs)
-    more = f" and {len(hosts) - _SHOWN} more" if len(hosts) > _SHOWN else ""
-    return f" that {', '.join(hosts[:_SHOWN])}{more} held" if hosts else ""
+    return f" that {some_of(hosts, _SHOWN)} held" if hosts else ""
 
 
 def hosts_of(needs: Iterable[Need]) -> list[str]:

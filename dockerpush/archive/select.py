@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Iterator, Sequence
 
-from ..errors import ArchiveError, NotFound, UsageError
+from ..errors import ArchiveError, NotFound, UsageError, some_of
 from ..events import Notice
 from ..oci import Digest, Platform
 from ..platforms import best_match
@@ -97,8 +97,7 @@ def _runs_on(image: StoredImage, platform: Platform) -> bool:
 def describe(images: Sequence[StoredImage]) -> str:
     """The names of *images*, for an error; an image without one has its digest."""
     names = [name for image in images for name in _labels(image)]
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return some_of(names, _SHOWN)
 
 
 def _apart(images: Sequence[StoredImage]) -> list[str]:

@@ -27,6 +27,7 @@ from ..errors import (
     InvalidJSON,
     NotFound,
     reason_of,
+    some_of,
 )
 from ..expressions import expression
 from ..system.files import SharedFile
@@ -298,17 +299,12 @@ def blame(error: object, file: object) -> None:
 def _check_complete(found: VolumeSet) -> None:
     missing = [number for number in found.numbers if number not in found.volumes]
     if missing:
-        names = _listed([volume_path(found.path, one).name for one in missing])
+        names = some_of([volume_path(found.path, one).name for one in missing], _SHOWN)
         of = f" of {len(found.numbers)}" if found.sums else ""
         raise ArchiveError(
             f"volume {names}{of} is missing: copy it here, or say with --volumes DIR "
             "where it is"
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def _size(path: Path) -> int:
@@ -351,10 +347,10 @@ def _damage(found: VolumeSet) -> str:
         return ""
     if len(bad) == len(found.numbers) > 1:
         return f"no volume has the sum that {found.path.name}{SUMS} has for it"
+    names = some_of([found.name(number) for number in bad], _SHOWN)
     return (
-        f"volume {_listed([found.name(number) for number in bad])} is damaged or of "
-        f"another archive, for the sum is not that of {found.path.name}{SUMS}: copy it "
-        "again"
+        f"volume {names} is damaged or of another archive, for the sum is not that of "
+        f"{found.path.name}{SUMS}: copy it again"
     )
 
 

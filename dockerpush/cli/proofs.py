@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Iterator, Sequence
 
-from ..errors import ContentMismatch, NotFound, PusherError, UsageError
+from ..errors import ContentMismatch, NotFound, PusherError, UsageError, some_of
 from ..system.workers import Workers
 from . import console
 from .endpoints import Connections, Endpoint
@@ -159,8 +159,7 @@ def _report(what: str, proof: Proof, missing: Sequence[str], session: Session) -
 
 
 def _of(images: Sequence[str]) -> str:
-    more = f" and {len(images) - _SHOWN} more" if len(images) > _SHOWN else ""
-    return f"; needed by {', '.join(images[:_SHOWN])}{more}"
+    return f"; needed by {some_of(images, _SHOWN)}"
 
 
 def _count(proof: Proof) -> str:
@@ -174,9 +173,7 @@ def _failure(what: str, proof: Proof, missing: Sequence[str]) -> PusherError:
     from ..transfer.proof import damaged_images
 
     touched = damaged_images(proof.damaged)
-    names = [*touched, *missing]
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    shown = ", ".join(names[:_SHOWN]) + more
+    shown = some_of([*touched, *missing], _SHOWN)
     if touched:
         return ContentMismatch(
             f"{what}: not whole: {shown}; carry or copy these images again"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, Sequence
 
-from ..errors import Cancelled, PusherError, SomeFailed, UsageError, file_error
+from ..errors import Cancelled, PusherError, SomeFailed, UsageError, file_error, some_of
 from ..events import Outcome
 from . import console
 
@@ -79,10 +79,8 @@ class Outcomes:
 
 def some_failed(failed: Sequence[str], total: int, what: str) -> SomeFailed:
     """The error that *failed* are of *total*, as in "2 of 5 pushes failed"."""
-    count = len(failed)
-    names = ", ".join(failed[:_SHOWN])
-    more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
-    return SomeFailed(f"{count} of {total} {what} failed: {names}{more}")
+    names = some_of(failed, _SHOWN)
+    return SomeFailed(f"{len(failed)} of {total} {what} failed: {names}")
 
 
 def check_lost(done: Iterable[tuple[str, int]]) -> None:

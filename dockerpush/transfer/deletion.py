@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Collection, Mapping, NamedTuple
 
 from ..documents import Walk, held, visit
-from ..errors import ContentMismatch, PusherError, RegistryError
+from ..errors import ContentMismatch, PusherError, RegistryError, some_of
 from ..oci import INDEX_TYPES, Descriptor, Digest
 from ..registry.pages import referrers_tag
 from ..system.cancellation import Cancellation
@@ -48,8 +48,7 @@ class Uses(NamedTuple):
     def __str__(self) -> str:
         words = [f"{'image' if ':' in tag else 'tag'} {tag}" for tag in self.tags]
         words += [f"the index {tag}" for tag in self.indexes]
-        more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
-        return ", ".join(words[:_SHOWN]) + more
+        return some_of(words, _SHOWN)
 
 
 class Survey(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, Mapping, NamedTuple, Seque
 
 from ..archive.needs import hosts_of
 from ..documents import RawManifest, Walk, children_of, is_document
-from ..errors import ArchiveError, ContentMismatch, InvalidReference
+from ..errors import ArchiveError, ContentMismatch, InvalidReference, some_of
 from ..oci import Descriptor, Digest
 from ..reference import check_repository
 from ..upload.content import FileReader
@@ -224,9 +224,7 @@ class Lacking(NamedTuple):
     blobs: Sequence[Descriptor]
 
     def __str__(self) -> str:
-        first = ", ".join(one.digest for one in self.blobs[:2])
-        more = f" and {len(self.blobs) - 2} more" if len(self.blobs) > 2 else ""
-        return f"{self.name} lacks {first}{more}"
+        return f"{self.name} lacks {some_of([one.digest for one in self.blobs], 2)}"
 
 
 def refuse_lacking(found: Sequence[Lacking], delta: OpenLayout) -> None:

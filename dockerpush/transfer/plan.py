@@ -37,7 +37,7 @@ from ..archive.stored import (
     platform_of,
 )
 from ..documents import RawManifest, part_of_index, stays, subject_of
-from ..errors import ArchiveError, NotFound
+from ..errors import ArchiveError, NotFound, some_of
 from ..events import Notice
 from ..oci import Descriptor, Digest, Platform
 from ..platforms import best_match
@@ -503,9 +503,7 @@ def _name(node: Node) -> str:
 
 def _missing(node: Node) -> str:
     """The names of what is absent below *node*, a few of them."""
-    names = list(_missing_names(node))
-    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + rest
+    return some_of(list(_missing_names(node)), 5)
 
 
 def _missing_names(node: Node) -> Iterator[str]:
