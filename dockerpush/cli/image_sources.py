@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     )
     from ..transfer.delta_source import DeltaSource, Lacking
     from ..transfer.prepare import Samples
+    from ..transfer.recompress import SourceArchive
     from ..transfer.registry_target import RegistryTarget
-    from ..transfer.source import RegistrySource
+    from ..transfer.source import CacheSource, RegistrySource
     from ..transfer.verify import Verified
     from .endpoints import Connections
 
@@ -101,10 +102,67 @@ class PlainSource(StoredSource):
             return dry_run(target, self._archive, image, tags=tags, options=options)
 
 
-class CachedImageSource:
-    """An image of the cache, which goes byte for byte."""
+class VerbatimSource:
+    """Images that go byte for byte."""
 
     is_stream = False
+
+    def _place(
+        self, target: RegistryTarget, image: StoredImage
+    ) -> tuple[CacheSource | DeltaSource, Descriptor]:
+        """Where *image* is read for *target*, and its root there."""
+        raise NotImplementedError
+
+    def push(
+        self,
+        target: RegistryTarget,
+        image: StoredImage,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> PushResult:
+        """Push one of its images; of *options* only platforms and jobs count."""
+        from ..transfer.choices import CopyOptions
+        from ..transfer.copy_image import copy_image
+
+        source, root = self._place(target, image)
+        narrow = CopyOptions(options.platforms, jobs=options.jobs)
+        copied = copy_image(source, target, str(root.digest), tags=tags, options=narrow)
+        return copied.as_push(target.repository, tags)
+
+    def dry_run(
+        self,
+        target: RegistryTarget,
+        image: StoredImage,
+        *,
+        tags: Sequence[str],
+        options: PushOptions,
+    ) -> list[BlobForecast]:
+        """What `push` would do."""
+        from ..transfer.verify import dry_run_copy
+
+        source, root = self._place(target, image)
+        return dry_run_copy(source, source.child(root), target, jobs=options.jobs)
+
+    def verify(
+        self,
+        target: RegistryTarget,
+        image: StoredImage,
+        named: str,
+        options: PushOptions,
+    ) -> Verified:
+        """Read back what `push` left under *named*, a tag or a digest."""
+        from ..transfer.verify import verify_copy
+
+        source, root = self._place(target, image)
+        return verify_copy(source, source.child(root), target, named, jobs=options.jobs)
+
+
+class CachedImageSource(VerbatimSource):
+    """An image of the cache, which may be recompressed on its way.
+
+    Its platforms were chosen before.
+    """
 
     def __init__(self, cache: Cache, pulled: PulledImage) -> None:
         from ..archive.stored import StoredImage
@@ -123,28 +181,16 @@ class CachedImageSource:
         options: PushOptions,
     ) -> PushResult:
         """Push it; of *options* the jobs count, and how it is recompressed."""
-        from ..transfer.choices import CopyOptions
-        from ..transfer.copy_image import copy_image
+        options = replace(options, platforms=())
+        if not options.recompress:
+            return super().push(target, image, tags=tags, options=options)
+        from ..transfer.recompress import recompress_image
 
-        if options.recompress:
-            from ..transfer.recompress import recompress_image
-
-            done = recompress_image(
-                self._source,
-                target,
-                str(self._chosen.digest),
-                tags=tags,
-                options=replace(options, platforms=()),
-            )
-            return done.as_push(target.repository, tags)
-        copied = copy_image(
-            self._source,
-            target,
-            str(self._chosen.digest),
-            tags=tags,
-            options=CopyOptions(jobs=options.jobs),
+        digest = str(self._chosen.digest)
+        done = recompress_image(
+            self._source, target, digest, tags=tags, options=options
         )
-        return copied.as_push(target.repository, tags)
+        return done.as_push(target.repository, tags)
 
     def dry_run(
         self,
@@ -155,17 +201,13 @@ class CachedImageSource:
         options: PushOptions,
     ) -> list[BlobForecast]:
         """What `push` would do."""
-        from ..transfer.verify import dry_run_copy
+        options = replace(options, platforms=())
+        if not options.recompress:
+            return super().dry_run(target, image, tags=tags, options=options)
+        from ..transfer.push_image import dry_run
 
-        root = self._source.child(self._chosen)
-        if options.recompress:
-            from ..transfer.push_image import dry_run
-            from ..transfer.recompress import SourceArchive
-
-            archive = SourceArchive(self._source, root)
-            options = replace(options, platforms=())
-            return dry_run(target, archive, archive.image, tags=tags, options=options)
-        return dry_run_copy(self._source, root, target, jobs=options.jobs)
+        archive = self._archive()
+        return dry_run(target, archive, archive.image, tags=tags, options=options)
 
     def verify(
         self,
@@ -175,21 +217,26 @@ class CachedImageSource:
         options: PushOptions,
     ) -> Verified:
         """Read back what `push` left under *named*, a tag or a digest."""
-        from ..transfer.verify import verify_copy, verify_image
+        if not options.recompress:
+            return super().verify(target, image, named, options)
+        from ..transfer.verify import verify_image
 
-        root = self._source.child(self._chosen)
-        if options.recompress:
-            from ..transfer.recompress import SourceArchive
+        return verify_image(target, self._archive().image, named, jobs=options.jobs)
 
-            image = SourceArchive(self._source, root).image
-            return verify_image(target, image, named, jobs=options.jobs)
-        return verify_copy(self._source, root, target, named, jobs=options.jobs)
+    def _place(
+        self, target: RegistryTarget, image: StoredImage
+    ) -> tuple[CacheSource, Descriptor]:
+        return self._source, self._chosen
+
+    def _archive(self) -> SourceArchive:
+        """The same image as an archive, whose layers can be recompressed."""
+        from ..transfer.recompress import SourceArchive
+
+        return SourceArchive(self._source, self._source.child(self._chosen))
 
 
-class DeltaImages:
+class DeltaImages(VerbatimSource):
     """Images of a delta, which go byte for byte into the registry that has the rest."""
-
-    is_stream = False
 
     def __init__(self, layout: OpenLayout) -> None:
         self.images = layout.images
@@ -199,7 +246,7 @@ class DeltaImages:
         """What *image* would lack at *target*."""
         from ..transfer.delta_source import Lacking
 
-        root, source = self._root(image), self._source(target)
+        source, root = self._place(target, image)
         name = f"{target.place}/{target.repository}:{target.reference}"
         return Lacking(name, list(source.lacks(root, target.has_document)))
 
@@ -209,65 +256,15 @@ class DeltaImages:
 
         refuse_lacking(lacking, self._layout)
 
-    def push(
-        self,
-        target: RegistryTarget,
-        image: StoredImage,
-        *,
-        tags: Sequence[str],
-        options: PushOptions,
-    ) -> PushResult:
-        """Push one of `images`; of *options* only platforms and jobs count."""
-        from ..transfer.choices import CopyOptions
-        from ..transfer.copy_image import copy_image
-
-        copied = copy_image(
-            self._source(target),
-            target,
-            str(self._root(image).digest),
-            tags=tags,
-            options=CopyOptions(options.platforms, jobs=options.jobs),
-        )
-        return copied.as_push(target.repository, tags)
-
-    def dry_run(
-        self,
-        target: RegistryTarget,
-        image: StoredImage,
-        *,
-        tags: Sequence[str],
-        options: PushOptions,
-    ) -> list[BlobForecast]:
-        """What `push` would do."""
-        from ..transfer.verify import dry_run_copy
-
-        source = self._source(target)
-        root = source.child(self._root(image))
-        return dry_run_copy(source, root, target, jobs=options.jobs)
-
-    def verify(
-        self,
-        target: RegistryTarget,
-        image: StoredImage,
-        named: str,
-        options: PushOptions,
-    ) -> Verified:
-        """Read back what `push` left under *named*, a tag or a digest."""
-        from ..transfer.verify import verify_copy
-
-        source = self._source(target)
-        root = source.child(self._root(image))
-        return verify_copy(source, root, target, named, jobs=options.jobs)
-
-    def _source(self, target: RegistryTarget) -> DeltaSource:
+    def _place(
+        self, target: RegistryTarget, image: StoredImage
+    ) -> tuple[DeltaSource, Descriptor]:
         from ..transfer.delta_source import Base, DeltaSource
 
-        return DeltaSource(self._layout, Base(target.client, target.repository))
-
-    def _root(self, image: StoredImage) -> Descriptor:
         assert image.root is not None, "index.json names manifests"
         assert image.root.descriptor is not None, "index.json names manifests"
-        return image.root.descriptor
+        source = DeltaSource(self._layout, Base(target.client, target.repository))
+        return source, image.root.descriptor
 
 
 class ForwardSource(StoredSource):
