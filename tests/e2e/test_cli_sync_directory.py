@@ -13,7 +13,7 @@ from conftest import Command, Finished
 from copied import Layout, actions, assert_whole, put, read, store, write
 from faultproxy import FaultProxy
 from images import digest_of, tar_of
-from inprocess import run_here
+from inprocess import checked, run_here
 from multiplatform import finish, write_image, write_layout
 from registries import run
 from test_cli_copy_local import index_of, left, names_in, tags
@@ -59,14 +59,7 @@ def carried(tmp_path: Path) -> Path:
 @pytest.fixture
 def sync(run_cli: Command) -> Sync:
     """Run ``sync``; it ends with *code*, and one line if that is an error."""
-
-    def run_it(*words: object, code: int = 0) -> Finished:
-        done = run_here(["sync", *words], run_cli.environment())
-        assert done.returncode == code, done.stderr
-        assert done.stderr.count("error: ") == (code != 0)
-        return done
-
-    return run_it
+    return checked(run_cli.environment(), "sync")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from conftest import Command, Finished
 from copied import Layout, actions, assert_whole, delete, put, read, store, write
 from images import digest_of
-from inprocess import run_here
+from inprocess import checked
 from registries import read_back, run, start_docker_registry
 from test_cli_copy_local import tags
 from transfers import blobs_below, noise_layer
@@ -57,14 +57,7 @@ def disk(tmp_path: Path) -> Path:
 @pytest.fixture
 def cli(run_cli: Command) -> Run:
     """Run a command; it ends with *code*, and one line if that is an error."""
-
-    def run_it(*words: object, code: int = 0) -> Finished:
-        done = run_here(words, run_cli.environment())
-        assert done.returncode == code, done.stderr
-        assert done.stderr.count("error: ") == (code != 0), done.stderr
-        return done
-
-    return run_it
+    return checked(run_cli.environment())
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from conftest import Command, Finished
 from copied import Layout, delete, read, store, write
 from images import docker_archive, tar_of
-from inprocess import run_here
+from inprocess import checked
 from transfers import noise_layer
 
 from dockerpush.server import Registry, RegistryServer
@@ -37,14 +37,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def cli(run_cli: Command) -> Run:
     """Run a command; it ends with *code*, and one line if that is an error."""
-
-    def run_it(*words: object, code: int = 0) -> Finished:
-        done = run_here(words, run_cli.environment())
-        assert done.returncode == code, done.stderr
-        assert done.stderr.count("error: ") == (code != 0), done.stderr
-        return done
-
-    return run_it
+    return checked(run_cli.environment())
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from typing import Iterator, Mapping, Sequence
+from typing import Callable, Iterator, Mapping, Sequence
 from unittest import mock
 
 from conftest import Finished
@@ -30,6 +30,21 @@ def run_here(words: Sequence[object], environment: Mapping[str, str]) -> Finishe
         except SystemExit as ended:
             code = int(str(ended.code))
     return Finished(code, out.getvalue(), err.getvalue(), 0)
+
+
+def checked(environment: Mapping[str, str], *before: object) -> Callable[..., Finished]:
+    """Runs ``dockerpush`` with the words *before*, and those that it gets.
+
+    It must end with *code*, and with one line of an error if that is not 0.
+    """
+
+    def run_it(*words: object, code: int = 0) -> Finished:
+        done = run_here((*before, *words), environment)
+        assert done.returncode == code, done.stderr
+        assert done.stderr.count("error: ") == (code != 0), done.stderr
+        return done
+
+    return run_it
 
 
 @contextlib.contextmanager
