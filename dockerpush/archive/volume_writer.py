@@ -9,10 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
-from ..errors import PusherError, UsageError
+from ..errors import UsageError
 from ..system.files import (
     claimed,
     default_mode,
+    only_writer,
     open_own,
     own_name,
     replace_file,
@@ -55,14 +56,7 @@ class VolumeWriter(io.RawIOBase):
         with contextlib.ExitStack() as stack:
             self._check_free()
             lock = self._path.with_name(f".{self._path.name}.part.lock")
-            alone = True
-            with contextlib.suppress(OSError):  # a file system without locks
-                alone = stack.enter_context(claimed(lock))
-            if not alone:
-                raise PusherError(
-                    f"another run is writing {self._path}: wait for it, or choose "
-                    "another name"
-                )
+            stack.enter_context(only_writer(self._path, claimed(lock)))
             stack.callback(self._remove_parts)
             self._remove_parts()  # those of a run that was killed
             self._check_count(-(-self._expected // self._size))

@@ -22,7 +22,15 @@ from typing import (
 from ..errors import NotFound, PusherError, UsageError, file_error
 from ..expressions import expression
 from ..system.cancellation import Cancellation
-from ..system.files import followed, open_own, own_name, share, try_lock, write_whole
+from ..system.files import (
+    followed,
+    only_writer,
+    open_own,
+    own_name,
+    share,
+    try_lock,
+    write_whole,
+)
 from ..values import replace, value
 from .picker import LocalImage, parse_images
 from .programs import PIECE, UNPRINTABLE, ProgramInput, ProgramOutput
@@ -278,11 +286,10 @@ def _written_whole(path: Path) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def _partial(path: Path) -> Iterator[BinaryIO]:
     part = own_name(path.with_name(f".{path.name}.part"))
-    with _only_writer(part) as alone:
-        if not alone:
-            raise PusherError(
-                f"another run is writing {path}: wait for it, or choose another name"
-            )
+    # Windows lets nobody rename a file that is open.
+    posix = os.name == "posix"
+    lock = try_lock(part) if posix else contextlib.nullcontext(enter_result=True)
+    with only_writer(path, lock):
         try:
             with open_own(part) as file:
                 file.truncate(0)
@@ -293,17 +300,3 @@ def _partial(path: Path) -> Iterator[BinaryIO]:
             with contextlib.suppress(OSError):
                 part.unlink()
             raise
-
-
-@contextlib.contextmanager
-def _only_writer(part: Path) -> Iterator[bool]:
-    """Whether no other run writes *part*; supposed where locks are of no use here.
-
-    Windows lets nobody rename a file that is open, and some file systems lock nothing.
-    """
-    with contextlib.ExitStack() as stack:
-        alone = True
-        if os.name == "posix":
-            with contextlib.suppress(OSError):
-                alone = stack.enter_context(try_lock(part))
-        yield alone

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import BinaryIO, Iterator, Mapping
+from typing import BinaryIO, ContextManager, Iterator, Mapping
 
 from ..errors import PusherError, StateError
 
@@ -341,6 +341,23 @@ def claim(path: Path, *, timeout: float) -> Iterator[None]:
     with claimed(path, timeout=timeout) as held:
         if not held:
             raise StateError(f"{path}: another process holds this lock; try again")
+        yield
+
+
+@contextlib.contextmanager
+def only_writer(path: Path, lock: ContextManager[bool]) -> Iterator[None]:
+    """Be the only run that writes *path*: who gets the *lock* is.
+
+    Where files cannot be locked it is supposed. Raises PusherError for another run.
+    """
+    with contextlib.ExitStack() as stack:
+        alone = True
+        with contextlib.suppress(OSError):  # a file system without locks
+            alone = stack.enter_context(lock)
+        if not alone:
+            raise PusherError(
+                f"another run is writing {path}: wait for it, or choose another name"
+            )
         yield
 
 
