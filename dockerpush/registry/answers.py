@@ -197,7 +197,8 @@ class Answer(Closeable):
         self.end_within(DRAIN_SECONDS)
         try:
             self.read(LEFTOVER)
-            self._next(1)
+            if not self._ended:
+                self._next(1)
         except PusherError as error:
             log.debug("could not read the rest of an answer: %s", error)
 

@@ -191,10 +191,9 @@ class FinalResponse(http.client.HTTPResponse):
         reader: Callable[[Any], MeteredReader],
         **options: Any,
     ) -> None:
-        """*reader* gives what reads from *sock*."""
+        """*reader* gives what reads from a raw stream of *sock*."""
         super().__init__(sock, *arguments, **options)
-        self.fp.close()
-        self.fp = reader(sock)
+        self.fp = reader(self.fp.detach())
         self.meter = self.fp.meter
 
     def begin(self) -> None:
@@ -348,7 +347,7 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
     def _skip_interim(self) -> bool:
         """Read what can be read now; True when it was interim answers and no more."""
         if self._reader is None:
-            self._reader = self._new_reader(self.sock)
+            self._reader = self._new_reader(self.sock.makefile("rb").detach())
         try:
             found = self._peek(self._reader)
             while _INTERIM.match(found):
@@ -361,15 +360,18 @@ class WatchedConnection(urllib3.connection.HTTPConnection):
             self._cut = error
         return False
 
-    def _new_reader(self, sock: Any) -> MeteredReader:
+    def _new_reader(self, raw: Any) -> MeteredReader:
         seconds, rate = self._dialer.timeout, self._dialer.min_rate
         meter = Meter(self._peer(), seconds, rate)
-        return MeteredReader(sock.makefile("rb").detach(), meter)
+        return MeteredReader(raw, meter)
 
-    def _take_reader(self, sock: Any) -> MeteredReader:
-        """What has read ahead from *sock*, else a new reader; the answer's own now."""
+    def _take_reader(self, raw: Any) -> MeteredReader:
+        """What has read ahead, else a reader of *raw*; the answer's own now."""
         reader, self._reader = self._reader, None
-        return reader or self._new_reader(sock)
+        if reader is None:
+            return self._new_reader(raw)
+        raw.close()
+        return reader
 
     def _peek(self, reader: MeteredReader) -> bytes:
         """The next bytes of an answer; b"" when there are none now, or at the end."""

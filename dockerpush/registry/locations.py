@@ -16,6 +16,7 @@ metadata service. The address is checked, not the name (ggcr#2440).
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
 import re
 import socket
@@ -100,23 +101,28 @@ class UrlParts:
 
         Raises NetworkError for anything else, also for one with a user name in it.
         """
-        match = _URL.fullmatch(url)
-        port = int(match["port"]) if match and match["port"] else None
-        is_port = port is None or 0 < port < 65536
-        if match is None or not is_port or not _is_host(match["host"]):
-            raise NetworkError(f"not a URL that can be followed: {one_line(url, 80)!r}")
-        scheme = match["scheme"].lower()
-        host = match["host"].strip("[]").lower()
-        target = match["target"] or "/"
-        return cls(
-            Origin(scheme, host, port or DEFAULT_PORTS[scheme]),
-            target if target.startswith("/") else "/" + target,
-        )
+        return _parsed(url)
 
     @property
     def url(self) -> str:
         """The whole URL."""
         return f"{self.origin}{self.target}"
+
+
+@functools.lru_cache(maxsize=64)  # one request asks several times
+def _parsed(url: str) -> UrlParts:
+    match = _URL.fullmatch(url)
+    port = int(match["port"]) if match and match["port"] else None
+    is_port = port is None or 0 < port < 65536
+    if match is None or not is_port or not _is_host(match["host"]):
+        raise NetworkError(f"not a URL that can be followed: {one_line(url, 80)!r}")
+    scheme = match["scheme"].lower()
+    host = match["host"].strip("[]").lower()
+    target = match["target"] or "/"
+    return UrlParts(
+        Origin(scheme, host, port or DEFAULT_PORTS[scheme]),
+        target if target.startswith("/") else "/" + target,
+    )
 
 
 def _is_host(host: str) -> bool:

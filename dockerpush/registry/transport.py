@@ -95,6 +95,7 @@ class Transport:
         self._lock = threading.Lock()  # guards _pools and _address_scope
         self._reached: set[Origin] = set()  # those that have answered
         self._pools: dict[tuple[Origin, str | None], _TLSPool] = {}
+        self._proxies: dict[Origin, str | None] = {}
         self._address_scope: frozenset[AddressScope] | None = None
 
     def close(self) -> None:
@@ -124,7 +125,7 @@ class Transport:
         """
         self._cancellation.check()
         place = UrlParts.parse(url)
-        proxy = self._settings.proxy_for(url)
+        proxy = self._proxy(place.origin)
         pool = self._pool(place.origin, proxy)
         absolute = proxy is not None and place.origin.scheme == "http"
         sent = {"User-Agent": self._settings.user_agent, **headers}
@@ -173,6 +174,11 @@ class Transport:
         if body is None or rate is None:
             return body
         return _paced(body, rate, self._cancellation)
+
+    def _proxy(self, origin: Origin) -> str | None:
+        if origin not in self._proxies:
+            self._proxies[origin] = self._settings.proxy_for(f"{origin}/")
+        return self._proxies[origin]
 
     def _pool(self, origin: Origin, proxy: str | None) -> _TLSPool:
         with self._lock:

@@ -99,35 +99,45 @@ class _Permits:
     """The permits of one registry where *jobs* large blobs may move at a time."""
 
     def __init__(self, jobs: int) -> None:
+        self._lock = threading.Lock()  # guards the two below
         self._free = wide(jobs)
+        self._waiting: deque[_Turn] = deque()  # who came first is served first
         self._for_large = self._free // jobs
-        self._waiting: deque[object] = deque()  # who came first is served first
-        self._changed = threading.Condition()  # guards the three above
 
     @contextmanager
     def taken(self, cancellation: Cancellation, *, small: bool) -> Iterator[None]:
         """Have one permit, or those that something large needs. Raises Cancelled."""
-        count = 1 if small else self._for_large
-        with self._changed:
-            self._wait_for(count, cancellation)
-            self._free -= count
+        turn = _Turn(1 if small else self._for_large)
+        with self._lock:
+            self._waiting.append(turn)
+            self._serve()
         try:
+            while not turn.came.acquire(timeout=STEP):
+                cancellation.check()
             yield
         finally:
-            with self._changed:
-                self._free += count
-                self._changed.notify_all()
+            with self._lock:
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+                else:
+                    self._free += turn.count
+                self._serve()
 
-    def _wait_for(self, count: int, cancellation: Cancellation) -> None:
-        me = object()
-        self._waiting.append(me)
-        try:
-            while self._waiting[0] is not me or self._free < count:
-                self._changed.wait(STEP)
-                cancellation.check()
-        finally:
-            self._waiting.remove(me)
-            self._changed.notify_all()
+    def _serve(self) -> None:
+        """Let go those whose turn it is; nobody else is woken."""
+        while self._waiting and self._waiting[0].count <= self._free:
+            turn = self._waiting.popleft()
+            self._free -= turn.count
+            turn.came.release()
+
+
+class _Turn:
+    """One who waits for *count* permits, until *came* can be acquired."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.came = threading.Lock()
+        self.came.acquire()
 
 
 class ImagePlanner(Protocol):
