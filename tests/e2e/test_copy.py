@@ -305,3 +305,37 @@ class TestShare:
                 pass
             with pytest.raises(Cancelled), share.blob(cancellation, "a", digest):
                 pass
+
+    def test_who_gives_up_waiting_lets_those_behind_go(self):
+        share, order = ConcurrencyLimits({"a": 2}), []
+        with Cancellation() as cancellation, cancellation.child() as child:
+
+            def wait(name: str, run: Cancellation, *, small: bool) -> None:
+                with (
+                    contextlib.suppress(Cancelled),
+                    share.permit(run, "a", small=small),
+                ):
+                    order.append(name)
+
+            def waiting(*arguments, **how) -> threading.Thread:
+                thread = threading.Thread(target=wait, args=arguments, kwargs=how)
+                thread.start()
+                time.sleep(0.05)
+                return thread
+
+            with contextlib.ExitStack() as held:
+                held.enter_context(share.permit(cancellation, "a", small=False))
+                held.enter_context(share.permit(cancellation, "a", small=True))
+                large = waiting("large", child, small=False)
+                small = waiting("small", cancellation, small=True)
+                assert order == [], "who came first is served first"
+                child.cancel()
+                large.join(10)
+                small.join(10)
+                assert order == ["small"]
+            with (
+                share.permit(cancellation, "a", small=False),
+                share.permit(cancellation, "a", small=False),
+            ):
+                order.append("all came back")
+        assert order == ["small", "all came back"]
