@@ -28,7 +28,7 @@ from ..errors import InvalidReference, PusherError, UsageError
 from ..reference import DOCKER_HUB, Place, Reference, without_docker
 from ..state.history import Destination, Login
 from ..values import value
-from . import console, location, prompts
+from . import console, location
 
 if TYPE_CHECKING:
     from ..reference import Reference
@@ -202,7 +202,7 @@ def infer(
     quiet = connections.session.display.quiet
     if consent.given:
         return _announced(inferred, quiet=quiet)
-    if not prompts.is_interactive():
+    if not console.is_interactive():
         return _announced(_confirmed(inferred, consent), quiet=quiet)
     if inferred.confirmed:
         target = _after_a_pause(inferred)
@@ -230,9 +230,9 @@ def confirm_all(
     if consent.given or not new:
         return
     names = ", ".join(new)
-    if not prompts.is_interactive():
+    if not console.is_interactive():
         raise UsageError(f"no push to {names} was confirmed yet; add --yes")
-    if not prompts.confirm(f"Push to {names}?"):
+    if not console.confirm(f"Push to {names}?"):
         raise UsageError(f"not pushed to {names}")
 
 
@@ -257,7 +257,7 @@ def _after_a_pause(inferred: Inference) -> Reference:
         f"pushing to {inferred.reference} ({inferred.why}) in {PAUSE:g} s; any key to "
         "choose another target "
     )
-    if prompts.pause(text, PAUSE):
+    if console.pause(text, PAUSE):
         return _asked(inferred.reference)
     return inferred.reference
 
@@ -272,7 +272,7 @@ def _asked(default: Reference) -> Reference:
     Raises UsageError for a no.
     """
     while True:
-        answer = prompts.ask(f"Push to [{default}]")
+        answer = console.ask(f"Push to [{default}]")
         if answer.lower() in _YES:
             return default
         if answer.lower() in _NO:

@@ -1,11 +1,11 @@
-"""The only print: results on stdout, everything else on stderr.
-
-The standard streams, in whatever state the command was started with them.
+"""The console: results on stdout by the only print, everything else on stderr.
 
 What goes to stderr is for people, so a reader who goes away stops nothing. What goes to
-stdout is the result, and a failure there is one.
+stdout is the result, and a failure there is one. Questions go to stderr, too; a signal
+ends a question at once, and leaves the terminal as it was.
 
-The one place that turns errors into exit codes, which the README promises.
+`exit_code` is the one place that turns errors into exit codes, which the README
+promises.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
+import threading
+from types import FrameType
 from typing import Any, Callable, Iterable, Iterator, Sequence, TextIO
 
 from ..errors import (
     ArchiveError,
+    Cancelled,
     ContentMismatch,
     InvalidDigest,
     InvalidJSON,
@@ -30,7 +34,7 @@ from ..errors import (
     Unauthorized,
     UsageError,
 )
-from ..system.terminal import LiveLines
+from ..system.terminal import LiveLines, key_pressed
 from ..values import value
 
 OUTPUTS = (1, 2)
@@ -261,3 +265,77 @@ def size_text(size: int) -> str:
 def blobs(count: int) -> str:
     """``1 blob``, ``2 blobs``."""
     return f"{count} blob{'' if count == 1 else 's'}"
+
+
+def is_interactive() -> bool:
+    """True when somebody sits at standard input; looked at before any question."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def ask(question: str, default: str = "") -> str:
+    """The answer, or *default* for an empty one. Raises UsageError at the end of input.
+
+    Raises Cancelled when a signal comes instead.
+    """
+    shown = f"{question} [{default}]: " if default else f"{question}: "
+    with _interruptible():
+        sys.stderr.write(shown)
+        sys.stderr.flush()
+        try:
+            line = sys.stdin.readline()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the answer to {question!r} is not text") from error
+    if not line:
+        sys.stderr.write("\n")
+        raise UsageError(f"no answer to {question!r}")
+    return line.strip() or default
+
+
+def confirm(question: str) -> bool:
+    """True for yes; no is the default. Raises as `ask` does."""
+    return ask(f"{question} [y/N]").lower() in ("y", "yes")
+
+
+def ask_password(question: str) -> str:
+    """What is typed without being shown. Raises as `ask` does."""
+    import getpass  # hardly any run asks
+
+    with _interruptible():
+        try:
+            return getpass.getpass(f"{question}: ", stream=sys.stderr)
+        except (EOFError, UnicodeDecodeError) as error:
+            raise UsageError(f"no answer to {question!r}") from error
+
+
+def pause(text: str, seconds: float) -> bool:
+    """Show *text* and wait; true when a key was pressed meanwhile."""
+    with _interruptible():
+        sys.stderr.write(text)
+        sys.stderr.flush()
+        try:
+            return key_pressed(sys.stdin.fileno(), seconds)
+        finally:
+            sys.stderr.write("\n")
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM end a wait for input, after what they do anyway."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        handler = usual[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+        raise Cancelled("interrupted at a question; nothing was done")
+
+    try:
+        for number in usual:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)

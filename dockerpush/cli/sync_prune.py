@@ -17,7 +17,7 @@ from ..sync.pruning import (
     yielded,
 )
 from ..transfer.deletion import space_note
-from . import console, prompts
+from . import console
 
 if TYPE_CHECKING:
     from ..sync.planner import SyncItem
@@ -28,7 +28,7 @@ Pruner = Union[RegistryPruner, DirectoryPruner]
 
 def check_may_prune(*, yes: bool, dry_run: bool) -> None:
     """Nothing, when somebody has agreed or can be asked. Raises UsageError."""
-    if not (yes or dry_run or prompts.is_interactive()):
+    if not (yes or dry_run or console.is_interactive()):
         raise UsageError(
             "--prune asks before it deletes, and there is no terminal to ask at: --yes "
             "deletes without asking, --dry-run shows what would go"
@@ -116,7 +116,7 @@ class Pruning:
         for item in doomed:
             console.say(f"prune {item.name} ({item.short})")
         count = len(doomed)
-        agreed = prompts.confirm(f"Prune {'it' if count == 1 else f'all {count}'}?")
+        agreed = console.confirm(f"Prune {'it' if count == 1 else f'all {count}'}?")
         if not agreed:
             console.say("note: nothing was pruned")
         return agreed

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 from ...errors import ContentMismatch, NotFound, UsageError
 from ...registry.refusals import absence
 from ...values import value
-from .. import console, location, prompts
+from .. import console, location
 from ..endpoints import Connections
 from ..options import (
     OPERANDS,
@@ -83,7 +83,7 @@ def run(args: Namespace, session: Session) -> int:
     request = DeleteRequest(
         wanted, args.digest, args.dry_run, args.yes, args.ignore_missing
     )
-    if not (request.dry_run or request.yes or prompts.is_interactive()):
+    if not (request.dry_run or request.yes or console.is_interactive()):
         raise UsageError(
             "delete asks before it deletes, and there is no terminal to ask at: --yes "
             "deletes without asking, --dry-run shows what would go"
@@ -198,7 +198,7 @@ class _Run:
                 uses = self._deleters[reference.name].uses(digest)
                 more = f"; it is also {uses}" if uses.is_used else ""
             console.say(f"delete {reference} ({digest.short}){more}")
-        if not prompts.confirm(f"Delete {'it' if len(found) == 1 else 'all of them'}?"):
+        if not console.confirm(f"Delete {'it' if len(found) == 1 else 'all of them'}?"):
             raise UsageError("nothing was deleted")
         return True
 

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ...errors import NotFound, UsageError
-from .. import console, prompts
+from .. import console
 from ..choose_target import registry_of
 from ..endpoints import Connections
 from ..options import (
@@ -96,7 +96,7 @@ def ask_credentials(registry: str, args: Namespace) -> Credentials:
     _check_username(username or "")
     if username and password:
         return Credentials(username, Secret(password), source=source)
-    if args.password_stdin or not prompts.is_interactive():
+    if args.password_stdin or not console.is_interactive():
         missing = "--username" if not username else "the password"
         raise UsageError(f"{missing} is missing, and {NON_INTERACTIVE}")
     return typed_credentials(registry, username or "", password or "")
@@ -108,8 +108,8 @@ def typed_credentials(
     """What is missing of these is asked for. Raises UsageError for an empty answer."""
     from ...credentials.identity import Credentials, Secret
 
-    username = username or prompts.ask(f"Username at {registry}")
-    password = password or prompts.ask_password("Password")
+    username = username or console.ask(f"Username at {registry}")
+    password = password or console.ask_password("Password")
     _check_username(username)
     if not username or not password:
         raise UsageError("login needs a username and a password; nothing was stored")

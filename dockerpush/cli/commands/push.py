@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 from ...archive.select import select_image
 from ...errors import Unauthorized, UsageError
-from .. import console, prompts, report
+from .. import console, report
 from ..choose_target import target_lock
 from ..endpoints import Connections, Endpoint
 from ..image_sources import STDIN, ForwardSource
@@ -276,7 +276,7 @@ def _sent(
 def _may_ask(job: Job, connections: Connections) -> bool:
     """True the first time, with somebody there and an archive that can be reread."""
     repeatable = not Path(job.operand).is_fifo()
-    return repeatable and not connections.was_asked and prompts.is_interactive()
+    return repeatable and not connections.was_asked and console.is_interactive()
 
 
 def _transfer(

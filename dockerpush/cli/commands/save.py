@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Iterator, Sequence, cast
 from ...errors import NotFound, UsageError
 from ...events import BytesSaved
 from ...transfer.choices import DOCKER_ARCHIVE
-from .. import console, location, prompts
+from .. import console, location
 from ..image_files import exists
 from ..options import OPERANDS
 from ..volume_options import add_split_option, check_split
@@ -84,7 +84,7 @@ def _choose(runtime: Runtime, session: Session) -> list[str]:
     from ...runtimes.picker import numbered_lines
     from ...runtimes.runtime import list_images
 
-    if not prompts.is_interactive():
+    if not console.is_interactive():
         raise UsageError(
             "no image is named, and there is no terminal to choose at: name one, as "
             f"`{runtime.name} images` lists them"
@@ -101,7 +101,7 @@ def _picked(images: Sequence[LocalImage]) -> Sequence[LocalImage]:
     from ...runtimes.picker import parse_selection
 
     while True:
-        answer = prompts.ask("Which (numbers, 2-4, names, * for all)")
+        answer = console.ask("Which (numbers, 2-4, names, * for all)")
         try:
             return parse_selection(answer, images)
         except UsageError as error:
@@ -135,9 +135,9 @@ def _may_write(path: Path, args: Namespace) -> None:
     if args.force or not is_there or (path.exists() and not path.is_file()):
         return
     shown = f"{path}.001" if args.split else path
-    if not prompts.is_interactive():
+    if not console.is_interactive():
         raise UsageError(f"{shown} exists: --force overwrites it, -o names another")
-    if not prompts.confirm(f"{shown} exists. Overwrite it?"):
+    if not console.confirm(f"{shown} exists. Overwrite it?"):
         raise UsageError(f"{shown} exists, and stays as it is")
 
 

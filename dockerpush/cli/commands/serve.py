@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Iterator, NamedTuple, Sequence
 from ...errors import PusherError, UsageError
 from ...settings.quantities import parse_size
 from ...values import replace
-from .. import console, prompts
+from .. import console
 from ..options import OPERANDS, RARE, read_password_line
 from ..volume_options import add_volumes_option
 
@@ -429,14 +429,14 @@ def _password(args: Namespace) -> bytes:
     """Read once from standard input, or twice from the terminal. Raises UsageError."""
     if args.password_stdin:
         return read_password_line().encode()
-    if not prompts.is_interactive():
+    if not console.is_interactive():
         raise UsageError(
             "there is no terminal to ask for the password at: give --password-stdin"
         )
-    password = prompts.ask_password(f"Password of {args.add_user}")
+    password = console.ask_password(f"Password of {args.add_user}")
     if not password:
         raise UsageError("the password is empty; nothing was written")
-    if prompts.ask_password("The same again") != password:
+    if console.ask_password("The same again") != password:
         raise UsageError("the two passwords differ; nothing was written")
     try:
         return password.encode()
