@@ -35,8 +35,7 @@ from ..recompress_options import (
 )
 from ..report import check_lost
 from ..sync_report import SyncReport, report_path, to_retry
-from ..sync_run import SyncRequest, SyncRun
-from ..sync_sides import archive_output, keeps
+from ..sync_run import SyncRequest, SyncRun, archive_output, keeps
 from ..text_files import shown_name
 from ..volume_options import (
     add_split_option,
