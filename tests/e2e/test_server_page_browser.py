@@ -12,8 +12,7 @@ from typing import Any, Iterator
 import pytest
 from conformance import Image, artifact, descriptor, index_of, serving
 
-from dockerpush.cli.report_page import write_report
-from dockerpush.cli.sync_report import SyncReport
+from dockerpush.cli.sync_report import SyncReport, write_report
 from dockerpush.oci import OCI_INDEX, OCI_MANIFEST
 from dockerpush.sync.pruning import PruneAction, PruneItem
 

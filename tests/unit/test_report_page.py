@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_server_page import HOSTILE, Page, judge
 
-from dockerpush.cli.report_page import report_page
-from dockerpush.cli.sync_report import SyncReport
+from dockerpush.cli.sync_report import SyncReport, report_page
 from dockerpush.markup import STYLE_HASH
 from dockerpush.oci import Digest
 from dockerpush.reference import Reference

@@ -34,7 +34,7 @@ from ..recompress_options import (
     check_recompress,
 )
 from ..report import check_lost
-from ..sync_report import SyncReport, report_path, to_retry
+from ..sync_report import SyncReport, report_path, to_retry, write_report
 from ..sync_run import SyncRequest, SyncRun, archive_output, keeps
 from ..text_files import shown_name
 from ..volume_options import (
@@ -199,8 +199,6 @@ def _finish(report: SyncReport, request: SyncRequest, session: Session) -> None:
     session.end_progress()
     report.finish()
     if request.report is not None:
-        from ..report_page import write_report
-
         write_report(report, request.report)
     if session.signal is None:
         report.show(as_json=session.display.json)
