@@ -26,7 +26,7 @@ from ..transfer.source import RegistrySource
 from ..transfer.tree import child, index_of, narrowed
 from ..values import field, value
 from . import console
-from .image_config import runtime_settings, settings_rows
+from .inspected import runtime_settings, settings_rows
 
 if TYPE_CHECKING:
     from ..reference import Reference

@@ -15,9 +15,8 @@ from ...oci import parse_json
 from ...strict_json import CONFIG
 from .. import console
 from ..endpoints import Connections
-from ..image_config import runtime_settings, settings_rows
 from ..image_sources import image_name
-from ..inspected import Inspected, contents_of
+from ..inspected import Inspected, contents_of, runtime_settings, settings_rows
 from ..options import (
     OPERANDS,
     RARE,
