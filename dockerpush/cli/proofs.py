@@ -9,7 +9,7 @@ from ..errors import ContentMismatch, NotFound, PusherError, UsageError, some_of
 from ..system.workers import Workers
 from . import console
 from .endpoints import Connections, Endpoint
-from .list_files import read_list
+from .text_files import read_list
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,6 @@ from .. import console, location
 from ..catalog import repositories_below
 from ..endpoints import Connections
 from ..have import layout_holdings
-from ..list_files import read_list
 from ..options import (
     OPERANDS,
     RARE,
@@ -19,6 +18,7 @@ from ..options import (
     endpoint,
 )
 from ..report import some_failed
+from ..text_files import read_list
 from ..volume_options import add_volumes_option
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from ...settings.keys import RECEIVING, is_own_variable
 from .. import console, location
 from ..endpoints import Connections, Endpoint
 from ..have import add_have_option, check_have, read_have
-from ..list_files import parse_list, read_list
 from ..options import (
     OPERANDS,
     RARE,
@@ -36,7 +35,7 @@ from ..recompress_options import (
 from ..report import check_lost
 from ..sync_report import SyncReport, report_path, to_retry, write_report
 from ..sync_run import SyncRequest, SyncRun, archive_output, keeps
-from ..text_files import shown_name
+from ..text_files import parse_list, read_list, shown_name
 from ..volume_options import (
     add_split_option,
     add_sums_option,
