@@ -11,8 +11,7 @@ from ..errors import PusherError
 from ..settings.config import Config
 from ..state.cache import Cache
 from ..state.directory import StateDirectory
-from ..state.history import PushHistory
-from ..state.known_tags import known_tags
+from ..state.history import PushHistory, known_tags
 from .location import is_here
 
 TARGETS, REGISTRIES, IMAGES, NAMES = "targets", "registries", "images", "names"

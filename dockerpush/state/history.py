@@ -1,4 +1,4 @@
-"""Where somebody pushed to, and logged in.
+"""Where somebody pushed to, logged in, and listed tags.
 
 ``push_history.json``, newest first, times in seconds since 1970::
 
@@ -7,13 +7,17 @@
      "confirmed": {"reg.io/team/app": 1700000000},
      "logins": {"reg.io": {"time": 1700000000, "username": "alice"}}}
 
+``tags.json``, for what a shell offers, the repository that was listed last at the end::
+
+    {"version": 1, "repositories": {"reg.io/app": ["1", "2"]}}
+
 What does not have this shape is skipped. Fields that we do not know are kept.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, Iterable
 
 from ..errors import InvalidReference
 from ..reference import Reference
@@ -143,3 +147,31 @@ def _destination(entry: Any) -> Destination | None:
     with contextlib.suppress(InvalidReference, KeyError, TypeError, ValueError):
         return Destination(Reference.parse(entry["target"]), float(entry["time"]))
     return None
+
+
+TAGS_FILE = "tags.json"
+MOST_REPOSITORIES = 50
+MOST_TAGS = 1000
+
+
+def remember_tags(state: StateDirectory, repository: str, tags: Iterable[str]) -> None:
+    """Note the first *tags* of *repository*, ``registry/path``, in place of others."""
+    kept = list(tags)[:MOST_TAGS]
+
+    def change(record: Record) -> Record:
+        record["version"] = 1
+        known = section_of(record, "repositories")
+        put_last(known, repository, kept, MOST_REPOSITORIES)
+        return record
+
+    StateDirectory(state.path).update(TAGS_FILE, change)  # silently: it only helps
+
+
+def known_tags(state: StateDirectory) -> dict[str, list[str]]:
+    """Repository → its tags."""
+    found = section_of(state.read(TAGS_FILE), "repositories").items()
+    return {
+        name: [tag for tag in tags if isinstance(tag, str)]
+        for name, tags in found
+        if isinstance(tags, list)
+    }

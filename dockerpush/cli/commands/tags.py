@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ...documents import held
 from ...errors import UsageError
-from ...state.known_tags import MOST_TAGS, remember_tags
+from ...state.history import MOST_TAGS, remember_tags
 from .. import console, location
 from ..endpoints import Connections
 from ..options import (
