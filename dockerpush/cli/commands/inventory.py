@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Iterable, Iterator, Sequence
 
 from ...errors import PusherError, UsageError
 from .. import console, location
-from ..catalog import repositories_below
 from ..endpoints import Connections
-from ..have import layout_holdings
+from ..have import layout_holdings, repositories_below
 from ..options import (
     OPERANDS,
     RARE,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from ...documents import held
 from ...errors import NotFound
 from .. import console, location
-from ..catalog import repositories_below
 from ..endpoints import Connections
+from ..have import repositories_below
 from ..options import (
     add_connection_options,
     add_credential_options,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ...oci import Digest
     from ...reference import Reference
     from ...server import ReadOnlySource, RegistryServer
-    from ...server.access_log import AccessLog
+    from ...server.records import AccessLog
     from ..session import Session
 
 
@@ -196,7 +196,7 @@ def _collect(args: Namespace, directory: Path) -> int:
 
 
 def _access_log(args: Namespace, session: Session) -> AccessLog | None:
-    from ...server.access_log import AccessLog
+    from ...server.records import AccessLog
 
     path = _path(args.access_log)
     if path is None and session.display.quiet:
