@@ -35,8 +35,8 @@ from .messages import (
     parse_range,
     upload_range,
 )
-from .metrics import CONTENT_TYPE, Metrics
 from .read_only import index_of, stated_type
+from .records import METRICS_TYPE, Metrics
 from .routes import (
     METHODS,
     Resource,
@@ -437,7 +437,7 @@ class Api:
                 message = "metrics are for this machine; see serve --metrics-public"
                 raise ProtocolError(403, DENIED, message)
         text = self._metrics.text().encode()
-        return Response.of(200, {"Content-Type": CONTENT_TYPE}, text)
+        return Response.of(200, {"Content-Type": METRICS_TYPE}, text)
 
 
 def _check_reading(request: Request) -> None:

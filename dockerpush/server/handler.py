@@ -20,7 +20,6 @@ from http import HTTPStatus
 from typing import Callable
 
 from ..values import value
-from .access_log import Access
 from .body import (
     BUFFER,
     MINIMUM_RATE,
@@ -45,6 +44,7 @@ from .messages import (
     SlowClient,
     error_response,
 )
+from .records import Access
 from .request_head import Head, read_head
 from .routes import split_target
 from .slots import Slot

@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Any, Callable, Sequence
 
 from ..system.processes import raise_file_limit
-from .access_log import Access
 from .browsers import is_for_people
 from .certificate import Certificate
 from .dispatch import Api
@@ -27,7 +26,7 @@ from .embedded import Registry
 from .handler import Handler, Served, Watch
 from .logins import PasswordFile
 from .messages import Request, Response, ServerError, UserFileError
-from .metrics import Metrics
+from .records import Access, Metrics
 from .slots import Slot, Slots
 from .users import read_htpasswd, read_users
 

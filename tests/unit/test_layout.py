@@ -61,7 +61,7 @@ OPENED_ELSEWHERE = {
     "cli/console.py": "/dev/null",
     "cli/report.py": "the --digestfile, a file of the user's own choice",
     "runtimes/runtime.py": "a named pipe or a device that the user named",
-    "server/access_log.py": "the --access-log, to which lines are added",
+    "server/records.py": "the --access-log, to which lines are added",
     "server/storage.py": "the time of an empty file that is there",
     "transfer/archive_target.py": "a named pipe or a device that the user named",
 }

@@ -18,8 +18,8 @@ from waiting import wait_for
 
 from dockerpush.server import access_log as log_module
 from dockerpush.server import serving as listening
-from dockerpush.server.access_log import Access, AccessLog, as_json, as_text
 from dockerpush.server.messages import ServerError
+from dockerpush.server.records import Access, AccessLog, as_json, as_text
 
 ACCESS = Access("192.0.2.1", "alice", "GET", "/v2/", 200, 0, 2, 0.0123, "")
 LINE = "2020-09-13T12:26:40Z 192.0.2.1 alice GET /v2/ 200 2 12ms"
