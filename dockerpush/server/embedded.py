@@ -14,6 +14,7 @@ from typing import IO, Any, Iterable, Iterator, Sequence, Union
 from ..oci import Digest
 from ..system import files
 from .checked_names import Repository, SessionId, Tag
+from .holdings import Space
 from .messages import (
     MANIFEST_BLOB_UNKNOWN,
     NAME_UNKNOWN,
@@ -26,7 +27,6 @@ from .messages import (
     manifest_unknown,
 )
 from .read_only import Needs, ReadOnlySource, needs_of, parse_manifest, reference_of
-from .space import Space
 from .storage import ServedManifest, Storage
 from .store_layout import StoreLayout, names_in, remove
 from .upload_files import Uploads

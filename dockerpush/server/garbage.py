@@ -17,10 +17,9 @@ from ..errors import NotFound
 from ..oci import Digest, Index
 from ..values import value
 from .checked_names import Repository
-from .holdings import Holdings, contents, linked
+from .holdings import Holdings, Space, contents, linked
 from .messages import ProtocolError, ServerError
 from .read_only import parse_manifest
-from .space import Space
 from .storage import Storage
 from .store_layout import StoreLayout, remove
 

@@ -22,9 +22,8 @@ from ..oci import Digest, dump_json, parse_json
 from ..system import files
 from ..values import value
 from .checked_names import Repository, Tag
-from .holdings import Holdings
+from .holdings import Holdings, Space
 from .messages import busy
-from .space import Space
 from .store_layout import StoreLayout, move, names_in, read_small, remove
 
 CHANGE_SECONDS = 60.0

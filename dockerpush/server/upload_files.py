@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, BinaryIO, Callable, Iterator
 from ..oci import Digest
 from ..system import files
 from .checked_names import Repository, SessionId
+from .holdings import Space
 from .messages import (
     BLOB_UPLOAD_INVALID,
     DIGEST_INVALID,
@@ -41,7 +42,6 @@ from .messages import (
     upload_unknown,
 )
 from .slots import client_of
-from .space import Space
 from .store_layout import ATTEMPTS, StoreLayout, make_parent, names_in, remove
 
 if TYPE_CHECKING:
