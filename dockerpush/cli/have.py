@@ -1,4 +1,4 @@
-"""What places hold: repositories of a registry, and blobs that ``--have`` leaves out."""
+"""What places hold: repositories of a registry, blobs that ``--have`` leaves out."""
 
 from __future__ import annotations
 

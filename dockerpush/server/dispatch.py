@@ -9,10 +9,10 @@ from typing import IO, Callable, Iterable, Iterator, Mapping
 
 from ..oci import JSON_LIMIT, Digest
 from ..values import replace
-from .body import pieces
 from .browsers import Browsers
 from .checked_names import Repository, SessionId, Tag, parse_digest, parse_reference
 from .embedded import IN_MEMORY, Registry
+from .http_request import pieces
 from .logins import PasswordFile
 from .messages import (
     DENIED,

@@ -20,16 +20,18 @@ from http import HTTPStatus
 from typing import Callable
 
 from ..values import value
-from .body import (
+from .dispatch import Api
+from .http_request import (
     BUFFER,
     MINIMUM_RATE,
     ChunkedBody,
     ConnectionReader,
     FixedBody,
+    Head,
     HeadTooLarge,
     open_body,
+    read_head,
 )
-from .dispatch import Api
 from .logins import parse_basic
 from .messages import (
     STORAGE_FULL,
@@ -45,7 +47,6 @@ from .messages import (
     error_response,
 )
 from .records import Access
-from .request_head import Head, read_head
 from .routes import split_target
 from .slots import Slot
 

@@ -19,8 +19,8 @@ from typing import Any, Callable, TextIO
 from urllib.parse import quote
 
 from ..values import value
+from .http_request import METHODS
 from .messages import ServerError
-from .request_head import METHODS
 
 QUEUED = 4096
 """Lines that wait to be written."""

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dockerpush.server import body as body_module
-from dockerpush.server.body import (
+from dockerpush.server import http_request as body_module
+from dockerpush.server.http_request import (
     BUFFER,
     ChunkedBody,
     ConnectionReader,

@@ -16,7 +16,7 @@ from conformance import open_client, raw_exchange, serving, uploads
 from registries import write_users
 from waiting import wait_for
 
-from dockerpush.server import access_log as log_module
+from dockerpush.server import records as log_module
 from dockerpush.server import serving as listening
 from dockerpush.server.messages import ServerError
 from dockerpush.server.records import Access, AccessLog, as_json, as_text
