@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterable, Iterator
 
 import pytest
 
@@ -18,7 +19,6 @@ from dockerpush.errors import PusherError
 
 ROOT = Path(dockerpush.__file__).parent
 PATHS = sorted(ROOT.rglob("*.py"))
-TREES = {path: ast.parse(path.read_text("utf-8"), str(path)) for path in PATHS}
 
 FLOORS: tuple[set[str], ...] = (
     {"errors", "expressions", "values"},
@@ -74,6 +74,38 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """Each node of the code of *path*, its module first."""
+    return list(ast.walk(ast.parse(path.read_text("utf-8"), str(path))))
+
+
+Rule = Callable[[Path], None]
+
+
+def each_module(rule: Rule) -> Callable[[], None]:
+    """A test of all modules by *rule*, which names each one that breaks it."""
+
+    def test() -> None:
+        found = list(broken(rule, PATHS))
+        assert not found, "\n".join(found)
+
+    test.__name__, test.__doc__ = rule.__name__, rule.__doc__
+    RULES[rule.__name__] = rule
+    return test
+
+
+RULES: dict[str, Rule] = {}
+
+
+def broken(rule: Rule, paths: Iterable[Path]) -> Iterator[str]:
+    for path in paths:
+        try:
+            rule(path)
+        except AssertionError as error:
+            yield f"{relative(path)}: {error}"
+
+
 def unit(path: Path) -> str:
     """The top-level module or package that *path* belongs to."""
     return path.relative_to(ROOT).parts[0].partition(".")[0]
@@ -82,7 +114,7 @@ def unit(path: Path) -> str:
 def imports(path: Path) -> Iterator[str]:
     """Full names of the modules that *path* imports, wherever in the file."""
     package = ("dockerpush", *path.relative_to(ROOT).parts[:-1])
-    for node in ast.walk(TREES[path]):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -100,11 +132,13 @@ def own_imports(path: Path) -> Iterator[str]:
 
 
 def level(name: str) -> int:
-    """On which floor a unit stands. A new unit needs a place in FLOORS."""
-    return next(number for number, floor in enumerate(FLOORS) if name in floor)
+    """On which floor a unit stands."""
+    found = [number for number, floor in enumerate(FLOORS) if name in floor]
+    assert found, f"{name} needs a place in FLOORS"
+    return found[0]
 
 
-@pytest.mark.parametrize("path", PATHS, ids=relative)
+@each_module
 def test_imports_point_one_way(path):
     """errors and such ← oci ← the rest of the base ← the sides ← transfer ← cli."""
     if path == ROOT / "__init__.py":
@@ -119,12 +153,12 @@ def test_imports_point_one_way(path):
 JSON_READERS = {"load", "loads", "JSONDecoder", "raw_decode"}
 
 
-@pytest.mark.parametrize("path", PATHS, ids=relative)
+@each_module
 def test_one_module_reads_json(path):
     """There is one rule for what comes from outside; see strict_json."""
     if dotted(path) == "strict_json":
         return
-    names = [node for node in ast.walk(TREES[path]) if isinstance(node, ast.Attribute)]
+    names = [node for node in nodes(path) if isinstance(node, ast.Attribute)]
     assert not [
         node.attr
         for node in names
@@ -143,9 +177,9 @@ OWN_FILES = {
 """Who reads what this machine, or its user, wrote: it needs no shape."""
 
 
-@pytest.mark.parametrize("path", PATHS, ids=relative)
+@each_module
 def test_what_comes_from_outside_has_a_shape(path):
-    calls = [node for node in ast.walk(TREES[path]) if isinstance(node, ast.Call)]
+    calls = [node for node in nodes(path) if isinstance(node, ast.Call)]
     readers = [one for one in calls if getattr(one.func, "id", "") == "parse_json"]
     without = [one.lineno for one in readers if len(one.args) < 3]
     assert bool(without) is (dotted(path) in OWN_FILES), without
@@ -215,7 +249,7 @@ def test_what_is_shared_by_commands_uses_none_of_them():
 READERS_OF_ARGUMENTS = {"cli.main", "cli.options"}
 
 
-@pytest.mark.parametrize("path", PATHS, ids=relative)
+@each_module
 def test_only_commands_and_the_parser_see_parsed_arguments(path):
     """Everything below gets values, each side of a copy an `Endpoint` of its own."""
     name = dotted(path)
@@ -236,13 +270,13 @@ def test_no_two_modules_share_a_name():
 def test_no_two_public_classes_share_a_name():
     homes: dict[str, list[str]] = {}
     for path in PATHS:
-        for node in ast.parse(path.read_text()).body:
+        for node in nodes(path)[0].body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes.setdefault(node.name, []).append(relative(path))
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
 
-@pytest.mark.parametrize("path", PATHS, ids=relative)
+@each_module
 def test_every_dependency_has_one_home(path):
     for name in imports(path):
         for dependency, homes in HOMES.items():
@@ -252,32 +286,32 @@ def test_every_dependency_has_one_home(path):
 
 def names(path: Path) -> Iterator[str]:
     """Every name and attribute that *path* mentions in its code."""
-    for node in ast.walk(TREES[path]):
+    for node in nodes(path):
         if isinstance(node, ast.Name):
             yield node.id
         elif isinstance(node, ast.Attribute):
             yield node.attr
 
 
-@pytest.mark.parametrize("path", PATHS, ids=relative)
+@each_module
 def test_only_workers_and_the_server_make_threads(path):
     if unit(path) not in ("system", "server"):
         assert THREADS.isdisjoint(names(path))
 
 
-@pytest.mark.parametrize("path", PATHS, ids=relative)
+@each_module
 def test_only_the_command_line_prints(path):
     if unit(path) != "cli":
         assert "print" not in names(path)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=relative)
+@each_module
 def test_what_only_posix_has_is_in_one_module(path):
     if unit(path) != "system":
         assert POSIX_ONLY.isdisjoint(names(path))
 
 
-@pytest.mark.parametrize("path", PATHS, ids=relative)
+@each_module
 def test_partial_temp_and_lock_files_are_opened_in_one_module(path):
     """There a planted link is not followed; `tempfile` makes files without names."""
     opened = sorted(writing(path))
@@ -289,7 +323,7 @@ def test_partial_temp_and_lock_files_are_opened_in_one_module(path):
 
 def writing(path: Path) -> Iterator[str]:
     """How a module opens files that it may make or change."""
-    for node in ast.walk(TREES[path]):
+    for node in nodes(path):
         if isinstance(node, ast.Attribute) and node.attr in {"O_CREAT", *WRITERS}:
             yield node.attr
         if isinstance(node, ast.Call) and is_open_to_write(node):
@@ -305,15 +339,15 @@ def is_open_to_write(node: ast.Call) -> bool:
     )
 
 
-@pytest.mark.parametrize("path", PATHS, ids=relative)
+@each_module
 def test_modules_are_short_and_say_what_they_are(path):
     text = path.read_text("utf-8")
     assert len(text.splitlines()) <= 600
-    assert not text or ast.get_docstring(TREES[path])
+    assert not text or ast.get_docstring(nodes(path)[0])
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(TREES[path]):
+    for node in nodes(path):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             yield node
 
@@ -324,7 +358,7 @@ def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
-@pytest.mark.parametrize("path", PATHS, ids=relative)
+@each_module
 def test_functions_are_short_and_take_few_positional_parameters(path):
     for node in functions(path):
         assert body_lines(node) <= 60, node.name
@@ -344,7 +378,7 @@ def test_half_of_all_functions_have_ten_lines_at_most():
     assert sizes[len(sizes) // 2] <= 10
 
 
-@pytest.mark.parametrize("path", PATHS, ids=relative)
+@each_module
 def test_every_exception_derives_from_ours(path):
     """Whoever uses us as a library catches one class."""
     parts = path.relative_to(ROOT.parent).with_suffix("").parts
@@ -386,29 +420,25 @@ def test_help_and_version_load_neither_urllib3_nor_tqdm(arguments):
         assert loaded == "[]"
 
 
-def test_the_rules_of_this_file_see_what_they_forbid(monkeypatch):
-    """Each check, on a module that breaks its rule."""
-    path = ROOT / "archive" / "wrong.py"
-    code = """
+def test_the_rules_of_this_file_see_what_they_forbid(tmp_path, monkeypatch):
+    """Each of them names a module that breaks it, and a sound one is in none."""
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    wrong, sound = tmp_path / "archive" / "wrong.py", tmp_path / "archive" / "sound.py"
+    wrong.parent.mkdir()
+    sound.write_text('"""Nothing is wrong here."""\n')
+    wrong.write_text("""
 import fcntl
 import urllib3.util
 from ..registry import client
 def long(a, b, c, d, e):
     print(threading.Thread, os.pread, argparse.Namespace, open(a, "w"))
-"""
-    monkeypatch.setitem(TREES, path, ast.parse(code))
-    for check in (
-        test_imports_point_one_way,
-        test_every_dependency_has_one_home,
-        test_only_workers_and_the_server_make_threads,
-        test_only_the_command_line_prints,
-        test_only_commands_and_the_parser_see_parsed_arguments,
-        test_what_only_posix_has_is_in_one_module,
-        test_partial_temp_and_lock_files_are_opened_in_one_module,
-        test_functions_are_short_and_take_few_positional_parameters,
-    ):
-        with pytest.raises(AssertionError):
-            check(path)
+    json.load(b)
+    parse_json(c, d)
+""")
+    for name, rule in RULES.items():
+        if name != "test_every_exception_derives_from_ours":  # it imports them
+            (found,) = broken(rule, [wrong, sound])
+            assert found.startswith("archive/wrong.py: "), (name, found)
 
 
 def test_the_guide_for_contributors_names_files_that_there_are():
