@@ -7,6 +7,8 @@ ARGS ?=
 EXTRAS ?= test,serve,yaml
 
 TEST := .venv-test/bin/python
+# What tests are compiled to is kept: half of what it takes to collect them.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(TEST) -m pytest
 LINT := .venv-lint/bin/python
 DEMO := .venv-demo/bin/python
 BUILD := .venv-build/bin/python
@@ -35,11 +37,11 @@ demo: .venv-demo/done  ## push a small image (or ARCHIVE=path) to a registry tha
 # Commands are forked from a Python that has loaded dockerpush, where a test runs one to
 # its end and does not measure it; elsewhere, and in test-long and test-all, they start.
 test: .venv-test/done-$(EXTRAS)  ## run the quick tests on all cores (ARGS=...: one pytest, with these arguments)
-	$(if $(ARGS),,DOCKERPUSH_TEST_WARM=1) $(TEST) -m pytest $(or $(ARGS),$(ALL_CORES) -m "not long")
+	$(if $(ARGS),,DOCKERPUSH_TEST_WARM=1) $(PYTEST) $(or $(ARGS),$(ALL_CORES) -m "not long")
 
 # Tests by hypothesis are in both: here they try more examples.
 test-long: .venv-test/done-$(EXTRAS)  ## run what the quick tests leave out, on all cores
-	$(TEST) -m pytest $(or $(ARGS),$(ALL_CORES) -m "long or hypothesis" --hypothesis-profile=long)
+	$(PYTEST) $(or $(ARGS),$(ALL_CORES) -m "long or hypothesis" --hypothesis-profile=long)
 
 test-all:  ## run all tests with every Python there is from 3.9 on, the oldest also with urllib3 1.26.5
 	tests/all_pythons $(ARGS)

@@ -50,18 +50,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("long")
 
 
+@pytest.fixture(scope="session")
+def shared_temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where temp files go in a test that has no directory of its own."""
+    return tmp_path_factory.mktemp("temporary")
+
+
 @pytest.fixture(autouse=True)
-def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_left(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """After every test: no worker thread is alive, no temp file is left."""
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
+    if "tmp_path" in request.fixturenames:
+        temporary = request.getfixturevalue("tmp_path") / "temporary"
+        temporary.mkdir()
+    else:  # directories are slow to come and go
+        temporary = request.getfixturevalue("shared_temporary")
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     yield
     names = [thread.name for thread in threading.enumerate()]
     assert [name for name in names if name.startswith("push")] == []
     if temporary.is_dir():
-        assert [path.name for path in temporary.iterdir()] == []
+        left = list(temporary.iterdir())
+        for path in left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        assert [path.name for path in left] == []
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,13 @@ Each is honoured, or refused by one line of plain English.
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import sys
-from argparse import SUPPRESS, Action
+from argparse import SUPPRESS, Action, ArgumentParser
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Iterator, Mapping, Sequence
 from unittest import mock
 
 import pytest
@@ -74,8 +75,14 @@ OTHERWISE = {
 """No directory of images is broken content; a file that cannot be written is 1."""
 
 
+@functools.cache
+def parsers() -> Mapping[str, ArgumentParser]:
+    return subparsers(build_parser())
+
+
+@functools.cache
 def options(name: str) -> list[Action]:
-    actions = subparsers(build_parser())[name]._actions
+    actions = parsers()[name]._actions
     return [one for one in actions if one.option_strings and one.help != SUPPRESS]
 
 
