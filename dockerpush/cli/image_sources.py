@@ -10,7 +10,7 @@ import tempfile
 from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, Sequence, Union
+from typing import TYPE_CHECKING, Callable, Iterator, NamedTuple, Sequence, Union
 
 from ..errors import InvalidReference, PusherError, StateError, UsageError
 from ..reference import DOCKER_HUB, Reference, looks_like_file, without_docker
@@ -42,22 +42,25 @@ if TYPE_CHECKING:
 STDIN = "-"
 
 
+class ImagePush(NamedTuple):
+    """One push: *image* of a source goes to *target*, under *tags* or a digest."""
+
+    target: RegistryTarget
+    image: StoredImage
+    tags: Sequence[str]
+    options: PushOptions
+
+
 class StoredSource:
     """Images that an archive holds, whatever is read of it and how often."""
 
-    def verify(
-        self,
-        target: RegistryTarget,
-        image: StoredImage,
-        named: str,
-        options: PushOptions,
-    ) -> Verified:
-        """Read back what `push` left under *named*, a tag or a digest."""
+    def verify(self, one: ImagePush) -> Verified:
+        """Read back what `push` left under the first of the tags."""
         from ..transfer.plan import narrowed
         from ..transfer.verify import verify_image
 
-        image = narrowed(image, options.platforms)
-        return verify_image(target, image, named, jobs=options.jobs)
+        image = narrowed(one.image, one.options.platforms)
+        return verify_image(one.target, image, one.tags[0], jobs=one.options.jobs)
 
 
 class PlainSource(StoredSource):
@@ -73,31 +76,19 @@ class PlainSource(StoredSource):
         """What it holds."""
         return self._archive.images
 
-    def push(
-        self,
-        target: RegistryTarget,
-        image: StoredImage,
-        *,
-        tags: Sequence[str],
-        options: PushOptions,
-    ) -> PushResult:
+    def push(self, one: ImagePush) -> PushResult:
         """Push one of `images`."""
         from ..transfer.push_image import push_image
 
+        target, image, tags, options = one
         with self._archive.blaming():
             return push_image(target, self._archive, image, tags=tags, options=options)
 
-    def dry_run(
-        self,
-        target: RegistryTarget,
-        image: StoredImage,
-        *,
-        tags: Sequence[str],
-        options: PushOptions,
-    ) -> list[BlobForecast]:
+    def dry_run(self, one: ImagePush) -> list[BlobForecast]:
         """What `push` would do."""
         from ..transfer.push_image import dry_run
 
+        target, image, tags, options = one
         with self._archive.blaming():
             return dry_run(target, self._archive, image, tags=tags, options=options)
 
@@ -113,49 +104,33 @@ class VerbatimSource:
         """Where *image* is read for *target*, and its root there."""
         raise NotImplementedError
 
-    def push(
-        self,
-        target: RegistryTarget,
-        image: StoredImage,
-        *,
-        tags: Sequence[str],
-        options: PushOptions,
-    ) -> PushResult:
+    def push(self, one: ImagePush) -> PushResult:
         """Push one of its images; of *options* only platforms and jobs count."""
         from ..transfer.choices import CopyOptions
         from ..transfer.copy_image import copy_image
 
-        source, root = self._place(target, image)
-        narrow = CopyOptions(options.platforms, jobs=options.jobs)
-        copied = copy_image(source, target, str(root.digest), tags=tags, options=narrow)
-        return copied.as_push(target.repository, tags)
+        source, root = self._place(one.target, one.image)
+        narrow = CopyOptions(one.options.platforms, jobs=one.options.jobs)
+        copied = copy_image(
+            source, one.target, str(root.digest), tags=one.tags, options=narrow
+        )
+        return copied.as_push(one.target.repository, one.tags)
 
-    def dry_run(
-        self,
-        target: RegistryTarget,
-        image: StoredImage,
-        *,
-        tags: Sequence[str],
-        options: PushOptions,
-    ) -> list[BlobForecast]:
+    def dry_run(self, one: ImagePush) -> list[BlobForecast]:
         """What `push` would do."""
         from ..transfer.verify import dry_run_copy
 
-        source, root = self._place(target, image)
-        return dry_run_copy(source, source.child(root), target, jobs=options.jobs)
+        source, root = self._place(one.target, one.image)
+        document = source.child(root)
+        return dry_run_copy(source, document, one.target, jobs=one.options.jobs)
 
-    def verify(
-        self,
-        target: RegistryTarget,
-        image: StoredImage,
-        named: str,
-        options: PushOptions,
-    ) -> Verified:
-        """Read back what `push` left under *named*, a tag or a digest."""
+    def verify(self, one: ImagePush) -> Verified:
+        """Read back what `push` left under the first of the tags."""
         from ..transfer.verify import verify_copy
 
-        source, root = self._place(target, image)
-        return verify_copy(source, source.child(root), target, named, jobs=options.jobs)
+        source, root = self._place(one.target, one.image)
+        document, jobs = source.child(root), one.options.jobs
+        return verify_copy(source, document, one.target, one.tags[0], jobs=jobs)
 
 
 class CachedImageSource(VerbatimSource):
@@ -172,56 +147,39 @@ class CachedImageSource(VerbatimSource):
         self._source = CacheSource(cache, pulled.chosen)
         self._chosen = pulled.chosen
 
-    def push(
-        self,
-        target: RegistryTarget,
-        image: StoredImage,
-        *,
-        tags: Sequence[str],
-        options: PushOptions,
-    ) -> PushResult:
+    def push(self, one: ImagePush) -> PushResult:
         """Push it; of *options* the jobs count, and how it is recompressed."""
-        options = replace(options, platforms=())
+        options = replace(one.options, platforms=())
         if not options.recompress:
-            return super().push(target, image, tags=tags, options=options)
+            return super().push(one._replace(options=options))
         from ..transfer.recompress import recompress_image
 
         digest = str(self._chosen.digest)
         done = recompress_image(
-            self._source, target, digest, tags=tags, options=options
+            self._source, one.target, digest, tags=one.tags, options=options
         )
-        return done.as_push(target.repository, tags)
+        return done.as_push(one.target.repository, one.tags)
 
-    def dry_run(
-        self,
-        target: RegistryTarget,
-        image: StoredImage,
-        *,
-        tags: Sequence[str],
-        options: PushOptions,
-    ) -> list[BlobForecast]:
+    def dry_run(self, one: ImagePush) -> list[BlobForecast]:
         """What `push` would do."""
-        options = replace(options, platforms=())
+        options = replace(one.options, platforms=())
         if not options.recompress:
-            return super().dry_run(target, image, tags=tags, options=options)
+            return super().dry_run(one._replace(options=options))
         from ..transfer.push_image import dry_run
 
         archive = self._archive()
-        return dry_run(target, archive, archive.image, tags=tags, options=options)
+        return dry_run(
+            one.target, archive, archive.image, tags=one.tags, options=options
+        )
 
-    def verify(
-        self,
-        target: RegistryTarget,
-        image: StoredImage,
-        named: str,
-        options: PushOptions,
-    ) -> Verified:
-        """Read back what `push` left under *named*, a tag or a digest."""
-        if not options.recompress:
-            return super().verify(target, image, named, options)
+    def verify(self, one: ImagePush) -> Verified:
+        """Read back what `push` left under the first of the tags."""
+        if not one.options.recompress:
+            return super().verify(one)
         from ..transfer.verify import verify_image
 
-        return verify_image(target, self._archive().image, named, jobs=options.jobs)
+        image = self._archive().image
+        return verify_image(one.target, image, one.tags[0], jobs=one.options.jobs)
 
     def _place(
         self, target: RegistryTarget, image: StoredImage
@@ -306,24 +264,17 @@ class ForwardSource(StoredSource):
         samples = Samples()
         return IndexedArchive(self._path, self._cancellation, samples.visit), samples
 
-    def push(
-        self,
-        target: RegistryTarget,
-        image: StoredImage,
-        *,
-        tags: Sequence[str],
-        options: PushOptions,
-    ) -> PushResult:
+    def push(self, one: ImagePush) -> PushResult:
         """Push one of `images`; the file is read once more for large layers."""
         from ..archive.select import identity
         from ..transfer.push_image import push_image
         from ..transfer.stream import push_stream
 
+        target, image, tags, options = one
         known = self._indexed[0]
         if known.holds(image):
             return push_image(target, known, image, tags=tags, options=options)
-        meant = identity(image)
-        place = [identity(one) for one in self.images].index(meant)
+        place = [identity(each) for each in self.images].index(identity(image))
         with self._open() as archive:
             return push_stream(
                 target,
@@ -332,7 +283,7 @@ class ForwardSource(StoredSource):
                 tags=tags,
                 options=options,
                 image=image,
-                again=self._open if self._is_lasting() else None,
+                again=self._again,
             )
 
     def push_unseen(
@@ -354,30 +305,25 @@ class ForwardSource(StoredSource):
                 lambda images: select_image(images, name),
                 tags=tags,
                 options=options,
-                again=self._open if self._is_lasting() else None,
+                again=self._again,
             )
 
-    def dry_run(
-        self,
-        target: RegistryTarget,
-        image: StoredImage,
-        *,
-        tags: Sequence[str],
-        options: PushOptions,
-    ) -> list[BlobForecast]:
+    def dry_run(self, one: ImagePush) -> list[BlobForecast]:
         """What `push` would do."""
         from ..transfer.push_image import dry_run
 
+        target, image, tags, options = one
         archive, samples = self._indexed
         return dry_run(
             target, archive, image, tags=tags, options=options, shrinks=samples
         )
 
-    def _is_lasting(self) -> bool:
-        """True when it can be read more than once."""
+    @property
+    def _again(self) -> Callable[[], ForwardArchive] | None:
+        """Opens it once more; None for what can be read only once."""
         from ..archive.forward import is_lasting
 
-        return is_lasting(self._path)
+        return self._open if is_lasting(self._path) else None
 
     def _open(self) -> ForwardArchive:
         from ..archive.forward import open_forward
@@ -410,8 +356,9 @@ class RuntimeSource(ForwardSource):
             "--name, --dry-run and --verify; for these: dockerpush save IMAGE first"
         )
 
-    def _is_lasting(self) -> bool:
-        return False
+    @property
+    def _again(self) -> None:
+        return None
 
     def _open(self) -> ForwardArchive:
         from ..archive.forward import open_stream

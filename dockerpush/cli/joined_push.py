@@ -1,7 +1,4 @@
-"""``push`` of several archives with ``-t``: joined into one index.
-
-What a push of one image and a push of a joined index have in common.
-"""
+"""``push`` of several archives with ``-t``: joined into one index."""
 
 from __future__ import annotations
 
@@ -13,8 +10,8 @@ from ..errors import ArchiveError, UsageError
 from ..values import replace, value
 from . import console, report
 from .choose_target import target_lock, target_of
-from .image_sources import open_source
-from .report import Outcomes, check_writable, compare, skipped, write_digests
+from .image_sources import ImagePush, open_source
+from .report import Outcomes, check_writable, skipped, write_digests
 
 if TYPE_CHECKING:
     from ..reference import Reference
@@ -24,17 +21,6 @@ if TYPE_CHECKING:
     from .image_sources import Source
     from .push_jobs import PushRequest
     from .session import Session
-
-
-def remember(target: Reference, request: PushRequest, connections: Connections) -> None:
-    """Have later pushes know *target*; none of several is the last one pushed to."""
-    from ..state.history import PushHistory
-
-    history = PushHistory(connections.state)
-    if len(request.targets) > 1:
-        history.confirm(target, time.time())
-    else:
-        history.record(target, time.time())
 
 
 @value
@@ -104,7 +90,7 @@ def _push(
     with target_lock(target, connections.state.path, session, if_busy=request.if_busy):
         started = time.monotonic()
         result = _pushed(joined, target, connections, request)
-    remember(target, request, connections)
+    request.remember(target, connections)
     session.end_progress()
     seconds = time.monotonic() - started
     if request.verify:
@@ -125,10 +111,8 @@ def _dry_run(
             console.result(f"{one.path}: {', '.join(map(str, one.part.platforms))}")
         options = _options(one, reference, connections, request)
         with connections.target(reference) as target, _named(one.path):
-            tags = [str(reference.tag)]
-            blobs = one.source.dry_run(
-                target, one.part.image, tags=tags, options=options
-            )
+            push = ImagePush(target, one.part.image, [str(reference.tag)], options)
+            blobs = one.source.dry_run(push)
         connections.session.end_progress()
         report.forecast(reference, blobs, connections.session.display, one.path)
 
@@ -140,11 +124,15 @@ def _verify(
     request: PushRequest,
 ) -> None:
     from ..transfer.plan import narrowed
+    from ..transfer.verify import verify_image
 
     for one in joined:
         options = _options(one, reference, connections, request)
         image = narrowed(one.part.image, options.platforms)
-        size = console.size_text(compare(connections, image, reference).size)
+        with connections.target(reference) as target:
+            found = verify_image(target, image, str(reference.tag), jobs=options.jobs)
+        connections.session.end_progress()
+        size = console.size_text(found.size)
         if not connections.session.display.quiet:
             console.say(f"verified {reference}, {one.path}: {size} read back")
 
@@ -180,7 +168,7 @@ def _pushed(
     for one in joined:
         options = _options(one, reference, connections, request)
         with connections.target(reference) as target, _named(one.path):
-            pushed = one.source.push(target, one.part.image, tags=(), options=options)
-            results.append((one.part, pushed))
+            push = ImagePush(target, one.part.image, (), options)
+            results.append((one.part, one.source.push(push)))
     with connections.target(reference) as target:
         return store_joined(target, results, tags=[str(reference.tag)])

@@ -5,6 +5,7 @@ The list is made before a byte is sent.
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Iterable, Iterator, NamedTuple, Sequence
 
@@ -85,6 +86,16 @@ class PushRequest:
             trust_target=self.trust_target,
             recompress=self.recompress is not None,
         )
+
+    def remember(self, target: Reference, connections: Connections) -> None:
+        """Have later pushes know *target*; none of several is the last pushed to."""
+        from ..state.history import PushHistory
+
+        history = PushHistory(connections.state)
+        if len(self.targets) > 1:
+            history.confirm(target, time.time())
+        else:
+            history.record(target, time.time())
 
     def consent(self, operand: str) -> Consent:
         """How a guessed target of *operand* is agreed to."""

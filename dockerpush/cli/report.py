@@ -18,13 +18,10 @@ from ..events import Outcome
 from . import console
 
 if TYPE_CHECKING:
-    from ..archive import StoredImage
     from ..oci import Digest
     from ..reference import Reference
     from ..transfer.choices import BlobForecast, CopyResult, PushResult
-    from ..transfer.verify import Verified
     from .console import Display
-    from .endpoints import Connections
     from .session import Session
 
 
@@ -126,20 +123,6 @@ def write_digests(path: str, done: Iterable[tuple[str, str]]) -> None:
         Path(path).write_text(text)
     except OSError as error:
         raise file_error(f"--digestfile {path}", error) from error
-
-
-def compare(
-    connections: Connections, image: StoredImage, reference: Reference
-) -> Verified:
-    """What was found to be equal; raises what `verify_image` does."""
-    from ..transfer.verify import verify_image
-
-    jobs = connections.settings(reference.registry).jobs
-    named = str(reference.digest or reference.tag or "latest")
-    with connections.target(reference) as target:
-        found = verify_image(target, image, named, jobs=jobs)
-    connections.session.end_progress()
-    return found
 
 
 def pushed(

@@ -13,8 +13,7 @@ from ...errors import Unauthorized, UsageError
 from .. import console, report
 from ..choose_target import target_lock
 from ..endpoints import Connections, Endpoint
-from ..image_sources import STDIN, ForwardSource
-from ..joined_push import remember
+from ..image_sources import STDIN, DeltaImages, ForwardSource, ImagePush
 from ..options import (
     OPERANDS,
     RARE,
@@ -202,8 +201,6 @@ def push(request: PushRequest, target: Endpoint, session: Session) -> int:
 
 def _check_bases(jobs: Sequence[Job], connections: Connections) -> None:
     """Raises NotHeld when registries do not hold what deltas left out."""
-    from ..image_sources import DeltaImages
-
     found: dict[DeltaImages, list[Lacking]] = {}
     for job in jobs:
         if isinstance(job.source, DeltaImages) and job.image is not None:
@@ -245,7 +242,7 @@ def _push_one(
     with target_lock(job.target, state.path, session, if_busy=request.if_busy):
         started = time.monotonic()
         result = _sent(job, done, connections, request)
-    remember(job.target, request, connections)
+    request.remember(job.target, connections)
     seconds = time.monotonic() - started
     session.end_progress()
     if request.verify:
@@ -293,7 +290,7 @@ def _transfer(
     options = request.options(connections.settings(target.registry))
     with connections.target(target) as place:
         if job.image is not None:
-            return source.push(place, job.image, tags=tags, options=options)
+            return source.push(ImagePush(place, job.image, tags, options))
         assert isinstance(source, ForwardSource), "the others are looked into"
         return source.push_unseen(place, request.name, tags=tags, options=options)
 
@@ -328,7 +325,8 @@ def _verify(job: Job, connections: Connections, request: PushRequest) -> None:
     image = job.image or select_image(job.source.images, request.name)
     options = request.options(connections.settings(job.target.registry))
     with connections.target(job.target) as place:
-        found = job.source.verify(place, image, _tag(job.target), options)
+        pushed = ImagePush(place, image, [_tag(job.target)], options)
+        found = job.source.verify(pushed)
     connections.session.end_progress()
     if not connections.session.display.quiet:
         console.say(f"verified {job.target}: {console.size_text(found.size)} read back")
@@ -349,9 +347,9 @@ def _dry_run(
                 continue
             assert job.image is not None, "a dry run looks into the archive"
             options = request.options(connections.settings(job.target.registry))
-            tags = [_tag(job.target)]
             with connections.target(job.target) as place:
-                blobs = job.source.dry_run(place, job.image, tags=tags, options=options)
+                planned = ImagePush(place, job.image, [_tag(job.target)], options)
+                blobs = job.source.dry_run(planned)
             connections.session.end_progress()
             report.forecast(job.target, blobs, connections.session.display)
     tally.finish()

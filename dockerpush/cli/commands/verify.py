@@ -108,7 +108,7 @@ def _compare(args: Namespace, session: Session) -> int:
     """Download everything that the archive's image needs, and compare."""
     from ...archive import select_image
     from ...transfer.choices import PushOptions
-    from ..image_sources import open_source
+    from ..image_sources import ImagePush, open_source
 
     reference = location.source(args.reference)
     with open_source(args.source, session.cancellation) as source:
@@ -117,7 +117,7 @@ def _compare(args: Namespace, session: Session) -> int:
             options = PushOptions(jobs=connections.settings(reference.registry).jobs)
             named = str(reference.digest or reference.tag or "latest")
             with connections.target(reference) as target:
-                found = source.verify(target, image, named, options)
+                found = source.verify(ImagePush(target, image, (named,), options))
     session.end_progress()
     if session.display.json:
         console.json_result(
