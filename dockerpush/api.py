@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Iterator, Sequence, Union
@@ -97,18 +97,7 @@ def push(
     reference = _parsed(target)
     user = _User(username, password)
     access = _Access(user, _settings(plain_http, cacert, options.jobs), on_event)
-    with ExitStack() as stack:
-        running = stack.enter_context(_running(cancellation))
-        client = stack.enter_context(access.client(reference.registry, PUSH, running))
-        place = stack.enter_context(
-            open_target(
-                client,
-                reference,
-                access.settings,
-                cancellation=running,
-                on_event=on_event,
-            )
-        )
+    with _running(cancellation) as running, access.target(reference, running) as place:
         return _push(os.fspath(source), name, place, reference, options)
 
 
@@ -143,39 +132,34 @@ def pull(
     if platforms and all_platforms:
         raise UsageError("platforms and all_platforms cannot be used together")
     reference, path = _parsed(source), Path(output)
-    one = form in (None, DOCKER_ARCHIVE) and not all_platforms
-    user = _User(username, password)
-    access = _Access(user, _settings(plain_http, cacert, jobs), on_event)
-    with ExitStack() as stack:
-        running = stack.enter_context(_running(cancellation))
-        store = Cache(Path(cache) if cache else _temporary(stack))
-        client = stack.enter_context(access.client(reference.registry, PULL, running))
-        into = stack.enter_context(
-            open_output(
-                path,
-                form or DOCKER_ARCHIVE,
-                docker=ForDocker(
-                    None if platforms else LINUX_AMD64, form == DOCKER_ARCHIVE
-                ),
-                resumable=False,
-                cancellation=running,
-                on_event=notices_of(on_event),
-            )
-        )
+    narrow = None if platforms else LINUX_AMD64
+    access = _Access(
+        _User(username, password), _settings(plain_http, cacert, jobs), on_event
+    )
+    with (
+        _running(cancellation) as running,
+        _cache(cache) as store,
+        access.source(reference, running) as repository,
+        open_output(
+            path,
+            form or DOCKER_ARCHIVE,
+            docker=ForDocker(narrow, form == DOCKER_ARCHIVE),
+            resumable=False,
+            cancellation=running,
+            on_event=notices_of(on_event),
+        ) as into,
+        store.pins() as pins,
+        running.child() as child,
+    ):
+        is_one = form in (None, DOCKER_ARCHIVE) and not all_platforms
         (image,) = pull_images(
-            [
-                Pull(
-                    RegistrySource(client, reference.repository),
-                    reference,
-                    _names(reference),
-                )
-            ],
+            [Pull(repository, reference, _names(reference))],
             store,
-            stack.enter_context(store.pins()),
+            pins,
             options=CopyOptions(tuple(platforms), jobs=jobs),
-            only=LINUX_AMD64 if one else None,
+            only=LINUX_AMD64 if is_one else None,
             into=into,
-            cancellation=stack.enter_context(running.child()),
+            cancellation=child,
             on_event=on_event,
         )
     if image.taken:
@@ -200,8 +184,8 @@ def copy(
     """Copy *source* to *target* from registry to registry, digests kept.
 
     Nothing goes to the disk. An index is copied whole, unless *options* name platforms.
-    *username* is for the registry of *target* alone; a
-    *target* without a tag gets that of the source. Raises what `push` does.
+    *username* is for the registry of *target* alone. A *target* without a tag gets that
+    of the source. Raises what `push` does.
     """
     origin, reference = _parsed(source), _parsed(target, latest=False)
     if not reference.tag:
@@ -209,26 +193,13 @@ def copy(
     settings = _settings(plain_http, cacert, options.jobs)
     reader = _Access(_User(source_username, source_password), settings, on_event)
     writer = _Access(_User(username, password), settings, on_event)
-    with ExitStack() as stack:
-        running = stack.enter_context(_running(cancellation))
-        from_client, to_client = (
-            stack.enter_context(access.client(one.registry, actions, running))
-            for access, one, actions in (
-                (reader, origin, PULL),
-                (writer, reference, PUSH),
-            )
-        )
-        place = stack.enter_context(
-            open_target(
-                to_client,
-                reference,
-                settings,
-                cancellation=running,
-                on_event=on_event,
-            )
-        )
+    with (
+        _running(cancellation) as running,
+        reader.source(origin, running) as repository,
+        writer.target(reference, running) as place,
+    ):
         return copy_image(
-            RegistrySource(from_client, origin.repository),
+            repository,
             place,
             str(origin.digest or origin.tag),
             tags=[str(reference.tag)],
@@ -255,9 +226,11 @@ def connect(
     """
     settings = _settings(plain_http, cacert, PushOptions().jobs)
     access = _Access(_User(username, password), settings, on_event)
-    with ExitStack() as stack:
-        running = stack.enter_context(_running(cancellation))
-        yield stack.enter_context(access.client(registry, actions, running))
+    with (
+        _running(cancellation) as running,
+        access.client(registry, actions, running) as client,
+    ):
+        yield client
 
 
 @value
@@ -300,6 +273,29 @@ class _Access:
             actions=actions,
         ) as client:
             yield client
+
+    @contextmanager
+    def source(
+        self, reference: Reference, cancellation: Cancellation
+    ) -> Iterator[RegistrySource]:
+        with self.client(reference.registry, PULL, cancellation) as client:
+            yield RegistrySource(client, reference.repository)
+
+    @contextmanager
+    def target(
+        self, reference: Reference, cancellation: Cancellation
+    ) -> Iterator[RegistryTarget]:
+        with (
+            self.client(reference.registry, PUSH, cancellation) as client,
+            open_target(
+                client,
+                reference,
+                self.settings,
+                cancellation=cancellation,
+                on_event=self.on_event,
+            ) as target,
+        ):
+            yield target
 
     def _credentials(self, cancellation: Cancellation) -> CredentialSource:
         given = self.user.credentials
@@ -363,9 +359,14 @@ def _settings(plain_http: bool, cacert: StrPath | None, jobs: int) -> Settings: 
     return resolve(said, {}, Config(Path()))
 
 
-def _temporary(stack: ExitStack) -> Path:
-    prefix = "dockerpush-"
-    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix)))
+@contextmanager
+def _cache(directory: StrPath | None) -> Iterator[Cache]:
+    """The cache in *directory*, or one for this call."""
+    if directory:
+        yield Cache(Path(directory))
+        return
+    with tempfile.TemporaryDirectory(prefix="dockerpush-") as temporary:
+        yield Cache(Path(temporary))
 
 
 @contextmanager

@@ -361,7 +361,7 @@ def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 @each_module
 def test_functions_are_short_and_take_few_positional_parameters(path):
     for node in functions(path):
-        assert body_lines(node) <= 60, node.name
+        assert body_lines(node) <= 49, node.name
         few = positional(node)
         if not node.name.startswith("_"):
             assert len(few) <= 4, f"{node.name}({', '.join(few)})"
