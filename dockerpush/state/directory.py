@@ -168,8 +168,3 @@ def put_last(section: dict[str, Any], key: str, value: Any, limit: int) -> None:
     section[key] = value
     while len(section) > limit:
         del section[next(iter(section))]
-
-
-def drop(section: dict[str, Any], key: str) -> None:
-    """Remove *key*, if it is there."""
-    section.pop(key, None)

@@ -22,13 +22,15 @@ from typing import Any, Iterable
 from ..errors import InvalidReference
 from ..reference import Reference
 from ..values import value
-from .directory import Record, StateDirectory, drop, put_last, section_of
+from .directory import Record, StateDirectory, put_last, section_of
 
 HISTORY_FILE = "push_history.json"
+TAGS_FILE = "tags.json"
 
 DESTINATIONS_LIMIT = 5
-CONFIRMED_LIMIT = 1000
-LOGINS_LIMIT = 100
+MOST_TAGS = 1000
+LIMITS = {"confirmed": 1000, "logins": 100, "repositories": 50}
+"""Section of a file → how many entries it keeps."""
 
 
 @value
@@ -76,13 +78,11 @@ class PushHistory:
                 if destination.target.name != target.name
             ]
             newest = [Destination(target.with_digest(None), now), *others]
-            record["version"] = 1
+            _put(record, "confirmed", target.name, now)
             record["destinations"] = [
                 {"target": str(destination.target), "time": destination.time}
                 for destination in newest[:DESTINATIONS_LIMIT]
             ]
-            confirmed = section_of(record, "confirmed")
-            put_last(confirmed, target.name, now, CONFIRMED_LIMIT)
             return record
 
         return self._state.update(HISTORY_FILE, change)
@@ -93,13 +93,9 @@ class PushHistory:
         *now* is in seconds since 1970. False when it could not be written.
         """
 
-        def change(record: Record) -> Record:
-            record["version"] = 1
-            confirmed = section_of(record, "confirmed")
-            put_last(confirmed, target.name, now, CONFIRMED_LIMIT)
-            return record
-
-        return self._state.update(HISTORY_FILE, change)
+        return self._state.update(
+            HISTORY_FILE, lambda record: _put(record, "confirmed", target.name, now)
+        )
 
     def logins(self) -> tuple[Login, ...]:
         """The logins that still hold, in no particular order."""
@@ -109,26 +105,28 @@ class PushHistory:
 
     def record_login(self, login: Login) -> bool:
         """Note *login* in place of an earlier one; False when it cannot be written."""
-
-        def change(record: Record) -> Record:
-            entry = {"time": login.time, "username": login.username}
-            record["version"] = 1
-            logins = section_of(record, "logins")
-            put_last(logins, login.registry, entry, LOGINS_LIMIT)
-            return record
-
-        return self._state.update(HISTORY_FILE, change)
+        entry = {"time": login.time, "username": login.username}
+        return self._state.update(
+            HISTORY_FILE, lambda record: _put(record, "logins", login.registry, entry)
+        )
 
     def forget_login(self, registry: str) -> bool:
         """Drop the login at *registry*; False when the file cannot be written."""
 
         def change(record: Record) -> Record:
-            drop(section_of(record, "logins"), registry)
+            section_of(record, "logins").pop(registry, None)
             return record
 
         if registry not in section_of(self._state.read(HISTORY_FILE), "logins"):
             return True
         return self._state.update(HISTORY_FILE, change)
+
+
+def _put(record: Record, section: str, key: str, value: Any) -> Record:
+    """*record* with *value* as the newest of a *section*."""
+    record["version"] = 1
+    put_last(section_of(record, section), key, value, LIMITS[section])
+    return record
 
 
 def _login(registry: str, entry: Any) -> Login | None:
@@ -149,22 +147,13 @@ def _destination(entry: Any) -> Destination | None:
     return None
 
 
-TAGS_FILE = "tags.json"
-MOST_REPOSITORIES = 50
-MOST_TAGS = 1000
-
-
 def remember_tags(state: StateDirectory, repository: str, tags: Iterable[str]) -> None:
     """Note the first *tags* of *repository*, ``registry/path``, in place of others."""
     kept = list(tags)[:MOST_TAGS]
-
-    def change(record: Record) -> Record:
-        record["version"] = 1
-        known = section_of(record, "repositories")
-        put_last(known, repository, kept, MOST_REPOSITORIES)
-        return record
-
-    StateDirectory(state.path).update(TAGS_FILE, change)  # silently: it only helps
+    silent = StateDirectory(state.path)  # it only helps
+    silent.update(
+        TAGS_FILE, lambda record: _put(record, "repositories", repository, kept)
+    )
 
 
 def known_tags(state: StateDirectory) -> dict[str, list[str]]:

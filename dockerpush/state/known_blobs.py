@@ -21,7 +21,7 @@ from typing import Any, Callable
 from ..errors import InvalidDigest, InvalidJSON, InvalidReference
 from ..oci import Descriptor, Digest
 from ..reference import Reference
-from .directory import Record, StateDirectory, drop, put_last, section_of
+from .directory import Record, StateDirectory, put_last, section_of
 
 BLOBS_FILE = "blobs.json"
 
@@ -74,7 +74,7 @@ class KnownBlobs:
         key = f"{compression} {diff_id}"
         if key in section_of(self._record, "layers"):
             self._used.discard(key)
-            self._learn(lambda record: drop(section_of(record, "layers"), key))
+            self._learn(lambda record: section_of(record, "layers").pop(key, None))
 
     def holders(self, digest: Digest, registry: str) -> tuple[Reference, ...]:
         """Repositories of *registry* that held *digest*, the newest first."""
@@ -146,4 +146,4 @@ def _drop_holder(record: Record, digest: Digest, name: str) -> None:
     if others:
         holders[digest] = others
     else:
-        drop(holders, digest)
+        holders.pop(digest, None)

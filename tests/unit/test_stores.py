@@ -71,7 +71,7 @@ def test_forgetting_an_unknown_login_writes_nothing(history, state):
 
 
 def test_logins_are_bounded(history, monkeypatch):
-    monkeypatch.setattr(state_history, "LOGINS_LIMIT", 2)
+    monkeypatch.setitem(state_history.LIMITS, "logins", 2)
     for number in range(4):
         history.record_login(Login(f"reg{number}.io", number))
     assert [login.registry for login in history.logins()] == ["reg2.io", "reg3.io"]
@@ -96,7 +96,7 @@ def test_a_repository_is_one_destination_with_its_newest_tag(history):
 
 
 def test_confirmations_are_bounded(history, monkeypatch):
-    monkeypatch.setattr(state_history, "CONFIRMED_LIMIT", 3)
+    monkeypatch.setitem(state_history.LIMITS, "confirmed", 3)
     names = [Reference.parse(f"reg.io/app{number}") for number in range(4)]
     for number in (0, 1, 2, 0, 3):
         history.record(names[number], number)
