@@ -12,7 +12,7 @@ import contextlib
 import io
 import os
 from pathlib import Path
-from typing import Callable, Iterator, Mapping, Union
+from typing import Callable, Iterator, Mapping, TypeVar, Union
 
 from ..errors import (
     ArchiveError,
@@ -244,9 +244,7 @@ def open_layout(path: str | os.PathLike[str]) -> OpenLayout:
 
     Raises as `open_archive` does.
     """
-    found = _opened(Path(path), lambda source: OpenLayout(Path(path), source))
-    assert isinstance(found, OpenLayout)
-    return found
+    return _opened(Path(path), lambda source: OpenLayout(Path(path), source))
 
 
 def open_any(path: str | os.PathLike[str]) -> Archive | OpenLayout:
@@ -266,14 +264,13 @@ def open_archive(path: str | os.PathLike[str]) -> Archive:
     Reads headers and small JSON, no layer. Raises NotFound when there is no such file;
     ArchiveError, InvalidJSON or InvalidDigest, which name *path* and what is wrong.
     """
-    found = _opened(Path(path), lambda source: _archive(Path(path), source))
-    assert isinstance(found, Archive)
-    return found
+    return _opened(Path(path), lambda source: _archive(Path(path), source))
 
 
-def _opened(
-    path: Path, make: Callable[[Source], Archive | OpenLayout]
-) -> Archive | OpenLayout:
+Opened = TypeVar("Opened")
+
+
+def _opened(path: Path, make: Callable[[Source], Opened]) -> Opened:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_errors_about(path))
         if str(path) == "-":

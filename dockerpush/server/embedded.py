@@ -43,7 +43,6 @@ class Registry:
     """Images in *directory*, and in the archives of *sources*, which come first.
 
     *read_only* refuses every change, and needs no directory to exist.
-    *session_age* is how long an upload session lives without a byte, in seconds.
     *min_chunk* is announced as OCI-Chunk-Min-Length, in bytes. *sparse* accepts
     manifests whose blobs or children are absent. *max_size* is how many bytes there may
     be of blobs, manifests and uploads. Without *deletes* nothing that was stored goes.
@@ -55,7 +54,6 @@ class Registry:
         *,
         read_only: bool = False,
         sources: Sequence[ReadOnlySource] = (),
-        session_age: float = WEEK,
         min_chunk: int | None = None,
         sparse: bool = False,
         max_size: int | None = None,
@@ -69,7 +67,7 @@ class Registry:
         self._layout = StoreLayout(Path(directory))
         self.space = Space(max_size)
         self._storage = Storage(self._layout, self.space)
-        self._uploads = Uploads(self._layout, session_age, self.space)
+        self._uploads = Uploads(self._layout, WEEK, self.space)
         self.large_json = threading.Lock()
         """Held by whoever has a manifest or a list in memory: one at a time."""
         self._open = contextlib.ExitStack()

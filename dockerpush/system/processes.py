@@ -26,8 +26,8 @@ class PipeReader(io.RawIOBase):
     """What comes out of the pipe *descriptor*; closing it calls *on_close*.
 
     While it waits it looks at *wake*, a descriptor that becomes readable when it shall
-    stop; *check* then raises. Without *polled* (Windows cannot poll pipes) a stalled
-    pipe is waited for in any case.
+    stop; *check* then raises. Where pipes cannot be polled (Windows), it waits for a
+    stalled pipe in any case.
     """
 
     def __init__(
@@ -37,14 +37,12 @@ class PipeReader(io.RawIOBase):
         wake: int,
         check: Callable[[], None],
         on_close: Callable[[], None] = lambda: None,
-        polled: bool = CAN_POLL_PIPES,
     ) -> None:
         super().__init__()
         self._descriptor = descriptor
         self._on_close = on_close
         self._wake = wake
         self._check = check
-        self._polled = polled
 
     def readable(self) -> bool:
         """Always."""
@@ -53,7 +51,7 @@ class PipeReader(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill *buffer* with what there is; 0 at the end. Raises what *check* does."""
         self._check()
-        if self._polled:
+        if CAN_POLL_PIPES:
             self._wait()
         view = memoryview(buffer).cast("B")
         data = os.read(self._descriptor, len(view))
