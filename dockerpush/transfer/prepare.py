@@ -203,29 +203,35 @@ def check_diff_id(stored: StoredBlob, found: Digest) -> None:
 
 
 COUNT = 16
-SIZE = 64 * 1024
 WORTH = 0.9
 """The part of its size to which a layer must shrink, else it is sent as it is."""
 
 
 class Sample:
-    """COUNT blocks of SIZE bytes of a layer, spread evenly, that stand for the whole.
+    """COUNT blocks of a layer, spread evenly, that stand for the whole.
 
     zlib judges them whatever compresses later, so the same bytes give the same answer
-    everywhere.
+    everywhere. What one block grows by does not count, so an answer once found stands.
     """
 
     def __init__(self, size: int) -> None:
         """*size* is that of the layer in bytes."""
         self._size = size
-        self._waiting = [(offset, bytearray()) for offset in _offsets(size)]
+        self._waiting = [(offset, bytearray()) for offset in sample_offsets(size)]
+        self._block = sample_size(size)
+        self._total = len(self._waiting) * self._block
         self._position = 0
-        self._before = self._after = 0
+        self._judged = self._gained = 0
 
     @property
     def shrinks(self) -> bool:
         """True when what was judged gets smaller by compression."""
-        return self._after < self._before * WORTH
+        return self._gained > self._judged * (1 - WORTH)
+
+    @property
+    def is_settled(self) -> bool:
+        """True when `shrinks` is, whatever the blocks to come are."""
+        return self._gained > self._total * (1 - WORTH)
 
     def feed(self, piece: memoryview) -> None:
         """The next bytes of the layer, for who reads it from the first to the last."""
@@ -234,18 +240,20 @@ class Sample:
         for offset, block in self._waiting:
             if offset >= end:
                 break
-            last = min(offset + SIZE, self._size)
+            last = min(offset + self._block, self._size)
             block += piece[max(offset - start, 0) : max(last - start, 0)]
             if last <= end:
                 self.judge(block)
         self._waiting = [
-            one for one in self._waiting if min(one[0] + SIZE, self._size) > end
+            one
+            for one in self._waiting
+            if min(one[0] + self._block, self._size) > end and not self.is_settled
         ]
 
     def judge(self, block: bytes | bytearray) -> None:
         """Take *block* into account."""
-        self._before += len(block)
-        self._after += len(zlib.compress(block, 1))
+        self._judged += len(block)
+        self._gained += max(len(block) - len(zlib.compress(block, 1)), 0)
 
 
 def shrinks(open_at: Callable[[int], BlobReader], size: int) -> bool:
@@ -253,10 +261,12 @@ def shrinks(open_at: Callable[[int], BlobReader], size: int) -> bool:
 
     Raises what the readers of *open_at* raise.
     """
-    sample = Sample(size)
-    for offset in _offsets(size):
+    sample, block = Sample(size), sample_size(size)
+    for offset in sample_offsets(size):
+        if sample.is_settled:
+            break
         with closing(open_at(offset)) as reader:
-            sample.judge(_read(reader, min(SIZE, size - offset)))
+            sample.judge(_read(reader, min(block, size - offset)))
     return sample.shrinks
 
 
@@ -267,10 +277,16 @@ def layer_shrinks(archive: ReadableArchive, layer: StoredBlob) -> bool:
     return shrinks(lambda offset: archive.open_at(member, offset), layer.size)
 
 
-def _offsets(size: int) -> list[int]:
+def sample_size(size: int) -> int:
+    """Bytes of a block of the sample of a layer of *size* bytes."""
+    return max(16 * 1024, min(size // 64, 64 * 1024))
+
+
+def sample_offsets(size: int) -> list[int]:
     """Where the blocks begin; fewer blocks when that many would overlap."""
-    count = min(COUNT, -(-size // SIZE))
-    last = size - SIZE
+    block = sample_size(size)
+    count = min(COUNT, -(-size // block))
+    last = size - block
     return (
         [last * number // (count - 1) for number in range(count)] if count > 1 else [0]
     )

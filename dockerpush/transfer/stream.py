@@ -57,7 +57,7 @@ from .compress import Codec, compress
 from .known import Knowledge, Shortcuts
 from .manifests import has_lost_blobs
 from .plan import Method, Plan
-from .prepare import SIZE, WORTH, CompressionStep, Sample, decision
+from .prepare import WORTH, CompressionStep, Sample, decision, sample_size
 from .push_image import codec_of, knowledge_of, plan_of, push_planned, trusted_image
 from .registry_target import RegistryTarget
 from .sent_archive import SentArchive, StreamedLayer, finished, open_unpacked
@@ -321,7 +321,8 @@ class _Reader:
         else:
             method = self._guess(member, told, compression)
             diff_id = stored.diff_id if stored else named
-            if raw and method is Method.COMPRESS and not self._is_worth(diff_id):
+            packs = method is Method.COMPRESS
+            if raw and packs and not self._is_worth(diff_id, member.size):
                 method = Method.AS_IS
         sampled = raw and self._options.compress == "auto"
         sample = Sample(member.size) if sampled else None
@@ -345,7 +346,7 @@ class _Reader:
             packs = odd and config_digest(member.name) is None
         return Method.COMPRESS if packs else Method.AS_IS
 
-    def _is_worth(self, diff_id: Digest | None) -> bool:
+    def _is_worth(self, diff_id: Digest | None, size: int) -> bool:
         """True when the current layer probably shrinks, as far as that counts."""
         known = self._push.known
         if self._options.compress != "auto":
@@ -354,7 +355,7 @@ class _Reader:
             return True
         if diff_id is not None and known.stays_raw(diff_id):
             return False
-        first = self._archive.peek(SIZE)
+        first = self._archive.peek(sample_size(size))
         return len(zlib.compress(first, 1)) < len(first) * WORTH
 
     def _copied(self, current: _Current) -> StreamedLayer:
