@@ -47,9 +47,10 @@ class Spool:
         self._shared: SharedFile | None = None
         self.size = 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Append *data*. Raises SpoolError when the disk is full, or for the limit."""
-        self.size += len(data)
+        size = len(data)
+        self.size += size
         if self._limit is not None and self.size > self._limit:
             raise SpoolError(
                 f"cannot write more than {self._limit} bytes to {self._directory}: "
@@ -58,10 +59,10 @@ class Spool:
         if self._memory is not None:
             self._memory += data
             if len(self._memory) <= MEMORY_LIMIT:
-                return len(data)
-            data, self._memory = bytes(self._memory), None
+                return size
+            data, self._memory = memoryview(self._memory), None
         self._write_file(data)
-        return len(data)
+        return size
 
     def open_at(self, offset: int) -> io.RawIOBase | io.BytesIO:
         """A reader of everything from *offset* on, which the caller closes."""
@@ -77,7 +78,7 @@ class Spool:
             self._file.close()
             self._file = None
 
-    def _write_file(self, data: bytes) -> None:
+    def _write_file(self, data: bytes | memoryview) -> None:
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(  # noqa: SIM115

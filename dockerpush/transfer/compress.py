@@ -8,8 +8,9 @@ How blocks are compressed: gzip by isal or zlib, zstd by whatever is installed.
 
 gzip: one member (RFC 1952) with a fixed header; each block is raw deflate (RFC 1951),
 primed with the 32 KiB before it and flushed to a byte, so that blocks can be compressed
-apart and put one after another. zstd: one frame for each block (RFC 8878), which costs
-3 % of size at level 3 beside one long frame.
+apart and put one after another. zlib is slowest at what does not shrink, so at its
+fastest level such a block is stored (RFC 1951, 3.2.4). zstd: one frame for each block
+(RFC 8878), which costs 3 % of size at level 3 beside one long frame.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import zlib
 from collections import deque
 from concurrent.futures import Future
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Callable, Protocol, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Protocol, Sequence
 
 from ..archive.stored import Compression
 from ..errors import UsageError
@@ -52,6 +53,21 @@ ZSTD_LEVELS = range(1, 23)
 _ISAL = "isal.isal_zlib"
 _GZIP_HEADER = b"\x1f\x8b\x08\0" + bytes(4) + b"\0\xff"  # no name, no time, no system
 _LAST_BLOCK = b"\x03\0"  # deflate's empty block that ends the stream
+_STORED_MOST = 0xFFFF  # bytes in one stored block of deflate
+
+PROBE = 64 * 1024
+"""Bytes at the start of a block that tell zlib whether the rest may be noise."""
+
+_NOISY = PROBE * 0.7
+"""Bytes that come of PROBE bytes of noise at least: zlib holds back up to a quarter."""
+
+_STEP = 32 * 1024
+_SAMPLE = 4096
+_NOISE = 0.97
+"""The rest is noise unless a sample in one of its steps shrinks to this part."""
+
+Pieces = Sequence["bytes | memoryview"]
+"""What a block became; a view is on the block itself."""
 
 
 class Codec(Protocol):
@@ -75,7 +91,7 @@ class Codec(Protocol):
     def header(self) -> bytes:
         """What goes before the blocks."""
 
-    def pack(self, block: memoryview, history: bytes) -> Sequence[bytes]:
+    def pack(self, block: memoryview, history: bytes) -> Pieces:
         """*block*, which stands after *history*; runs in any thread."""
 
     def checksum(self, block: memoryview, before: int) -> int:
@@ -101,12 +117,17 @@ class GzipCodec:
         library = "zlib" if self._module is zlib else "isal"
         return f"gzip:{library}:{self.level}"
 
-    def pack(self, block: memoryview, history: bytes) -> Sequence[bytes]:
+    def pack(self, block: memoryview, history: bytes) -> Pieces:
         """*block* as raw deflate that ends on a byte."""
         deflate = self._module.compressobj(
             self.level, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=history
         )
-        return deflate.compress(block), deflate.flush(zlib.Z_SYNC_FLUSH)
+        if self._module is not zlib or self.level != zlib.Z_BEST_SPEED:
+            return deflate.compress(block), deflate.flush(zlib.Z_SYNC_FLUSH)
+        head, rest = deflate.compress(block[:PROBE]), block[PROBE:]
+        if len(head) > _NOISY and _is_noise(rest):
+            return head, deflate.flush(zlib.Z_SYNC_FLUSH), *_stored(rest)
+        return head, deflate.compress(rest), deflate.flush(zlib.Z_SYNC_FLUSH)
 
     def checksum(self, block: memoryview, before: int) -> int:
         """CRC-32."""
@@ -127,6 +148,21 @@ class GzipCodec:
         return zlib
 
 
+def _is_noise(content: memoryview) -> bool:
+    """True when no sample of *content* shrinks; the first that does ends the look."""
+    samples = (content[at : at + _SAMPLE] for at in range(0, len(content), _STEP))
+    return all(len(zlib.compress(one, 1)) > len(one) * _NOISE for one in samples)
+
+
+def _stored(content: memoryview) -> Iterator[bytes | memoryview]:
+    """*content* in stored blocks of deflate, none of which is the last."""
+    for start in range(0, len(content), _STORED_MOST):
+        piece = content[start : start + _STORED_MOST]
+        size = len(piece)
+        yield b"\0" + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little")
+        yield piece
+
+
 @value
 class ZstdCodec:
     """zstd by *library* at *level*."""
@@ -142,7 +178,7 @@ class ZstdCodec:
     def __str__(self) -> str:
         return f"zstd:{self.library.name}:{self.level}"
 
-    def pack(self, block: memoryview, history: bytes) -> Sequence[bytes]:
+    def pack(self, block: memoryview, history: bytes) -> Pieces:
         """*block* as one frame; frames know nothing of the *history*."""
         return (self.library.compress(block, self.level),)
 
@@ -167,9 +203,9 @@ class PlainCodec:
     def __str__(self) -> str:
         return "none"
 
-    def pack(self, block: memoryview, history: bytes) -> Sequence[bytes]:
-        """*block* as it is, for its buffer is used again."""
-        return (bytes(block),)
+    def pack(self, block: memoryview, history: bytes) -> Pieces:
+        """*block* as it is."""
+        return (block,)
 
     def checksum(self, block: memoryview, before: int) -> int:
         """None: the blob's digest covers it."""
@@ -224,7 +260,7 @@ class Content(Protocol):
 class Sink(Protocol):
     """Where the result goes."""
 
-    def write(self, data: bytes, /) -> object:
+    def write(self, data: bytes | memoryview, /) -> object:
         """Append all of *data*."""
 
 
@@ -288,7 +324,7 @@ class _Run:
         self._content = hashlib.sha256()
         self._checksum = 0
         self._history = b""
-        self._in_flight: deque[tuple[Future[Sequence[bytes]], memoryview]] = deque()
+        self._in_flight: deque[tuple[Future[Pieces], memoryview]] = deque()
         self._blob = hashlib.sha256()
         self._size = 0
 
@@ -299,16 +335,22 @@ class _Run:
         return self._collect()
 
     def pack(self, buffer: memoryview, count: int) -> None:
-        """Have the first *count* bytes of *buffer* compressed, and hash them."""
+        """Have the first *count* bytes of *buffer* compressed, and hash them.
+
+        A content of one block is compressed here: no other thread could help.
+        """
         block = buffer[:count]
-        packing = self._blocks.submit(self._codec.pack, block, self._history)
-        self._in_flight.append((packing, buffer))
+        if self.raw_size or count == len(buffer):
+            packing = self._blocks.submit(self._codec.pack, block, self._history)
+            self._in_flight.append((packing, buffer))
+        else:
+            self._write_all(self._codec.pack(block, self._history))
         self._content.update(block)
         self._checksum = self._codec.checksum(block, self._checksum)
         self._history = bytes(block[-HISTORY:])
         self.raw_size += count
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Write and hash the next bytes of the blob."""
         self._sink.write(data)
         self._blob.update(data)
@@ -329,6 +371,9 @@ class _Run:
     def _collect(self) -> memoryview:
         """Write the oldest block in flight; its buffer is free then."""
         packing, buffer = self._in_flight.popleft()
-        for piece in packing.result():
-            self.write(piece)
+        self._write_all(packing.result())
         return buffer
+
+    def _write_all(self, pieces: Pieces) -> None:
+        for piece in pieces:
+            self.write(piece)

@@ -25,6 +25,8 @@ from dockerpush.errors import ArchiveError, Cancelled, PusherError, UsageError
 from dockerpush.system.cancellation import Cancellation
 from dockerpush.system.workers import Workers
 from dockerpush.transfer.compress import (
+    HISTORY,
+    PROBE,
     SPARE,
     Codec,
     Compressed,
@@ -219,6 +221,106 @@ def test_memory_is_bounded_by_the_blocks_in_flight(
         tracemalloc.stop()
     assert told.raw_size == 64 << 20
     assert peak < 8 << 20
+
+
+NOISE = random.Random(11).randbytes(1 << 19)
+KINDS = {"zeros": bytes(1 << 19), "noise": NOISE, "text": text(1 << 19)}
+
+
+class HalfBlocks(GzipCodec):
+    """gzip with blocks that are large enough for noise to be seen in them."""
+
+    block_size = 4 * PROBE
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_any_mix_gives_one_valid_member_the_same_for_any_threads(
+    pools: Pools, library: str
+) -> None:
+    codec = gzip_codec(HalfBlocks, library)
+    part = st.tuples(st.sampled_from(sorted(KINDS)), st.integers(0, 5 * PROBE))
+
+    @settings(deadline=None)
+    @given(st.lists(part, max_size=5), st.integers(1000, 9 * PROBE))
+    def check(parts: list[tuple[str, int]], step: int) -> None:
+        content = b"".join(KINDS[kind][:size] for kind, size in parts)
+        packed, told = squeeze(content, codec, pools(2), step=step)
+        member = zlib.decompressobj(wbits=31)
+        assert member.decompress(packed) == content
+        assert (member.eof, member.unused_data) == (True, b"")
+        assert told.digest == "sha256:" + hashlib.sha256(packed).hexdigest()
+        assert squeeze(content, codec, pools(3))[0] == packed
+
+    check()
+
+
+def zlib_alone(content: bytes, block: int) -> list[bytes]:
+    """The raw deflate of each *block* of *content*, as zlib's level 1 makes it."""
+    made = []
+    for start in range(0, len(content), block):
+        before = content[max(0, start - HISTORY) : start]
+        one = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=before)
+        made.append(one.compress(content[start : start + block]) + one.flush(2))
+    return made
+
+
+@pytest.mark.parametrize("kind", ["zeros", "text"])
+def test_what_shrinks_is_what_zlib_makes_of_it(pools: Pools, kind: str) -> None:
+    codec = HalfBlocks("zlib", 1)
+    content = KINDS[kind] + KINDS[kind][:1000]
+    packed, _ = squeeze(content, codec, pools(2))
+    assert packed[10:-10] == b"".join(zlib_alone(content, codec.block_size))
+
+
+def test_only_the_start_of_noise_goes_through_deflate() -> None:
+    pieces = GzipCodec("zlib", 1).pack(memoryview(NOISE), b"")
+    views = [piece for piece in pieces if isinstance(piece, memoryview)]
+    assert b"".join(views) == NOISE[PROBE:]
+    assert sum(map(len, pieces)) < len(NOISE) * 1.001
+
+
+@pytest.mark.parametrize("level", [0, 2, 6, 9])
+def test_other_levels_are_left_to_zlib(level: int) -> None:
+    pieces = GzipCodec("zlib", level).pack(memoryview(NOISE), b"")
+    assert not any(isinstance(piece, memoryview) for piece in pieces)
+
+
+@pytest.mark.parametrize("text_at", [0, PROBE, 3 * PROBE, 7 * PROBE])
+def test_text_amid_noise_shrinks_as_much_as_before(text_at: int) -> None:
+    mixed = NOISE[:text_at] + KINDS["text"][:PROBE] + NOISE[text_at + PROBE :]
+    pieces = GzipCodec("zlib", 1).pack(memoryview(mixed), b"")
+    assert sum(map(len, pieces)) < 1.03 * len(zlib_alone(mixed, len(mixed))[0])
+
+
+def test_noise_that_repeats_itself_shrinks(pools: Pools) -> None:
+    packed, _ = squeeze(NOISE[:30_000] * 30, GzipCodec("zlib", 1), pools(2))
+    assert len(packed) < 2 * 30_000
+
+
+def test_gzip_accepts_stored_blocks(pools: Pools) -> None:
+    content = NOISE + KINDS["text"] + NOISE[: 3 * PROBE]
+    packed, _ = squeeze(content, GzipCodec("zlib", 1), pools(2))
+    subprocess.run(["gzip", "-t"], input=packed, check=True)
+    assert gzip.decompress(packed) == content
+
+
+@pytest.mark.parametrize("size", [0, 1, SMALL - 1, SMALL])
+def test_the_pool_is_left_alone_by_less_than_a_block(
+    cancellation: Cancellation, size: int
+) -> None:
+    class Counting(Workers):
+        """A pool that counts what it is asked for."""
+
+        asked = 0
+
+        def submit(self, *work):  # type: ignore[no-untyped-def]
+            self.asked += 1
+            return super().submit(*work)
+
+    with Counting(cancellation, 1) as pool:
+        packed, _ = squeeze(text(size), SmallGzip("zlib", 1), pool)
+        assert pool.asked == (size == SMALL)
+    assert gzip.decompress(packed) == text(size)
 
 
 class Plain:
