@@ -125,7 +125,6 @@ def _add_disk_options(parser: ArgumentParser) -> None:
 def run(args: Namespace, session: Session) -> int:
     """Serve until SIGINT or SIGTERM, which is the way to end it: exit code 0."""
     from ...archive import open_archive
-    from ...server import Registry, RegistryServer
 
     if _changes_users(args):
         return _change_users(args)
@@ -138,27 +137,9 @@ def run(args: Namespace, session: Session) -> int:
         raise UsageError("--tls-cert and --tls-key go together")
     with ExitStack() as stack:
         archives = [stack.enter_context(open_archive(name)) for name in args.archives]
-        registry = Registry(
-            directory,
-            read_only=args.read_only,
-            sparse=args.sparse,
-            sources=_sources(archives, session),
-            max_size=None if args.max_size is None else parse_size(args.max_size),
-            deletes=not args.no_delete,
-        )
+        sources = _sources(archives, session)
         log = _access_log(args, session)
-        server = RegistryServer(
-            registry,
-            args.addr,
-            args.port,
-            htpasswd=_path(args.htpasswd),
-            users=_path(args.users),
-            tls=_tls(args),
-            on_access=log,
-            names=args.host,
-            metrics_public=args.metrics_public,
-            page=not args.no_ui,
-        )
+        server = _server(args, directory, sources, log)
         if log is not None:
             stack.callback(log.close)
         with server, _reloading(server, log):
@@ -171,6 +152,37 @@ def run(args: Namespace, session: Session) -> int:
         sys.stderr.flush()
         os._exit(console.DONE)  # a check of a password runs on, and nothing else
     return console.DONE
+
+
+def _server(
+    args: Namespace,
+    directory: Path,
+    sources: Sequence[ReadOnlySource],
+    log: AccessLog | None,
+) -> RegistryServer:
+    """The registry and its server, as *args* want them. Raises ServerError."""
+    from ...server import Registry, RegistryServer
+
+    registry = Registry(
+        directory,
+        read_only=args.read_only,
+        sparse=args.sparse,
+        sources=sources,
+        max_size=None if args.max_size is None else parse_size(args.max_size),
+        deletes=not args.no_delete,
+    )
+    return RegistryServer(
+        registry,
+        args.addr,
+        args.port,
+        htpasswd=_path(args.htpasswd),
+        users=_path(args.users),
+        tls=_tls(args),
+        on_access=log,
+        names=args.host,
+        metrics_public=args.metrics_public,
+        page=not args.no_ui,
+    )
 
 
 def _directory(args: Namespace, session: Session) -> Path:
