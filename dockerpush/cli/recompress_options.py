@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Sequence
 
 from ..errors import UsageError
 
 if TYPE_CHECKING:
-    from ..oci import Platform
     from ..settings.config import Settings
-    from ..transfer.choices import PushOptions
+    from ..transfer.choices import CopyOptions, CopyResult
+    from ..transfer.engine import ConcurrencyLimits
+    from ..transfer.source import Source
+    from ..transfer.target import Target
 
 NEEDS_REGISTRY = (
     "--recompress needs a registry as the destination: copy to one, and from there to "
@@ -41,16 +43,45 @@ def check_recompress(recompress: str | None, compress: str | None) -> None:
         )
 
 
-def recompressing(
-    how: str, platforms: tuple[Platform, ...], settings: Settings
-) -> PushOptions:
-    """The options of a transfer that recompresses, *how* being the compression."""
-    from ..transfer.choices import PushOptions
+def copy_or_recompress(
+    source: Source,
+    target: Target,
+    named: str,
+    *,
+    tags: Sequence[str],
+    options: CopyOptions,
+    how: str | None,
+    settings: Settings,
+    limits: ConcurrencyLimits | None = None,
+) -> CopyResult:
+    """Copy an image as `copy_image` does; *how* is the compression for its layers.
 
-    return PushOptions(
+    None keeps them. *settings* are those of the target, which else is a registry.
+    """
+    from ..transfer.choices import PushOptions
+    from ..transfer.copy_image import copy_image
+
+    if how is None:
+        return copy_image(
+            source, target, named, tags=tags, options=options, limits=limits
+        )
+    from ..transfer.recompress import recompress_image
+    from ..transfer.registry_target import RegistryTarget
+
+    assert isinstance(target, RegistryTarget), "the command checked it"
+    recompressing = PushOptions(
         compress=how,
         compress_level=settings.compress_level,
         jobs=settings.jobs,
-        platforms=platforms,
+        platforms=options.platforms,
         recompress=True,
+    )
+    return recompress_image(
+        source,
+        target,
+        named,
+        tags=tags,
+        options=recompressing,
+        referrers=options.referrers,
+        limits=limits,
     )

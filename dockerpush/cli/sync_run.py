@@ -14,7 +14,7 @@ from ..values import replace, value
 from . import console, location
 from .endpoints import Connections
 from .image_files import ImageOutput, exists, output_form
-from .recompress_options import recompressing
+from .recompress_options import copy_or_recompress
 from .report import say_replaced, skipped
 from .volume_options import say_volumes
 
@@ -205,28 +205,16 @@ class SyncRun:
         self, item: SyncItem, target: Target, names: Sequence[str]
     ) -> CopyResult:
         from ..transfer.choices import CopyOptions
-        from ..transfer.copy_image import copy_image
-        from ..transfer.registry_target import RegistryTarget
 
-        how = self._request.recompress
-        source = self._from.source(item.source, self._base(item.target))
-        named = str(item.digest or item.source.digest or item.source.tag)
         entry = item.entry
-        if how is None:
-            options = CopyOptions(entry.platforms, entry.referrers, self._jobs)
-            return copy_image(
-                source, target, named, tags=names, options=options, limits=self._limits
-            )
-        from ..transfer.recompress import recompress_image
-
-        assert isinstance(target, RegistryTarget), "that was checked"
-        return recompress_image(
-            source,
+        return copy_or_recompress(
+            self._from.source(item.source, self._base(item.target)),
             target,
-            named,
+            str(item.digest or item.source.digest or item.source.tag),
             tags=names,
-            options=recompressing(how, entry.platforms, self._settings),
-            referrers=entry.referrers,
+            options=CopyOptions(entry.platforms, entry.referrers, self._jobs),
+            how=self._request.recompress,
+            settings=self._settings,
             limits=self._limits,
         )
 

@@ -46,7 +46,7 @@ from ..recompress_options import (
     NEEDS_REGISTRY,
     add_recompress_option,
     check_recompress,
-    recompressing,
+    copy_or_recompress,
 )
 from ..report import (
     Outcomes,
@@ -68,9 +68,7 @@ from ..volume_options import (
 if TYPE_CHECKING:
     from ...oci import Platform
     from ...reference import Reference
-    from ...settings.config import Settings
     from ...transfer.choices import CopyOptions, CopyResult
-    from ...transfer.registry_target import RegistryTarget
     from ..session import Session
 
 
@@ -186,22 +184,9 @@ def _copy(
 ) -> int:
     if request.digestfile:
         check_writable(request.digestfile)
-    into = None
-    if target:
-        form = output_form(
-            target, request.split, sums=request.sums, is_delta=bool(request.have)
-        )
-        if request.no_clobber and exists(target, form, request.split):
-            skipped(request.source, target.path, session.display)
-            return console.DONE
-        if target.path == location.STDOUT:
-            warn_of_json("copy", session.display)
-        into = ImageOutput(
-            target, form, request.no_clobber, split=request.split, sums=request.sums
-        )
-    elif request.split:
-        raise UsageError("--split is for an archive as the destination: leave it out")
-    check_sums(sums=request.sums, is_directory=into is not None)
+    into = _output(request, target, session)
+    if target and into is None:
+        return console.DONE
     with ExitStack() as stack:
         sources = stack.enter_context(Connections(from_there, session, writes=False))
         tally = Outcomes("copies", session)
@@ -226,6 +211,33 @@ def _copy(
             copying.to_registry(origins, targets)
         tally.finish()
     return console.DONE
+
+
+def _output(
+    request: CopyRequest, target: location.Local | None, session: Session
+) -> ImageOutput | None:
+    """The file or directory to write; None for a registry, and for what is to stay.
+
+    Raises UsageError.
+    """
+    if target is None:
+        if request.split:
+            raise UsageError(
+                "--split is for an archive as the destination: leave it out"
+            )
+        check_sums(sums=request.sums, is_directory=False)
+        return None
+    form = output_form(
+        target, request.split, sums=request.sums, is_delta=bool(request.have)
+    )
+    if request.no_clobber and exists(target, form, request.split):
+        skipped(request.source, target.path, session.display)
+        return None
+    if target.path == location.STDOUT:
+        warn_of_json("copy", session.display)
+    return ImageOutput(
+        target, form, request.no_clobber, split=request.split, sums=request.sums
+    )
 
 
 def _uses(*, source: bool, target: bool) -> tuple[str, Sequence[str]]:
@@ -403,37 +415,19 @@ class _Copying:
         ):
             names = [str(name) for name in (target.digest, target.tag) if name]
             settings = targets.settings(target.registry)
-            result = self._moved(origin, place, names, settings)
+            result = copy_or_recompress(
+                origin.source,
+                place,
+                origin.reference,
+                tags=names,
+                options=self._request.options(settings.jobs),
+                how=self._request.recompress,
+                settings=settings,
+            )
         self._session.end_progress()
         copied = self._copied(origin, str(target), target.name, target.tag, result)
         self._report(copied)
         return copied
-
-    def _moved(
-        self,
-        origin: ImageOrigin,
-        place: RegistryTarget,
-        names: Sequence[str],
-        settings: Settings,
-    ) -> CopyResult:
-        from ...transfer.copy_image import copy_image
-
-        request = self._request
-        if not request.recompress:
-            options = request.options(settings.jobs)
-            return copy_image(
-                origin.source, place, origin.reference, tags=names, options=options
-            )
-        from ...transfer.recompress import recompress_image
-
-        return recompress_image(
-            origin.source,
-            place,
-            origin.reference,
-            tags=names,
-            options=recompressing(request.recompress, request.platforms, settings),
-            referrers=request.referrers,
-        )
 
     def _copied(
         self,
