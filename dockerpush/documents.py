@@ -251,7 +251,7 @@ def may_name(blob: Descriptor) -> bool:
 
 
 def check_names_nothing(node: Descriptor, raw: bytes) -> None:
-    """Nothing, when *raw*, of a type that is not known, can be moved by itself.
+    """Check that *raw*, of an unknown type, names no blob, and so can move by itself.
 
     Raises InvalidJSON, which names *node*, for a Docker manifest of schema 1, and for
     JSON with a descriptor anywhere in it.

@@ -161,7 +161,7 @@ def _is_held(image: StoredImage, places: Container[str]) -> bool:
 
 
 def _settled(images: Sequence[StoredImage]) -> tuple[StoredImage, ...]:
-    """Those of *images* that can be asked for, the first with notices of the others.
+    """The *images* that can be asked for, the first with notices of the others.
 
     Those are nameless: broken, or no images beside some that are. Raises ArchiveError
     when nothing but broken ones is left.
@@ -241,7 +241,7 @@ def _joined(entries: Sequence[Entry], layout: Layout) -> Iterator[StoredImage]:
 
 
 def _owned(entries: Sequence[Entry], roots: Iterable[Root]) -> dict[int, list[Root]]:
-    """By the number of an entry the roots that it stands for.
+    """The number of an entry → the roots that it stands for.
 
     That is the entry of the same name among those whose config a root has, else the
     first of these.
@@ -321,7 +321,7 @@ def _remaining(entries: Iterable[Entry], layout: Layout) -> Iterator[StoredImage
 
 
 def _about_others(layout: Layout) -> list[Root]:
-    """Those whose manifests all have a subject that *layout* holds."""
+    """The roots whose manifests all have a subject that *layout* holds."""
     present = {digest for root in layout.roots for digest in _digests(root.node)}
     found = []
     for root in layout.roots:
@@ -405,7 +405,7 @@ def joined_platforms(images: Sequence[StoredImage]) -> tuple[StoredImage, ...]:
 
 
 def _holders(images: Iterable[StoredImage]) -> dict[str, list[int]]:
-    """By each name and tag, the places of the images that have it."""
+    """Each name and tag → the places of the images that have it."""
     found: dict[str, list[int]] = {}
     for place, image in enumerate(images):
         for key in _keys(image):

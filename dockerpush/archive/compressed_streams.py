@@ -78,7 +78,7 @@ class StreamReader(io.RawIOBase):
         self._ended = False
 
     def readable(self) -> bool:
-        """It is."""
+        """Always."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:

@@ -173,7 +173,7 @@ def config_digest(name: str) -> Digest | None:
 
 
 def check_bytes(content: bytes, digest: Digest, name: str) -> None:
-    """Nothing, when *content* has the *digest*. Raises ArchiveError."""
+    """Check that *content* has the *digest*. Raises ArchiveError."""
     hasher = digest.hasher()
     hasher.update(content)
     found = Digest.from_hash(hasher)

@@ -78,7 +78,7 @@ def missing_needs(contents: Contents) -> dict[Digest, Need]:
 
 
 def check_kind(record: Mapping[str, Any], kind: str) -> None:
-    """Nothing, when *record* is a document of ours of that *kind*, and of our version.
+    """Check that *record* is a document of ours, of that *kind* and of our version.
 
     Raises InvalidJSON, which says what to do.
     """

@@ -1,9 +1,8 @@
-"""Archives, opened: what images a file or directory holds, and readers of its bytes.
+"""Opened archives: what images a file or directory holds, and readers of its bytes.
 
-A directory as a source of members: an OCI layout, ``dir:``, or an unpacked tar.
-
-Links are followed while they stay in the directory; those that leave it are members
-that nobody can read, so that an image that does not need them can still be pushed.
+A directory is an OCI layout, ``dir:``, or an unpacked tar. Links in it are followed
+while they stay in it. A link that leaves it is a member that nobody can read; an image
+that does not need it can still be pushed.
 """
 
 from __future__ import annotations
@@ -76,10 +75,10 @@ class DirectorySource:
         )
 
     def blame(self, error: object) -> None:
-        """Nothing, since files have no volumes."""
+        """Do nothing: files have no volumes."""
 
     def close(self) -> None:
-        """Nothing, since every reader has a file of its own."""
+        """Do nothing: every reader has a file of its own."""
 
     def _walk(self, folder: Path, prefix: str, depth: int) -> Iterator[Member]:
         with os.scandir(folder) as entries:
@@ -125,10 +124,10 @@ class _Opened(Closeable):
 
     @contextlib.contextmanager
     def blaming(self) -> Iterator[None]:
-        """Have an error about content name the volumes that are damaged.
+        """Add to an error about content which volumes are damaged.
 
-        For who continues with other images; for all others the end of the ``with``
-        does.
+        This is for callers that continue with other images. For all others the end of
+        the ``with`` does it.
         """
         try:
             yield

@@ -63,7 +63,7 @@ def begins_as_tar(head: bytes) -> bool:
 
 
 def check_tar(head: bytes, path: PurePath) -> None:
-    """Nothing, when a file at *path* that begins with *head* is a plain tar.
+    """Check that a file at *path* that begins with *head* is a plain tar.
 
     Raises ArchiveError, which says what the file looks like and what to do.
     """

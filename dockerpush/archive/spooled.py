@@ -133,7 +133,7 @@ class KeptFiles(Mapping[str, bytes]):
         return io.BytesIO(self[name][offset:])
 
     def keep(self, name: str, content: bytes) -> None:
-        """Have *content* under *name*. Raises SpoolError when the disk is full."""
+        """Keep *content* under *name*. Raises SpoolError when the disk is full."""
         self._places[name] = self._spool.size, len(content)
         self._spool.write(content)
 

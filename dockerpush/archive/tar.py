@@ -1,6 +1,6 @@
-"""A plain tar file as a source of members, and windows on each of them.
+"""A plain tar file as a source of members, and a window on each of them.
 
-A window on a file: the bytes of one member, read independently of all the others.
+A window reads the bytes of one member, independently of all others.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class TarSource:
         )
 
     def blame(self, error: object) -> None:
-        """Have *error* name the volumes that are damaged."""
+        """Add to *error* which volumes are damaged."""
         blame(error, self._file)
 
     def close(self) -> None:

@@ -76,7 +76,7 @@ class VolumeWriter(io.RawIOBase):
                 self._commit()
 
     def writable(self) -> bool:
-        """It is."""
+        """Always."""
         return True
 
     def write(self, data: WriteableBuffer) -> int:

@@ -54,7 +54,7 @@ _directories: list[Path] = []
 
 @contextlib.contextmanager
 def looked_for_in(directories: Sequence[Path]) -> Iterator[None]:
-    """Have volumes looked for in these *directories* too, during the ``with``.
+    """Look for volumes in these *directories* too, during the ``with``.
 
     Raises NotFound for what is no directory.
     """
@@ -258,7 +258,7 @@ class VolumesReader(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Always."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
@@ -285,9 +285,9 @@ def open_file(path: Path) -> RandomAccess:
 
 
 def blame(error: object, file: object) -> None:
-    """Have *error* name the volumes of *file* that are damaged, if it has volumes.
+    """Add to *error* which volumes of *file* are damaged, if it has volumes.
 
-    Nothing for an error that is not about content.
+    An error that is not about content stays as it is.
     """
     file = file.volumes if isinstance(file, VolumesReader) else file
     if isinstance(file, Volumes) and isinstance(error, _CONTENT_ERRORS):

@@ -428,7 +428,7 @@ def _holds_something_else(path: Path) -> bool:
 def add_to_index(
     path: Path, added: Index, is_whole: Callable[[Descriptor], bool]
 ) -> None:
-    """Have the OCI layout in *path* name what *added* does, in one step.
+    """Add to the index of the OCI layout in *path* what *added* names, in one step.
 
     *is_whole* says of an entry whether all that it needs is there: another run may have
     pruned it. Raises OSError, ArchiveError, StateError for what is not whole, and when
@@ -451,7 +451,7 @@ def take_from_index(
     is_doomed: Callable[[Descriptor], bool],
     then: Callable[[Sequence[Descriptor]], T],
 ) -> T:
-    """Have the OCI layout in *path* name no entry that *is_doomed*, in one step.
+    """Remove from the OCI layout in *path* each entry that *is_doomed*, in one step.
 
     *then* gets those that are left, while no other run names any; what it returns.
     Raises OSError, ArchiveError, StateError when another run holds the index.
@@ -470,7 +470,7 @@ SUMS_FILE = "SHA256SUMS"
 
 
 def write_sums(path: Path) -> None:
-    """Have the OCI layout in *path* list the sums of its files.
+    """Write into the OCI layout in *path* the sums of its files.
 
     A blob was hashed before it got its name, so its name is its sum. Raises PusherError
     when they cannot be written, StateError when another run holds the index.
@@ -500,7 +500,7 @@ def _sum_of(path: Path, name: str) -> str:
 
 
 def add_needs(path: Path, added: Needs) -> None:
-    """Have the OCI layout in *path* say that it needs *added* as well.
+    """Add *added* to what the OCI layout in *path* needs.
 
     Raises as `add_to_index` does.
     """

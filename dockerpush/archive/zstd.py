@@ -249,7 +249,7 @@ class ProgramReader(io.RawIOBase):
         self._selector.register(self._output, selectors.EVENT_READ)
 
     def readable(self) -> bool:
-        """It is."""
+        """Always."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:

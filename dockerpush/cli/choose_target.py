@@ -1,16 +1,15 @@
-"""Where a push goes that names no target, and one push at a time for each target.
+"""Where a push without ``-t`` goes, and one push at a time for each target.
 
-A repository that was confirmed before is taken without a question: on a terminal after
-a short pause that any key interrupts. A new one is asked for, or refused where nobody
-can be asked.
+The target is a place and a name. The place is ``HOST[/PREFIX]``: what ``--registry``
+says; else the more recent of the last login (HOST) and the last confirmed push (its
+repository without the last part); else the registry in the image's own name. Below a
+HOST the image keeps the path of its name, below a PREFIX only the last part. A
+repository that was pushed to before, and ends in the image's name, comes before the
+newest PREFIX.
 
-Where a push without ``-t`` goes: a place and a name. Pure.
-
-The place is ``HOST[/PREFIX]``: what ``--registry`` says; else the more recent of the
-last login (HOST) and the last confirmed push (its repository without the last part);
-else the registry in the image's own name. Below a HOST the image keeps the path of its
-name, below a PREFIX only the last part. A repository that was pushed to before, and
-ends in the image's name, comes before the newest PREFIX.
+A repository that was confirmed before is used without a question: on a terminal after
+a short pause that any key interrupts. A new one needs a yes, and is refused where
+nobody can be asked.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Display:
 
 @contextlib.contextmanager
 def usable_streams() -> Iterator[None]:
-    """Have stdout and stderr that can be written to for the ``with``.
+    """Make sure that stdout and stderr can be written to during the ``with``.
 
     One that was closed before we were started would give its number to the first file
     or connection that is opened.

@@ -81,7 +81,7 @@ class Connections:
         self._plain: set[str] = set()
 
     def reading(self, endpoint: Endpoint) -> Connections:
-        """Those to *endpoint* in the same run, with tokens that only allow reading."""
+        """Connections to *endpoint* of the same run, whose tokens only read."""
         other = Connections(endpoint, self.session, writes=False)
         other._plain = self._plain
         return other
@@ -183,7 +183,7 @@ class Connections:
         )
 
     def credentials(self, registry: str) -> CredentialSource:
-        """Those of this run, else those that were stored. Raises UsageError."""
+        """The credentials of this run, else the stored ones. Raises UsageError."""
         from ..credentials.identity import anonymous
         from ..registry.setup import stored_credentials
 

@@ -38,7 +38,7 @@ def add_have_option(parser: ArgumentParser) -> None:
 
 
 def check_have(words: Sequence[str], *, is_file: bool) -> None:
-    """Nothing, unless *words* name something and what is written is no file.
+    """Check that *words*, the values of ``--have``, are for a file or a directory.
 
     Raises UsageError.
     """

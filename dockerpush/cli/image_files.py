@@ -283,7 +283,7 @@ def _label(image: StoredImage, digest: Digest, place: location.Local) -> str:
 def loadable_origins(
     origins: Sequence[ImageOrigin], into: ImageOutput, session: Session
 ) -> Sequence[ImageOrigin]:
-    """Those of several *origins* that *into* can hold; the others are named aloud.
+    """The *origins* that *into* can hold; a warning names each of the others.
 
     A repository has tags of artifacts, such as signatures, among those of images.
     """
@@ -364,7 +364,7 @@ def _names(origin: ImageOrigin, into: ImageOutput, count: int) -> tuple[str, ...
 
 
 def names_in(into: ImageOutput, names: Sequence[str]) -> tuple[str, ...]:
-    """Those of *names* that its form can hold; docker loads none with a digest."""
+    """The *names* that its form can hold; docker loads none with a digest."""
     if into.form != DOCKER_ARCHIVE:
         return tuple(names)
     return tuple(filter(None, map(_loadable, names)))

@@ -24,7 +24,7 @@ class Inspected:
         self._digests = digests
 
     def digest_of(self, layer: StoredBlob) -> Digest | None:
-        """That of the stored bytes of *layer*, where the archive does not say."""
+        """The digest of *layer* as it is stored, where the archive does not say it."""
         return self._digests.get(layer.member or "")
 
 

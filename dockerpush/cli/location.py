@@ -1,12 +1,10 @@
-"""What a word on the command line means as an image or a place of a registry.
+"""What a word on the command line means: an image, a registry, a file, a directory.
 
-A registry is contacted only when the user named it. Docker Hub is meant by a name such
-as ``ubuntu:22.04`` or ``team/app``, never by a mistyped registry, file or directory.
-
-What the words of a command mean that are no image of a registry: files, directories.
+A registry is contacted only when the user named it. A name such as ``ubuntu:22.04`` or
+``team/app`` means Docker Hub; a mistyped registry, file or directory never does.
 
 ``oci:DIR[:NAME]``, ``oci-archive:FILE[:NAME]`` and ``docker-archive:FILE[:NAME]`` are
-skopeo's words; a plain path will do where it cannot be an image.
+skopeo's words; a plain path is enough where it cannot be an image.
 """
 
 from __future__ import annotations

@@ -303,7 +303,7 @@ def _is_in_current_directory() -> bool:
 
 
 def _volumes(args: Namespace) -> AbstractContextManager[None]:
-    """Have the volumes of archives looked for where *args* say. Raises NotFound."""
+    """Look for the volumes of archives also where *args* say. Raises NotFound."""
     directories = getattr(args, "volumes", None)
     if not directories:
         return nullcontext()
@@ -328,7 +328,7 @@ def _module(command: str) -> Any:
 
 
 def _report_bugs(*, show_traceback: bool) -> None:
-    """Have an error that nobody expected end in one line too."""
+    """Report also an unexpected error in one line."""
 
     def report(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None

@@ -343,7 +343,7 @@ def warn_of_json(what: str, display: Display) -> None:
 
 
 def given(names: Collection[str], args: Namespace) -> Iterator[str]:
-    """Those of *names* that the command line has."""
+    """The *names* that the command line has."""
     return (name for name in names if getattr(args, name, None) not in (None, False))
 
 

@@ -88,7 +88,7 @@ class PushRequest:
         )
 
     def remember(self, target: Reference, connections: Connections) -> None:
-        """Have later pushes know *target*; none of several is the last pushed to."""
+        """Note *target* for later pushes; of several targets none is the last one."""
         from ..state.history import PushHistory
 
         history = PushHistory(connections.state)
@@ -319,7 +319,7 @@ def _inside(repository: Reference, images: Iterable[StoredImage]) -> list[_Named
 def _left_out(
     images: Sequence[StoredImage], found: Sequence[_Named]
 ) -> list[StoredImage]:
-    """Those of *images* that got no target. Raises UsageError when none got one."""
+    """The *images* that got no target. Raises UsageError when none got one."""
     have = {id(one.image) for one in found}
     rest = [image for image in images if id(image) not in have]
     if not found:

@@ -1,4 +1,4 @@
-"""``--recompress``: layers that are compressed already, compressed in another way."""
+"""``--recompress``: a copy that compresses also layers that are compressed already."""
 
 from __future__ import annotations
 

@@ -1,10 +1,7 @@
-"""What a push did, or would do: results on stdout, the rest on stderr.
+"""What commands report: results on stdout, the rest on stderr.
 
-Many pieces of work of which some may fail: each is reported, the rest continues.
-
-``--digestfile``: what was pushed, pulled or copied, for the next program.
-
-An archive compared with what a registry holds, byte by byte.
+`Outcomes` counts pieces of work of which some may fail: each failure is reported, and
+the rest continues. `write_digests` is ``--digestfile``, for the next program.
 """
 
 from __future__ import annotations
@@ -101,7 +98,7 @@ def skipped(source: str, target: str, display: Display) -> None:
 
 
 def check_writable(path: str) -> None:
-    """Nothing, when a digest could be written there. Raises NotFound, PusherError."""
+    """Check that a digest can be written to *path*. Raises NotFound, PusherError."""
     try:
         with Path(path).open("a"):
             pass

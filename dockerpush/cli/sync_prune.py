@@ -27,7 +27,7 @@ Pruner = Union[RegistryPruner, DirectoryPruner]
 
 
 def check_may_prune(*, yes: bool, dry_run: bool) -> None:
-    """Nothing, when somebody has agreed or can be asked. Raises UsageError."""
+    """Check that somebody agreed, or can be asked. Raises UsageError."""
     if not (yes or dry_run or console.is_interactive()):
         raise UsageError(
             "--prune asks before it deletes, and there is no terminal to ask at: --yes "

@@ -260,7 +260,7 @@ class SyncRun:
 
 
 def _apply(hosts: Mapping[str, Mapping[str, object]], connections: Connections) -> None:
-    """Have the settings of the list count as those of the configuration do."""
+    """Use the settings of the list as those of the configuration."""
     known = connections.config.registries
     merged = {name: {**known.get(name, {}), **value} for name, value in hosts.items()}
     connections.config = replace(connections.config, registries={**known, **merged})
@@ -300,7 +300,7 @@ class RegistrySide:
 
     @contextmanager
     def blaming(self) -> Iterator[None]:
-        """Nothing, since a registry's errors name the registry."""
+        """Do nothing: a registry's errors name the registry."""
         yield
 
     @contextmanager
@@ -378,7 +378,7 @@ class ArchiveSide:
         jobs: int,
         limits: ConcurrencyLimits,
     ) -> list[SyncItem]:
-        """Those of *items* that are to be copied, copied; the others as they are.
+        """Copy the *items* that are to be copied; all of them, with what was done.
 
         Raises what `copy_images` does: the failure of one image fails the archive.
         """

@@ -57,7 +57,7 @@ class CredentialHelpers:
         return Credentials(username, secret, source=source) if secret else None
 
     def store(self, suffix: str, server: str, username: str, secret: Secret) -> None:
-        """Have the helper keep *secret* for *server*."""
+        """Ask the helper to keep *secret* for *server*."""
         record = {
             "ServerURL": server,
             "Username": username,
@@ -66,7 +66,7 @@ class CredentialHelpers:
         self._run(suffix, "store", json.dumps(record).encode(), secret)
 
     def erase(self, suffix: str, server: str) -> None:
-        """Have the helper forget *server*, which it need not know."""
+        """Ask the helper to forget *server*, which it need not know."""
         self._run(suffix, "erase", server.encode())
 
     def _run(

@@ -52,10 +52,10 @@ def server_name(registry: str) -> str:
 
 
 def fitting(keys: Iterable[str], registry: str, repository: str) -> Iterator[str]:
-    """Those of *keys* that fit, the best first.
+    """The *keys* that fit, the best first.
 
-    As they are written, from the repository up to the host; then in whatever other
-    spelling, in the same order.
+    First those that are written alike, from the repository up to the host; then other
+    spellings, in the same order.
     """
     known = list(keys)
     host = registry_name(registry)

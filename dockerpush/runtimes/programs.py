@@ -220,7 +220,7 @@ class ProgramInput(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        """Have the program read all of *data*."""
+        """Send all of *data* to the program."""
         rest = memoryview(data).cast("B")
         size = len(rest)
         while rest:

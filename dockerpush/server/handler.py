@@ -257,7 +257,7 @@ class Handler:
             return error_response(ProtocolError(status, UNKNOWN, message))
 
     def _send_continue(self) -> None:
-        """Have a client that waits for it send its body."""
+        """Ask a client that waits for this to send its body."""
         if self._expecting:
             self._expecting = False
             try:

@@ -63,7 +63,7 @@ class Holdings:
         return _key(digest) in self._links
 
     def repositories(self) -> list[str]:
-        """Those in which something was stored, in the order of ASCII."""
+        """Repositories in which something was stored, in the order of ASCII."""
         if self._sorted is None:
             self._sorted = sorted(self._repositories)
         return self._sorted

@@ -1,8 +1,6 @@
-"""Requests, responses and the header values in them, as data; no socket.
+"""Requests, responses, errors and header values as data; no socket.
 
-What the embedded registry answers when it will not do what it was asked.
-
-Codes and the JSON shape are those of the distribution-spec, Error Codes. A
+The codes of errors and their JSON are those of the distribution-spec, Error Codes. A
 `ProtocolError` is an answer; `Disconnected` and `SlowClient` end a connection;
 `ServerError` is for whoever starts the server.
 """

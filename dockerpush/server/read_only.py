@@ -3,8 +3,7 @@
 The server reads no archives itself: whoever opens one hands in a `ReadOnlySource`. Its
 bytes are not copied. As nobody has hashed them here, the first reader of a blob gets
 its last bytes only when the digest turned out right (`CheckedReader`).
-
-What the registry must know of a manifest: what it needs, and what it refers to.
+`parse_manifest` says what a manifest needs, and what it refers to.
 """
 
 from __future__ import annotations

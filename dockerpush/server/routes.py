@@ -113,7 +113,7 @@ def page_of_names(
 def page_of_referrers(
     request: Request, entries: Iterable[dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Those of *entries*, sorted by digest, that fit into one index, and headers.
+    """The *entries*, sorted by digest, that fit into one index, and its headers.
 
     ``artifactType`` is a filter, and ``last`` the digest where the next page begins.
     """

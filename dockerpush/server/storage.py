@@ -82,7 +82,7 @@ class Storage:
             self._holdings.load()
 
     def repositories(self) -> list[str]:
-        """Those in which something was stored, in the order of ASCII, once loaded."""
+        """Repositories in which something was stored, in the order of ASCII."""
         with self._lock:
             return self._holdings.repositories()
 
@@ -146,7 +146,7 @@ class Storage:
         return None if text is None else Digest(text.decode())
 
     def tagged_at(self, name: Repository, tag: Tag) -> float | None:
-        """When a tag came."""
+        """When a tag was stored, in seconds since 1970."""
         try:
             return self.layout.tag(name, tag).stat().st_mtime
         except FileNotFoundError:

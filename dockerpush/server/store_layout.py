@@ -100,7 +100,7 @@ class StoreLayout:
                 path = path.parent
 
     def write(self, path: Path, content: bytes) -> None:
-        """Let *path* hold *content* from one moment to the next."""
+        """Write *content* to *path*, whole or not at all."""
         temporary = self.incomplete / uuid.uuid4().hex
         try:
             with files.open_new(temporary) as file:

@@ -1,14 +1,11 @@
-"""Who may use the registry: users, and how the password of each is checked.
+"""Files of users, and how the password of each is checked.
 
-`htpasswd` and `userfile` read the two kinds of file. A line that cannot be used is
-refused when the file is read, not when somebody tries to log in.
+`read_htpasswd` reads files of ``htpasswd -B``: bcrypt, checked by the package of that
+name. `read_users` reads our own, which `put_user` writes and which need nothing but
+Python: each line is ``NAME:scrypt:N:R:P:SALT:HASH`` (RFC 7914), where N, R and P are
+scrypt's parameters, and SALT and HASH are base64.
 
-Password files of ``htpasswd -B``: bcrypt, checked by the package of that name.
-
-Our own files of users: a name and a scrypt hash (RFC 7914) on every line.
-
-``NAME:scrypt:N:R:P:SALT:HASH``, where N, R and P are scrypt's parameters, and SALT and
-HASH are base64. `put_user` writes the lines, so this needs nothing but Python.
+A line that cannot be used is refused when the file is read, not at a login.
 """
 
 from __future__ import annotations

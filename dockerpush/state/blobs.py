@@ -303,7 +303,7 @@ class Partial:
             self.path.replace(self.final)
 
     def discard(self) -> None:
-        """Nothing of it is of any use."""
+        """Delete it: nothing of it is of any use."""
         with failing(f"{self.path}"):
             self.path.unlink(missing_ok=True)
 
@@ -384,7 +384,7 @@ def receive(
     cancellation: Cancellation,
     on_event: OnEvent,
 ) -> int:
-    """Have *place* hold the blob; how many bytes came from the source for it.
+    """Put the blob into *place*; returns how many bytes came from the source for it.
 
     Continues what an earlier run left. A blob that turns out wrong is fetched once more
     from its first byte, since a cache or a proxy on the way may have lied. Raises

@@ -2,10 +2,9 @@
 
 Rules: a file below ``blobs/`` was hashed before it got its name. A run pins what it
 needs before it looks whether it is there, and prune keeps what a live run has pinned;
-both happen under the directory's own lock, which is held for moments only. All of it
-can be lost: it costs a download, nothing else.
-
-What a cache may do without, and its removal; safe beside runs that use it.
+both happen under the directory's own lock, which is held for moments only. `prune` and
+`remove` are safe beside runs that use the cache. All of it is safe to delete: that
+costs a download, nothing else.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ class Cache(BlobDirectory):
         return sorted(known, key=lambda image: image.used_at, reverse=True)
 
     def check_room(self, blobs: Iterable[Descriptor]) -> None:
-        """Nothing, when the disk has room for *blobs*. Raises StateError."""
+        """Check that the disk has room for *blobs*. Raises StateError."""
         missing = sum(blob.size for blob in blobs if not self.has(blob))
         free = disk_usage(self.directory).free
         if missing > free:

@@ -6,8 +6,6 @@ Notice, and the work continues without.
 
 A file is replaced in one step (temp file, rename) by whoever holds the lock beside it,
 so readers need no lock. Directories that we make are 0700, files 0600.
-
-The JSON object that a state file holds, and sections of it, changed.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class ClaimedUpload(Closeable):
             self._path.unlink()
 
     def close(self) -> None:
-        """Let others have the session, or nothing of it when it is over."""
+        """Release the session for other runs; of one that is over, nothing is left."""
         with contextlib.suppress(OSError, StateError), self._sessions.guarded():
             if not self._path.exists():
                 self._path.with_suffix(".lock").unlink()

@@ -175,7 +175,7 @@ class _ByRegistry(Mapping[str, "_NamedImages"]):
 
 
 class _NamedImages:
-    """Those of an OCI directory that are called as those of one registry."""
+    """The images of an OCI directory that have names of one registry."""
 
     def __init__(
         self, path: str, images: Mapping[Reference, Found], registry: str
@@ -273,7 +273,7 @@ class DirectoryTargets:
         ]
 
     def name_left_out(self) -> None:
-        """Have the directory name what was left out whole, in one step."""
+        """Write into the directory what was left out whole, in one step."""
         target = self._target(self._cancellation)
         target.name_left_out(list(self._left_out.items()))
 
@@ -310,7 +310,7 @@ class _Held:
 
 
 def parsed(names: Iterable[str]) -> Iterator[Reference]:
-    """Those of *names* that are references: other programs write what they like."""
+    """The *names* that are references: other programs write what they like."""
     for name in names:
         with suppress(InvalidReference):
             yield Reference.parse(name)

@@ -5,8 +5,7 @@ JSON or YAML. All of a list is read before anything else happens, and every mist
 it is reported, with its line. A source that names neither tag nor digest means
 ``latest``, as everywhere, unless there are rules for tags: then it is a repository.
 
-Ranges of versions, ``>= 3.12.0, < 4``, as skopeo's lists of images have them. Pure.
-
+Ranges of versions, ``>= 3.12.0, < 4``, are those of skopeo's lists
 (github.com/Masterminds/semver, Constraints). A version before its release, ``1.0-rc1``,
 is in no range that names none itself; ``>=1.0-0 <2`` names one.
 """
@@ -208,7 +207,7 @@ class TagRules:
     since: Since | None = None
 
     def matching(self, tags: Iterable[str]) -> Iterator[str]:
-        """Those of *tags* whose names are meant."""
+        """The *tags* whose names are meant."""
         return (
             tag
             for tag in tags
@@ -218,9 +217,9 @@ class TagRules:
         )
 
     def choose(self, tags: Iterable[str]) -> list[str]:
-        """Those of *tags* that are meant, in their order, as far as names say.
+        """The *tags* that are meant, in their order, as far as names say.
 
-        Of a list of any length the newest alone are held.
+        However long the list is, only the newest are in memory.
         """
         found = self.matching(tags)
         if self.newest is None:

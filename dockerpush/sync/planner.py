@@ -132,7 +132,7 @@ class Planner:
     def _dated(
         self, source: Reference, rules: TagRules, tags: Sequence[str]
     ) -> dict[str, str]:
-        """Those of *tags* whose images are new enough, and what to report of them.
+        """The *tags* whose images are new enough, and what to report of them.
 
         An image without a date counts as new. With a number of tags that are wanted, no
         more are looked at than that takes, the highest first.

@@ -115,7 +115,7 @@ def unlisted(items: Iterable[SyncItem]) -> SyncItem | None:
 def doomed_names(
     shown: Mapping[str, Shown], candidates: Collection[str], digests: Collection[Digest]
 ) -> list[str]:
-    """Those of *candidates* that go; *shown* has all names, *digests* stay anyway.
+    """The *candidates* that go; *shown* has all names, *digests* stay anyway.
 
     A name that refers to an image goes with it, and comes after it.
     """

@@ -146,7 +146,7 @@ class _Lines:
         return self._stack[-1].waits if self._stack else not self._has_root
 
     def _begin(self, kind: str, indent: int) -> Iterator[Event]:
-        """Have the collection at *indent* on top, waiting for a value; else skip."""
+        """Make the collection at *indent* the innermost, waiting for a value."""
         yield from self._close(indent)
         top = self._stack[-1] if self._stack else None
         if top and kind == MAPPING and top.kind == SEQUENCE and top.indent == indent:
@@ -221,7 +221,7 @@ class _Lines:
 
     @property
     def _indent(self) -> int:
-        """That of the collection on top; a value's further lines stand to its right."""
+        """The indent of the innermost collection; its values stand further right."""
         return self._stack[-1].indent if self._stack else -1
 
     def _plain(self, content: str) -> str:

@@ -224,7 +224,7 @@ AT_ONCE = 16 * 1024 * 1024
 def copy_range(
     source: BinaryIO, start: int, target: BinaryIO, place: int, *, count: int
 ) -> int:
-    """Have the kernel copy up to *count* bytes of *source* at *start* to *place*.
+    """Let the kernel copy up to *count* bytes of *source* at *start* to *place*.
 
     How many it copied: none at the end of *source*, or where it cannot do that. Raises
     OSError when *target* has no room.
@@ -334,7 +334,7 @@ def claimed(path: Path, *, timeout: float = 0.0) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def claim(path: Path, *, timeout: float) -> Iterator[None]:
-    """As `claimed`, for who cannot do without.
+    """As `claimed`, for callers that need the lock.
 
     Raises StateError when another process keeps it for *timeout* seconds, OSError.
     """

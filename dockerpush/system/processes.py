@@ -1,7 +1,4 @@
-"""Processes and pipes: reading what may stall, ending what was started.
-
-What the process may take of the address space, where that is limited.
-"""
+"""Processes and pipes: read what may stall, end what was started, raise limits."""
 
 from __future__ import annotations
 
@@ -59,7 +56,7 @@ class PipeReader(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """Nothing more will be read."""
+        """Stop reading, and call *on_close*."""
         if not self.closed:
             super().close()
             self._on_close()

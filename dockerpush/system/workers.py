@@ -97,7 +97,7 @@ class Workers:
             self._cause = None  # it holds frames, and they hold this object
 
     def submit(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Have a thread do ``work(*arguments)``; waits until there is room for it.
+        """Run ``work(*arguments)`` in a thread; waits until there is room for it.
 
         Raises Cancelled when the work would never start. Not to be called from a
         thread of the same pool, which would wait for itself.
@@ -227,7 +227,7 @@ def run_detached(call: Callable[[], T], cancellation: Cancellation, name: str) -
 
 @contextlib.contextmanager
 def ticker(seconds: float, tick: Callable[[], None]) -> Iterator[None]:
-    """Have a thread call *tick* every so many *seconds* while the ``with`` lasts."""
+    """Call *tick* from a thread every so many *seconds* during the ``with``."""
     done = threading.Event()
 
     def run() -> None:

@@ -217,7 +217,7 @@ class _Check:
         return {"detail": f"{who}from {found.source}", "source": found.source}
 
     def api(self) -> dict[str, Any]:
-        """That this is a registry."""
+        """Whether this is a registry."""
         version = self._client.api_version()
         text = version or "answers on /v2/ without a version"
         return {"detail": text, "version": version or None}

@@ -363,7 +363,7 @@ def _registries(state: StateDirectory) -> list[str]:
 
 
 def _repositories(state: StateDirectory) -> Iterator[str]:
-    """Those that were pushed to, pulled from or listed."""
+    """Repositories that were pushed to, pulled from or listed."""
     for destination in PushHistory(state).destinations():
         yield destination.target.name
     yield from known_tags(state)

@@ -123,7 +123,7 @@ class _Run:
         self._deleters: Mapping[str, Deleter] = {}
 
     def find(self) -> list[Doomed]:
-        """Those of the references that are there."""
+        """The references that are there."""
         found: list[Doomed] = []
         for reference in self._request.references:
             with self._tally.attempt(str(reference)):

@@ -207,7 +207,7 @@ def _write(
     request: LoadRequest,
     session: Session,
 ) -> list[str]:
-    """Have *program* read an archive that is made on the way; the names in it."""
+    """Send *program* an archive that is made on the way; the names in it."""
     from ...transfer.choices import CopyOptions
 
     only = None if request.platforms else _this_machine()
@@ -237,7 +237,7 @@ def _check_plain(place: location.Local, request: LoadRequest) -> None:
 
 
 def _write_to_program(path: str, program: ProgramInput, session: Session) -> list[str]:
-    """Have *program* read a stream, unpacked: podman takes no compressed one."""
+    """Send *program* a stream, unpacked: podman takes no compressed one."""
     from ...archive.forward import open_plain
 
     with open_plain(path, session.cancellation) as tar:

@@ -204,7 +204,7 @@ def _finish(report: SyncReport, request: SyncRequest, session: Session) -> None:
 
 
 def _check_prune(request: SyncRequest, shard: Shard) -> None:
-    """Nothing, when pruning is not asked for, or may be done. Raises UsageError."""
+    """Check that what is asked for may be pruned. Raises UsageError."""
     from ..sync_prune import check_may_prune
 
     if request.prune and request.output:

@@ -114,7 +114,7 @@ def _tag(
 def _mount(
     source: Reference, digest: str, target: Reference, connections: Connections
 ) -> Tagged:
-    """Have another repository of the registry hold the image; its blobs are mounted."""
+    """Copy the image to another repository of the registry; its blobs are mounted."""
     from ...transfer.choices import CopyOptions
     from ...transfer.copy_image import copy_image
     from ...transfer.source import RegistrySource
