@@ -54,10 +54,10 @@ def read_have(words: Sequence[str], connections: Connections) -> HeldBlobs | Non
 
     Raises UsageError, NotFound, ArchiveError, InvalidJSON, and what a registry raises.
     """
-    from ..transfer.inventory import HeldBlobs
-
     if not words:
         return None
+    from ..transfer.inventory import HeldBlobs
+
     found = HeldBlobs()
     for word in words:
         for holding in _holdings(word, connections):

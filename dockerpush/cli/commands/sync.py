@@ -205,8 +205,6 @@ def _finish(report: SyncReport, request: SyncRequest, session: Session) -> None:
 
 def _check_prune(request: SyncRequest, shard: Shard) -> None:
     """Check that what is asked for may be pruned. Raises UsageError."""
-    from ..sync_prune import check_may_prune
-
     if request.prune and request.output:
         raise UsageError(
             "--prune is for registries and OCI directories; a new archive replaces the "
@@ -228,6 +226,8 @@ def _check_prune(request: SyncRequest, shard: Shard) -> None:
             "a whole: leave the option out"
         )
     if request.prune:
+        from ..sync_prune import check_may_prune
+
         check_may_prune(yes=request.yes, dry_run=request.dry_run)
 
 
