@@ -512,8 +512,10 @@ class TestOptions:
             run_cli.start("copy", "-qn", f"{source.host}/{name}", out, stdout=-3)
             for name in ("tags:a", "tags:b", "small:1")
         ]
-        codes = sorted(child.wait(30) for child in children)
-        assert codes == [0, 2, 2]
+        codes = {child.wait(60) for child in children}
+        # whoever starts when another one is done already leaves the file alone, too
+        assert codes <= {0, 2}
+        assert 0 in codes
         assert len(roots(out)) == 1
         assert left(tmp_path) == []
 
