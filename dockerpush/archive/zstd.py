@@ -12,9 +12,10 @@ import os
 import selectors
 import shutil
 import subprocess
+import threading
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 from ..errors import ArchiveError, PusherError, UsageError
 from .compressed_streams import PIECE, Format, Readable, StreamReader
@@ -93,10 +94,18 @@ class PackageZstd:
 
     def __init__(self, module: ModuleType) -> None:
         self._module: Any = module
+        self._threads = threading.local()
 
     def compress(self, block: memoryview, level: int) -> bytes:
-        """*block* as one frame, without a checksum."""
-        packed: bytes = self._module.ZstdCompressor(level=level).compress(block)
+        """*block* as one frame, without a checksum.
+
+        Each thread has a compressor for each level: a new one for each block would cost
+        a fifth of the time, and leave holes in the heap.
+        """
+        compressors = vars(self._threads).setdefault("by_level", {})
+        if level not in compressors:
+            compressors[level] = self._module.ZstdCompressor(level=level)
+        packed: bytes = compressors[level].compress(block)
         return packed
 
     def open(self, file: Readable, name: str) -> io.RawIOBase:
@@ -118,7 +127,8 @@ class FrameDecoder:
         self._error: type[Exception] = module.ZstdError
         self._input = bytearray()
         self._wanted = 5
-        self._step = self._begin
+        # A bound method would make a cycle, and a window outlive its frame.
+        self._step: Callable[[FrameDecoder, bytes], bytes] = FrameDecoder._begin
         self._checksum = 0  # bytes after the last block
         self._skipped = 0  # bytes of a skippable frame still to come
         self.eof = False
@@ -139,7 +149,7 @@ class FrameDecoder:
         while not self.eof and len(self._input) >= self._wanted:
             element = bytes(self._input[: self._wanted])
             del self._input[: self._wanted]
-            output = self._step(element)
+            output = self._step(self, element)
             if output:
                 return output
         return b""
@@ -147,7 +157,8 @@ class FrameDecoder:
     def _begin(self, start: bytes) -> bytes:
         """The magic number and the byte that says how long the header is."""
         if start[:4] in SKIPPABLE_MAGICS:
-            return self._expect(3, partial(self._begin_skipping, start[4:]))
+            low = start[4:]
+            return self._expect(3, lambda self, rest: self._begin_skipping(low + rest))
         if start[:4] != MAGIC:
             raise self._error("no frame begins here")
         flags = start[4]
@@ -156,11 +167,11 @@ class FrameDecoder:
         self._checksum = 4 if flags & 4 else 0
         window = 0 if single else 1
         rest = window + (0, 1, 2, 4)[flags & 3] + size
-        return self._expect(rest, partial(self._header, start))
+        return self._expect(rest, lambda self, more: self._header(start + more))
 
-    def _header(self, start: bytes, rest: bytes) -> bytes:
-        self._package.decompress(start + rest)
-        return self._expect(3, self._block)
+    def _header(self, header: bytes) -> bytes:
+        self._package.decompress(header)
+        return self._expect(3, FrameDecoder._block)
 
     def _block(self, header: bytes) -> bytes:
         value = int.from_bytes(header, "little")
@@ -168,25 +179,25 @@ class FrameDecoder:
         stored = 1 if kind == 1 else size  # one byte, repeated
         return self._expect(
             stored + (self._checksum if last else 0),
-            partial(self._content, header, bool(last)),
+            lambda self, content: self._content(header + content, last=bool(last)),
         )
 
-    def _content(self, header: bytes, last: bool, content: bytes) -> bytes:  # noqa: FBT001
-        output: bytes = self._package.decompress(header + content)
+    def _content(self, block: bytes, *, last: bool) -> bytes:
+        output: bytes = self._package.decompress(block)
         if last:
             self.eof = True
         else:
-            self._expect(3, self._block)
+            self._expect(3, FrameDecoder._block)
         return output
 
-    def _begin_skipping(self, low: bytes, high: bytes) -> bytes:
-        self._skipped = int.from_bytes(low + high, "little")
+    def _begin_skipping(self, size: bytes) -> bytes:
+        self._skipped = int.from_bytes(size, "little")
         return self._skip(b"")
 
     def _skip(self, skipped: bytes) -> bytes:
         self._skipped -= len(skipped)
         self.eof = not self._skipped
-        return self._expect(min(self._skipped, PIECE), self._skip)
+        return self._expect(min(self._skipped, PIECE), FrameDecoder._skip)
 
     def _expect(self, wanted: int, step: Any) -> bytes:
         self._wanted, self._step = wanted, step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import gc
 import gzip
 import hashlib
 import importlib
@@ -26,6 +27,7 @@ from dockerpush.archive.compressed_streams import PIECE, Format, StreamReader
 from dockerpush.archive.decompress import digests, open_decompressed
 from dockerpush.archive.stored import Compression
 from dockerpush.archive.zstd import (
+    FrameDecoder,
     PackageZstd,
     ProgramZstd,
     StandardZstd,
@@ -278,6 +280,22 @@ def test_a_zstd_window_of_the_limit_is_read(name: str) -> None:
     window = (27 - 10) << 3
     frame = b"\x28\xb5\x2f\xfd\0" + bytes([window]) + b"\x09\0\0x"
     assert read_all(READERS[name]()(Pipe(frame))) == b"x"
+
+
+def test_a_zstd_frame_that_was_read_leaves_no_garbage() -> None:
+    """A cycle would: each frame has a window, and a layer has a frame for each MiB."""
+    zstd = PackageZstd(pytest.importorskip("zstandard"))
+    frames = b"".join(zstd.compress(memoryview(b"%d" % n), 3) for n in range(20))
+    skipped = struct.pack("<4sI", b"\x50\x2a\x4d\x18", 3) + b"abc"
+    gc.collect()
+    gc.disable()
+    try:
+        with zstd.open(io.BytesIO(frames + skipped + frames), "x") as reader:
+            assert read_all(reader) == b"".join(b"%d" % n for n in range(20)) * 2
+            alive = [o for o in gc.get_objects() if isinstance(o, FrameDecoder)]
+            assert len(alive) == 1
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", ZSTD_READERS)
