@@ -46,6 +46,9 @@ GZIP_BLOCK = 512 * 1024
 
 ZSTD_BLOCK = 1024 * 1024
 
+PLAIN_BLOCK = 256 * 1024
+"""What is not compressed gains nothing by larger blocks."""
+
 ISAL_LEVELS = range(1, 4)
 GZIP_LEVELS = range(10)
 ZSTD_LEVELS = range(1, 23)
@@ -197,7 +200,7 @@ class PlainCodec:
 
     compression = Compression.NONE
     media_type = OCI_LAYER
-    block_size = ZSTD_BLOCK
+    block_size = PLAIN_BLOCK
     header = b""
 
     def __str__(self) -> str:
@@ -246,8 +249,8 @@ def _checked(level: int | None, default: int, levels: range, name: str) -> int:
 HISTORY = 32 * 1024
 """Bytes before a block that it may refer back to: all that deflate can reach."""
 
-SPARE = 2
-"""Blocks in flight beyond those being compressed, so that no thread has to wait."""
+SPARE = 1
+"""Blocks in flight beyond those being compressed: the one that is being read."""
 
 
 class Content(Protocol):
@@ -329,10 +332,15 @@ class _Run:
         self._size = 0
 
     def buffer(self) -> memoryview:
-        """Room for a block: new, or given back by the oldest block in flight."""
-        if len(self._in_flight) < self._blocks.count + SPARE:
-            return memoryview(bytearray(self._codec.block_size))
-        return self._collect()
+        """Room for a block: given back by the oldest block in flight, or else new.
+
+        New only while that one is being compressed: where reading is what takes time,
+        few blocks are in flight, whatever the number of threads.
+        """
+        full = len(self._in_flight) >= self._blocks.count + SPARE
+        if full or (self._in_flight and self._in_flight[0][0].done()):
+            return self._collect()
+        return memoryview(bytearray(self._codec.block_size))
 
     def pack(self, buffer: memoryview, count: int) -> None:
         """Have the first *count* bytes of *buffer* compressed, and hash them.

@@ -68,11 +68,16 @@ class CompressionStep:
         directory = self.options.temp_directory or temp_directory(os.environ)
         with (
             TempSpace(directory, self.options.temp_budget) as space,
-            Workers(cancellation, block_threads(), name="block") as blocks,
+            Workers(cancellation, self._threads(), name="block") as blocks,
         ):
             yield Preparer(
                 self.archive, self.codec, blocks, space, cancellation, on_event
             )
+
+    def _threads(self) -> int:
+        """How many threads compress: a producer that also unpacks fills one core."""
+        cores = block_threads()
+        return max(1, cores - 1) if self.options.recompress else cores
 
 
 @value
