@@ -30,9 +30,19 @@ from .turns import Case, run_case
 from .volumes import volumes_case
 
 GIB = 1024 * MIB
-QUICK_SIZES = (100, 200, 400, 700, 1024)
+QUICK_SIZES = (100, 400, 1024, 3072)
 FULL_SIZES = (100, 500, 1024, 2048, 5120)
 """MiB of the images that memory is measured with."""
+
+VERSIONS = (
+    ("skopeo", "--version"),
+    ("crane", "version"),
+    ("regctl", "version"),
+    ("oras", "version"),
+    ("curl", "--version"),
+    ("docker-registry", "--version"),
+)
+"""What says how new a program is that is measured."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,8 +131,7 @@ def _about() -> dict[str, str]:
         f"{platform.system()} {platform.release()}",
         "load at the end": load,
         "versions": f"dockerpush {__version__}, Python {platform.python_version()}, "
-        f"{_first_line('skopeo', '--version')}, {_first_line('curl', '--version')}, "
-        f"{_first_line('docker-registry', '--version')}",
+        + ", ".join(filter(None, (_first_line(*command) for command in VERSIONS))),
     }
 
 
@@ -136,12 +145,14 @@ def _processor() -> str:
 
 
 def _first_line(*command: str) -> str:
+    """What a program says of its version; "" when there is none."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
-        return f"no {command[0]}"
+        return ""
     words = (done.stdout or done.stderr).partition("\n")[0].split()
-    return " ".join(words[:3])
+    named = words if command[0] in " ".join(words[:1]) else [command[0], *words]
+    return " ".join(named[:3])
 
 
 def _draw(path: Path, report: Report, draw) -> None:

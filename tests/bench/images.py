@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
+from dockerpush.oci import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from tests.support.images import MIB, config_of, digest_of, large_archive, tar_of
 
 LAYERS = 3
@@ -167,6 +168,40 @@ def _with_blobs(archive: Path) -> Image:
             blobs.append(Blob(diff_id, path))
     size = sum(blob.path.stat().st_size for blob in blobs)
     return Image(archive, size, (*blobs, _config_blob(archive, config)))
+
+
+def oci_layout(image: Image, directory: Path) -> Path:
+    """*image* as an OCI layout with the tag 1, made of links to its blobs."""
+    blobs = directory / "blobs" / "sha256"
+    blobs.mkdir(parents=True, exist_ok=True)
+
+    def linked(blob: Blob, media_type: str) -> dict[str, object]:
+        place = blobs / blob.digest.partition(":")[2]
+        if not place.exists():
+            os.link(blob.path, place)
+        size = place.stat().st_size
+        return {"mediaType": media_type, "digest": blob.digest, "size": size}
+
+    *layers, config = image.blobs
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": linked(config, OCI_CONFIG),
+            "layers": [linked(layer, OCI_LAYER) for layer in layers],
+        }
+    ).encode()
+    (blobs / digest_of(manifest).partition(":")[2]).write_bytes(manifest)
+    root = {
+        "mediaType": OCI_MANIFEST,
+        "digest": digest_of(manifest),
+        "size": len(manifest),
+        "annotations": {"org.opencontainers.image.ref.name": "1"},
+    }
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [root]}
+    (directory / "index.json").write_text(json.dumps(index))
+    (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return directory
 
 
 def _config_blob(archive: Path, config: bytes) -> Blob:

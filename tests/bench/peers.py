@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Mapping, Sequence, TypeVar
 
-from .images import Image
+from .images import Image, oci_layout
 
 T = TypeVar("T")
 
@@ -88,6 +88,7 @@ def available_peers() -> tuple[list[Peer], list[str]]:
         (Peer(SKOPEO, skopeo), _missing(SKOPEO)),
         (Peer("crane", crane), _missing("crane")),
         (Peer("regctl", regctl), _missing("regctl")),
+        (Peer("oras", oras), _missing("oras")),
         (Peer("docker", docker), _missing("docker") or _docker_is_down()),
     ]
     skipped = [f"{peer.name}: {reason}" for peer, reason in candidates if reason]
@@ -184,6 +185,15 @@ def regctl(image: Image, target: Target, scratch: Path) -> list[str]:
     tls = "enabled" if target.authority else "disabled"
     words = ["regctl", "--host", f"reg={target.host},tls={tls}"]
     return [*words, "image", "import", target.reference, str(image.archive)]
+
+
+def oras(image: Image, target: Target, scratch: Path) -> list[str]:
+    """oras, which reads OCI layouts alone: one with the same layers, made before."""
+    layout = oci_layout(image, scratch / "layout")
+    words = ["oras", "cp", "--from-oci-layout", f"{layout}:1", target.reference]
+    if target.authority is None:
+        return [*words, "--to-plain-http"]
+    return [*words, "--to-ca-file", str(target.authority)]
 
 
 def docker(image: Image, target: Target, scratch: Path) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -84,6 +86,19 @@ def test_the_floor_stores_every_blob(tmp_path):
         )
         stored = {path.parent.name for path in registry.storage.rglob("data")}
     assert stored == {blob.digest.partition(":")[2] for blob in image.blobs}
+
+
+def test_oras_gets_a_layout_with_the_same_layers(tmp_path):
+    image = images.small_layers_image(tmp_path)
+    target = peers.Target("127.0.0.1:9", None)
+    *words, source, reference, plain = peers.oras(image, target, tmp_path)
+    assert (words, plain) == (["oras", "cp", "--from-oci-layout"], "--to-plain-http")
+    assert reference == target.reference
+    shown = subprocess.run(
+        ["skopeo", "inspect", "--raw", f"oci:{source}"], capture_output=True, check=True
+    )
+    layers = [layer["digest"] for layer in json.loads(shown.stdout)["layers"]]
+    assert layers == [blob.digest for blob in image.blobs[:-1]]
 
 
 def test_the_slow_link_takes_its_time():
