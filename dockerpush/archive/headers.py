@@ -185,8 +185,10 @@ def is_header(block: bytes) -> bool:
         return False
     rest = block[:148] + block[156:BLOCK]
     unsigned = 8 * ord(" ") + sum(rest)
+    if wanted == unsigned:
+        return True
     # Some old writers added the bytes up as signed numbers.
-    return wanted in (unsigned, unsigned - 256 * sum(byte > 127 for byte in rest))
+    return wanted == unsigned - 256 * sum(byte > 127 for byte in rest)
 
 
 def parse_header(block: bytes) -> Header:
