@@ -147,12 +147,15 @@ def runroot() -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Finished:
-    """How a run of the command ended; *peak_rss* is VmHWM in bytes, 0 if unknown."""
+    """How a run of the command ended.
+
+    *peak_rss* is VmHWM in bytes, 0 if the system does not tell, None of a fork.
+    """
 
     returncode: int
     stdout: str
     stderr: str
-    peak_rss: int
+    peak_rss: int | None
 
     @property
     def json(self) -> Any:
@@ -253,9 +256,13 @@ class Command:
         return Finished(child.returncode, texts[0], texts[1], peak)
 
 
-def wait_and_measure(child: subprocess.Popen[bytes] | Forked, timeout: float) -> int:
+def wait_and_measure(
+    child: subprocess.Popen[bytes] | Forked, timeout: float
+) -> int | None:
     """Wait for *child* to end; the most memory it had (VmHWM), in bytes."""
     peak, deadline = 0, time.monotonic() + timeout
+    if isinstance(child, Forked):
+        child.wait(timeout)
     while child.poll() is None:
         peak = max(peak, peak_rss(child.pid))
         if time.monotonic() > deadline:
@@ -263,7 +270,7 @@ def wait_and_measure(child: subprocess.Popen[bytes] | Forked, timeout: float) ->
             child.wait()
             raise AssertionError(f"still running after {timeout} s: {child.args}")
         time.sleep(0.005)
-    return peak
+    return None if isinstance(child, Forked) else peak
 
 
 def peak_rss(pid: int) -> int:

@@ -8,6 +8,7 @@ memory, signals and an exit code. This file is also the program that forks.
 from __future__ import annotations
 
 import array
+import atexit
 import contextlib
 import gc
 import importlib
@@ -35,25 +36,23 @@ class Forked:
 
     def poll(self) -> int | None:
         """The exit code, once there is one."""
-        if self.returncode is None and select.select([self._socket], [], [], 0)[0]:
-            self._end()
-        return self.returncode
+        return self.wait(0)
 
-    def wait(self) -> int | None:
-        """The exit code, at the end."""
-        if self.returncode is None:
-            self._end()
+    def wait(self, timeout: float | None = None) -> int | None:
+        """The exit code, at the end; None if that has not come after *timeout*."""
+        if (
+            self.returncode is None
+            and select.select([self._socket], [], [], timeout)[0]
+        ):
+            self.returncode = int(self._reply.readline())
+            self._reply.close()
+            self._socket.close()
         return self.returncode
 
     def kill(self) -> None:
         """End it at once."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-
-    def _end(self) -> None:
-        self.returncode = int(self._reply.readline())
-        self._reply.close()
-        self._socket.close()
 
 
 class WarmPython:
@@ -96,20 +95,76 @@ class WarmPython:
         return Forked(["dockerpush", *words], ours)
 
 
+class Children:
+    """The commands that run, each with the socket at which its end is told."""
+
+    def __init__(self) -> None:
+        self._replies: dict[int, socket.socket] = {}
+        self.ended, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)
+        signal.set_wakeup_fd(self._wake)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def fork(self, reply: socket.socket) -> bool:
+        """Whether this is the new process, which knows nothing of the others."""
+        child = os.fork()
+        if child:
+            self._replies[child] = reply
+            reply.sendall(b"%d\n" % child)
+            return False
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (self.ended, self._wake):
+            os.close(number)
+        for one in (reply, *self._replies.values()):
+            one.close()
+        return True
+
+    def tell(self) -> None:
+        """Tell who asked for them about all that have ended."""
+        os.read(self.ended, 4096)
+        while self._replies:
+            child, status = os.waitpid(-1, os.WNOHANG)
+            if not child:
+                return
+            with self._replies.pop(child) as reply, contextlib.suppress(OSError):
+                reply.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+
+
 def main(number: int) -> None:
     """Fork for whoever asks at the socket *number*; run the command in the child."""
+    codes: list[int] = []
+    atexit.register(leave, codes)  # before all others, which makes it the last
     load_everything()
-    control = socket.socket(fileno=number)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while asked := receive(control):
-        if not os.fork():
-            control.close()
-            become(keep(asked), asked[:3])
-            from dockerpush.__main__ import main as run
+    control, children = socket.socket(fileno=number), Children()
+    while True:
+        ready, _, _ = select.select([control, children.ended], [], [])
+        if children.ended in ready:
+            children.tell()
+        if control in ready:
+            asked = receive(control)
+            if not asked:
+                return
+            reply = socket.socket(fileno=asked.pop())
+            with reply.makefile("rb") as file:
+                what = json.loads(file.readline())
+            if children.fork(reply):
+                control.close()
+                become(what, asked)
+                from dockerpush.__main__ import main as run
 
-            sys.exit(run())
-        for one in asked:
-            os.close(one)
+                codes.append(run())
+                sys.exit(codes[0])
+            for one in asked:
+                os.close(one)
+
+
+def leave(codes: Sequence[int]) -> None:
+    """End a command without freeing, and so copying, what it shares with others."""
+    for code in codes:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def receive(control: socket.socket) -> list[int]:
@@ -130,23 +185,6 @@ def load_everything() -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(module.name)
     gc.freeze()
-
-
-def keep(numbers: Sequence[int]) -> dict[str, Any]:
-    """In a child of its own, what is asked for; this process tells how that ended."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    with socket.socket(fileno=numbers[3]) as reply, reply.makefile("rb") as reader:
-        what = json.loads(reader.readline())
-        child = os.fork()
-        if not child:
-            return what
-        for number in numbers[:3]:
-            os.close(number)
-        reply.sendall(b"%d\n" % child)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        with contextlib.suppress(OSError):
-            reply.sendall(b"%d\n" % status)
-    os._exit(0)
 
 
 def become(what: Mapping[str, Any], numbers: Sequence[int]) -> None:
