@@ -13,7 +13,7 @@ import urllib.error
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Iterator
+from typing import Any, Iterable, Iterator, Mapping
 
 import pytest
 from conftest import Command, Finished
@@ -208,18 +208,34 @@ def repository_of(name: str) -> str:
     return "faults/" + name.replace(" ", "-").replace("'", "")
 
 
+def asked_for(
+    request: pytest.FixtureRequest, table: Mapping[str, Case]
+) -> dict[str, Case]:
+    """The rows of *table* that are the ``name`` of a test that is to run."""
+    mine = (item for item in request.session.items if item.path == request.path)
+    rows = (getattr(item, "callspec", None) for item in mine)
+    names = {row.params.get("name") for row in rows if row}
+    return {name: case for name, case in table.items() if name in names}
+
+
 Ended = dict[str, Finished]
 
 
 @pytest.fixture(scope="module")
 def ended(
-    places: dict[str, Place], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    places: dict[str, Place],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Ended, Ended, Ended]:
-    """How PASSING ended, and LASTING, and what of that was tried again afterwards."""
+    """How PASSING ended, and LASTING, and what of that was tried again afterwards.
+
+    Of each what a test of this run asks for.
+    """
+    passing, lasting = (asked_for(request, table) for table in (PASSING, LASTING))
     directory = tmp_path_factory.mktemp("ended")
     environment = Command(directory, directory).environment()
     results = []
-    for prefix, cases in (("passing", PASSING), ("lasting", LASTING)):
+    for prefix, cases in (("passing", passing), ("lasting", lasting)):
         with contextlib.ExitStack() as stack:
             commands = {}
             for name, case in cases.items():
@@ -231,13 +247,13 @@ def ended(
             results.append(run_all(commands, environment))
     tags = {
         name: read(places[case.side].target, repository_of(f"lasting {name}"), "1")
-        for name, case in LASTING.items()
+        for name, case in lasting.items()
     }
-    for name, case in LASTING.items():
+    for name, case in lasting.items():
         assert tags[name] == places[case.side].old, name
     again = {
         name: places[case.side].again(repository_of(f"lasting {name}"))
-        for name, case in LASTING.items()
+        for name, case in lasting.items()
         if case.code == 6
     }
     return results[0], results[1], run_all(again, environment)

@@ -56,9 +56,15 @@ class Forked:
 
 
 class WarmPython:
-    """The program that forks, for the ``with``."""
+    """The program that forks, for the ``with``.
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    It starts in *environment*; each command has *more* variables, but for its own ones.
+    """
+
+    def __init__(
+        self, environment: Mapping[str, str], more: Mapping[str, str] | None = None
+    ) -> None:
+        self._more = more or {}
         self._control, theirs = socket.socketpair()
         self._lock = threading.Lock()
         with theirs:
@@ -90,7 +96,11 @@ class WarmPython:
             numbers = [*(stream.fileno() for stream in streams), theirs.fileno()]
             with self._lock:
                 socket.send_fds(self._control, [b"."], numbers)
-        what = {"words": words, "environment": environment, "directory": directory}
+        what = {
+            "words": words,
+            "environment": {**self._more, **environment},
+            "directory": directory,
+        }
         ours.sendall(json.dumps(what).encode() + b"\n")
         return Forked(["dockerpush", *words], ours)
 
