@@ -286,27 +286,40 @@ def peak_rss(pid: int) -> int:
     return 0
 
 
+@pytest.fixture(scope="session", autouse=True)
+def authorities(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Mapping[str, str]]:
+    """Variables that have one authority of the system trusted: all take 12 ms.
+
+    This process has them, and what is forked; what is started trusts all.
+    """
+    found: dict[str, str] = {}
+    if os.environ.get("DOCKERPUSH_TEST_WARM"):
+        directory = tmp_path_factory.mktemp("authorities")
+        for one in ssl.create_default_context().get_ca_certs(binary_form=True)[:1]:
+            file, none = directory / "one.pem", directory / "none"
+            file.write_text(ssl.DER_cert_to_PEM_cert(one))
+            none.mkdir()
+            found = {"SSL_CERT_FILE": str(file), "SSL_CERT_DIR": str(none)}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in found.items():
+            patch.setenv(name, value)
+        yield found
+
+
 @pytest.fixture(scope="session")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPython | None]:
+def warm(
+    tmp_path_factory: pytest.TempPathFactory, authorities: Mapping[str, str]
+) -> Iterator[WarmPython | None]:
     """A Python that forks for each command, where the environment asks for it."""
     if not os.environ.get("DOCKERPUSH_TEST_WARM"):
         yield None
         return
     directory = tmp_path_factory.mktemp("warm")
     environment = Command(directory, directory).environment()
-    with WarmPython(environment, one_authority(directory)) as warm:
+    with WarmPython(environment, authorities) as warm:
         yield warm
-
-
-def one_authority(directory: Path) -> dict[str, str]:
-    """What has a command trust one authority of the system: all take 12 ms."""
-    found = ssl.create_default_context().get_ca_certs(binary_form=True)
-    if not found:
-        return {}
-    file = directory / "authority.pem"
-    file.write_text(ssl.DER_cert_to_PEM_cert(found[0]))
-    (directory / "none").mkdir()
-    return {"SSL_CERT_FILE": str(file), "SSL_CERT_DIR": str(directory / "none")}
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def run_here(words: Sequence[object], environment: Mapping[str, str]) -> Finishe
     """``dockerpush`` with *words*: it must end by itself, in whatever way."""
     out, err = io.StringIO(), io.StringIO()
     with (
-        mock.patch.dict(os.environ, environment, clear=True),
+        mock.patch.dict(os.environ, {**_trusted(), **environment}, clear=True),
         _as_it_was(),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
@@ -30,6 +30,13 @@ def run_here(words: Sequence[object], environment: Mapping[str, str]) -> Finishe
         except SystemExit as ended:
             code = int(str(ended.code))
     return Finished(code, out.getvalue(), err.getvalue(), 0)
+
+
+def _trusted() -> dict[str, str]:
+    """What the fixture `authorities` has set."""
+    is_set = os.environ.get("DOCKERPUSH_TEST_WARM")
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR") if is_set else ()
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def checked(environment: Mapping[str, str], *before: object) -> Callable[..., Finished]:

@@ -28,16 +28,16 @@ def cancellation():
 def soon(call, *arguments):
     """Have another thread make the call in a moment; the ``with`` must end soon after.
 
-    Yields nothing; fails when the body needed three seconds or more.
+    Yields nothing; fails when the body needed half a minute or more.
     """
     thread = threading.Timer(0.05, call, arguments)
-    thread.start()
     begun = time.monotonic()
+    thread.start()
     try:
         yield
     finally:
         thread.join()
-    assert 0.04 <= time.monotonic() - begun < 3
+    assert 0.04 <= time.monotonic() - begun < 30
 
 
 def test_nothing_happens_before_it_is_cancelled(cancellation):
@@ -165,7 +165,7 @@ def test_a_signal_handler_may_cancel(cancellation):
         begun = time.monotonic()
         with pytest.raises(Cancelled, match="alarm"):
             cancellation.wait(60)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 30
     finally:
         signal.signal(signal.SIGALRM, before)
 
