@@ -226,22 +226,25 @@ class _Reach:
 class HeldBlobs:
     """Digests that places hold, and repositories that have each of them.
 
-    A digest takes some 160 bytes here.
+    A digest takes some 25 bytes here: a record of _KEPT bytes of it, which are enough
+    for a hint, and the number of its repositories. Records are in bins by how the
+    digest begins.
     """
 
     def __init__(self) -> None:
-        self._holders: dict[bytes, tuple[str, ...]] = {}
-        self._alike: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._bins: dict[str, bytearray] = {}
+        self._numbers: dict[tuple[str, ...], int] = {}
+        self._names: list[tuple[str, ...]] = []
 
     def __contains__(self, digest: Digest) -> bool:
-        return _key(digest) in self._holders
+        return self._found(digest) is not None
 
     def __len__(self) -> int:
-        return len(self._holders)
+        return sum(map(len, self._bins.values())) // _RECORD
 
     def holders(self, digest: Digest) -> tuple[str, ...]:
         """Some full names of repositories that have it; none where that is unknown."""
-        return self._holders.get(_key(digest), ())
+        return self._found(digest) or ()
 
     def add(self, holding: Holding) -> None:
         """Take note of what *holding* has."""
@@ -250,14 +253,43 @@ class HeldBlobs:
 
     def add_holder(self, digest: Digest, names: Iterable[str]) -> None:
         """Take note that the repositories *names* have *digest*."""
-        key = _key(digest)
-        known = self._holders.get(key, ())
+        text = digest.hex
+        key = bytes.fromhex(text[_BIN : _BIN + 2 * _KEPT])
+        records = self._bins.setdefault(text[:_BIN], bytearray())
+        start = _position(records, key)
+        known = () if start is None else self._at(records, start)
         found = tuple(dict.fromkeys((*known, *names)))[:MOST_HOLDERS]
-        self._holders[key] = self._alike.setdefault(found, found)
+        number = self._numbers.setdefault(found, len(self._names))
+        if number == len(self._names):
+            self._names.append(found)
+        if start is None:
+            start = len(records)
+        records[start : start + _RECORD] = key + number.to_bytes(_NUMBER, "big")
+
+    def _at(self, records: bytearray, start: int) -> tuple[str, ...]:
+        number = records[start + _KEPT : start + _RECORD]
+        return self._names[int.from_bytes(number, "big")]
+
+    def _found(self, digest: Digest) -> tuple[str, ...] | None:
+        """The repositories that have *digest*; None when nothing does."""
+        text = digest.hex
+        records = self._bins.get(text[:_BIN], bytearray())
+        start = _position(records, bytes.fromhex(text[_BIN : _BIN + 2 * _KEPT]))
+        return None if start is None else self._at(records, start)
 
 
-def _key(digest: Digest) -> bytes:
-    return bytes.fromhex(digest.hex)
+_BIN = 3
+_KEPT = 16
+_NUMBER = 4
+_RECORD = _KEPT + _NUMBER
+
+
+def _position(records: bytearray, key: bytes) -> int | None:
+    """Where the record of *key* begins; None when there is none."""
+    start = records.find(key)
+    while start % _RECORD and start > 0:  # it lies across two records
+        start = records.find(key, start + 1)
+    return None if start < 0 else start
 
 
 NOTHING_HELD = HeldBlobs()

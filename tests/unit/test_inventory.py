@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,29 @@ def test_a_few_holders_of_each_blob_are_remembered():
     assert held.holders(digest) == tuple(f"r/{n}" for n in range(MOST_HOLDERS))
     assert (len(held), digest in held) == (1, True)
     assert held.holders(Digest.of(b"y")) == ()
+
+
+def test_a_digest_is_found_only_where_its_record_begins():
+    """Here the end of each record and the start of the next make up other digests."""
+    held = HeldBlobs()
+    there = [Digest(f"sha256:{'0' * 3}{n:02x}{'0' * 59}") for n in range(0, 256, 2)]
+    for number, digest in enumerate(there):
+        held.add_holder(digest, [f"h/{number}"])
+    assert len(held) == len(there)
+    assert [held.holders(one) for one in there] == [(f"h/{n}",) for n in range(128)]
+    others = [Digest(f"sha256:{'0' * 3}{n:032x}{'0' * 29}") for n in range(1, 2000)]
+    assert not any(one in held for one in others)
+
+
+def test_a_digest_takes_few_bytes_of_memory():
+    every = [Digest(f"sha256:{n * 7919:08x}{n:056x}") for n in range(100_000)]
+    tracemalloc.start()
+    held = HeldBlobs()
+    held.add(Holding("h/r", {}, (), every))
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(held) == len(every)
+    assert used < 35 * len(every)
 
 
 def test_what_is_left_out_is_needed():
