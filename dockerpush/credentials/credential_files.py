@@ -1,4 +1,4 @@
-"""Finds what `login`, Docker and podman have kept for a repository, and says where.
+"""Finds what `login`, Docker and podman have kept for a repository.
 
 Strategy: the sources form one list, in order, and the first with something that fits
 wins: ``--authfile`` alone when it is given; else our own credentials.json, then
@@ -25,30 +25,10 @@ from .credential_helpers import CredentialHelpers
 from .credential_store import (
     CredentialStore,
     fitting,
-    registry_name,
     same_registry,
     server_name,
 )
 from .identity import Credentials, Secret
-
-
-@value
-class Looked:
-    """One place that was looked at, and what was found there."""
-
-    source: str
-    result: str
-
-    def __str__(self) -> str:
-        return f"{self.source}: {self.result}"
-
-
-@value
-class Found:
-    """What fits, None for nothing; and all places looked at, in order."""
-
-    credentials: Credentials | None
-    looked_at: tuple[Looked, ...]
 
 
 @value
@@ -134,25 +114,19 @@ class CredentialFiles:
         self._on_event = on_event
         self._lock = threading.RLock()  # guards all below, and the helpers
         self._files: dict[str, _File] = {}
-        self._answers: dict[tuple[str, str], Credentials | str | None] = {}
+        self._answers: dict[tuple[str, str], Credentials | None] = {}
         self._reported: set[str] = set()
 
     def __call__(self, registry: str, repository: str) -> Credentials | None:
-        """What fits best, None for nothing; this makes it a CredentialSource."""
-        return self.find(registry, repository).credentials
+        """What fits best, None for nothing; this makes it a CredentialSource.
 
-    def find(self, registry: str, repository: str) -> Found:
-        """What fits best, and where we looked. Raises Cancelled."""
-        looked: list[Looked] = []
+        Raises Cancelled.
+        """
         with self._lock:
-            for source, credentials, result in self._look(registry, repository):
-                looked.append(Looked(source, result))
-                if credentials:
-                    return Found(credentials, tuple(looked))
-        return Found(None, tuple(looked))
+            return next(filter(None, self._look(registry, repository)), None)
 
-    def _look(self, registry: str, repository: str) -> Iterator[_Result]:
-        """One result for each place, in order of precedence."""
+    def _look(self, registry: str, repository: str) -> Iterator[Credentials | None]:
+        """What each place has, in order of precedence."""
         places = self._places
         if places.authfile:
             yield self._look_into(places.authfile, registry, repository)
@@ -170,51 +144,47 @@ class CredentialFiles:
         if places.dockercfg:
             yield self._look_into(places.dockercfg, registry, repository)
 
-    def _look_at_own(self, path: Path, registry: str) -> _Result:
+    def _look_at_own(self, path: Path, registry: str) -> Credentials | None:
         try:
-            found = CredentialStore(path).find(registry)
+            return CredentialStore(path).find(registry)
         except StateError as error:
             self._report_once(str(error))
-            return str(path), None, "cannot be used"
-        if not found and not path.exists():
-            return str(path), None, "no such file"
-        return str(path), found, "used" if found else f"nothing for {registry}"
+            return None
 
-    def _look_into(self, path: Path, registry: str, repository: str) -> _Result:
+    def _look_into(
+        self, path: Path, registry: str, repository: str
+    ) -> Credentials | None:
         if str(path) not in self._files:
             self._files[str(path)] = _read(path, flat=path == self._places.dockercfg)
         return self._look_at(self._files[str(path)], registry, repository)
 
-    def _look_at(self, file: _File, registry: str, repository: str) -> _Result:
+    def _look_at(
+        self, file: _File, registry: str, repository: str
+    ) -> Credentials | None:
         if file.problem:
-            if file.problem != _MISSING:
-                self._report_once(f"{file.name} {file.problem}, ignored")
-            return file.name, None, file.problem
-        found, failure = self._ask_helper(file, registry)
-        found = found or self._entry(file, registry, repository)
-        nothing = f"nothing for {registry_name(registry)}/{repository}"
-        return file.name, found, "used" if found else failure or nothing
+            self._report_once(f"{file.name} {file.problem}, ignored")
+        found = self._ask_helper(file, registry)
+        return found or self._entry(file, registry, repository)
 
-    def _ask_helper(self, file: _File, registry: str) -> tuple[Credentials | None, str]:
-        """What the helper has that *file* names for *registry*; else why it failed."""
+    def _ask_helper(self, file: _File, registry: str) -> Credentials | None:
+        """What the helper has that *file* names for *registry*."""
         suffix = file.helper(registry)
         if not suffix:
-            return None, ""
+            return None
         server = server_name(registry)
         if (suffix, server) not in self._answers:
             self._answers[suffix, server] = self._ask(suffix, server)
         answer = self._answers[suffix, server]
-        if answer is None or isinstance(answer, str):
-            return None, answer or ""
-        source = f"{answer.source}, which {file.name} names"
-        return replace(answer, source=source), ""
+        if answer is None:
+            return None
+        return replace(answer, source=f"{answer.source}, which {file.name} names")
 
-    def _ask(self, suffix: str, server: str) -> Credentials | str | None:
+    def _ask(self, suffix: str, server: str) -> Credentials | None:
         try:
             return self._helpers.get(suffix, server)
         except HelperFailed as error:
             self._report_once(str(error))
-            return str(error)
+            return None
 
     def _entry(self, file: _File, registry: str, repository: str) -> Credentials | None:
         """What *file* itself holds under the key that fits best and means something."""
@@ -236,13 +206,9 @@ class CredentialFiles:
             self._on_event(Notice(text))
 
 
-_Result = tuple[str, "Credentials | None", str]
-_MISSING = "no such file"
-
-
 @value
 class _File:
-    """What counts in a file, or the problem with it."""
+    """What counts in a file; it is empty with a *problem*, and for a missing file."""
 
     name: str
     auths: Mapping[str, Any]
@@ -264,9 +230,9 @@ def _read(path: Path, *, flat: bool) -> _File:
         with path.open("rb") as file:
             raw = file.read(JSON_LIMIT + 1)
     except OSError as error:
-        missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
-        reason = reason_of(error)
-        return _problem(str(path), _MISSING if missing else f"cannot be read: {reason}")
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return _File(str(path), {}, {})
+        return _problem(str(path), f"cannot be read: {reason_of(error)}")
     return _parsed(str(path), raw, flat=flat)
 
 
