@@ -213,22 +213,3 @@ RECEIVING = ("jobs", "limit_rate")
 SENDING = ("blob_chunk", *RECEIVING)
 PUSHING = (*SENDING, "compress", "compress_level")
 """The settings that are about moving bytes; what receives or copies uses some."""
-
-
-def markdown_table() -> str:
-    """The table of all settings for the README."""
-    rows = [
-        ("key", "flag", "environment", "default", "meaning"),
-        ("---",) * 5,
-        *(
-            (
-                f"`{key.name}`",
-                f"`{key.flag}`" if key.flag else "",
-                f"`{key.variable}`",
-                key.shown(key.default),
-                key.help,
-            )
-            for key in KEYS
-        ),
-    ]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

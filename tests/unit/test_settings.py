@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dockerpush.errors import NotFound, PusherError, UsageError
 from dockerpush.settings.config import Config, Settings, resolve
-from dockerpush.settings.keys import KEYS, markdown_table
+from dockerpush.settings.keys import KEYS
 
 FILE = Path("/etc/dockerpush/config.json")
 
@@ -251,16 +251,6 @@ def test_all_settings_are_shown_with_their_sources() -> None:
         ("blob_chunk", "50MiB", "built in"),
         ("proxy", "", "built in"),
     } <= set(rows)
-
-
-def test_the_readme_table_has_a_row_for_each_key() -> None:
-    lines = markdown_table().splitlines()
-    assert len(lines) == len(KEYS) + 2
-    assert (
-        "| `blob_chunk` | `--blob-chunk` | `DOCKERPUSH_BLOB_CHUNK` | 50MiB | "
-        "size of one chunk of a large blob |"
-    ) in lines
-    assert {line.count("|") for line in lines} == {6}
 
 
 JSON = st.recursive(
