@@ -29,12 +29,11 @@ YOUNG = 3600.0
 
 @value
 class Collected:
-    """What was removed: *links* of repositories, *files* of *size* bytes.
+    """What was removed: *files* of *size* bytes.
 
     *unread* are repositories with a manifest that cannot be read; they keep everything.
     """
 
-    links: int
     files: int
     size: int
     unread: tuple[str, ...] = ()
@@ -98,10 +97,9 @@ class _Collector:
         """Remove what *found* has, and content without a link; or only count it."""
         holdings = Holdings(self._layout, Space())
         holdings.load()
-        links = files = size = 0
+        files = size = 0
         for repository in found:
             for digest in self._still_unnamed(repository):
-                links += 1
                 holdings.remove(digest)
                 if not dry_run:
                     remove(self._layout.blob_link(repository.name, digest))
@@ -112,7 +110,7 @@ class _Collector:
                     remove(path)
         if not dry_run:
             self._layout.write(self._layout.collected, uuid.uuid4().bytes)
-        return Collected(links, files, size, tuple(sorted(self._unread)))
+        return Collected(files, size, tuple(sorted(self._unread)))
 
     def _still_unnamed(self, repository: _Repository) -> frozenset[Digest]:
         """What is unnamed now, after other manifests and uploads came."""
