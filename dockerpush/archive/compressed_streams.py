@@ -7,10 +7,10 @@ anything else after it refused.
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Callable, Protocol
 
 from ..errors import ArchiveError
+from ..system.streams import RawReader
 from ..values import value
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Format:
     errors: tuple[type[Exception], ...]
 
 
-class StreamReader(io.RawIOBase):
+class StreamReader(RawReader):
     """The content of a compressed *file*; closing it closes *file*.
 
     *name* stands in errors. Reading raises ArchiveError when the file is truncated, is
@@ -76,10 +76,6 @@ class StreamReader(io.RawIOBase):
         self._fed: memoryview | bytes = b""  # read, and not given to the decoder yet
         self._ready = memoryview(b"")
         self._ended = False
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill *buffer* from its start; the count of bytes, 0 at the end."""

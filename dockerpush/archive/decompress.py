@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from ..errors import UsageError
 from ..oci import Digest
 from ..system.cancellation import Cancellation
+from ..system.streams import RawReader
 from ..values import value
 from .compressed_streams import PIECE, Decoder, Format, Readable, StreamReader
 from .headers import BLOCK
@@ -71,16 +72,13 @@ def peeked(file: Readable, size: int = BLOCK) -> tuple[bytes, io.RawIOBase]:
     return bytes(head[:filled]), _Rejoined(bytes(head[:filled]), file)
 
 
-class _Rejoined(io.RawIOBase):
+class _Rejoined(RawReader):
     """*head*, which was read before, and the rest of *file*; closes *file*."""
 
     def __init__(self, head: bytes, file: Readable) -> None:
         super().__init__()
         self._head = head
         self._file = file
-
-    def readable(self) -> bool:
-        return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
@@ -161,15 +159,12 @@ class _Hashing:
         return count
 
 
-class _Plain(io.RawIOBase):
+class _Plain(RawReader):
     """A file that is not compressed."""
 
     def __init__(self, file: Readable) -> None:
         super().__init__()
         self._file = file
-
-    def readable(self) -> bool:
-        return True
 
     def readinto(self, buffer: memoryview, /) -> int | None:  # type: ignore[override]
         return self._file.readinto(buffer)

@@ -22,8 +22,8 @@ from ..errors import (
     reason_of,
 )
 from ..oci import JSON_LIMIT, Descriptor, Digest, Index
-from ..system.closeable import Closeable
 from ..system.files import SharedFile
+from ..system.streams import Closeable
 from .assemble import assemble, referrers
 from .contents import Contents, check_bytes, path_of
 from .docker import MANIFEST_JSON

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from ..errors import ArchiveError, PusherError, reason_of
+from ..system.streams import RawReader
 from .headers import BLOCK, TarStream
 from .sniff import check_tar
 from .stored import Member
@@ -25,7 +26,7 @@ def _nothing() -> None:
     """What closing a window does to a file that belongs to somebody else."""
 
 
-class Window(io.RawIOBase):
+class Window(RawReader):
     """*size* bytes of *file* from *offset* on, as a seekable file of their own.
 
     *name* stands in errors. Closing it calls *on_close*. Any number of windows on one
@@ -48,10 +49,6 @@ class Window(io.RawIOBase):
         self._name = name
         self._on_close = on_close
         self._position = 0
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
 
     def seekable(self) -> bool:
         """Always; seeking costs nothing."""

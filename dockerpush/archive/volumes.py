@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import threading
 from bisect import bisect_right
@@ -31,6 +30,7 @@ from ..errors import (
 )
 from ..expressions import expression
 from ..system.files import SharedFile
+from ..system.streams import RawReader
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -249,17 +249,13 @@ class Volumes:
         return opened
 
 
-class VolumesReader(io.RawIOBase):
+class VolumesReader(RawReader):
     """The archive in *volumes* from its first byte to its last; closes *volumes*."""
 
     def __init__(self, volumes: Volumes) -> None:
         super().__init__()
         self.volumes = volumes
         self._position = 0
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill *buffer* with what comes next; 0 at the end of the last volume."""

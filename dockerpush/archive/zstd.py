@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 from ..errors import ArchiveError, PusherError, UsageError
+from ..system.streams import RawReader
 from .compressed_streams import PIECE, Format, Readable, StreamReader
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ class ProgramZstd:
         return ProgramReader(self._path, file, name)
 
 
-class ProgramReader(io.RawIOBase):
+class ProgramReader(RawReader):
     """What ``zstd -d`` makes of *file*; closing it ends the program and closes *file*.
 
     One thread feeds and reads, so the pipe to the program never blocks, and is written
@@ -258,10 +259,6 @@ class ProgramReader(io.RawIOBase):
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._feed, selectors.EVENT_WRITE)
         self._selector.register(self._output, selectors.EVENT_READ)
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill *buffer* from its start; the count of bytes, 0 at the end.

@@ -22,8 +22,8 @@ from ..expressions import expression
 from ..oci import JSON_LIMIT
 from ..strict_json import glance
 from ..system.cancellation import Cancellation
-from ..system.closeable import Closeable
 from ..system.rate import RateLimiter
+from ..system.streams import Closeable
 from .debug import one_line, show_url
 from .failures import speaks_tls, translated
 from .locations import UrlParts

@@ -24,7 +24,7 @@ from ..events import OnEvent, ignore
 from ..oci import Descriptor, Digest
 from ..reference import check_repository
 from ..system.cancellation import Cancellation
-from ..system.closeable import Closeable
+from ..system.streams import Closeable
 from .answers import PIECE, Answer, BlobAnswer, Download
 from .auth import Challenge
 from .connections import Piece

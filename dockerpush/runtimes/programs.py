@@ -23,6 +23,7 @@ from ..expressions import expression
 from ..settings.keys import without_own
 from ..system.cancellation import Cancellation
 from ..system.processes import CAN_POLL_PIPES
+from ..system.streams import RawReader
 
 PIECE = 1024 * 1024
 """Bytes that are read at once."""
@@ -34,7 +35,7 @@ _COMPLAINT = expression(r"error|fatal?\b|fata\[", re.I)
 UNPRINTABLE = expression(r"[\x00-\x1f\x7f-\x9f]+")
 
 
-class ProgramOutput(io.RawIOBase):
+class ProgramOutput(RawReader):
     """What a program writes, piece by piece; closing it ends the program.
 
     Only a program that ended well has an end of output: otherwise reading raises what
@@ -96,10 +97,6 @@ class ProgramOutput(io.RawIOBase):
                 ) from error
             unless_started.pop_all()
         return cls(process, complaints, failure, cancellation)
-
-    def readable(self) -> bool:
-        """True, as of every reader."""
-        return True
 
     def readinto(self, buffer: Any) -> int:
         """Fill some of *buffer*; 0 at the end of what a successful program wrote."""

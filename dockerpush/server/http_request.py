@@ -18,6 +18,7 @@ import time
 from typing import Iterator
 
 from ..expressions import expression
+from ..system.streams import RawReader
 from ..values import value
 from .messages import (
     SIZE_INVALID,
@@ -155,7 +156,7 @@ class HeadTooLarge(Disconnected):
     """The request line and the headers continue for more than `HEAD_LIMIT` bytes."""
 
 
-class ConnectionReader(io.RawIOBase):
+class ConnectionReader(RawReader):
     """The receiving side of a socket, with the rules of this module."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -178,10 +179,6 @@ class ConnectionReader(io.RawIOBase):
     def started(self) -> bool:
         """True once a byte of the request is there."""
         return self._started is not None
-
-    def readable(self) -> bool:
-        """True."""
-        return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Raises SlowClient, HeadTooLarge, or Disconnected when the line breaks."""

@@ -21,8 +21,8 @@ from typing import Any, Callable, Tuple
 from ..errors import InvalidDigest, InvalidJSON, StateError
 from ..expressions import expression
 from ..oci import Digest, parse_json, require, required
-from ..system.closeable import Closeable
 from ..system.files import locked, open_trusted, replace_file, try_lock
+from ..system.streams import Closeable
 from ..values import as_dict, field, value
 
 log = logging.getLogger(__name__)

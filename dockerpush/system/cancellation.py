@@ -15,7 +15,7 @@ import selectors
 import socket
 
 from ..errors import Cancelled
-from .closeable import Closeable
+from .streams import Closeable
 
 
 class Cancellation(Closeable):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import selectors
 import signal
 import sys
 from typing import TYPE_CHECKING, Callable
+
+from .streams import RawReader
 
 if TYPE_CHECKING:
     import subprocess
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 CAN_POLL_PIPES = os.name == "posix"
 
 
-class PipeReader(io.RawIOBase):
+class PipeReader(RawReader):
     """What comes out of the pipe *descriptor*; closing it calls *on_close*.
 
     While it waits it looks at *wake*, a descriptor that becomes readable when it shall
@@ -40,10 +41,6 @@ class PipeReader(io.RawIOBase):
         self._on_close = on_close
         self._wake = wake
         self._check = check
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill *buffer* with what there is; 0 at the end. Raises what *check* does."""

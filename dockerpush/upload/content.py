@@ -13,7 +13,7 @@ from ..errors import ArchiveError, ContentMismatch, reason_of
 from ..events import BytesSent, OnEvent
 from ..oci import Descriptor, Digest
 from ..system.cancellation import Cancellation
-from ..system.closeable import Closeable
+from ..system.streams import Closeable
 from ..values import value
 
 PIECE = 256 * 1024
