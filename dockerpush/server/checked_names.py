@@ -5,20 +5,16 @@ A value of one of these types, like a `Digest`, is safe as a relative path.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 
-from ..errors import InvalidDigest
+from ..errors import InvalidDigest, InvalidReference
 from ..expressions import expression
 from ..oci import Digest
+from ..reference import check_repository, check_tag
 from .messages import DIGEST_INVALID, NAME_INVALID, ProtocolError, upload_unknown
 
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_REPOSITORY = expression(rf"{_COMPONENT}(?:/{_COMPONENT})*")
-_TAG = expression(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _SESSION = expression(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-NAME_LIMIT = 255
-"""Characters of a repository name (distribution-spec, Pulling Manifests, note)."""
 
 
 class Repository(str):
@@ -28,9 +24,11 @@ class Repository(str):
 
     def __new__(cls, text: str) -> Repository:
         """Raises ProtocolError (NAME_INVALID)."""
-        if len(text) > NAME_LIMIT or _REPOSITORY.fullmatch(text) is None:
+        try:
+            check_repository(text)
+        except InvalidReference as error:
             message = f"not a repository name: {text[:80]!r}"
-            raise ProtocolError(400, NAME_INVALID, message)
+            raise ProtocolError(400, NAME_INVALID, message) from error
         return super().__new__(cls, text)
 
 
@@ -42,7 +40,10 @@ class Tag(str):
     @classmethod
     def parse(cls, text: str) -> Tag | None:
         """*text* as a tag, None when it is not one."""
-        return cls(text) if _TAG.fullmatch(text) else None
+        with contextlib.suppress(InvalidReference):
+            check_tag(text)
+            return cls(text)
+        return None
 
     @property
     def file_name(self) -> str:
