@@ -514,6 +514,83 @@ def whole(tmp_path: Path) -> Path:
     return layout.path
 
 
+class TestVolumesCarriedBefore:
+    """``--have FILE.001``: what went in volumes the last time is not carried again."""
+
+    @pytest.fixture
+    def carried(self, cli, source, tmp_path) -> list[Path]:
+        """The volumes of red, green and blue; from the third on on another disc."""
+        names = listed(tmp_path, source, *NAMES)
+        cli("sync", names, f"oci-archive:{tmp_path / 'base'}", "--split", "64KiB")
+        (tmp_path / "other").mkdir()
+        found = sorted(tmp_path.glob("base.[0-9]*"))
+        assert len(found) > 3
+        moved = [one.rename(tmp_path / "other" / one.name) for one in found[2:]]
+        return [*found[:2], *moved]
+
+    @pytest.fixture
+    def again(self, cli, carried, source, disk, tmp_path) -> Run:
+        """Carry them again, and new:1."""
+        more = listed(tmp_path, source, *NAMES, "new")
+
+        def sync(have: str, *words: object, code: int = 0) -> Finished:
+            have = have.format(tmp_path / "base")
+            done = cli(
+                *("sync", more, f"oci:{disk}", "--have", have, "--json", *words),
+                code=code,
+            )
+            assert disk.exists() == (code == 0)
+            return done
+
+        return sync
+
+    @pytest.mark.parametrize("have", ["{}", "{}.001", "oci-archive:{}.001"])
+    def test_on_one_disc(self, have, carried, again, disk, source):
+        for one in carried[2:]:
+            one.rename(carried[0].with_name(one.name))
+        done = again(have)
+        assert (done.json["copy"], done.json["skip"]) == (1, 3)
+        assert digest_of(read(source, "new", "1")) in blobs_in(disk)
+        assert digest_of(noise_layer(SIZE, "base")) not in blobs_in(disk)
+
+    @pytest.mark.parametrize("command", ["pull", "copy"])
+    def test_on_two_discs_for_one_image(
+        self, command, cli, carried, source, disk, tmp_path
+    ):
+        to = ("-o", f"{disk}/") if command == "pull" else (f"oci:{disk}",)
+        volumes = ("--volumes", tmp_path / "other")
+        cli(command, f"{source}/new:1", *to, "--have", carried[0], *volumes)
+        assert set(needs_of(disk)) == {digest_of(noise_layer(SIZE, "base"))}
+
+    def test_on_two_discs(self, again, disk, tmp_path):
+        done = again("{}.001", "--volumes", tmp_path / "other")
+        assert (done.json["copy"], done.json["skip"]) == (1, 3)
+
+    def test_a_missing_volume_is_named(self, again, carried, tmp_path):
+        carried[3].unlink()
+        words = ("--volumes", tmp_path / "other")
+        done = again("{}.001", *words, code=6)
+        assert f"base.001: volume {carried[3].name} of {len(carried)} is" in done.error
+
+    def test_a_truncated_volume_is_named(self, again, carried, tmp_path):
+        carried[2].write_bytes(carried[2].read_bytes()[:-10])
+        words = ("--volumes", tmp_path / "other")
+        assert f"{carried[2]}: truncated" in again("{}.001", *words, code=6).error
+
+    def test_what_a_damaged_manifest_names_is_carried_again(
+        self, again, carried, source, disk, tmp_path
+    ):
+        manifest, marks = read(source, "red", "1"), 0
+        for path in carried:
+            content = path.read_bytes()
+            marks += content.count(manifest)
+            path.write_bytes(content.replace(manifest, manifest[:-2] + b"? "))
+        assert marks == 1
+        done = again("{}.001", "--volumes", tmp_path / "other")
+        assert (done.json["copy"], done.json["skip"]) == (2, 2)
+        assert digest_of(noise_layer(SIZE, "red")) in blobs_in(disk)
+
+
 def test_the_whole_trip_twice(cli, have, source, tmp_path):
     """From one docker-registry to another one, on discs of which one is damaged."""
     with (
