@@ -299,7 +299,7 @@ def _facts(report: SyncReport) -> Markup:
     facts = {
         "List": report.file,
         "Target": report.target,
-        "Images": ", ".join(numbers),
+        "Images": ", ".join(numbers) or "none",
         "Sent": "" if report.dry_run else console.size_text(report.sent),
         "Time": f"{report.seconds:.1f} s",
     }
@@ -338,9 +338,14 @@ def _name_entry(item: PruneItem) -> Markup:
 
 
 def _entry(name: str, facts: Iterable[str], item: Item) -> Markup:
-    """What became of *name*; it and the facts may run in any direction."""
-    about = [element("small", element("bdi", fact)) for fact in facts if fact]
+    """What became of *name*; it and the facts may run in any direction.
+
+    Why it failed is as easy to see as its name.
+    """
+    clear = item.why if item.action.value in _BAD else ""
+    lines = [(fact, element("bdi", fact)) for fact in facts if fact]
+    about = [line if fact == clear else element("small", line) for fact, line in lines]
     if item.digest:
         about.append(element("small", element("code", str(item.digest))))
-    lines = [part for line in about for part in (element("br"), line)]
-    return element("li", element("bdi", name), *lines)
+    broken = [part for line in about for part in (element("br"), line)]
+    return element("li", element("bdi", name), *broken)

@@ -93,8 +93,19 @@ def test_a_dry_run_says_what_would_be_done():
 
 
 def test_nothing_at_all():
-    page = read(report())
+    found = report()
+    found.prunes = False
+    page = read(found)
     assert page.text("h2") == []
+    assert ("dd", "none") in page.texts
+
+
+@pytest.mark.parametrize("action", Action)
+def test_the_cause_of_a_failure_is_no_small_print(action):
+    text = report_page(report(items=[item(action, "because of x")]))
+    is_small = "<small><bdi>because of x</bdi></small>" in text
+    assert is_small == (action in (Action.COPY, Action.SKIP))
+    assert "<bdi>because of x</bdi>" in text
 
 
 def test_hostile_names_are_text():
