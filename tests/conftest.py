@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -49,6 +50,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for rows in tables.values():
         for item in rows[1:-1]:
             item.add_marker("long")
+
+
+def pytest_collection_finish() -> None:
+    """Have no search for garbage go through all tests again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dockerpush.archive.needs import Need, parse_needs, to_bytes
@@ -51,7 +51,6 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(found=st.lists(holdings, max_size=5))
-@settings(max_examples=60)
 def test_what_was_written_is_read(found, directory):
     text = written(found)
     assert read(text, directory) == found
@@ -59,7 +58,6 @@ def test_what_was_written_is_read(found, directory):
 
 
 @given(found=st.lists(holdings, min_size=1, max_size=3), data=st.data())
-@settings(max_examples=100)
 def test_what_is_cut_short_is_refused(found, data, directory):
     text = written(found).rstrip()
     length = data.draw(st.integers(0, len(text) - 1))
@@ -68,7 +66,6 @@ def test_what_is_cut_short_is_refused(found, data, directory):
 
 
 @given(found=st.lists(holdings, min_size=1, max_size=3), data=st.data())
-@settings(max_examples=200)
 def test_damage_is_refused_or_changes_a_value(found, data, directory):
     raw = bytearray(written(found).encode())
     place = data.draw(st.integers(0, len(raw) - 1))
@@ -80,7 +77,6 @@ def test_damage_is_refused_or_changes_a_value(found, data, directory):
 
 
 @given(value=st.recursive(st.none() | st.integers() | names, st.lists))
-@settings(max_examples=60)
 def test_any_other_json_is_refused(value, directory):
     with pytest.raises(InvalidJSON):
         read(json.dumps(value), directory)
@@ -144,7 +140,6 @@ def test_what_is_left_out_is_needed():
 
 
 @given(st.dictionaries(digests, st.lists(names, max_size=3), max_size=5))
-@settings(max_examples=60)
 def test_needs_are_read_as_they_were_written(found):
     needs = {
         digest: Need(Descriptor("type", digest, 5), tuple(held))
@@ -154,7 +149,6 @@ def test_needs_are_read_as_they_were_written(found):
 
 
 @given(st.binary(max_size=40) | st.just(b'{"dockerpush":"needs","version":1}'))
-@settings(max_examples=60)
 def test_needs_that_cannot_be_read_are_refused(raw):
     with pytest.raises((InvalidJSON, InvalidDigest)):
         parse_needs(raw)
