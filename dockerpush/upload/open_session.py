@@ -102,6 +102,8 @@ class UploadSession:
         saved = claim.saved if claim is not None else None
         if saved is None or saved.offset > self._descriptor.size:
             return False
+        if saved.chunk_size < self._descriptor.size:
+            self._target.limits.went_in(saved.chunk_size)
         fresh = self.upload
         self.upload, self.offset = Upload(saved.location, saved.offset), saved.offset
         end = min(saved.offset + saved.chunk_size, self._descriptor.size)

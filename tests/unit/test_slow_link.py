@@ -170,6 +170,11 @@ def test_a_host_whose_status_is_worth_nothing_gets_a_new_session(monkeypatch):
     assert holds(registry, source.content)
 
 
+def off(*_: object) -> None:
+    """What stands for the end of a run."""
+    raise Cancelled("the machine is off")
+
+
 def test_the_next_run_resumes_though_it_knows_no_rate(tmp_path: Path, monkeypatch):
     """A run that ends in the middle leaves its session; the blob could go whole."""
     registry, content = Keeps(), noise(SIZE)
@@ -179,9 +184,6 @@ def test_the_next_run_resumes_though_it_knows_no_rate(tmp_path: Path, monkeypatc
             return None
         request.read(1)
         return CUT
-
-    def off(*_: object) -> None:
-        raise Cancelled("the machine is off")
 
     sessions = UploadSessions(tmp_path)
     registry.script("PATCH", *[ended] * 3)
@@ -195,6 +197,29 @@ def test_the_next_run_resumes_though_it_knows_no_rate(tmp_path: Path, monkeypatc
             sender.send(content, source=sources(1, FAST))
     assert holds(registry, content)
     assert sent(registry) <= 1.1 * SIZE
+
+
+@pytest.mark.parametrize(("rate", "again"), [(SLOW, "PATCH"), (FAST, "PUT")])
+def test_the_next_run_knows_a_slow_link_by_a_session_that_is_gone(
+    rate, again, tmp_path: Path, monkeypatch
+):
+    """docker-registry 2.8 drops it; what was learned of the link need not go too."""
+    registry, content = Drops(), noise(SIZE)
+    sessions = UploadSessions(tmp_path)
+    with serving(registry) as host:
+        with over_a_link(host, monkeypatch, sessions=sessions) as (sender, sources):
+            registry.script("PATCH", lambda _: registry.uploads.clear() or CUT)
+            registry.script("PUT", lambda request: request.read(1) and CUT)
+            monkeypatch.setattr(blob_upload.BlobUpload, "_count", off)
+            with pytest.raises(Cancelled):
+                sender.send(content, source=sources(1, rate))
+        monkeypatch.undo()
+        before = len(registry.seen)
+        with over_a_link(host, monkeypatch, sessions=sessions) as (sender, sources):
+            sender.send(content, source=sources(1, rate))
+    assert holds(registry, content)
+    bodies = [one for one in registry.methods()[before:] if one in ("PUT", "PATCH")]
+    assert bodies[0] == again
 
 
 @pytest.mark.parametrize(
