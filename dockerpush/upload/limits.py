@@ -356,7 +356,7 @@ class LearnedLimits:
     def went_in(self, part: int) -> None:
         """An earlier run sent a blob in chunks of *part* bytes.
 
-        As long as nothing tells, the link is taken to be as fast as that took it to be.
+        Until a body shows more, the link counts as one that takes as long for it.
         """
         if self.rate is None:
             self.rate = part / PART
