@@ -349,6 +349,19 @@ class TestBase:
         assert "a delta, without 1 blob that 127.0.0.1:" in done.stderr
 
 
+@pytest.mark.parametrize("options", [("--referrers",), ("-a", "-n")])
+def test_a_delta_that_only_sync_can_take_says_so(
+    options, cli, have, source, target, disk, tmp_path
+):
+    cli("sync", listed(tmp_path, source, "red"), f"{target}/m")
+    cli("sync", listed(tmp_path, source, "new"), f"oci:{disk}", "--have", have(target))
+    done = cli("copy", f"oci:{disk}", f"{target}/m/new", *options, code=2)
+    assert f"{disk} is a delta: copy does not take it with" in done.error
+    assert "use sync" in done.error
+    cli("sync", f"oci:{disk}", f"{target}/m", "--referrers")
+    assert_whole(target, "m/new", read(source, "new", "1"))
+
+
 class TestArchives:
     """An archive leaves out as a directory does, whole or in volumes."""
 

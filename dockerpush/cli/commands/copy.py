@@ -161,6 +161,8 @@ def run(args: Namespace, session: Session) -> int:
             "--trust-target is for an archive whose layers are compressed on the way "
             "into a registry; this copy compresses nothing: leave the option out"
         )
+    if source and not target and one_by_one:
+        _check_whole(source)
     what, used = _uses(source=bool(source), target=bool(target))
     if args.recompress:
         used = (*used, "compress", "compress_level")
@@ -172,6 +174,22 @@ def run(args: Namespace, session: Session) -> int:
         (local_endpoint if target else target_endpoint)(args).using(what, used),
         session,
     )
+
+
+def _check_whole(source: location.Local) -> None:
+    """Raises UsageError for a delta, which is read as it is pushed."""
+    from ...archive.opened import OpenLayout, open_any
+    from ...archive.sniff import is_forward
+
+    if is_forward(source.path):
+        return
+    with open_any(source.path) as opened:
+        if isinstance(opened, OpenLayout):
+            raise UsageError(
+                f"{source.path} is a delta: copy does not take it with --referrers, or "
+                "with --all-tags and --no-clobber; use sync, which has --referrers and "
+                "skips what is there"
+            )
 
 
 def _copy(
