@@ -25,7 +25,7 @@ from .peers import Peer, available_peers
 from .results import Report, Result
 from .svg import copies_picture, memory_picture, wall_picture
 from .syncs import sync_cases
-from .table import markdown
+from .table import markdown, summary
 from .turns import Case, run_case
 from .volumes import volumes_case
 
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = Report.read(args.draw)
     text = markdown(report)
     (args.out / "results.md").write_text(text)
+    (args.out / "summary.md").write_text(summary(report))
     print(text)
     pictures = (
         ("memory", memory_picture),

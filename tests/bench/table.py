@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Callable, Iterator, Sequence
 
 from tests.support.images import MIB
 
+from .peers import FAST, FLOOR
 from .results import Report, Result, Round
+
+SUMMARY = (
+    "case",
+    "floor",
+    "dockerpush",
+    "in another way",
+    "fastest of the others",
+    "ratio",
+)
 
 HEADER = (
     "by",
@@ -22,6 +33,58 @@ HEADER = (
 def markdown(report: Report) -> str:
     """The whole *report* as tables for people and for the README."""
     return "\n".join(_lines(report)) + "\n"
+
+
+def summary(report: Report) -> str:
+    """*report* as the one table of the README: a line for each case."""
+    rows = [_summed(report, case) for case in report.cases()]
+    for one in report.start_up:
+        ratio = f"{one.ratio:.2f}"
+        ours, other = _middle(one.seconds), _middle(one.against_seconds)
+        rows.append((one.name, "", ours, "", f"`{one.against}`: {other}", ratio))
+    return "\n".join(_narrow(SUMMARY, rows)) + "\n"
+
+
+def _summed(report: Report, case: str) -> tuple[str, ...]:
+    by_peer = {result.peer: result for result in report.of(case)}
+    floor = by_peer.pop(FLOOR, None)
+    ours = [result for peer, result in by_peer.items() if peer.startswith(FAST)]
+    others = [result for result in by_peer.values() if result not in ours]
+    fastest = min(others, key=lambda result: result.wall()[1], default=None)
+    rest = (
+        f"{result.peer[len(FAST) :].strip(' ,')} {_cost(result)}" for result in ours[1:]
+    )
+    ratio = ours[0].wall()[1] / fastest.wall()[1] if ours and fastest else None
+    return (
+        case,
+        f"{floor.wall()[1]:.2f} s" if floor else "",
+        _cost(ours[0]) if ours else "",
+        "; ".join(rest),
+        f"{fastest.peer}: {_cost(fastest)}" if fastest else "",
+        f"{ratio:.2f}" if ratio else "",
+    )
+
+
+def _cost(result: Result) -> str:
+    """The time, memory, and temp space of *result*; the time of the run after it."""
+    parts = [f"{result.wall()[1]:.2f} s"]
+    again = result.warm_wall()
+    if again is not None:
+        parts.append(f"again {again:.2f} s")
+    parts.append(f"{result.median(lambda one: one.cold.memory) / MIB:.0f} MiB")
+    temp = result.median(lambda one: one.cold.temp) / MIB
+    if temp >= 1:
+        parts.append(f"disk {temp:.0f} MiB")
+    return ", ".join(parts)
+
+
+def _middle(seconds: Sequence[float]) -> str:
+    return f"{statistics.median(seconds) * 1000:.0f} ms"
+
+
+def _narrow(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    for row in (header, ["---"] * len(header), *rows):
+        yield f"| {' | '.join(row)} |".replace("  ", " ")
 
 
 def _lines(report: Report) -> Iterator[str]:

@@ -331,6 +331,17 @@ def test_the_table_has_medians_and_ratios_to_the_floor():
     assert any("1.50" in line and "--version" in line for line in rows)
 
 
+def test_the_summary_has_a_line_for_each_case_and_the_fastest_of_the_others():
+    report = report_of(1, 2, 9)
+    lines = table.summary(report).splitlines()
+    cases = [*report.cases(), *(one.name for one in report.start_up)]
+    assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {one}" for one in cases]
+    assert lines[2] == "| layers | 2.00 s | | | a & b: 6.00 s, 30 MiB | |"
+    copy = "| copy, 1 MiB | | 2.00 s, 30 MiB | | skopeo: 4.00 s, 30 MiB | 0.50 |"
+    assert lines[3] == copy
+    assert lines[-1] == "| --version | | 30 ms | | `python -c 'pass'`: 20 ms | 1.50 |"
+
+
 def test_where_there_is_no_floor_the_ratios_are_to_skopeo():
     text = table.markdown(report_of(1, 2, 9))
     assert "| dockerpush | 2.00 (1.00 to 9.00) [0.50]" in text
