@@ -11,7 +11,7 @@ import errno
 from http import HTTPStatus
 from typing import Sequence
 
-_REASONS = {status.value: status.phrase for status in HTTPStatus}
+STATUS_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class PusherError(Exception):
@@ -150,7 +150,7 @@ class RegistryError(PusherError):
     def __init__(
         self, method: str, url: str, status: int, code: str = "", detail: str = ""
     ) -> None:
-        self.answer = f"{status} {_REASONS.get(status, 'non-standard status')}"
+        self.answer = f"{status} {STATUS_PHRASES.get(status, 'non-standard status')}"
         said = ": ".join(part for part in (code, detail) if part)
         super().__init__(f"{method} {url}: {self.answer}" + (said and f": {said}"))
         self.status = status

@@ -379,6 +379,11 @@ def _check_component(component: str, repository: str) -> None:
         )
 
 
+def is_tag(text: str) -> bool:
+    """True for a tag alone, which is no full reference."""
+    return len(text) <= TAG_LIMIT and _TAG.fullmatch(text) is not None
+
+
 def check_tag(tag: str) -> None:
     """Raises InvalidReference unless *tag* is one."""
     if not tag:

@@ -7,12 +7,10 @@ reported where it belongs, so that it spoils nothing else.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Iterable, Mapping
 
 from ..documents import check_names_nothing, children_of, is_document, may_name
 from ..errors import ArchiveError, InvalidDigest, InvalidJSON
-from ..expressions import expression
 from ..oci import (
     DOCKER_CONFIG,
     INDEX_TYPES,
@@ -33,6 +31,7 @@ from ..oci import (
     parse_json,
     require,
 )
+from ..reference import is_tag
 from ..strict_json import ANY, DOCUMENT
 from ..values import field, replace, value
 from .contents import Contents, LimitExceeded, check_bytes, naming
@@ -57,7 +56,6 @@ DEPTH_LIMIT = 8
 FULL_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
 
-_TAG = expression(r"\w[\w.-]{0,127}", re.ASCII)
 _LAYER_TYPES = (
     "application/vnd.oci.image.layer.",
     "application/vnd.docker.image.rootfs.",
@@ -195,11 +193,6 @@ def _said_names(entry: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     found = {str(said[key]) for key in (FULL_NAME, REF_NAME) if said.get(key)}
     tags = tuple(filter(is_tag, found))
     return tuple(found.difference(tags)), tags
-
-
-def is_tag(name: str) -> bool:
-    """True for a tag alone, which is no full reference."""
-    return _TAG.fullmatch(name) is not None
 
 
 @value

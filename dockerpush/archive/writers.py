@@ -49,6 +49,7 @@ from ..oci import (
     require,
     required,
 )
+from ..reference import is_tag
 from ..state.blobs import LOCK, PARTIALS, BlobPlace
 from ..system.files import (
     claim,
@@ -64,7 +65,7 @@ from ..system.files import (
 )
 from ..values import replace, value
 from .contents import path_of
-from .layout import FULL_NAME, REF_NAME, is_tag
+from .layout import FULL_NAME, REF_NAME
 from .needs import NEEDS_JSON, Needs, parse_needs, to_bytes
 
 T = TypeVar("T")

@@ -23,16 +23,16 @@ from typing import Any, Iterable, Iterator
 
 from ..errors import InvalidJSON, StateError, reason_of
 from ..oci import JSON_LIMIT, parse_json
+from ..reference import DOCKER_HUB
 from ..system.files import locked, replace_file
 from ..values import value
 from .credential_helpers import CredentialHelpers
 from .identity import Credentials, Secret
 
-HUB = "docker.io"
 HUB_KEY = "https://index.docker.io/v1/"
 """What Docker calls Docker Hub in its files, and what helpers know it by."""
 
-_HUB_NAMES = (HUB, "index.docker.io", "registry-1.docker.io")
+_HUB_NAMES = (DOCKER_HUB, "index.docker.io", "registry-1.docker.io")
 _VERSIONS = ("v1", "v2")
 
 
@@ -42,13 +42,13 @@ def registry_name(text: str) -> str:
     A scheme and a path are dropped: ``https://Host/path`` is ``host``.
     """
     host = _without_scheme(text.strip()).partition("/")[0].lower()
-    return HUB if host in _HUB_NAMES else host
+    return DOCKER_HUB if host in _HUB_NAMES else host
 
 
 def server_name(registry: str) -> str:
     """What a credential helper, and Docker's files, call this registry."""
     name = registry_name(registry)
-    return HUB_KEY if name == HUB else name
+    return HUB_KEY if name == DOCKER_HUB else name
 
 
 def fitting(keys: Iterable[str], registry: str, repository: str) -> Iterator[str]:
@@ -86,7 +86,7 @@ def _plain(key: str) -> str:
     stripped = _without_scheme(key)
     host, _, path = stripped.partition("/")
     name, path = registry_name(host), path.strip("/")
-    if path in _VERSIONS and (stripped != key or name == HUB):
+    if path in _VERSIONS and (stripped != key or name == DOCKER_HUB):
         path = ""
     return f"{name}/{path}" if path else name
 

@@ -13,9 +13,7 @@ import socket
 from typing import Iterable
 from urllib.parse import urlsplit
 
-from .messages import DENIED, ProtocolError, Request
-
-SAFE = ("GET", "HEAD")
+from .messages import DENIED, READING, ProtocolError, Request
 
 
 class Browsers:
@@ -37,7 +35,7 @@ class Browsers:
                 f"browsers are not served under the name {host[:80]!r}; to have them "
                 "served: dockerpush serve --host NAME"
             )
-        if request.method not in SAFE and _is_foreign(request, host):
+        if request.method not in READING and _is_foreign(request, host):
             raise _denied("a page of another site may not change anything here")
 
     def _is_ours(self, host: str) -> bool:
@@ -58,7 +56,7 @@ def is_for_people(request: Request) -> bool:
     accepted = ",".join(request.headers.values("Accept")).lower()
     path = request.path
     return (
-        request.method in SAFE
+        request.method in READING
         and "text/html" in accepted
         and path != "/v2"
         and not path.startswith("/v2/")

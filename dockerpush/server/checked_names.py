@@ -5,13 +5,12 @@ A value of one of these types, like a `Digest`, is safe as a relative path.
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 
 from ..errors import InvalidDigest, InvalidReference
 from ..expressions import expression
 from ..oci import Digest
-from ..reference import check_repository, check_tag
+from ..reference import check_repository, is_tag
 from .messages import DIGEST_INVALID, NAME_INVALID, ProtocolError, upload_unknown
 
 _SESSION = expression(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -40,10 +39,7 @@ class Tag(str):
     @classmethod
     def parse(cls, text: str) -> Tag | None:
         """*text* as a tag, None when it is not one."""
-        with contextlib.suppress(InvalidReference):
-            check_tag(text)
-            return cls(text)
-        return None
+        return cls(text) if is_tag(text) else None
 
     @property
     def file_name(self) -> str:

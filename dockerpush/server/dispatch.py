@@ -18,6 +18,7 @@ from .messages import (
     DENIED,
     DIGEST_INVALID,
     MANIFEST_INVALID,
+    READING,
     SIZE_INVALID,
     UNAUTHORIZED,
     UNKNOWN,
@@ -312,7 +313,6 @@ def _located(name: Repository, session: SessionId) -> Iterator[None]:
 
 Endpoint = Callable[[Request, Repository, str], Response]
 
-READING = ("GET", "HEAD")
 _EVERY_RESPONSE = {"Docker-Distribution-Api-Version": "registry/2.0"}
 
 

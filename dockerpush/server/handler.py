@@ -19,6 +19,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Callable
 
+from ..errors import STATUS_PHRASES
 from ..values import value
 from .dispatch import Api
 from .http_request import (
@@ -72,8 +73,6 @@ LINGER_SECONDS = 1.0
 
 CLIENT_GONE = 499
 """The status of a request whose client was gone before the answer, in the log."""
-
-_REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 @value
@@ -352,7 +351,7 @@ class Handler:
 
     def _head_of(self, response: Response) -> bytes:
         lines = [
-            f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}",
+            f"HTTP/1.1 {response.status} {STATUS_PHRASES.get(response.status, '')}",
             f"Date: {formatdate(usegmt=True)}",
             "X-Content-Type-Options: nosniff",
             *(f"{name}: {value}" for name, value in response.headers.items()),

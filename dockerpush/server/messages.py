@@ -30,6 +30,9 @@ UNAUTHORIZED = "UNAUTHORIZED"
 UNKNOWN = "UNKNOWN"
 UNSUPPORTED = "UNSUPPORTED"
 
+READING = ("GET", "HEAD")
+"""Methods that change nothing."""
+
 STORAGE_FULL = 507
 """The status when there is no room for what comes."""
 

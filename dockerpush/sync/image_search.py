@@ -21,6 +21,7 @@ from .list_document import may_be_json
 from .lists import Problem, tagged
 from .yaml_lines import (
     ALIAS,
+    COMMENT,
     DEEPEST,
     DOCUMENT,
     END,
@@ -64,7 +65,6 @@ _HEX = expression(r"[0-9a-f]{64}")
 _TEMPLATE = expression(r"\{\{|<no value>|\$\(")
 _VARIABLE = expression(r"\$(?:\$|(\w+)|\{(\w+)(?:(:?[-?+])([^${}]*))?\})")
 _BETWEEN_WORDS = expression(r"[\s\"'`,;|()<>\[\]{}=]+")
-_LIST_COMMENT = expression(r"(^|\s)#.*")
 _BULLET = expression(r"^\s*[-*+]\s+")
 
 
@@ -155,7 +155,7 @@ class _Search:
 
     def read_plain(self, text: str) -> None:
         """Take the words of *text*; a line of one word is an image by itself."""
-        lines = [_LIST_COMMENT.sub("", line) for line in text.splitlines()]
+        lines = [COMMENT.sub("", line) for line in text.splitlines()]
         lines = [_BULLET.sub("", line).strip() for line in lines]
         is_list = all(len(line.split()) < 2 for line in lines)
         for number, line in enumerate(lines, 1):

@@ -45,7 +45,7 @@ class _Open:
 
 _PROPERTY = expression(r"(?:&([^\s,\[\]{}]+)|![^\s,\[\]{}]*)(?:\s+|$)")
 _COLON = expression(r":(?=\s|$)")
-_COMMENT = expression(r"(^|\s)#.*")
+COMMENT = expression(r"(^|\s)#.*")
 _BLOCK = expression(r"([|>])([-+1-9]{0,2})\s*(?:\s#.*)?")
 _DOUBLE = expression(r'"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL)
 _SINGLE = expression(r"'([^']*(?:''[^']*)*)'")
@@ -208,7 +208,7 @@ class _Lines:
             yield from self._flow(content, anchor)
         elif content[0] == "*":
             self._fill()
-            yield Event(ALIAS, line, _COMMENT.sub("", content[1:]).strip())
+            yield Event(ALIAS, line, COMMENT.sub("", content[1:]).strip())
         elif block is not None:
             yield self._scalar(self._block(block[1], block[2]), line, anchor)
         elif content[0] in "\"'":
@@ -225,7 +225,7 @@ class _Lines:
         return self._stack[-1].indent if self._stack else -1
 
     def _plain(self, content: str) -> str:
-        words = [_COMMENT.sub("", content).strip()]
+        words = [COMMENT.sub("", content).strip()]
         ended, breaks = words[0] != content.strip(), 0
         while (line := self._peek()) is not None and not ended:
             text = line.strip()
@@ -236,7 +236,7 @@ class _Lines:
             if text and split_key(text):
                 self._skip("its indentation is wrong")
             elif text:
-                shown = _COMMENT.sub("", text).strip()
+                shown = COMMENT.sub("", text).strip()
                 ended = shown != text
                 words += ["\n" * breaks or " ", shown]
             breaks = 0 if text else breaks + 1
@@ -291,7 +291,7 @@ class _Lines:
             self._end = end if end >= 0 else len(self._text)
             self._at = self._end + 1
         rest = self._text[position : self._end]
-        if _COMMENT.sub("", rest).strip():
+        if COMMENT.sub("", rest).strip():
             self._skip("something follows the end of a value")
 
     def _skip(self, why: str) -> None:
@@ -311,7 +311,7 @@ def split_key(content: str) -> tuple[str, str] | None:
     if colon is None or content[0] in _NOT_FIRST:
         return None
     key = content[: colon.start()].rstrip()
-    if _COMMENT.search(key):
+    if COMMENT.search(key):
         return None
     return key, content[colon.end() :].strip()
 

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import UsageError
-from ...expressions import expression
+from ...reference import is_tag
 from .. import console, location
 from ..choose_target import target_lock, with_tag
 from ..endpoints import Connections
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ...documents import RawManifest
     from ...reference import Reference
     from ..session import Session
-
-_TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -75,7 +73,7 @@ def run(args: Namespace, session: Session) -> int:
 
 def _target(text: str, source: Reference) -> Reference:
     """What *text* means beside *source*. Raises UsageError, InvalidReference."""
-    if _TAG.fullmatch(text):
+    if is_tag(text):
         return source.with_digest(None).with_tag(text)
     found = location.target(text)
     if found.digest:
