@@ -1,4 +1,4 @@
-"""Images in files: archives and OCI directories that are copied from and written."""
+"""Images in files: archives, also in volumes, and OCI directories; read and written."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, BinaryIO, Iterator, Sequence
 
 from ..errors import UsageError
 from ..events import Notice
+from ..expressions import expression
 from ..transfer.choices import (
     DOCKER_ARCHIVE,
     OCI_ARCHIVE,
     OCI_DIRECTORY,
 )
 from ..values import value
-from . import location
-from .volume_options import check_split, check_sums, volumes_of
+from . import console, location
 
 if TYPE_CHECKING:
     from ..archive import Archive
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 
+_NUMBERED = expression(r"\.[0-9]{3}")
 _COMPRESSED = (".gz", ".tgz", ".zst", ".xz", ".bz2")
 
 
@@ -373,3 +374,41 @@ def names_in(into: ImageOutput, names: Sequence[str]) -> tuple[str, ...]:
 def _own_name(origin: ImageOrigin, path: Path, count: int) -> str:
     """For an image without a name: that of the directory, unless there are several."""
     return path.resolve().name if count == 1 else origin.reference.replace(":", "-")
+
+
+def check_sums(*, sums: bool, is_directory: bool) -> None:
+    """Raises UsageError for *sums* of anything but a directory."""
+    if sums and not is_directory:
+        raise UsageError(
+            "--sums is for an OCI directory as the destination: leave it out; --split "
+            "writes the sums of its volumes by itself"
+        )
+
+
+def volumes_of(path: Path) -> list[Path]:
+    """The volumes of the archive *path*, in their order."""
+    from ..archive.volumes import find
+
+    found = find(path)
+    return [found.volumes[number] for number in sorted(found.volumes)] if found else []
+
+
+def say_volumes(path: Path) -> None:
+    """Say what files an archive in volumes, which was written just now, is in."""
+    first, *others = volumes_of(path)
+    names = f"{first} to {others[-1].name}" if others else str(first)
+    console.say(f"wrote {names} and {path.name}.sha256")
+
+
+def check_split(place: location.Local, form: str, split: int | None) -> None:
+    """Raises UsageError when what is written to *place* cannot be in volumes."""
+    if not split:
+        return
+    if place.path == location.STDOUT or form == OCI_DIRECTORY:
+        what = "a directory" if form == OCI_DIRECTORY else "standard output"
+        raise UsageError(f"--split is for an archive in a file, not for {what}")
+    if _NUMBERED.fullmatch(Path(place.path).suffix):
+        raise UsageError(
+            f"{place.path}: --split adds .001 and so on: leave "
+            f"{Path(place.path).suffix} out"
+        )

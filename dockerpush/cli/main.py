@@ -34,9 +34,9 @@ from .options import (
     display,
     normalised,
     subparsers,
-    warn_of_secrets,
     warn_of_unused,
 )
+from .side_options import warn_of_secrets
 
 log = logging.getLogger(__name__)
 

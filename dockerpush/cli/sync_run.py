@@ -13,10 +13,9 @@ from ..transfer.choices import OCI_ARCHIVE
 from ..values import replace, value
 from . import console, location
 from .endpoints import Connections
-from .image_files import ImageOutput, exists, output_form
+from .image_files import ImageOutput, exists, output_form, say_volumes
 from .recompress_options import copy_or_recompress
 from .report import say_replaced, skipped
-from .volume_options import say_volumes
 
 if TYPE_CHECKING:
     from ..oci import Descriptor, Digest

@@ -338,7 +338,7 @@ def test_a_size_that_is_none_is_refused(here, image, size):
     [("cd", 737_280_000), ("DVD", 4_700_372_992), ("fat32", 2**32 - 1)],
 )
 def test_a_medium_stands_for_what_fits_on_it(here, image, medium, most):
-    from dockerpush.cli.volume_options import volume_size
+    from dockerpush.cli.options import volume_size
 
     assert 0.99 * most < volume_size(medium) < most
     done = here("copy", image, "x.tar", "--split", medium, "-q")

@@ -246,7 +246,7 @@ def test_what_is_shared_by_commands_uses_none_of_them():
             assert not used, f"{name} imports {used}"
 
 
-READERS_OF_ARGUMENTS = {"cli.main", "cli.options"}
+READERS_OF_ARGUMENTS = {"cli.main", "cli.options", "cli.side_options"}
 
 
 @each_module

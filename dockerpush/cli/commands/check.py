@@ -14,7 +14,8 @@ from ...values import field, record
 from .. import console
 from ..choose_target import registry_of, target_of
 from ..endpoints import Connections
-from ..options import add_connection_options, add_credential_options, endpoint
+from ..options import add_connection_options
+from ..side_options import add_credential_options, endpoint
 
 if TYPE_CHECKING:
     from ...reference import Reference

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import console, location
 from ..endpoints import Connections
-from ..options import USED, add_connection_options, add_transfer_options, endpoint
+from ..options import USED, add_connection_options, add_transfer_options
+from ..side_options import endpoint
 
 if TYPE_CHECKING:
     from ...settings.config import Settings

@@ -20,11 +20,13 @@ from ..image_files import (
     ImageOrigin,
     ImageOutput,
     archive_origins,
+    check_sums,
     copy_to_file,
     exists,
     loadable_origins,
     output_form,
     own_tag,
+    say_volumes,
     tags_of,
 )
 from ..options import (
@@ -33,14 +35,12 @@ from ..options import (
     add_digestfile_option,
     add_json_option,
     add_selection,
-    add_side_options,
+    add_split_option,
+    add_sums_option,
     add_trust_option,
+    add_volumes_option,
     chosen_platforms,
-    local_endpoint,
-    source_endpoint,
-    target_endpoint,
     warn_of_json,
-    warn_of_unused_sides,
 )
 from ..recompress_options import (
     NEEDS_REGISTRY,
@@ -57,12 +57,12 @@ from ..report import (
     skipped,
     write_digests,
 )
-from ..volume_options import (
-    add_split_option,
-    add_sums_option,
-    add_volumes_option,
-    check_sums,
-    say_volumes,
+from ..side_options import (
+    add_side_options,
+    local_endpoint,
+    source_endpoint,
+    target_endpoint,
+    warn_of_unused_sides,
 )
 
 if TYPE_CHECKING:

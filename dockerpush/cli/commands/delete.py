@@ -10,14 +10,9 @@ from ...registry.refusals import absence
 from ...values import value
 from .. import console, location
 from ..endpoints import Connections
-from ..options import (
-    OPERANDS,
-    add_connection_options,
-    add_credential_options,
-    add_json_option,
-    endpoint,
-)
+from ..options import OPERANDS, add_connection_options, add_json_option
 from ..report import Outcomes
+from ..side_options import add_credential_options, endpoint
 
 if TYPE_CHECKING:
     from ...oci import Digest

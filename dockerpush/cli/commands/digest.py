@@ -12,12 +12,11 @@ from ..endpoints import Connections
 from ..options import (
     OPERANDS,
     add_connection_options,
-    add_credential_options,
     add_json_option,
     chosen_platforms,
-    endpoint,
 )
 from ..report import Outcomes
+from ..side_options import add_credential_options, endpoint
 
 if TYPE_CHECKING:
     from ...oci import Descriptor

@@ -21,12 +21,11 @@ from ..options import (
     OPERANDS,
     RARE,
     add_connection_options,
-    add_credential_options,
+    add_volumes_option,
     chosen_platforms,
-    endpoint,
 )
 from ..report import Outcomes
-from ..volume_options import add_volumes_option
+from ..side_options import add_credential_options, endpoint
 
 if TYPE_CHECKING:
     from ...archive.stored import StoredBlob, StoredImage, StoredManifest

@@ -9,16 +9,10 @@ from ...errors import PusherError, UsageError
 from .. import console, location
 from ..endpoints import Connections
 from ..have import layout_holdings, repositories_below
-from ..options import (
-    OPERANDS,
-    RARE,
-    add_connection_options,
-    add_credential_options,
-    endpoint,
-)
+from ..options import OPERANDS, RARE, add_connection_options, add_volumes_option
 from ..report import some_failed
+from ..side_options import add_credential_options, endpoint
 from ..text_files import read_list
-from ..volume_options import add_volumes_option
 
 if TYPE_CHECKING:
     from ...reference import Place

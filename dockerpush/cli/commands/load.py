@@ -18,14 +18,13 @@ from ..image_sources import registry_source, usable_cache
 from ..options import (
     RARE,
     add_connection_options,
-    add_credential_options,
     add_json_option,
     add_platform_option,
+    add_volumes_option,
     chosen_platforms,
-    endpoint,
 )
 from ..report import Outcomes
-from ..volume_options import add_volumes_option
+from ..side_options import add_credential_options, endpoint
 
 if TYPE_CHECKING:
     from ...oci import Platform

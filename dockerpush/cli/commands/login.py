@@ -10,12 +10,8 @@ from ...errors import NotFound, UsageError
 from .. import console
 from ..choose_target import registry_of
 from ..endpoints import Connections
-from ..options import (
-    add_connection_options,
-    add_credential_options,
-    endpoint,
-    given_pair,
-)
+from ..options import add_connection_options
+from ..side_options import add_credential_options, endpoint, given_pair
 
 if TYPE_CHECKING:
     from ...credentials.identity import Credentials

@@ -9,7 +9,7 @@ from ...errors import UsageError
 from .. import console
 from ..choose_target import registry_of
 from ..endpoints import Connections
-from ..options import endpoint
+from ..side_options import endpoint
 from .login import add_registry_argument
 
 if TYPE_CHECKING:

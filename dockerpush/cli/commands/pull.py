@@ -18,10 +18,12 @@ from ..have import add_have_option, read_have
 from ..image_files import (
     ImageOrigin,
     ImageOutput,
+    check_sums,
     copy_to_file,
     exists,
     names_in,
     output_form,
+    say_volumes,
 )
 from ..image_sources import pulled, receiving_options, registry_source, usable_cache
 from ..options import (
@@ -29,22 +31,17 @@ from ..options import (
     RARE,
     USED,
     add_connection_options,
-    add_credential_options,
     add_digestfile_option,
     add_platform_option,
+    add_split_option,
+    add_sums_option,
     add_transfer_options,
+    add_volumes_option,
     chosen_platforms,
-    endpoint,
     warn_of_json,
 )
 from ..report import Outcomes, check_writable, skipped, write_digests
-from ..volume_options import (
-    add_split_option,
-    add_sums_option,
-    add_volumes_option,
-    check_sums,
-    say_volumes,
-)
+from ..side_options import add_credential_options, endpoint
 
 if TYPE_CHECKING:
     from ...oci import Platform

@@ -19,20 +19,19 @@ from ..options import (
     RARE,
     USED,
     add_connection_options,
-    add_credential_options,
     add_digestfile_option,
     add_json_option,
     add_platform_option,
     add_transfer_options,
     add_trust_option,
+    add_volumes_option,
     chosen_platforms,
-    endpoint,
     repeated,
 )
 from ..push_jobs import Job, PushRequest, all_jobs, check_usage
 from ..recompress_options import add_recompress_option, check_recompress
 from ..report import Outcomes, check_writable, skipped, write_digests
-from ..volume_options import add_volumes_option
+from ..side_options import add_credential_options, endpoint
 
 if TYPE_CHECKING:
     from ...reference import Reference

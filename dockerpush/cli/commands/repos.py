@@ -10,12 +10,8 @@ from ...errors import NotFound
 from .. import console, location
 from ..endpoints import Connections
 from ..have import repositories_below
-from ..options import (
-    add_connection_options,
-    add_credential_options,
-    add_json_option,
-    endpoint,
-)
+from ..options import add_connection_options, add_json_option
+from ..side_options import add_credential_options, endpoint
 
 if TYPE_CHECKING:
     from ..session import Session

@@ -13,9 +13,8 @@ from ...errors import NotFound, UsageError
 from ...events import BytesSaved
 from ...transfer.choices import DOCKER_ARCHIVE
 from .. import console, location
-from ..image_files import exists
-from ..options import OPERANDS
-from ..volume_options import add_split_option, check_split
+from ..image_files import check_split, exists
+from ..options import OPERANDS, add_split_option
 
 if TYPE_CHECKING:
     from ...runtimes.picker import LocalImage

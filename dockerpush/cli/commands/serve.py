@@ -16,8 +16,8 @@ from ...errors import PusherError, UsageError
 from ...settings.quantities import parse_size
 from ...values import replace
 from .. import console
-from ..options import OPERANDS, RARE, read_password_line
-from ..volume_options import add_volumes_option
+from ..options import OPERANDS, RARE, add_volumes_option
+from ..side_options import read_password_line
 
 if TYPE_CHECKING:
     from ...archive import Archive, StoredImage

@@ -14,18 +14,17 @@ from ...settings.keys import RECEIVING, is_own_variable
 from .. import console, location
 from ..endpoints import Connections, Endpoint
 from ..have import add_have_option, check_have, read_have
+from ..image_files import check_sums
 from ..options import (
     OPERANDS,
     RARE,
     USED,
     add_json_option,
     add_selection,
-    add_side_options,
+    add_split_option,
+    add_sums_option,
+    add_volumes_option,
     chosen_platforms,
-    local_endpoint,
-    source_endpoint,
-    target_endpoint,
-    warn_of_unused_sides,
 )
 from ..recompress_options import (
     NEEDS_REGISTRY,
@@ -33,15 +32,16 @@ from ..recompress_options import (
     check_recompress,
 )
 from ..report import check_lost
+from ..side_options import (
+    add_side_options,
+    local_endpoint,
+    source_endpoint,
+    target_endpoint,
+    warn_of_unused_sides,
+)
 from ..sync_report import SyncReport, report_path, to_retry, write_report
 from ..sync_run import SyncRequest, SyncRun, archive_output, keeps
 from ..text_files import parse_list, read_list, shown_name
-from ..volume_options import (
-    add_split_option,
-    add_sums_option,
-    add_volumes_option,
-    check_sums,
-)
 
 if TYPE_CHECKING:
     from ...sync.carried_directory import CarriedDirectory

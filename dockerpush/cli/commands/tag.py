@@ -10,14 +10,9 @@ from ...reference import is_tag
 from .. import console, location
 from ..choose_target import target_lock, with_tag
 from ..endpoints import Connections
-from ..options import (
-    OPERANDS,
-    add_connection_options,
-    add_credential_options,
-    add_json_option,
-    endpoint,
-)
+from ..options import OPERANDS, add_connection_options, add_json_option
 from ..report import Outcomes
+from ..side_options import add_credential_options, endpoint
 
 if TYPE_CHECKING:
     from ...documents import RawManifest

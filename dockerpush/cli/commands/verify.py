@@ -14,13 +14,12 @@ from ..options import (
     RARE,
     USED,
     add_connection_options,
-    add_credential_options,
     add_json_option,
     add_transfer_options,
-    endpoint,
+    add_volumes_option,
 )
+from ..side_options import add_credential_options, endpoint
 from ..text_files import STDIN
-from ..volume_options import add_volumes_option
 
 if TYPE_CHECKING:
     from ..session import Session
