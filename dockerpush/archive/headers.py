@@ -1,4 +1,4 @@
-"""The one reader of tar headers: forward only, in bounded memory.
+"""The one reader of tar headers and of the names in them: forward, in bounded memory.
 
 Strategy: the stream goes from header to header and hands out a `Member` for each. Until
 it is asked for the next one, the caller may read the member's content, or leave it: a
@@ -6,11 +6,8 @@ seekable file is moved over what is left, a pipe is read over it. Extension reco
 the only content that is kept, and only while their member is being put together.
 
 Trailing bytes after a zero block are ignored; a file that simply ends after a complete
-member is a tar as well, which some writers leave.
-
-Names in an archive: one spelling for each, and links followed to their files.
-
-The 512-byte blocks of a tar, as values: headers, numbers, PAX records. Pure.
+member is a tar as well, which some writers leave. `normalised` gives one spelling
+to each name; links are followed to their files.
 
 The formats are those of POSIX (pax, ustar Interchange Format) and of the GNU tar manual
 (Basic Tar Format).

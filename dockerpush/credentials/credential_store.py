@@ -5,11 +5,9 @@ so that any number of logins lose nothing of each other; what we do not know in 
 kept; a file that we cannot read is never written over. A symbolic link stays one, and
 the file that it leads to is replaced.
 
-The keys under which tools keep credentials, and which of them fits; pure.
-
-Docker writes hosts, and a URL for Docker Hub; podman also writes ``host/namespace``;
-old files have ``https://host/v1/``. A key fits its own host and the repositories below
-its path, and nothing else: a part of a name is never enough.
+Keys in Docker's format: Docker writes hosts, and a URL for Docker Hub; podman also
+writes ``host/namespace``; old files have ``https://host/v1/``. A key fits its own host
+and the repositories below its path, and nothing else: a part of a name is never enough.
 """
 
 from __future__ import annotations

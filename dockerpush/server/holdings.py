@@ -1,6 +1,6 @@
 """What the store holds, counted: bytes, links, repositories.
 
-So nobody walks the directory for a number.
+Nobody has to walk the directory for a number.
 """
 
 from __future__ import annotations

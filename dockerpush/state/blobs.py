@@ -3,8 +3,7 @@
 Rules: a file below ``blobs/`` was hashed before it got its name. A partial file has one
 live owner, who holds the lock beside it, and is handed to the next run. What must not
 happen at once happens under the directory's own lock, which is held for moments only.
-
-A blob from a source that may break or lie into a file, hashed as it is written.
+A source may break or lie, so a blob is hashed as it is written.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lists of images in JSON or YAML: our own form, and skopeo's.
+"""Lists of images in JSON or YAML, each value with its line: our form, and skopeo's.
 
 Ours::
 
@@ -12,9 +12,7 @@ Ours::
         "tags": {"allow": ["3\\\\.\\\\d+"], "deny": [".*-rc.*"], "newest": 5}}]}
 
 ``${NAME}`` in targets and hosts stands for a variable that the caller allows.
-Null is an empty list or object.
-
-Lists of images in JSON: each value with its line. Pure.
+Null is an empty list or object. Pure.
 """
 
 from __future__ import annotations
