@@ -28,6 +28,7 @@ from ..archive.stored import Compression
 from ..errors import UsageError
 from ..oci import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, Digest
 from ..system.cancellation import Cancellation
+from ..system.processes import give_back_memory
 from ..system.workers import Workers
 from ..values import value
 
@@ -299,6 +300,8 @@ def compress(
         cancellation.check()
         buffer = run.buffer()
         count = _fill(source, buffer)
+        if count == codec.block_size:
+            give_back_memory()
         if count or not run.raw_size:
             run.pack(buffer, count)
             on_read(count)

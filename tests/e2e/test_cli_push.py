@@ -403,7 +403,19 @@ def large_archives(
 class TestMemory:
     """Peak memory does not depend on the size of the image."""
 
-    LIMIT = 50 * MIB
+    LIMIT = 40 * MIB
+
+    @pytest.mark.long
+    @pytest.mark.parametrize("large_archives", [("raw", 1)], indirect=True)
+    def test_what_does_not_shrink_takes_no_more(
+        self, large_archives, docker_registry, run_cli
+    ):
+        """malloc would keep what each thread made of it."""
+        target = f"{docker_registry.host}/noise:1"
+        line = ("push", max(large_archives, key=lambda path: path.stat().st_size))
+        done = run_cli(*line, "-t", target, "--compress", "gzip", fresh=True)
+        assert done.returncode == 0, done.stderr
+        assert done.peak_rss < self.LIMIT
 
     @pytest.mark.parametrize(
         ("large_archives", "kind"),
