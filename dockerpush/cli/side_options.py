@@ -45,9 +45,15 @@ _SECRETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def add_credential_options(
+def add_registry_options(
     parser: ArgumentParser, *, passwords_only: bool = False
 ) -> None:
+    """Who we are at a registry, and how it is reached."""
+    _add_credential_options(parser, passwords_only=passwords_only)
+    add_connection_options(parser)
+
+
+def _add_credential_options(parser: ArgumentParser, *, passwords_only: bool) -> None:
     """The ways to say who one is; hidden what is none with *passwords_only*."""
     group = parser.add_argument_group(
         CREDENTIALS, "default: what login, docker and podman have stored"
@@ -85,8 +91,7 @@ def add_credential_options(
 def add_side_options(parser: ArgumentParser, used: Collection[str]) -> None:
     """Everything about connections: for both sides, and for each of them."""
     add_transfer_options(parser, used)
-    add_credential_options(parser)
-    add_connection_options(parser)
+    add_registry_options(parser)
     for side, name in SIDES.items():
         group = parser.add_argument_group(f"for the {name} alone")
         for secret, more in _SECRETS.items():

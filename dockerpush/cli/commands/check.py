@@ -14,8 +14,7 @@ from ...values import field, record
 from .. import console
 from ..choose_target import registry_of, target_of
 from ..endpoints import Connections
-from ..options import add_connection_options
-from ..side_options import add_credential_options, endpoint
+from ..side_options import add_registry_options, endpoint
 
 if TYPE_CHECKING:
     from ...reference import Reference
@@ -39,8 +38,7 @@ def configure(parser: ArgumentParser) -> None:
         "only the login",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_credential_options(parser)
-    add_connection_options(parser)
+    add_registry_options(parser)
 
 
 def run(args: Namespace, session: Session) -> int:

@@ -10,9 +10,9 @@ from ...registry.refusals import absence
 from ...values import value
 from .. import console, location
 from ..endpoints import Connections
-from ..options import OPERANDS, add_connection_options, add_json_option
+from ..options import OPERANDS, add_json_option
 from ..report import Outcomes
-from ..side_options import add_credential_options, endpoint
+from ..side_options import add_registry_options, endpoint
 
 if TYPE_CHECKING:
     from ...oci import Digest
@@ -50,8 +50,7 @@ def configure(parser: ArgumentParser) -> None:
         help="do not fail when REF is not there",
     )
     add_json_option(parser, "print a JSON object for each REF")
-    add_credential_options(parser)
-    add_connection_options(parser)
+    add_registry_options(parser)
 
 
 @value

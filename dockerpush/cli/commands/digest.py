@@ -11,12 +11,11 @@ from .. import console, location
 from ..endpoints import Connections
 from ..options import (
     OPERANDS,
-    add_connection_options,
     add_json_option,
     chosen_platforms,
 )
 from ..report import Outcomes
-from ..side_options import add_credential_options, endpoint
+from ..side_options import add_registry_options, endpoint
 
 if TYPE_CHECKING:
     from ...oci import Descriptor
@@ -39,8 +38,7 @@ def configure(parser: ArgumentParser) -> None:
         "--full-ref", action="store_true", help="print REGISTRY/REPO@DIGEST"
     )
     add_json_option(parser, "print a JSON object for each image")
-    add_credential_options(parser)
-    add_connection_options(parser)
+    add_registry_options(parser)
 
 
 def run(args: Namespace, session: Session) -> int:

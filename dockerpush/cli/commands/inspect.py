@@ -20,12 +20,11 @@ from ..inspected import Inspected, contents_of, runtime_settings, settings_rows
 from ..options import (
     OPERANDS,
     RARE,
-    add_connection_options,
     add_volumes_option,
     chosen_platforms,
 )
 from ..report import Outcomes
-from ..side_options import add_credential_options, endpoint
+from ..side_options import add_registry_options, endpoint
 
 if TYPE_CHECKING:
     from ...archive.stored import StoredBlob, StoredImage, StoredManifest
@@ -69,8 +68,7 @@ def configure(parser: ArgumentParser) -> None:
         help="print the config of an image of a registry, byte for byte",
     )
     add_volumes_option(parser.add_argument_group(RARE))
-    add_credential_options(parser)
-    add_connection_options(parser)
+    add_registry_options(parser)
 
 
 def run(args: Namespace, session: Session) -> int:

@@ -9,9 +9,9 @@ from ...errors import PusherError, UsageError
 from .. import console, location
 from ..endpoints import Connections
 from ..have import layout_holdings, repositories_below
-from ..options import OPERANDS, RARE, add_connection_options, add_volumes_option
+from ..options import OPERANDS, RARE, add_volumes_option
 from ..report import some_failed
-from ..side_options import add_credential_options, endpoint
+from ..side_options import add_registry_options, endpoint
 from ..text_files import read_list
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def configure(parser: ArgumentParser) -> None:
         "--scoped", action="store_true", help="with --list: as sync --scoped"
     )
     add_volumes_option(parser.add_argument_group(RARE))
-    add_credential_options(parser)
-    add_connection_options(parser)
+    add_registry_options(parser)
 
 
 def run(args: Namespace, session: Session) -> int:

@@ -17,14 +17,13 @@ from ..image_files import ImageOrigin, ImageOutput, archive_origins, copy_to_fil
 from ..image_sources import registry_source, usable_cache
 from ..options import (
     RARE,
-    add_connection_options,
     add_json_option,
     add_platform_option,
     add_volumes_option,
     chosen_platforms,
 )
 from ..report import Outcomes
-from ..side_options import add_credential_options, endpoint
+from ..side_options import add_registry_options, endpoint
 
 if TYPE_CHECKING:
     from ...oci import Platform
@@ -68,8 +67,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     add_json_option(parser, "print one JSON object")
     add_volumes_option(parser.add_argument_group(RARE))
-    add_credential_options(parser)
-    add_connection_options(parser)
+    add_registry_options(parser)
 
 
 def run(args: Namespace, session: Session) -> int:

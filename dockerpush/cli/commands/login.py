@@ -10,8 +10,7 @@ from ...errors import NotFound, UsageError
 from .. import console
 from ..choose_target import registry_of
 from ..endpoints import Connections
-from ..options import add_connection_options
-from ..side_options import add_credential_options, endpoint, given_pair
+from ..side_options import add_registry_options, endpoint, given_pair
 
 if TYPE_CHECKING:
     from ...credentials.identity import Credentials
@@ -36,8 +35,7 @@ def configure(parser: ArgumentParser) -> None:
         action="store_true",
         help="do not ask the registry first",
     )
-    add_credential_options(parser, passwords_only=True)
-    add_connection_options(parser)
+    add_registry_options(parser, passwords_only=True)
 
 
 def add_registry_argument(parser: ArgumentParser) -> None:

@@ -30,7 +30,6 @@ from ..options import (
     OPERANDS,
     RARE,
     USED,
-    add_connection_options,
     add_digestfile_option,
     add_platform_option,
     add_split_option,
@@ -41,7 +40,7 @@ from ..options import (
     warn_of_json,
 )
 from ..report import Outcomes, check_writable, skipped, write_digests
-from ..side_options import add_credential_options, endpoint
+from ..side_options import add_registry_options, endpoint
 
 if TYPE_CHECKING:
     from ...oci import Platform
@@ -90,8 +89,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     add_volumes_option(parser.add_argument_group(RARE))
     add_transfer_options(parser, USED["pull"])
-    add_credential_options(parser)
-    add_connection_options(parser)
+    add_registry_options(parser)
 
 
 @value

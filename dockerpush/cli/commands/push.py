@@ -18,7 +18,6 @@ from ..options import (
     OPERANDS,
     RARE,
     USED,
-    add_connection_options,
     add_digestfile_option,
     add_json_option,
     add_platform_option,
@@ -31,7 +30,7 @@ from ..options import (
 from ..push_jobs import Job, PushRequest, all_jobs, check_usage
 from ..recompress_options import add_recompress_option, check_recompress
 from ..report import Outcomes, check_writable, skipped, write_digests
-from ..side_options import add_credential_options, endpoint
+from ..side_options import add_registry_options, endpoint
 
 if TYPE_CHECKING:
     from ...reference import Reference
@@ -59,8 +58,7 @@ def configure(parser: ArgumentParser) -> None:
     add_transfer_options(parser, USED["push"])
     _add_result(parser)
     _add_rare(parser.add_argument_group(RARE))
-    add_credential_options(parser)
-    add_connection_options(parser)
+    add_registry_options(parser)
 
 
 def _add_selection(parser: ArgumentParser) -> None:

@@ -10,8 +10,8 @@ from ...errors import NotFound
 from .. import console, location
 from ..endpoints import Connections
 from ..have import repositories_below
-from ..options import add_connection_options, add_json_option
-from ..side_options import add_credential_options, endpoint
+from ..options import add_json_option
+from ..side_options import add_registry_options, endpoint
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -26,8 +26,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--full-ref", action="store_true", help="print REGISTRY/REPO")
     add_json_option(parser, "print one JSON object")
-    add_credential_options(parser)
-    add_connection_options(parser)
+    add_registry_options(parser)
 
 
 def run(args: Namespace, session: Session) -> int:

@@ -10,9 +10,9 @@ from ...reference import is_tag
 from .. import console, location
 from ..choose_target import target_lock, with_tag
 from ..endpoints import Connections
-from ..options import OPERANDS, add_connection_options, add_json_option
+from ..options import OPERANDS, add_json_option
 from ..report import Outcomes
-from ..side_options import add_credential_options, endpoint
+from ..side_options import add_registry_options, endpoint
 
 if TYPE_CHECKING:
     from ...documents import RawManifest
@@ -34,8 +34,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.set_defaults(**{OPERANDS: "names"})
     add_json_option(parser, "print a JSON object for each NEW")
-    add_credential_options(parser)
-    add_connection_options(parser)
+    add_registry_options(parser)
 
 
 class Tagged(NamedTuple):

@@ -12,9 +12,9 @@ from ...errors import UsageError
 from ...state.history import MOST_TAGS, remember_tags
 from .. import console, location
 from ..endpoints import Connections
-from ..options import OPERANDS, add_connection_options, add_json_option
+from ..options import OPERANDS, add_json_option
 from ..report import Outcomes
-from ..side_options import add_credential_options, endpoint
+from ..side_options import add_registry_options, endpoint
 
 if TYPE_CHECKING:
     from ...reference import Reference
@@ -49,8 +49,7 @@ def configure(parser: ArgumentParser) -> None:
         "--limit", type=_number, metavar="N", help="no more than N tags (default: all)"
     )
     add_json_option(parser, "print a JSON object for each repository")
-    add_credential_options(parser)
-    add_connection_options(parser)
+    add_registry_options(parser)
 
 
 def run(args: Namespace, session: Session) -> int:

@@ -13,12 +13,11 @@ from ..options import (
     OPERANDS,
     RARE,
     USED,
-    add_connection_options,
     add_json_option,
     add_transfer_options,
     add_volumes_option,
 )
-from ..side_options import add_credential_options, endpoint
+from ..side_options import add_registry_options, endpoint
 from ..text_files import STDIN
 
 if TYPE_CHECKING:
@@ -54,8 +53,7 @@ def configure(parser: ArgumentParser) -> None:
     add_json_option(parser, "print one JSON object")
     add_transfer_options(parser, USED["verify"])
     add_volumes_option(parser.add_argument_group(RARE))
-    add_credential_options(parser)
-    add_connection_options(parser)
+    add_registry_options(parser)
 
 
 def run(args: Namespace, session: Session) -> int:
