@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from ..events import OnEvent
     from ..oci import Digest, Platform
     from ..transfer.archive_target import ForDocker
-    from ..transfer.choices import CopyOptions, CopyResult
+    from ..transfer.choices import CopyOptions, CopyResult, PushOptions
     from ..transfer.inventory import HeldBlobs
+    from ..transfer.plan import Wanted
     from ..transfer.source import Source
     from ..transfer.target import Target
     from .report import Outcomes
@@ -309,9 +310,10 @@ def copy_to_file(
     into: ImageOutput,
     options: CopyOptions,
     session: Session,
+    *,
+    recompress: PushOptions | None = None,
 ) -> list[tuple[ImageOrigin, CopyResult | None]]:
     """Write *origins*, and report what each is then; None if it was before."""
-    from ..transfer.copy_image import copy_images
     from ..transfer.plan import Wanted
 
     named = [(one, _names(one, into, len(origins))) for one in origins]
@@ -327,8 +329,26 @@ def copy_to_file(
             for one, names in named
             if one not in skipped
         ]
-        results = iter(copy_images(wanted, target, options=options, only=into.only))
+        results = iter(_copied(wanted, target, into, options, recompress))
     return [(one, None if one in skipped else next(results)) for one, _ in named]
+
+
+def _copied(
+    wanted: Sequence[Wanted],
+    target: Target,
+    into: ImageOutput,
+    options: CopyOptions,
+    recompress: PushOptions | None,
+) -> Sequence[CopyResult]:
+    if recompress is None:
+        from ..transfer.copy_image import copy_images
+
+        return copy_images(wanted, target, options=options, only=into.only)
+    from ..transfer.recompress import recompress_images
+
+    return recompress_images(
+        wanted, target, options=recompress, referrers=options.referrers
+    )
 
 
 def _check_apart(

@@ -8,14 +8,14 @@ from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..settings.config import Settings
-    from ..transfer.choices import CopyOptions, CopyResult
+    from ..transfer.choices import CopyOptions, CopyResult, PushOptions
     from ..transfer.engine import ConcurrencyLimits
     from ..transfer.source import Source
     from ..transfer.target import Target
 
-NEEDS_REGISTRY = (
-    "--recompress needs a registry as the destination: copy to one, and from there to "
-    "a file or a directory"
+NEEDS_DIRECTORY = (
+    "sync --recompress needs a registry or oci:DIR as the destination: sync into "
+    "oci:DIR, and copy that into an archive"
 )
 
 
@@ -35,8 +35,18 @@ def add_recompress_option(group: Any, *, strict: bool) -> None:
         )
 
 
-def check_recompress(recompress: str | None, compress: str | None) -> None:
-    """Raises UsageError when *compress*, the other option, says something else."""
+def check_recompress(
+    recompress: str | None, compress: str | None, have: Sequence[str] = ()
+) -> None:
+    """Raises UsageError when *compress*, the other option, says something else.
+
+    Also where *have* says what is held by digests that become others.
+    """
+    if recompress and have:
+        raise UsageError(
+            "give --have or --recompress, not both: recompressed layers have new "
+            "digests"
+        )
     if recompress and compress not in (None, recompress):
         raise UsageError(
             f"give --compress {compress} or --recompress {recompress}, not both"
@@ -56,9 +66,8 @@ def copy_or_recompress(
 ) -> CopyResult:
     """Copy an image as `copy_image` does; *how* is the compression for its layers.
 
-    None keeps them. *settings* are those of the target, which else is a registry.
+    None keeps them. *settings* are those of the target.
     """
-    from ..transfer.choices import PushOptions
     from ..transfer.copy_image import copy_image
 
     if how is None:
@@ -66,22 +75,26 @@ def copy_or_recompress(
             source, target, named, tags=tags, options=options, limits=limits
         )
     from ..transfer.recompress import recompress_image
-    from ..transfer.registry_target import RegistryTarget
 
-    assert isinstance(target, RegistryTarget), "the command checked it"
-    recompressing = PushOptions(
-        compress=how,
-        compress_level=settings.compress_level,
-        jobs=settings.jobs,
-        platforms=options.platforms,
-        recompress=True,
-    )
     return recompress_image(
         source,
         target,
         named,
         tags=tags,
-        options=recompressing,
+        options=recompressing(how, options, settings),
         referrers=options.referrers,
         limits=limits,
+    )
+
+
+def recompressing(how: str, options: CopyOptions, settings: Settings) -> PushOptions:
+    """A copy by *options* that recompresses; *how* is the compression."""
+    from ..transfer.choices import PushOptions
+
+    return PushOptions(
+        compress=how,
+        compress_level=settings.compress_level,
+        jobs=options.jobs,
+        platforms=options.platforms,
+        recompress=True,
     )

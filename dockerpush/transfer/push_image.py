@@ -24,6 +24,7 @@ from .prepare import (
     layer_shrinks,
 )
 from .registry_target import RegistryTarget
+from .target import Target
 
 Shrinks = Callable[[StoredBlob], bool]
 
@@ -60,24 +61,24 @@ def push_planned(
 
 
 def transfer_planned(
-    target: RegistryTarget,
+    target: Target,
     plan: Plan,
     *,
     tags: Sequence[str],
-    shortcuts: Shortcuts,
+    shortcuts: Shortcuts | None,
     step: CompressionStep,
     limits: ConcurrencyLimits | None = None,
 ) -> CopyResult:
-    """As `push_planned`, with the result of a copy."""
+    """As `push_planned`, to any target, with the result of a copy."""
     for notice in plan.notices:
         target.on_event(notice)
     source = ArchiveSource(step.archive, step.repository)
     source.take(plan)
     image = PlannedImage(source, plan, tuple(tags))
-    if shortcuts.tagged:
+    if shortcuts and shortcuts.tagged:
         image.looked, image.before = True, shortcuts.tagged.digest
     planner = _Planned(image)
-    jobs = shortcuts.jobs
+    jobs = step.options.jobs
     (done,) = transfer(
         planner, target, jobs=jobs, limits=limits, shortcuts=shortcuts, step=step
     )
@@ -88,7 +89,7 @@ def transfer_planned(
     return done
 
 
-def _tell_new_digest(target: RegistryTarget, plan: Plan, done: CopyResult) -> None:
+def _tell_new_digest(target: Target, plan: Plan, done: CopyResult) -> None:
     """Say which digest an image had whose layers were compressed in another way."""
     before = plan.root.stored.descriptor if plan.root else None
     if before and before.digest != done.descriptor.digest:

@@ -8,22 +8,29 @@ the manifests are rewritten with all that they hold besides.
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Callable, Iterator, Mapping, Sequence
 
 from ..archive.assemble import assemble
 from ..archive.contents import blob_digest, path_of
 from ..archive.layout import INDEX_JSON
+from ..archive.opened import open_archive
 from ..archive.sniff import HEAD_SIZE
+from ..archive.spooled import temp_directory
 from ..archive.stored import Compression, Member, MemberKind, compression_of_type
 from ..archive.writers import BundledImage, index_of
 from ..errors import UsageError
 from ..values import replace
+from .archive_source import ArchiveSource
 from .choices import CopyOptions, CopyResult, PushOptions
-from .copy_image import copy_image
-from .plan import Method, Plan, PlannedIndex, PlannedNode, left_out
-from .prepare import CompressionStep
-from .push_image import planned, transfer_planned
+from .copy_image import copy_image, copy_images
+from .local_targets import DirectoryTarget
+from .plan import Method, Plan, PlannedIndex, PlannedNode, Wanted, left_out, plan_push
+from .prepare import CompressionStep, decision
+from .push_image import codec_of, planned, transfer_planned
+from .registry_target import RegistryTarget
 from .tree import Walker
 
 if TYPE_CHECKING:
@@ -34,9 +41,11 @@ if TYPE_CHECKING:
     from ..events import Notice
     from ..oci import Descriptor
     from ..state.blobs import Reader
+    from .compress import Codec
     from .engine import ConcurrencyLimits
-    from .registry_target import RegistryTarget
+    from .known import Shortcuts
     from .source import Source
+    from .target import Target
 
 _HEADS = {
     Compression.GZIP: b"\x1f\x8b\x08",
@@ -137,7 +146,7 @@ def _descriptors(plan: Plan) -> Iterator[Descriptor]:
 
 def recompress_image(
     source: Source,
-    target: RegistryTarget,
+    target: Target,
     reference: str,
     *,
     tags: Sequence[str],
@@ -154,9 +163,7 @@ def recompress_image(
     """
     root = source.document(reference)
     archive = SourceArchive(source, root)
-    codec, plan, shortcuts = planned(
-        target, archive, archive.image, tags=tags, options=options
-    )
+    codec, plan, shortcuts = _planned(target, archive, tags, options)
     if plan.root is None or plan.root.verbatim:
         as_they_are = CopyOptions(options.platforms, referrers, options.jobs)
         return copy_image(
@@ -168,7 +175,7 @@ def recompress_image(
     done = transfer_planned(
         target,
         plan,
-        tags=_without_digests(tags),
+        tags=without_digests(tags, ":" if target.repository else "@"),
         shortcuts=shortcuts,
         step=CompressionStep(archive, codec, options, archive.repository),
         limits=limits,
@@ -176,8 +183,74 @@ def recompress_image(
     return replace(done, lost=len(lost), whole=root.descriptor)
 
 
-def _without_digests(names: Sequence[str]) -> Sequence[str]:
-    tags = [name for name in names if ":" not in name]
+def recompress_images(
+    wanted: Sequence[Wanted],
+    target: Target,
+    *,
+    options: PushOptions,
+    referrers: bool = False,
+) -> list[CopyResult]:
+    """As `recompress_image`, into a directory or an archive.
+
+    An archive begins with what is in it, so blobs wait for that in temp space.
+    """
+    if isinstance(target, DirectoryTarget):
+        return _into_directory(wanted, target, options, referrers=referrers)
+    copying = CopyOptions(referrers=referrers, jobs=options.jobs)
+    named = [tuple(without_digests(one.names, "@")) for one in wanted]
+    numbered = [one._replace(names=(str(n),)) for n, one in enumerate(wanted)]
+    with TemporaryDirectory("", "dockerpush-", temp_directory(os.environ)) as path:
+        kept = DirectoryTarget(Path(path), target.cancellation, target.on_event)
+        made = _into_directory(numbered, kept, options, referrers=referrers)
+        with open_archive(path) as archive:
+            source = ArchiveSource(archive)
+            for image in (*archive.images, *archive.referrers()):
+                source.add(image, target.cancellation)
+            digests = [str(one.descriptor.digest) for one in made]
+            again = [Wanted(source, *pair) for pair in zip(digests, named)]
+            done = copy_images(again, target, options=copying)
+    return [
+        replace(last, lost=first.lost, whole=first.whole)
+        for first, last in zip(made, done)
+    ]
+
+
+def _into_directory(
+    wanted: Sequence[Wanted],
+    target: DirectoryTarget,
+    options: PushOptions,
+    *,
+    referrers: bool,
+) -> list[CopyResult]:
+    return [
+        recompress_image(
+            one.source,
+            target,
+            one.reference,
+            tags=one.names,
+            options=options,
+            referrers=referrers,
+        )
+        for one in wanted
+    ]
+
+
+def _planned(
+    target: Target, archive: SourceArchive, tags: Sequence[str], options: PushOptions
+) -> tuple[Codec, Plan, Shortcuts | None]:
+    """What is known and decided; only of a registry it is known what it has."""
+    if isinstance(target, RegistryTarget):
+        return planned(target, archive, archive.image, tags=tags, options=options)
+    plan = plan_push(archive.image, decision(options), platforms=options.platforms)
+    return codec_of(options), plan, None
+
+
+def without_digests(names: Sequence[str], sign: str) -> Sequence[str]:
+    """Those of *names* that are tags: digests have a *sign* in them.
+
+    Raises UsageError when there is none.
+    """
+    tags = [name for name in names if sign not in name]
     if names and not tags:
         raise UsageError(
             f"{names[0]}: --recompress gives the image another digest: name a tag"

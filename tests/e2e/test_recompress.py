@@ -359,15 +359,105 @@ def test_a_damaged_layer_is_refused(here, host, tmp_path):
     here(*words, code=6)
 
 
+FILES = {
+    "directory": ("oci:to", "to"),
+    "archive": ("oci-archive:to.tar", "to.tar"),
+    "docker": ("docker-archive:to.tar", "to.tar"),
+    "volumes": ("oci-archive:to.tar", "to.tar.001", "--split", "64KiB"),
+}
+"""Where copy writes, what push reads then, and options."""
+
+
+@pytest.mark.parametrize(
+    ("form", "how"),
+    [*(("directory", how) for how in TYPES), *((form, "zstd") for form in FILES)][1:],
+)
+def test_files_get_the_image_that_a_registry_gets(here, host, gzipped, form, how):
+    to, path, *options = FILES[form]
+    here("copy", gzipped, f"{host}/there:1", "--recompress", how)
+    for _ in range(2):
+        here("copy", gzipped, to, "--recompress", how, *options)
+    here("push", path, "-t", f"{host}/back:1")
+    assert read(host, "back", "1") == read(host, "there", "1")
+    assert_packed(host, "back:1", how)
+
+
+def test_a_pipe_and_a_local_source_are_recompressed_as_well(
+    run_cli, here, host, gzipped, tmp_path
+):
+    here("copy", gzipped, f"{host}/there:1", "--recompress", "zstd")
+    words = ("copy", "oci:gzipped", "-", "--recompress", "zstd")
+    with run_cli.start(*words, cwd=tmp_path, stdout=-1) as child:
+        archive = child.stdout.read()
+    assert child.returncode == 0
+    pushed = run_cli("push", "-", "-t", f"{host}/back:1", stdin=archive)
+    assert pushed.returncode == 0, pushed.stderr
+    assert read(host, "back", "1") == read(host, "there", "1")
+
+
+def test_several_images_and_a_list_go_into_one_place(here, host, gzipped, tmp_path):
+    here("copy", gzipped, f"{host}/from/app:2")
+    here("copy", gzipped, f"{host}/there:1", "--recompress", "zstd")
+    (tmp_path / "list").write_text(f"{gzipped}\n{host}/from/app:2\n")
+    here("sync", "list", "oci:synced", "--recompress", "zstd")
+    here("copy", "-a", f"{host}/from/app", "all.tar", "--recompress", "zstd")
+    for number, path in enumerate(("synced", "all.tar")):
+        here("push", "-a", path, "--registry", f"{host}/back{number}", "--yes")
+        for tag in ("1", "2"):
+            found = read(host, f"back{number}/from/app", tag)
+            assert found == read(host, "there", "1")
+
+
+@pytest.mark.parametrize("form", ["directory", "archive", "volumes"])
+def test_a_file_is_not_made_of_a_damaged_layer(here, host, tmp_path, form):
+    path = tmp_path / "layout"
+    content = bytearray(gzip.compress(TARS[0], mtime=0))
+    content[5000:5100] = bytes(100)
+    layers = [write_blob(path, OCI_LAYER_GZIP, bytes(content))]
+    config = json.loads(config_of([digest_of(TARS[0])]))
+    finish(path, write_manifest(path, config, layers))
+    layout = Layout.__new__(Layout)
+    layout.path = path
+    layout.send(host, "damaged", "v1")
+    to, _, *options = FILES[form]
+    words = ("copy", f"{host}/damaged:v1", to, "--recompress", "zstd")
+    here(*words, *options, code=6)
+    assert not list(tmp_path.glob("to.tar*"))
+    assert not (tmp_path / "to" / "index.json").exists()
+
+
+@pytest.mark.parametrize("to", ["oci:to", "to.tar"])
+def test_a_file_lacks_attestations_with_a_warning(here, host, multi, to):
+    words = ("copy", f"{host}/multi:v1", to, "--recompress", "zstd")
+    done = here(*words)
+    assert done.stderr.count("warning: left out: unknown/unknown") == 1
+    assert "1 signatures or attestations" in here(*words, "--strict", code=7).error
+    here(*words[:-1], "gzip", "--referrers", "--strict")  # nothing changes
+
+
+def test_skopeo_and_umoci_read_the_files_that_were_made(here, host, gzipped, tmp_path):
+    here("copy", gzipped, f"{host}/n:1", "--recompress", "none")
+    here("copy", gzipped, "zstd.tar", "--recompress", "zstd")
+    here("copy", f"{host}/n:1", "oci:gzip:1", "--recompress", "gzip")
+    copy = ("skopeo", "--insecure-policy", "copy", "-q")
+    for one in ("oci-archive:zstd.tar", "oci:gzip:1"):
+        words = [*copy, one, f"dir:{tmp_path / one.rpartition(':')[2]}.out"]
+        subprocess.run(words, check=True, capture_output=True, cwd=tmp_path)
+    words = ["umoci", "raw", "unpack", "--rootless", "--image", "gzip:1", "bundle"]
+    subprocess.run(words, check=True, capture_output=True, cwd=tmp_path)
+    content = random.Random(1).randbytes(50_000) * 2
+    assert (tmp_path / "bundle" / "n").read_bytes() == content
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("copy", "{image}", "x.tar"), "--recompress needs a registry"),
-        (("copy", "{image}", "oci:x"), "--recompress needs a registry"),
-        (("copy", "{image}", "-"), "--recompress needs a registry"),
-        (("sync", "list", "oci:x"), "--recompress needs a registry"),
-        (("sync", "list", "oci-archive:x"), "--recompress needs a registry"),
+        (("sync", "list", "oci-archive:x"), "needs a registry or oci:DIR"),
+        (("sync", "list", "oci:x", "--have", "list"), "not both"),
+        (("copy", "{image}", "oci:x", "--have", "list"), "not both"),
         (("copy", "{image}", "{host}/to@{digest}"), "name a tag"),
+        (("copy", "{host}/from/app@{digest}", "oci:x"), "name a tag"),
+        (("copy", "{host}/from/app@{digest}", "x.oci.tar"), "name a tag"),
         (("push", "x.tar", "-t", "{host}/to:1", "--compress", "gzip"), "not both"),
     ],
 )

@@ -43,10 +43,10 @@ from ..options import (
     warn_of_json,
 )
 from ..recompress_options import (
-    NEEDS_REGISTRY,
     add_recompress_option,
     check_recompress,
     copy_or_recompress,
+    recompressing,
 )
 from ..report import (
     Outcomes,
@@ -68,6 +68,7 @@ from ..side_options import (
 if TYPE_CHECKING:
     from ...oci import Platform
     from ...reference import Reference
+    from ...settings.config import Settings
     from ...transfer.choices import CopyOptions, CopyResult
     from ..session import Session
 
@@ -148,9 +149,7 @@ def run(args: Namespace, session: Session) -> int:
         tuple(args.have),
     )
     one_by_one = args.referrers or (args.all_tags and args.no_clobber)
-    check_recompress(args.recompress, args.compress)
-    if target and args.recompress:
-        raise UsageError(NEEDS_REGISTRY)
+    check_recompress(args.recompress, args.compress, args.have)
     warn_of_unused_sides(args, source=bool(source), target=bool(target))
     check_have(args.have, is_file=target is not None)
     if source and not target and not (one_by_one or args.split or args.sums):
@@ -223,7 +222,7 @@ def _copy(
         if into:
             there = stack.enter_context(Connections(to_there, session, writes=False))
             into = replace(into, have=read_have(request.have, there))
-            copying.to_file(origins, into, is_local=bool(source))
+            copying.to_file(origins, into, there.settings(), is_local=bool(source))
         else:
             targets = stack.enter_context(Connections(to_there, session))
             copying.to_registry(origins, targets)
@@ -377,17 +376,27 @@ class _Copying:
         ]
 
     def to_file(
-        self, origins: Sequence[ImageOrigin], into: ImageOutput, *, is_local: bool
+        self,
+        origins: Sequence[ImageOrigin],
+        into: ImageOutput,
+        settings: Settings,
+        *,
+        is_local: bool,
     ) -> None:
         """Copy all of them into one file or directory.
 
-        *is_local* says that they come from one.
+        *is_local* says that they come from one. *settings* say how to compress.
         """
         options = self._request.options(self._sources.settings().jobs)
+        how = self._request.recompress
+        packing = recompressing(how, options, settings) if how else None
         origins = loadable_origins(origins, into, self._session)
         self._tally.expect(len(origins))
         done = []
-        for origin, result in copy_to_file(origins, into, options, self._session):
+        written = copy_to_file(
+            origins, into, options, self._session, recompress=packing
+        )
+        for origin, result in written:
             target = self._request.target
             if result is None:
                 name = f"{target} {origin.label}"
@@ -400,7 +409,7 @@ class _Copying:
             self._report(copied, to_stdout=into.place.path == location.STDOUT)
         if into.split and done and not self._session.display.quiet:
             say_volumes(Path(into.place.path))
-        self._write_digests(done)
+        self._end(done)
 
     def to_registry(self, origins: Sequence[ImageOrigin], targets: Connections) -> None:
         """Copy each to its place in the registry."""
@@ -419,6 +428,9 @@ class _Copying:
                     skipped(origin.label, str(target), self._session.display)
                 else:
                     done.append(self._copy(origin, target, targets))
+        self._end(done)
+
+    def _end(self, done: Sequence[Copied]) -> None:
         self._write_digests(done)
         if self._request.strict:
             check_lost((one.target, one.result.lost) for one in done)

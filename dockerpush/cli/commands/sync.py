@@ -27,7 +27,7 @@ from ..options import (
     chosen_platforms,
 )
 from ..recompress_options import (
-    NEEDS_REGISTRY,
+    NEEDS_DIRECTORY,
     add_recompress_option,
     check_recompress,
 )
@@ -252,9 +252,9 @@ def _request(args: Namespace) -> SyncRequest:
     into = location.directory(args.place or "")
     output = archive_output(args.place or "", args.split)
     check_sums(sums=args.sums, is_directory=into is not None)
-    check_recompress(args.recompress, args.compress)
-    if args.recompress and (into or output):
-        raise UsageError(NEEDS_REGISTRY)
+    check_recompress(args.recompress, args.compress, args.have)
+    if args.recompress and output:
+        raise UsageError(NEEDS_DIRECTORY)
     check_have(args.have, is_file=bool(into or output))
     return SyncRequest(
         args.file,
