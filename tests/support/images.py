@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import itertools
@@ -67,13 +68,19 @@ def docker_archive_of_packed(
     return path
 
 
+@functools.cache
+def numbers() -> bytes:
+    """A layer that shrinks."""
+    return tar_of({"srv/numbers": b"".join(b"%d\n" % n for n in range(50_000))})
+
+
 def small_archive(path: Path, *, salt: bytes = b"", **options) -> Path:
     """Two layers that shrink and one that does not."""
     return docker_archive(
         path,
         [
             tar_of({"etc/motd": b"hello\n" + salt}),
-            tar_of({"srv/numbers": b"".join(b"%d\n" % n for n in range(50_000))}),
+            numbers(),
             tar_of({"srv/random": os.urandom(300_000)}),
         ],
         **options,
