@@ -58,7 +58,7 @@ def test_a_session_that_the_registry_dropped_starts_over(
 ):
     """docker-registry 2.8 drops one whose request broke, and so what it had.
 
-    Besides, the PUT goes again by which the second run learns that the link is slow.
+    Besides, a PUT is stopped in the run that learns how slow the link is.
     """
     with FaultProxy(docker_registry.host) as proxy:
         before = pushed_after_a_kill(run_cli, archive, proxy, after)
