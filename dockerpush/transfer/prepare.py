@@ -32,6 +32,7 @@ from .plan import Method, PlannedBlob, blob_key
 from .spool import TempSpace
 
 if TYPE_CHECKING:
+    from ..archive.compressed_streams import Readable
     from ..archive.forward import ForwardArchive
     from ..archive.stored import Member
     from .known import Knowledge
@@ -118,14 +119,14 @@ class Preparer:
 
     def _compressed(self, planned: PlannedBlob, spool: Spool) -> PreparedBlob:
         stored = planned.stored
-        with self._open_raw(stored) as reader:
+        with self._open_raw(planned) as reader:
             packed = compress(
                 reader,
                 spool,
                 codec=self.codec,
                 blocks=self.blocks,
                 cancellation=self.cancellation,
-                on_read=self._reporter(planned.key),
+                on_read=lambda count: None,  # what is stored is counted
             )
         check_diff_id(stored, packed.diff_id)
         self.space.settle(spool)
@@ -137,9 +138,12 @@ class Preparer:
             made_from=packed.diff_id,
         )
 
-    def _open_raw(self, stored: StoredBlob) -> io.RawIOBase | io.BytesIO:
+    def _open_raw(self, planned: PlannedBlob) -> io.RawIOBase | io.BytesIO:
+        stored = planned.stored
         assert stored.member is not None
-        head, reader = peeked(self.archive.open_at(stored.member), HEAD_SIZE)
+        file = self.archive.open_at(stored.member)
+        counted = _Counted(file, self._reporter(planned.key))
+        head, reader = peeked(counted, HEAD_SIZE)
         return open_decompressed(
             reader, compression_of(head), name=f"layer {stored.member}"
         )
@@ -185,6 +189,21 @@ class Preparer:
 
     def _reporter(self, key: str) -> Callable[[int], None]:
         return lambda count: self.on_event(BytesRead(key, count))
+
+
+class _Counted:
+    """A file whose stored bytes are counted by *on_read* as they are read."""
+
+    def __init__(self, file: Readable, on_read: Callable[[int], None]) -> None:
+        self._file = file
+        self._on_read = on_read
+        self.close = file.close
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill *buffer* as far as the next bytes go; 0 at the end."""
+        count = self._file.readinto(buffer) or 0
+        self._on_read(count)
+        return count
 
 
 _GROWTH = {Compression.GZIP: 2, Compression.ZSTD: 2, Compression.NONE: 6}

@@ -8,6 +8,7 @@ import random
 import subprocess
 import time
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -27,6 +28,7 @@ from multiplatform import (
 )
 
 import dockerpush
+from dockerpush import events
 from dockerpush.archive.zstd import find_zstd
 from dockerpush.errors import PusherError
 from dockerpush.oci import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
@@ -530,6 +532,24 @@ def test_memory_stays_flat(run_cli, host, tmp_path):
                 time.sleep(0.01)
         assert child.returncode == 0
         assert 20 * MIB < peak < 50 * MIB, (kept, wanted)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+def test_what_is_read_is_counted_as_it_is_stored(host, gzipped, compression, here):
+    """Else a bar of what was read goes on when it is full."""
+    here("copy", gzipped, f"oci:{compression}:1", "--recompress", compression)
+    planned, read_of = {}, Counter[str]()
+
+    def watch(event: events.Event) -> None:
+        if isinstance(event, events.BlobPlanned):
+            planned[event.key] = event.size
+        elif isinstance(event, events.BytesRead):
+            read_of[event.key] += event.count
+
+    options = dockerpush.PushOptions(compress="zstd", recompress=True)
+    dockerpush.push(compression, f"{host}/to:1", options=options, on_event=watch)
+    assert len(read_of) == len(TARS)
+    assert all(planned[key] == count for key, count in read_of.items())
 
 
 def test_two_images_share_a_layer_of_an_index(here, host, tmp_path):
