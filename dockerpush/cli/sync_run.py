@@ -392,6 +392,7 @@ class ArchiveSide:
                 str(item.digest or named(item.source)),
                 (str(item.target),),
                 CopyOptions(item.entry.platforms, item.entry.referrers, jobs),
+                None if item.entry.platforms or item.entry.referrers else item.root,
             )
             for item in items
             if item.action is Action.COPY

@@ -87,7 +87,7 @@ class CopyPlanner:
         source, target = wanted.source, self._target
         options = wanted.options or self._options
         with self._limits.permit(target.cancellation, source.place, target.place):
-            whole = source.document(wanted.reference)
+            whole = self._whole(wanted)
             root, taken = self._chosen(source, whole, options)
             image = PlannedImage(
                 source,
@@ -106,6 +106,12 @@ class CopyPlanner:
             if image.stored is None:
                 image.plan = self._walked(source, root, options)
         return image
+
+    def _whole(self, wanted: Wanted) -> RawManifest:
+        """The manifest that is wanted; without its bytes where nobody needs them."""
+        if wanted.root and self._trusting and self._target.has_document(wanted.root):
+            return RawManifest(wanted.root, b"")
+        return wanted.source.document(wanted.reference)
 
     def _walked(self, source: Source, root: RawManifest, options: CopyOptions) -> Plan:
         held = self._target.has_document if self._trusts(options) else _never

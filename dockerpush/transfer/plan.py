@@ -178,13 +178,16 @@ class Wanted(NamedTuple):
 
     *names* are what it is to be called at the target: tags in a registry, full
     references in an archive or a directory. A name that is the image's digest stores it
-    without a name. *options* are its own, None for those of all.
+    without a name. *options* are its own, None for those of all. *root* is what it is
+    where that is known and nothing else is asked for: a target that leaves it out needs
+    no more of it.
     """
 
     source: Source
     reference: str
     names: tuple[str, ...]
     options: CopyOptions | None = None
+    root: Descriptor | None = None
 
 
 @record

@@ -527,6 +527,24 @@ def whole(tmp_path: Path) -> Path:
     return layout.path
 
 
+@pytest.mark.parametrize("form", ["oci:", "oci-archive:"])
+def test_a_tag_that_is_left_out_whole_costs_one_look(form, cli, have, source, tmp_path):
+    with start_docker_registry(tmp_path / "outside") as outside:
+        there = outside.host
+        cli("sync", listed(tmp_path, source, *NAMES, "multi"), there)
+        inventory = have(there)
+        cli("sync", listed(tmp_path, source, "new"), there)
+        names = listed(tmp_path, there, *NAMES, "multi", "new")
+        before = len(outside.requests())
+        cli("sync", names, f"{form}{tmp_path / 'delta'}", "--have", inventory)
+        asked = outside.requests()[before:]
+        for name in (*NAMES, "multi"):
+            looks = [one.method for one in asked if f"/v2/{name}/" in one.path]
+            assert looks == ["HEAD"], name
+        cli("sync", f"{form}{tmp_path / 'delta'}", f"{there}/again")
+        cli("verify", names, f"{there}/again")
+
+
 class TestVolumesCarriedBefore:
     """``--have FILE.001``: what went in volumes the last time is not carried again."""
 
