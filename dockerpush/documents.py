@@ -22,6 +22,7 @@ from .oci import (
     MANIFEST_TYPES,
     OCI_ARTIFACT,
     OCI_CONFIG,
+    SCHEMA_1,
     VALUE_LIMIT,
     Descriptor,
     Digest,
@@ -59,7 +60,6 @@ MOST_HELD_BYTES = 8 * 1024 * 1024
 SUBJECT_ANNOTATION = "vnd.docker.reference.digest"
 """How buildkit's attestation manifests name the image they refer to."""
 
-_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 _BLOB_TYPES = (
     "application/vnd.oci.image.layer.",
     "application/vnd.docker.image.rootfs.",
@@ -256,7 +256,7 @@ def check_names_nothing(node: Descriptor, raw: bytes) -> None:
     Raises InvalidJSON, which names *node*, for a Docker manifest of schema 1, and for
     JSON with a descriptor anywhere in it.
     """
-    if node.media_type.startswith(_SCHEMA_1):
+    if node.media_type.startswith(SCHEMA_1):
         raise _refusal(node, "a manifest of Docker's schema 1, which is obsolete")
     if value_count(raw) > VALUE_LIMIT:
         raise _refusal(node, "too large to be read")

@@ -41,6 +41,17 @@ DOCKER_LAYER_GZIP = DOCKER_LAYER + ".gzip"
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
 INDEX_TYPES = (OCI_INDEX, DOCKER_INDEX)
 RAW_LAYER_TYPES = (OCI_LAYER, DOCKER_LAYER)
+LAYER_TYPES = (
+    "application/vnd.oci.image.layer.",
+    "application/vnd.docker.image.rootfs.",
+)
+"""How the types of all layers begin."""
+SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
+"""How the types of the manifests begin that came before those with a config."""
+UNTYPED = ("", "application/json", "application/octet-stream", "text/plain")
+"""What stands in the place of a type, and says nothing."""
+IMAGE_KEYS = frozenset(("config", "layers"))
+"""What only the manifest of an image has."""
 
 _DIGEST_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _DIGEST = expression(r"(sha256|sha384|sha512):([0-9a-f]+)")

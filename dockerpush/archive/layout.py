@@ -13,14 +13,17 @@ from ..documents import check_names_nothing, children_of, is_document, may_name
 from ..errors import ArchiveError, InvalidDigest, InvalidJSON
 from ..oci import (
     DOCKER_CONFIG,
+    IMAGE_KEYS,
     INDEX_TYPES,
     JSON_LIMIT,
+    LAYER_TYPES,
     MANIFEST_TYPES,
     OCI_ARTIFACT,
     OCI_CONFIG,
     OCI_INDEX,
     OCI_MANIFEST,
     RAW_LAYER_TYPES,
+    UNTYPED,
     Descriptor,
     Digest,
     ImageConfig,
@@ -56,13 +59,7 @@ DEPTH_LIMIT = 8
 FULL_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
 
-_LAYER_TYPES = (
-    "application/vnd.oci.image.layer.",
-    "application/vnd.docker.image.rootfs.",
-)
-_INSIDE = frozenset(("config", "layers"))  # what only an image manifest has
 _KEYS = (b'"layers"', b'"manifests"')  # what a document of a known type has
-_TELLS_NOTHING = ("", "application/json", "application/octet-stream", "text/plain")
 _ATTESTATION = "vnd.docker.reference.type"
 
 
@@ -265,7 +262,7 @@ class _Walk:
 
     def _is_manifest(self, descriptor: Descriptor, member: Member | None) -> bool:
         """True when a type that says nothing stands for a document that we know."""
-        if descriptor.media_type not in _TELLS_NOTHING or member is None:
+        if descriptor.media_type not in UNTYPED or member is None:
             return not descriptor.media_type
         if member.size > JSON_LIMIT or not self._contents.may_be_json(member):
             return False
@@ -428,7 +425,7 @@ def _kind_of(raw: bytes, descriptor: Descriptor) -> str:
             f"{descriptor.digest}: a document of the type {str(media_type)[:80]!r}, "
             "which dockerpush cannot read"
         )
-    without = media_type in INDEX_TYPES and _INSIDE.isdisjoint(record)
+    without = media_type in INDEX_TYPES and IMAGE_KEYS.isdisjoint(record)
     return OCI_INDEX if "manifests" in record or without else OCI_MANIFEST
 
 
@@ -452,5 +449,5 @@ def is_image(descriptor: Descriptor, manifest: Manifest) -> bool:
         _ATTESTATION not in (descriptor.annotations or {})
         and not manifest.artifact_type
         and manifest.config.media_type in (OCI_CONFIG, DOCKER_CONFIG)
-        and all(layer.media_type.startswith(_LAYER_TYPES) for layer in manifest.layers)
+        and all(layer.media_type.startswith(LAYER_TYPES) for layer in manifest.layers)
     )

@@ -53,8 +53,8 @@ from .pages import (
     query,
     read_catalog,
     read_pages,
+    tagged_or_none,
 )
-from .referrers_tag import tagged_or_none
 from .retry import RetryPolicy, retrying
 from .transport import TransportSettings
 from .uploads import (

@@ -8,11 +8,14 @@ from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, RegistryError
 from ..oci import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
+    IMAGE_KEYS,
     INDEX_TYPES,
     MANIFEST_TYPES,
     OCI_ARTIFACT,
     OCI_INDEX,
     OCI_MANIFEST,
+    SCHEMA_1,
+    UNTYPED,
     Descriptor,
     Digest,
     optional,
@@ -27,15 +30,12 @@ from .refusals import shown_name
 
 ACCEPT = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST, OCI_ARTIFACT)
 """Every type of manifest that we can read, the most telling first."""
-_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
-_TELLS_NOTHING = ("", "application/json", "application/octet-stream", "text/plain")
 _CANNOT_BE_STORED = frozenset(
     (
         *("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_INVALID", "NAME_UNKNOWN"),
         *("NAME_INVALID", "DIGEST_INVALID", "SIZE_INVALID", "UNSUPPORTED"),
     )
 )
-_INSIDE = frozenset(("config", "layers"))  # what only an image manifest has
 
 
 class AcceptedManifest(NamedTuple):
@@ -151,7 +151,7 @@ def described(response: Answer, reference: str, raw: bytes) -> Descriptor:
                 f"instead of {expected}"
             )
     header = (response.header("Content-Type") or "").partition(";")[0].strip().lower()
-    is_text = header.startswith("text/") or header in _TELLS_NOTHING
+    is_text = header.startswith("text/") or header in UNTYPED
     if stated and not is_text and header not in ACCEPT and not _is_json(raw):
         return Descriptor(header, digest, len(raw))
     return Descriptor(_media_type(raw, header, where), digest, len(raw))
@@ -185,7 +185,7 @@ def _media_type(raw: bytes, header: str, where: str) -> str:
     """What *raw* is, when the header, the document and its fields agree."""
     record = require(parse_json(raw, where, ANY), dict, where)
     said = optional(record, "mediaType", str, where)
-    known = "" if header in _TELLS_NOTHING else header
+    known = "" if header in UNTYPED else header
     if said and known and said != known:
         raise InvalidJSON(
             f"{where}: the registry sent it as {known!r}, but its mediaType is "
@@ -193,10 +193,10 @@ def _media_type(raw: bytes, header: str, where: str) -> str:
         )
     is_index = "manifests" in record or (said or known) in INDEX_TYPES
     media_type = said or known or (OCI_INDEX if is_index else OCI_MANIFEST)
-    if known and known not in ACCEPT and not known.startswith(_SCHEMA_1):
+    if known and known not in ACCEPT and not known.startswith(SCHEMA_1):
         return known
     fitting = INDEX_TYPES if is_index else (*MANIFEST_TYPES, OCI_ARTIFACT)
-    if media_type not in fitting or (is_index and not _INSIDE.isdisjoint(record)):
+    if media_type not in fitting or (is_index and not IMAGE_KEYS.isdisjoint(record)):
         raise InvalidJSON(
             f"{where}: not a valid manifest: {one_line(media_type, 80)!r} "
             f"with {'manifests' if is_index else 'no manifests'} in it"

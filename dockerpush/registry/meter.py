@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NetworkError, TooSlow, TransientError
+from ..system.streams import RawReader
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -124,14 +125,11 @@ class MeteredReader(io.BufferedReader):
         self.meter = meter
 
 
-class _MeteredIO(io.RawIOBase):
+class _MeteredIO(RawReader):
     def __init__(self, raw: Any, meter: Meter) -> None:
         super().__init__()
         self._raw = raw
         self._meter = meter
-
-    def readable(self) -> bool:
-        return True
 
     def fileno(self) -> int:
         return int(self._raw.fileno())

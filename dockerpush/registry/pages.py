@@ -1,4 +1,7 @@
-"""Lists that come in pages: what is on a page, and which page comes next; pure.
+"""Lists of a registry: what is on a page, which page comes next, and their stand-in.
+
+A registry that lists no referrers has a tag for those of each manifest, which clients
+keep.
 
 A part of a list that passes for the whole does harm in silence. So a Link header (RFC
 8288) is understood in full or refused: there is no "no next page" for want of
@@ -19,16 +22,21 @@ from ..errors import (
     InvalidDigest,
     InvalidJSON,
     NetworkError,
+    NotFoundInRegistry,
     RegistryError,
 )
 from ..events import Notice, OnEvent, ignore
 from ..expressions import expression
-from ..oci import Descriptor, Digest, optional, parse_json, require
+from ..oci import INDEX_TYPES, Descriptor, Digest, optional, parse_json, require
+from ..reference import is_tag
 from ..strict_json import DOCUMENT
 from .answers import Answer
 from .debug import one_line
 from .locations import resolve_own, same_origin
 from .refusals import shown_name
+
+Read = Callable[[str, str], tuple[Descriptor, bytes]]
+"""Gives the manifest that a repository has under a reference."""
 
 MOST_PAGES = 10_000
 """Pages of one list that are read; more of them have no end."""
@@ -42,7 +50,6 @@ MOST_BYTES = 256 * 1024 * 1024
 MOST_SECONDS = 3600.0
 """How long the pages of one list may take to come."""
 
-_TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _REPOSITORY = expression(r"[!-~]{1,255}")
 # </v2/team/app/tags/list?last=b,c>; and without brackets, as quay.io once sent it:
 # /v2/team/app/tags/list?last=b; rel="next" (heroku/docker-registry-client#11)
@@ -301,21 +308,21 @@ def referrers_tag(subject: Digest) -> str:
 
 def parse_tags(content: bytes) -> Listed:
     """The tags in one page; null is none. Raises InvalidJSON."""
-    return _names(content, "tags", _TAG)
+    return _names(content, "tags", is_tag)
 
 
 def parse_repositories(content: bytes) -> Listed:
     """The repositories in one page of the catalog, as `parse_tags`."""
-    return _names(content, "repositories", _REPOSITORY)
+    return _names(content, "repositories", _REPOSITORY.fullmatch)
 
 
-def _names(content: bytes, key: str, pattern: re.Pattern[str]) -> Listed:
+def _names(content: bytes, key: str, is_one: Callable[[str], object]) -> Listed:
     record = parse_json(content, key, {"name": None, key: None})
     if record is None:
         return Listed([], [])
     listed = Listed([], [])
     for name in optional(require(record, dict, key), key, list, key) or []:
-        fits = isinstance(name, str) and pattern.fullmatch(name)
+        fits = isinstance(name, str) and is_one(name)
         (listed.found if fits else listed.odd).append(name if fits else str(name))
     return listed
 
@@ -355,3 +362,32 @@ def parse_referrers(content: bytes) -> Listed:
         except (InvalidJSON, InvalidDigest) as error:
             listed.odd.append(str(error))
     return listed
+
+
+def tagged_or_none(
+    read: Read, repository: str, digest: Digest, on_event: OnEvent
+) -> list[Descriptor]:
+    """What the tag lists; nothing, with a warning, when it lists something else."""
+    try:
+        raw = tagged_referrers(read, repository, digest)
+        return parse_referrers(raw).found if raw else []
+    except InvalidJSON as error:
+        on_event(Notice(f"{error}: ignored", warning=True))
+        return []
+
+
+def tagged_referrers(read: Read, repository: str, digest: Digest) -> bytes | None:
+    """The index under `referrers_tag` of *digest*, None when there is none.
+
+    Raises InvalidJSON when something else has that tag.
+    """
+    tag = referrers_tag(digest)
+    try:
+        found, raw = read(repository, tag)
+    except NotFoundInRegistry:
+        return None
+    if digest.fits(raw):
+        return None  # a registry that takes the tag for the digest
+    if found.media_type not in INDEX_TYPES:
+        raise InvalidJSON(f"{repository}:{tag} is not a list of referrers")
+    return raw

@@ -41,6 +41,7 @@ from ..events import BlobFinished, BlobStarted, Notice, OnEvent, Outcome
 from ..oci import (
     DOCKER_CONFIG,
     INDEX_TYPES,
+    LAYER_TYPES,
     MANIFEST_TYPES,
     OCI_CONFIG,
     Descriptor,
@@ -348,11 +349,6 @@ class _WrittenTar:
 LINUX_AMD64 = Platform("linux", "amd64")
 """The platform that docker gets of an index when nobody says more."""
 
-_LAYER_TYPES = (
-    "application/vnd.oci.image.layer.",
-    "application/vnd.docker.image.rootfs.",
-)
-
 
 class ForDocker(NamedTuple):
     """How an archive gets its ``manifest.json``.
@@ -467,7 +463,7 @@ def _layers(
     for layer in manifest.layers:
         if layer.media_type.endswith(ENCRYPTED):
             raise NotLoadable(f"layer {layer.digest.short} is encrypted")
-        if not layer.media_type.startswith(_LAYER_TYPES):
+        if not layer.media_type.startswith(LAYER_TYPES):
             raise NotLoadable(
                 f"layer {layer.digest.short} is no tar ({layer.media_type})"
             )

@@ -35,8 +35,7 @@ from ..oci import (
     require,
 )
 from ..registry.client import RegistryClient
-from ..registry.pages import parse_referrers, referrers_tag
-from ..registry.referrers_tag import tagged_referrers
+from ..registry.pages import parse_referrers, referrers_tag, tagged_referrers
 from ..strict_json import DOCUMENT
 from ..values import replace
 from .plan import PlannedIndex, PlannedManifest, PlannedNode, PlannedOther

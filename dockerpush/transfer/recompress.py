@@ -7,7 +7,6 @@ the manifests are rewritten with all that they hold besides.
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +21,7 @@ from ..archive.spooled import temp_directory
 from ..archive.stored import Compression, Member, MemberKind, compression_of_type
 from ..archive.writers import BundledImage, index_of
 from ..errors import UsageError
+from ..system.streams import RawReader
 from ..values import replace
 from .archive_source import ArchiveSource
 from .choices import CopyOptions, CopyResult, PushOptions
@@ -115,16 +115,12 @@ class _Lazily(Mapping[str, bytes]):
         return len(self._names)
 
 
-class _Reader(io.RawIOBase):
+class _Reader(RawReader):
     """A blob of a source as a file."""
 
     def __init__(self, blob: Reader) -> None:
         super().__init__()
         self._blob = blob
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill *buffer* with what comes next; 0 at the end."""

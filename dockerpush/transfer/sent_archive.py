@@ -12,6 +12,7 @@ from ..archive.sniff import compression_of
 from ..archive.stored import Compression, StoredBlob, compression_of_type
 from ..errors import ArchiveError, Cancelled, ContentMismatch, PusherError
 from ..oci import Digest
+from ..system.streams import RawReader
 from ..upload.content import PIECE
 from ..values import value
 from .plan import Method, Plan
@@ -140,16 +141,13 @@ class _Documents(Mapping[str, bytes]):
         return len(self._archive.kept)
 
 
-class _Reading(io.RawIOBase):
+class _Reading(RawReader):
     """*file*, whose failures are those of the archive's *member*."""
 
     def __init__(self, file: Readable, member: str) -> None:
         super().__init__()
         self._file = file
         self._member = member
-
-    def readable(self) -> bool:
-        return True
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
         view = memoryview(buffer).cast("B")

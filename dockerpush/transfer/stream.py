@@ -49,6 +49,7 @@ from ..errors import (
 )
 from ..events import BlobFinished, BlobPlanned, BytesRead, Notice, Outcome
 from ..oci import Descriptor, Digest
+from ..system.streams import RawReader
 from ..upload.content import PIECE, PreparedBlob
 from ..upload.limits import is_small
 from ..values import replace, value
@@ -521,7 +522,7 @@ def _described(digest: Digest, size: int, compression: Compression) -> Descripto
     return Descriptor(media_type, digest, size)
 
 
-class _Source(io.RawIOBase):
+class _Source(RawReader):
     """The current file of an archive, for whoever else needs to see its bytes."""
 
     def __init__(
@@ -538,9 +539,6 @@ class _Source(io.RawIOBase):
         self._spool = spool
         self._sample = sample
         self._hasher = hasher
-
-    def readable(self) -> bool:
-        return True
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
         view = memoryview(buffer).cast("B")
