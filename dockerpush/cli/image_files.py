@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..archive.stored import StoredImage
     from ..events import OnEvent
     from ..oci import Digest, Platform
+    from ..state.directory import StateDirectory
     from ..transfer.archive_target import ForDocker
     from ..transfer.choices import CopyOptions, CopyResult, PushOptions
     from ..transfer.inventory import HeldBlobs
@@ -45,7 +46,8 @@ class ImageOutput:
     *only* is the platform that is taken of an index when none is asked for. With
     *split* an archive is in volumes of so many bytes, with *sums* a directory gets a
     list of the sums of its files. A *pipe* gets the archive in place of a file; *place*
-    is what it is called then. What *have* holds is left out.
+    is what it is called then. What *have* holds is left out. In *state* is what became
+    of layers before.
     """
 
     place: location.Local
@@ -56,6 +58,7 @@ class ImageOutput:
     sums: bool = False
     pipe: BinaryIO | None = None
     have: HeldBlobs | None = None
+    state: StateDirectory | None = None
 
     def for_docker(self, *, chosen: bool) -> ForDocker | None:
         """What docker gets of it; *chosen* platforms count as the user put them."""
@@ -344,8 +347,10 @@ def _copied(
         from ..transfer.copy_image import copy_images
 
         return copy_images(wanted, target, options=options, only=into.only)
+    from ..state.known_blobs import KnownBlobs
     from ..transfer.recompress import recompress_images
 
+    target.blobs = KnownBlobs(into.state) if into.state else None
     return recompress_images(
         wanted, target, options=recompress, referrers=options.referrers
     )

@@ -8,6 +8,7 @@ from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..settings.config import Settings
+    from ..state.directory import StateDirectory
     from ..transfer.choices import CopyOptions, CopyResult, PushOptions
     from ..transfer.engine import ConcurrencyLimits
     from ..transfer.source import Source
@@ -62,11 +63,13 @@ def copy_or_recompress(
     options: CopyOptions,
     how: str | None,
     settings: Settings,
+    state: StateDirectory,
     limits: ConcurrencyLimits | None = None,
 ) -> CopyResult:
     """Copy an image as `copy_image` does; *how* is the compression for its layers.
 
-    None keeps them. *settings* are those of the target.
+    None keeps them. *settings* are those of the target. In *state* is what became of
+    layers before.
     """
     from ..transfer.copy_image import copy_image
 
@@ -74,8 +77,10 @@ def copy_or_recompress(
         return copy_image(
             source, target, named, tags=tags, options=options, limits=limits
         )
+    from ..state.known_blobs import KnownBlobs
     from ..transfer.recompress import recompress_image
 
+    target.blobs = target.blobs or KnownBlobs(state)
     return recompress_image(
         source,
         target,

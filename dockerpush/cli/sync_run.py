@@ -105,7 +105,7 @@ class SyncRun:
         self._jobs = self._jobs or sources.settings().jobs
         self._looks = max(1, min(MOST_LOOKS, sum(map(wide, budget.values()))))
         self._limits = ConcurrencyLimits(budget)
-        self._settings = targets.settings()
+        self._settings, self._state = targets.settings(), targets.state
         self._lock = threading.Lock()  # guards stderr
 
     def _target_side(
@@ -214,6 +214,7 @@ class SyncRun:
             options=CopyOptions(entry.platforms, entry.referrers, self._jobs),
             how=self._request.recompress,
             settings=self._settings,
+            state=self._state,
             limits=self._limits,
         )
 

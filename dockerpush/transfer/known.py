@@ -45,9 +45,8 @@ from ..reference import Reference
 from ..registry.looks import unless_refused
 from ..values import field, replace, value
 from .plan import Method, PlannedBlob
-from .registry_target import RegistryTarget
 from .source import RegistrySource
-from .target import UploadResult
+from .target import Target, UploadResult
 
 if TYPE_CHECKING:
     from ..registry.client import RegistryClient
@@ -103,7 +102,7 @@ EMPTY = TargetImage({}, frozenset())
 
 
 class Knowledge:
-    """What is known about the layers of one push to *target*.
+    """What is known about the layers of one push to *target*, None for a directory.
 
     *name* is the compression as ``blobs.json`` names it. *trusted* is the image under
     the target's tag where its word counts for this push. *blobs* None: no such file.
@@ -111,7 +110,7 @@ class Knowledge:
 
     def __init__(
         self,
-        target: Reference,
+        target: Reference | None,
         compression: Compression,
         *,
         name: str,
@@ -173,7 +172,8 @@ class Knowledge:
                 layer, diff_id = self._reusable(blob), blob.stored.diff_id
                 if layer and diff_id and not self._is_trusted(diff_id):
                     self._blobs.forget_layer(diff_id, self._name)
-                    self._blobs.forget_holder(layer.digest, self._target)
+                    if self._target:
+                        self._blobs.forget_holder(layer.digest, self._target)
             self._blobs.save()
         return Knowledge(
             self._target, self._compression, name=self._name, blobs=self._blobs
@@ -196,7 +196,8 @@ class Knowledge:
                 self._learn_pair(result.made_from, result.descriptor)
             elif blob.method is Method.COMPRESS and self._is_trusted(diff_id):
                 continue
-            self._blobs.add_holder(result.descriptor.digest, self._target)
+            if self._target:
+                self._blobs.add_holder(result.descriptor.digest, self._target)
         self._blobs.save()
 
     def _learn_pair(self, diff_id: Digest, became: Descriptor) -> None:
@@ -218,7 +219,7 @@ class Shortcuts:
     key, that an archive gave before there was a plan.
     """
 
-    target: RegistryTarget
+    target: Target
     known: Knowledge
     jobs: int
     tagged: TargetImage | None = None

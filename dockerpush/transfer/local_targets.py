@@ -58,6 +58,10 @@ class DirectoryTarget(Target):
                 self._referrers.update(referrer.digest for referrer in listed)
         return self._left_out.without(super().begin(images))
 
+    def has(self, blobs: Sequence[Descriptor], *, jobs: int) -> set[Digest]:
+        """Those of *blobs* that are there."""
+        return {blob.digest for blob in blobs if self._blobs.has(blob)}
+
     def digest_of(self, reference: str) -> Digest | None:
         """The digest of what is called *reference* there."""
         entry = self.entry(reference)
@@ -252,7 +256,7 @@ def put_file(
     with blobs.partial(wanted.digest, cancellation) as partial:
         if blobs.has(wanted):
             on_event(BlobFinished(blob.key, wanted.digest, wanted.size, Outcome.EXISTS))
-            return UploadResult(wanted, Outcome.EXISTS)
+            return UploadResult(wanted, Outcome.EXISTS, 0, blob.made_from)
         moved = receive_partial(
             partial,
             wanted,
@@ -260,4 +264,4 @@ def put_file(
             cancellation=cancellation,
             on_event=on_event,
         )
-    return UploadResult(wanted, Outcome.UPLOADED, moved)
+    return UploadResult(wanted, Outcome.UPLOADED, moved, blob.made_from)

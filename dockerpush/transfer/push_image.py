@@ -65,7 +65,7 @@ def transfer_planned(
     plan: Plan,
     *,
     tags: Sequence[str],
-    shortcuts: Shortcuts | None,
+    shortcuts: Shortcuts,
     step: CompressionStep,
     limits: ConcurrencyLimits | None = None,
 ) -> CopyResult:
@@ -75,10 +75,10 @@ def transfer_planned(
     source = ArchiveSource(step.archive, step.repository)
     source.take(plan)
     image = PlannedImage(source, plan, tuple(tags))
-    if shortcuts and shortcuts.tagged:
+    if shortcuts.tagged:
         image.looked, image.before = True, shortcuts.tagged.digest
     planner = _Planned(image)
-    jobs = step.options.jobs
+    jobs = shortcuts.jobs
     (done,) = transfer(
         planner, target, jobs=jobs, limits=limits, shortcuts=shortcuts, step=step
     )
@@ -208,7 +208,7 @@ def trusted_image(
 
 
 def knowledge_of(
-    target: RegistryTarget, codec: Codec, options: PushOptions, trusted: TargetImage
+    target: Target, codec: Codec, options: PushOptions, trusted: TargetImage
 ) -> Knowledge:
     """What earlier runs made, and what the *trusted* image says.
 
@@ -216,8 +216,9 @@ def knowledge_of(
     does not count then.
     """
     asked = options.compress_level is not None
+    repository = target.repository
     return Knowledge(
-        Reference(target.place, target.repository),
+        Reference(target.place, repository) if repository else None,
         codec.compression,
         name=str(codec) if asked else codec.compression.value,
         trusted=replace(trusted, layers={}) if asked else trusted,

@@ -26,10 +26,11 @@ from ..values import replace
 from .archive_source import ArchiveSource
 from .choices import CopyOptions, CopyResult, PushOptions
 from .copy_image import copy_image, copy_images
+from .known import EMPTY, Shortcuts
 from .local_targets import DirectoryTarget
 from .plan import Method, Plan, PlannedIndex, PlannedNode, Wanted, left_out, plan_push
 from .prepare import CompressionStep, decision
-from .push_image import codec_of, planned, transfer_planned
+from .push_image import codec_of, knowledge_of, planned, transfer_planned
 from .registry_target import RegistryTarget
 from .tree import Walker
 
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from ..state.blobs import Reader
     from .compress import Codec
     from .engine import ConcurrencyLimits
-    from .known import Shortcuts
     from .source import Source
     from .target import Target
 
@@ -197,6 +197,7 @@ def recompress_images(
     numbered = [one._replace(names=(str(n),)) for n, one in enumerate(wanted)]
     with TemporaryDirectory("", "dockerpush-", temp_directory(os.environ)) as path:
         kept = DirectoryTarget(Path(path), target.cancellation, target.on_event)
+        kept.blobs = target.blobs
         made = _into_directory(numbered, kept, options, referrers=referrers)
         with open_archive(path) as archive:
             source = ArchiveSource(archive)
@@ -233,12 +234,14 @@ def _into_directory(
 
 def _planned(
     target: Target, archive: SourceArchive, tags: Sequence[str], options: PushOptions
-) -> tuple[Codec, Plan, Shortcuts | None]:
-    """What is known and decided; only of a registry it is known what it has."""
+) -> tuple[Codec, Plan, Shortcuts]:
+    """All that is known and decided before a byte moves."""
     if isinstance(target, RegistryTarget):
         return planned(target, archive, archive.image, tags=tags, options=options)
     plan = plan_push(archive.image, decision(options), platforms=options.platforms)
-    return codec_of(options), plan, None
+    codec = codec_of(options)
+    known = knowledge_of(target, codec, options, EMPTY)
+    return codec, plan, Shortcuts(target, known, options.jobs)
 
 
 def without_digests(names: Sequence[str], sign: str) -> Sequence[str]:

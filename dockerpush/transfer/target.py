@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 
 from ..documents import RawManifest
 from ..events import OnEvent, Outcome
@@ -13,6 +13,7 @@ from ..upload.content import PreparedBlob
 from .plan import PlannedBlob, PlannedImage, unique
 
 if TYPE_CHECKING:
+    from ..state.known_blobs import KnownBlobs
     from .source import Source
 
 
@@ -31,9 +32,10 @@ class UploadResult(NamedTuple):
 class Target:
     """What takes images; several threads use it. Everything raises PusherError.
 
-    *place* is a registry (``host[:port]``) or a path, *repository* is in it. Here is
-    what suits files that are written again: nothing is there before, and nothing has to
-    be remembered.
+    *place* is a registry (``host[:port]``) or a path, *repository* is in it. *blobs* is
+    what earlier runs left in the state directory, None for nothing. It *is_new* when
+    the registry has no such repository yet. Here is what suits files that are written
+    again: nothing is there before, and nothing has to be remembered.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Target:
     ) -> None:
         self.place = place
         self.repository = repository
+        self.blobs: KnownBlobs | None = None
+        self.is_new = False
         self.cancellation = cancellation
         self.on_event = on_event
 
@@ -60,6 +64,16 @@ class Target:
     def digest_of(self, reference: str) -> Digest | None:
         """What *reference* names there, None where nobody says."""
         return None
+
+    def has(self, blobs: Sequence[Descriptor], *, jobs: int) -> set[Digest]:
+        """Those of *blobs* that are there; *jobs* large ones may move at a time."""
+        return set()
+
+    def mounted(
+        self, blobs: Mapping[Descriptor, Sequence[str]], *, jobs: int
+    ) -> set[Digest]:
+        """Those of *blobs* that could be mounted from one of their repositories."""
+        return set()
 
     def has_document(self, document: Descriptor) -> bool:
         """True for a manifest that is there with all that it needs."""

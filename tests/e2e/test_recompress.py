@@ -410,6 +410,27 @@ def test_several_images_and_a_list_go_into_one_place(here, host, gzipped, tmp_pa
             assert found == read(host, "there", "1")
 
 
+@pytest.mark.parametrize("command", ["copy", "sync"])
+def test_the_second_run_into_a_directory_compresses_nothing(
+    here, host, gzipped, tmp_path, command, monkeypatch
+):
+    (tmp_path / "list").write_text(f"{gzipped}\n")
+    words = (command, gzipped if command == "copy" else "list", "oci:to")
+    words = (*words, "--recompress", "zstd")
+    here(*words)
+    blobs = tmp_path / "to" / "blobs" / "sha256"
+    layers = [path for path in blobs.iterdir() if path.stat().st_size > 10_000]
+    assert len(layers) == len(TARS)
+    before = [path.stat() for path in layers]
+    with monkeypatch.context() as broken:
+        broken.setattr("dockerpush.transfer.prepare.compress", None)
+        here(*words)
+    assert [path.stat() for path in layers] == before
+    layers[0].unlink()
+    here(*words)
+    assert layers[0].exists()
+
+
 @pytest.mark.parametrize("form", ["directory", "archive", "volumes"])
 def test_a_file_is_not_made_of_a_damaged_layer(here, host, tmp_path, form):
     path = tmp_path / "layout"

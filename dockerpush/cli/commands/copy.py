@@ -68,7 +68,6 @@ from ..side_options import (
 if TYPE_CHECKING:
     from ...oci import Platform
     from ...reference import Reference
-    from ...settings.config import Settings
     from ...transfer.choices import CopyOptions, CopyResult
     from ..session import Session
 
@@ -222,7 +221,7 @@ def _copy(
         if into:
             there = stack.enter_context(Connections(to_there, session, writes=False))
             into = replace(into, have=read_have(request.have, there))
-            copying.to_file(origins, into, there.settings(), is_local=bool(source))
+            copying.to_file(origins, into, there, is_local=bool(source))
         else:
             targets = stack.enter_context(Connections(to_there, session))
             copying.to_registry(origins, targets)
@@ -379,17 +378,18 @@ class _Copying:
         self,
         origins: Sequence[ImageOrigin],
         into: ImageOutput,
-        settings: Settings,
+        there: Connections,
         *,
         is_local: bool,
     ) -> None:
         """Copy all of them into one file or directory.
 
-        *is_local* says that they come from one. *settings* say how to compress.
+        *is_local* says that they come from one. *there* says how to compress.
         """
         options = self._request.options(self._sources.settings().jobs)
         how = self._request.recompress
-        packing = recompressing(how, options, settings) if how else None
+        packing = recompressing(how, options, there.settings()) if how else None
+        into = replace(into, state=there.state)
         origins = loadable_origins(origins, into, self._session)
         self._tally.expect(len(origins))
         done = []
@@ -453,6 +453,7 @@ class _Copying:
                 options=self._request.options(settings.jobs),
                 how=self._request.recompress,
                 settings=settings,
+                state=targets.state,
             )
         self._session.end_progress()
         copied = self._copied(origin, str(target), target.name, target.tag, result)
