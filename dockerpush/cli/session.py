@@ -42,6 +42,7 @@ NOTHING = logging.CRITICAL + 1
 Progress = Union[BarProgress, PlainProgress, QuietProgress]
 
 AGAIN = "run the same command again to resume"
+FROM_THE_START = "run the same command again, which starts over"
 
 
 class Session:
@@ -88,6 +89,10 @@ class Session:
     def resume_with(self, command: str) -> None:
         """Say *command* when the run ends early: an answer at a prompt is in it."""
         self._resume = f"to resume: {command}"
+
+    def starts_over(self) -> None:
+        """Say so when the run ends early: its file is written as a whole, or not."""
+        self._resume = FROM_THE_START
 
     def end_at(self, when: str) -> None:
         """Stop in an orderly way at *when* (`parse_deadline`). Raises UsageError."""

@@ -401,6 +401,7 @@ class ArchiveSide:
         if not wanted:
             return list(items)
         options, session = CopyOptions(jobs=jobs), self._session
+        session.starts_over()
         with (
             source.blaming(),
             self._output.opened(options, session, session.on_event) as target,

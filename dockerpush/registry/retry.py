@@ -116,7 +116,7 @@ class Attempts:
             down = f"{now - self._down_since:.0f} s"
             raise error.with_advice(
                 f"the registry, or the network, was down for {down}: run the same "
-                "command again to resume"
+                "command again"
             )
         delay = replace(policy, attempts=self._outages + 1).delay(self._outages)
         return min(max(SHORTEST_PAUSE, delay or 0.0), policy.outage_cap)

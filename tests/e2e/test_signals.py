@@ -111,6 +111,20 @@ def test_while_an_answer_does_not_come(kind, number, proxy, archive, run_cli):
     interrupted(child, schedule.held.is_set, number)
 
 
+@pytest.mark.parametrize(
+    ("target", "then"),
+    [("out.tar", "again, which starts over"), ("oci:out", "again to resume")],
+)
+def test_what_a_second_run_would_do_is_said(target, then, proxy, tmp_path, run_cli):
+    schedule = proxy.schedule("wait", Fault(Effect.HOLD_ANSWER, *PLACES["GET"]))
+    child = run_cli.start(
+        *("copy", f"{proxy.host}/wait:1", target, "--src-plain-http"),
+        **{"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "cwd": tmp_path},
+    )
+    text = interrupted(child, schedule.held.is_set)
+    assert text.rstrip().endswith(then)
+
+
 @BOTH
 def test_while_the_registry_does_not_take_the_body(number, proxy, tmp_path, run_cli):
     path = large_archive(tmp_path / "big.tar", [32 * MIB], compressible=False)

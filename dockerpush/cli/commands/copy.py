@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Sequence
 from ...documents import held
 from ...errors import UsageError
 from ...settings.keys import RECEIVING, SENDING
+from ...transfer.choices import OCI_DIRECTORY
 from ...values import replace, value
 from .. import console, location
 from ..choose_target import target_lock, with_tag
@@ -386,6 +387,8 @@ class _Copying:
 
         *is_local* says that they come from one. *there* says how to compress.
         """
+        if into.form != OCI_DIRECTORY:
+            self._session.starts_over()
         options = self._request.options(self._sources.settings().jobs)
         how = self._request.recompress
         packing = recompressing(how, options, there.settings()) if how else None

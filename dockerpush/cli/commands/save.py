@@ -151,6 +151,7 @@ def _save(
     from ...runtimes.runtime import save
 
     what, started = ", ".join(names), time.monotonic()
+    session.starts_over()
     with _output(path, args.split) as (output, written):
         size = save(
             runtime,
