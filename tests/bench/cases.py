@@ -92,7 +92,7 @@ def usual_cases(peers: Sequence[Peer], size: int, rounds: int) -> list[Push]:
             for delay in LINK_DELAYS
         ),
         case(
-            f"incompressible, {SLOW_SIZE // MIB} MiB, 1 MB/s link",
+            f"incompressible, {SLOW_SIZE // MIB} MiB, 977 KiB/s link",
             lambda directory: incompressible_image(directory, SLOW_SIZE),
             link=(SLOW_RATE, 0.05),
             without=same,

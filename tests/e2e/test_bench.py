@@ -342,6 +342,14 @@ def test_the_summary_has_a_line_for_each_case_and_the_fastest_of_the_others():
     assert lines[-1] == "| --version | | 30 ms | | `python -c 'pass'`: 20 ms | 1.50 |"
 
 
+def test_the_table_of_the_readme_is_that_of_the_recorded_run():
+    root = Path(__file__).parents[2]
+    recorded = results.Report.read(root / "tests" / "bench" / "results.json")
+    readme = (root / "README.md").read_text()
+    assert table.summary(recorded) in readme
+    assert f"on {recorded.about['date']}, one run" in readme
+
+
 def test_where_there_is_no_floor_the_ratios_are_to_skopeo():
     text = table.markdown(report_of(1, 2, 9))
     assert "| dockerpush | 2.00 (1.00 to 9.00) [0.50]" in text
