@@ -10,13 +10,19 @@ from tests.support.images import MIB
 
 from .cases import MEMORY
 from .copies import COPY
-from .crowd import CROWD
 from .peers import FLOOR, SKOPEO
 from .results import Report, Result
 from .syncs import SYNC
 
-COLORS = {"dockerpush": "#0b6e99", FLOOR: "#9aa0a6", SKOPEO: "#c2571a"}
-OTHER_COLORS = ("#5b8c3a", "#7a4ea3", "#b03a5b", "#3a8c86")
+COLORS = {
+    "dockerpush": "#0b6e99",
+    FLOOR: "#9aa0a6",
+    SKOPEO: "#c2571a",
+    "crane": "#5b8c3a",
+    "regctl": "#7a4ea3",
+    "oras": "#b03a5b",
+    "docker": "#3a8c86",
+}
 
 WIDTH = 760
 TICKS = 5
@@ -46,8 +52,8 @@ def memory_picture(report: Report) -> str:
     for size in sizes:
         parts.append(_line(x(size), bottom, x(size), bottom + 5, "#444444"))
         parts.append(_text(x(size), bottom + 20, _size(size), anchor="middle"))
-    for number, (peer, points) in enumerate(lines.items()):
-        color = _color(peer, number)
+    for peer, points in lines.items():
+        color = _color(peer)
         places = [(x(size), y(memory)) for size, memory in points]
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
         parts.append(
@@ -64,8 +70,8 @@ def memory_picture(report: Report) -> str:
 
 def wall_picture(report: Report) -> str:
     """Wall time of each peer in each push: the median, and from least to most."""
-    others = (MEMORY, COPY, SYNC, CROWD)
-    cases = [case for case in report.cases() if not case.startswith(others)]
+    pushes = {result.case for result in report.results if result.peer == FLOOR}
+    cases = [case for case in report.cases() if case in pushes]
     return _bars("Wall time of a cold push (median; line: range)", report, cases)
 
 
@@ -87,9 +93,9 @@ def _bars(title: str, report: Report, cases: Sequence[str]) -> str:
         longest = max(result.wall()[2] for result in results)
         parts.append(_text(20, height + 14, case, weight="bold"))
         height += 22
-        for number, result in enumerate(results):
+        for result in results:
             scale = (right - left) / longest
-            parts += _bar(result, left, height, scale, number)
+            parts += _bar(result, left, height, scale)
             label = f"{result.wall()[1]:.2f} s{_times(result, base)}"
             end = left + result.wall()[2] * scale + 8
             parts.append(_text(end, height + 12, label))
@@ -106,11 +112,9 @@ def _times(result: Result, base: Result | None) -> str:
     return f" ({result.wall()[1] / base.wall()[1]:.2f} x {name})"
 
 
-def _bar(
-    result: Result, left: float, top: float, scale: float, number: int
-) -> Iterable[str]:
+def _bar(result: Result, left: float, top: float, scale: float) -> Iterable[str]:
     shortest, middle, longest = (value * scale for value in result.wall())
-    color = _color(result.peer, number)
+    color = _color(result.peer)
     yield _text(left - 8, top + 12, result.peer, anchor="end")
     yield (
         f'<rect x="{left}" y="{top + 1}" width="{middle:.1f}" height="14" '
@@ -142,12 +146,8 @@ def _size(size: int) -> str:
     return f"{mib / 1024:.2g} GiB" if mib >= 1000 else f"{mib} MiB"
 
 
-def _color(peer: str, number: int) -> str:
-    if peer in COLORS:
-        return COLORS[peer]
-    if peer.startswith("dockerpush"):
-        return "#6fb1cc"
-    return OTHER_COLORS[number % len(OTHER_COLORS)]
+def _color(peer: str) -> str:
+    return COLORS.get(peer, "#6fb1cc" if peer.startswith("dockerpush") else "#444444")
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, color: str) -> str:
