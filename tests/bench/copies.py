@@ -121,7 +121,8 @@ def publish(archive: Path, *target: str, home: Path) -> None:
 
 def dockerpush_copy(prefix: str) -> Command:
     """dockerpush, straight from one to the other."""
-    start = [sys.executable, "-m", "dockerpush", "copy", "-q", "--plain-http"]
+    start = [sys.executable, "-m", "dockerpush", "copy", "-q", "--src-plain-http"]
+    start += [] if prefix else ["--plain-http"]
     return lambda source, target, scratch: [*start, source, prefix + target]
 
 

@@ -70,7 +70,7 @@ class Delta:
             for peer, (some, more) in lists.items():
                 file = made / f"list-{len(some)}"
                 file.write_text("".join(f"{host}/{name}\n" for name in some))
-                words = [*PROGRAM, "sync", "-q", "--plain-http", str(file), *more]
+                words = [*PROGRAM, "sync", "-q", "--src-plain-http", str(file), *more]
                 rounds[peer] = functools.partial(self._round, words, directory)
             yield Turns(self.changed * self.layer, rounds)
 

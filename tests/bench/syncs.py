@@ -92,7 +92,8 @@ def dockerpush_sync(source: str, target: str, tags: int, scratch: Path) -> list[
     file = scratch / "list"
     lines = [f"{source}/{REPOSITORY}:{tag}" for tag in range(tags)]
     file.write_text("\n".join(lines))
-    words = [sys.executable, "-m", "dockerpush", "sync", "-q", "--plain-http"]
+    words = [sys.executable, "-m", "dockerpush", "sync", "-q"]
+    words += ["--plain-http", "--src-plain-http"]
     return [*words, str(file), f"{target}/{PREFIX}"]
 
 

@@ -469,7 +469,7 @@ class TestKills:
             before, asked = len(one.log), len(schedule.requests)
             done = run_cli(*copy)
             assert done.returncode == 0, done.stderr
-            assert len(arrived) > 2
+            assert arrived, "some were stored before a kill"
             assert gets(one, before).isdisjoint(arrived)
             sent = [one for one in schedule.requests[asked:] if one.startswith("PUT")]
             assert not [one for one in sent for digest in arrived if digest in one]
