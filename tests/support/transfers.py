@@ -7,7 +7,7 @@ import json
 import subprocess
 import threading
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 from conftest import Command, Finished
 from copied import delete, put, read, store
@@ -15,6 +15,7 @@ from faultproxy import Exchange, Fault, FaultProxy
 from httpstream import Broken
 from images import digest_of, tar_of
 from pushed import run_many
+from waiting import wait_for
 
 from dockerpush.oci import OCI_INDEX, OCI_MANIFEST
 
@@ -130,13 +131,18 @@ def run_all(
 
 
 def kill_at(
-    reached: threading.Event, run_cli: Command, *arguments: object, **options: Any
+    reached: threading.Event,
+    run_cli: Command,
+    *arguments: object,
+    ready: Callable[[], bool] = lambda: True,
+    **options: Any,
 ) -> None:
-    """Run the command until it has *reached* the place, then ``kill -9``."""
+    """Run the command until it has *reached* the place and is *ready*: ``kill -9``."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     child = run_cli.start(*arguments, **quiet, **options)
     try:
         assert reached.wait(HELD)
+        wait_for(ready, child)
     finally:
         child.kill()
         child.wait()
