@@ -347,8 +347,8 @@ def test_a_layer_that_is_not_what_the_config_says_is_refused(here, host, tmp_pat
         here("digest", f"{host}/to:1", code=4)
 
 
-def test_a_damaged_layer_is_refused(here, host, tmp_path):
-    path = tmp_path / "layout"
+def send_damaged(host: str, path: Path) -> None:
+    """Have *host* hold damaged:v1, of a layer with a hole in it."""
     content = bytearray(gzip.compress(TARS[0], mtime=0))
     content[5000:5100] = bytes(100)
     layers = [write_blob(path, OCI_LAYER_GZIP, bytes(content))]
@@ -357,6 +357,10 @@ def test_a_damaged_layer_is_refused(here, host, tmp_path):
     layout = Layout.__new__(Layout)
     layout.path = path
     layout.send(host, "damaged", "v1")
+
+
+def test_a_damaged_layer_is_refused(here, host, tmp_path):
+    send_damaged(host, tmp_path / "layout")
     words = ("copy", f"{host}/damaged:v1", f"{host}/to:1", "--recompress", "zstd")
     here(*words, code=6)
 
@@ -433,15 +437,7 @@ def test_the_second_run_into_a_directory_compresses_nothing(
 
 @pytest.mark.parametrize("form", ["directory", "archive", "volumes"])
 def test_a_file_is_not_made_of_a_damaged_layer(here, host, tmp_path, form):
-    path = tmp_path / "layout"
-    content = bytearray(gzip.compress(TARS[0], mtime=0))
-    content[5000:5100] = bytes(100)
-    layers = [write_blob(path, OCI_LAYER_GZIP, bytes(content))]
-    config = json.loads(config_of([digest_of(TARS[0])]))
-    finish(path, write_manifest(path, config, layers))
-    layout = Layout.__new__(Layout)
-    layout.path = path
-    layout.send(host, "damaged", "v1")
+    send_damaged(host, tmp_path / "layout")
     to, _, *options = FILES[form]
     words = ("copy", f"{host}/damaged:v1", to, "--recompress", "zstd")
     here(*words, *options, code=6)
