@@ -126,8 +126,7 @@ class BlobUpload:
         """What is to be sent now."""
         session, size = self._session, self._size
         self._learn()
-        if self._may_resume():
-            session.adopt()
+        if self._may_resume() and session.adopt():
             self._rate = self._rate or self._target.limits.rate
             self._learn()
         whole = self._goes_whole()

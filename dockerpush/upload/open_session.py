@@ -93,9 +93,9 @@ class UploadSession:
         )
 
     def adopt(self) -> bool:
-        """Continue with what an earlier run left; False when there is nothing of use.
+        """Continue with what an earlier run left; False when it left nothing.
 
-        Does so once.
+        Does so once. A session that is gone has shown at least how fast the link was.
         """
         claim = self._claim_once() if self._may_adopt else None
         self._may_adopt = False
@@ -109,7 +109,7 @@ class UploadSession:
         end = min(saved.offset + saved.chunk_size, self._descriptor.size)
         if not self._ask_saved(end):
             self.upload, self.offset, self.resumed = fresh, 0, False
-            return False
+            return True
         self.chunk_size = saved.chunk_size
         uploads_log.info("%s: resumed at byte %d", self._descriptor.digest, self.offset)
         if fresh is not None:
