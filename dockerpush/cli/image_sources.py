@@ -140,10 +140,11 @@ class CachedImageSource(VerbatimSource):
     """
 
     def __init__(self, cache: Cache, pulled: PulledImage) -> None:
-        from ..archive.stored import StoredImage
+        from ..archive.stored import StoredImage, StoredOther
         from ..transfer.source import CacheSource
 
-        self.images = (StoredImage((str(pulled.reference),), (), None, None),)
+        root = StoredOther(pulled.chosen, None, ())
+        self.images = (StoredImage((str(pulled.reference),), (), None, root),)
         self._source = CacheSource(cache, pulled.chosen)
         self._chosen = pulled.chosen
 

@@ -364,4 +364,5 @@ def _called(job: Job) -> str:
     if job.image is None:
         return job.operand
     name = job.name or label(job.image)
-    return f"{job.operand}:{name} ({identity(job.image)[0]})"
+    place = job.operand if job.operand == name else f"{job.operand}:{name}"
+    return f"{place} ({identity(job.image)[0]})"

@@ -387,6 +387,23 @@ class TestAllTags:
             assert name in done.error
         assert [one for one in embedded.seen if one.method != "GET"] == []
 
+    @pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["push", "dry run"])
+    def test_nor_do_two_images_of_the_cache(self, more, embedded, run_cli, tmp_path):
+        names = [f"{embedded.host}/{place}/app:1" for place in ("here", "there")]
+        for name, content in zip(names, (b"1", b"2")):
+            layers = [tar_of({"f": content})]
+            path = docker_archive(tmp_path / "x.tar", layers, names=["app:1"])
+            assert run_cli("push", path, "-t", name).returncode == 0
+        onto = f"{embedded.host}/onto"
+        done = run_cli("push", *names, "--registry", onto, "--yes", *more)
+        assert done.returncode == 2
+        for name in names:
+            assert f"{name} ({digest(run_cli, name)})" in done.error
+        done = run_cli("push", names[0], path, "--registry", onto, "--yes", *more)
+        assert done.returncode == 2
+        assert f"would get both {names[0]} (" in done.error
+        assert digest(run_cli, f"{onto}/app:1") == ""
+
     def test_the_same_image_twice_is_one(self, host, run_cli, tmp_path):
         paths = [
             docker_archive(tmp_path / f"{n}.tar", [tar_of({"f": b"x"})]) for n in "12"
