@@ -34,6 +34,7 @@ from ..errors import (
     Unauthorized,
     UsageError,
 )
+from ..system.processes import ending_signals
 from ..system.terminal import LiveLines, key_pressed
 from ..values import value
 
@@ -320,11 +321,11 @@ def pause(text: str, seconds: float) -> bool:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM end a wait for input, after what they do anyway."""
+    """`ending_signals` end a wait for input, after what they do anyway."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    usual = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    usual = {n: signal.getsignal(n) for n in ending_signals()}
 
     def stop(number: int, frame: FrameType | None) -> None:
         handler = usual[signal.Signals(number)]

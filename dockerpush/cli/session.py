@@ -1,9 +1,9 @@
 """What one run of the command shares: cancellation, signals, progress, logging.
 
-The first SIGINT or SIGTERM cancels: sockets are shut, threads join, temp files go, and
-the process then ends by that signal, as a shell expects. Whatever still hangs after
-GRACE seconds (a name look-up cannot be interrupted) ends with the process. A second
-signal ends at once.
+The first SIGINT, SIGTERM or SIGHUP cancels: sockets are shut, threads join, temp files
+go, and the process then ends by that signal, as a shell expects. Whatever still hangs
+after GRACE seconds (a name look-up cannot be interrupted) ends with the process. A
+second signal ends at once, but not SIGHUP: a lost terminal may send it twice.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..progress import BarProgress, PlainProgress, QuietProgress
 from ..registry.debug import uploads_log
 from ..settings.keys import is_switched_on
 from ..system.cancellation import Cancellation
-from ..system.processes import share_arenas
+from ..system.processes import ending_signals, is_hangup, share_arenas
 from ..system.terminal import can_redraw
 from ..system.workers import ticker
 from . import console
@@ -62,7 +62,7 @@ class Session:
         share_arenas()
         _configure_logging(self.display)
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in ending_signals():
                 signal.signal(number, self._interrupt)
         return self
 
@@ -147,6 +147,8 @@ class Session:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
+            if is_hangup(number):
+                return
             os._exit(128 + number)
         self.signal = signal.Signals(number)
         if hasattr(signal, "setitimer"):

@@ -70,6 +70,23 @@ class PipeReader(RawReader):
         self._check()
 
 
+def ending_signals() -> list[signal.Signals]:
+    """The signals that end a run in order: SIGINT, SIGTERM, and SIGHUP of a terminal.
+
+    SIGHUP comes when the terminal, or the SSH connection, is gone. ``nohup`` ignores it.
+    """
+    signals = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # POSIX
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        signals.append(hangup)
+    return signals
+
+
+def is_hangup(number: int) -> bool:
+    """True for SIGHUP, which a shell and the kernel both send for one lost terminal."""
+    return number == getattr(signal, "SIGHUP", None)
+
+
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kill *process*, and what it started if it leads a session of its own."""
     if sys.platform != "win32":

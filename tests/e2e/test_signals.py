@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end the command soon, whatever its threads wait for.
+"""SIGINT, SIGTERM and SIGHUP end the command soon, whatever its threads wait for.
 
 Every test has the real command wait in one place, sends the signal, and looks at the
 time, the exit, the last line, and (by the fixture) at what is left of temp files.
@@ -30,7 +30,8 @@ from dockerpush.server import Registry, RegistryServer
 SOON = 3.0
 """Seconds from the signal to the end."""
 
-BOTH = pytest.mark.parametrize("number", first(1, [signal.SIGINT, signal.SIGTERM]))
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+EACH = pytest.mark.parametrize("number", first(1, SIGNALS))
 """What they do is the same: the quick suite has one where a wait is tried."""
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -99,7 +100,7 @@ def after(seconds: float) -> Callable[[], bool]:
     return passed
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("kind", ["HEAD", "GET", "POST", "PATCH", "CLOSE", "MANIFEST"])
 def test_while_an_answer_does_not_come(kind, number, proxy, archive, run_cli):
     schedule = proxy.schedule("wait", Fault(Effect.HOLD_ANSWER, *PLACES[kind]))
@@ -125,7 +126,7 @@ def test_what_a_second_run_would_do_is_said(target, then, proxy, tmp_path, run_c
     assert text.rstrip().endswith(then)
 
 
-@BOTH
+@EACH
 def test_while_the_registry_does_not_take_the_body(number, proxy, tmp_path, run_cli):
     path = large_archive(tmp_path / "big.tar", [32 * MIB], compressible=False)
     schedule = proxy.schedule("stuck", Fault(Effect.STALL, "PUT", "upload", after=1000))
@@ -133,14 +134,14 @@ def test_while_the_registry_does_not_take_the_body(number, proxy, tmp_path, run_
     interrupted(child, schedule.held.is_set, number)
 
 
-@BOTH
+@EACH
 def test_while_connecting_to_a_black_hole(number, archive, run_cli):
     with black_hole() as host:
         child = start(run_cli, archive, "-t", f"{host}/a:1", "--plain-http")
         interrupted(child, after(1.0), number)
 
 
-@BOTH
+@EACH
 def test_while_a_tls_handshake_does_not_end(number, archive, run_cli):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -159,7 +160,7 @@ socket.getaddrinfo = getaddrinfo
 """
 
 
-@BOTH
+@EACH
 def test_while_a_name_is_looked_up(number, archive, tmp_path, run_cli):
     child = start(
         run_cli,
@@ -169,7 +170,7 @@ def test_while_a_name_is_looked_up(number, archive, tmp_path, run_cli):
     interrupted(child, after(1.0), number)
 
 
-@BOTH
+@EACH
 def test_while_a_large_layer_is_compressed(number, proxy, tmp_path, run_cli):
     path = large_archive(tmp_path / "big.tar", [150 * MIB], compressible=True)
     child = start(
@@ -181,7 +182,7 @@ def test_while_a_large_layer_is_compressed(number, proxy, tmp_path, run_cli):
     path.unlink()
 
 
-@BOTH
+@EACH
 def test_while_a_pipe_is_stalled(number, proxy, archive, run_cli):
     content = archive.read_bytes()
     child = start(
@@ -195,7 +196,7 @@ def test_while_a_pipe_is_stalled(number, proxy, archive, run_cli):
     interrupted(child, after(1.0), number)
 
 
-@BOTH
+@EACH
 def test_while_waiting_before_another_try(number, proxy, archive, run_cli):
     schedule = proxy.schedule(
         "again", Fault(Effect.REPLACE_REQUEST, "POST", times=ALWAYS, status=503)
@@ -266,6 +267,46 @@ def test_the_next_run_continues_after_a_signal(proxy, tmp_path, run_cli):
     assert schedule.sent < 1.25 * 8 * MIB
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_lost_terminal_leaves_no_temp_files(times, proxy, tmp_path, run_cli):
+    """The shell and the kernel may both send SIGHUP; the new layers wait in a file."""
+    path = large_archive(tmp_path / "big.tar", [4 * MIB, 4 * MIB], compressible=True)
+    source = f"{proxy.host}/hangup:1"
+    assert run_cli("push", path, "-t", source, "--plain-http").returncode == 0
+    hold = Fault(Effect.HOLD_ANSWER, "GET", "blob", nth=3)
+    schedule = proxy.schedule("hangup", hold)
+    child = run_cli.start(
+        *("copy", source, tmp_path / "out.tar", "--recompress", "gzip", "-j", "1"),
+        *("--src-plain-http", "--compress-level", "9"),
+        **{"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE},
+    )
+
+    def waits() -> bool:
+        if not schedule.held.is_set():
+            return False
+        for _ in range(times - 1):
+            child.send_signal(signal.SIGHUP)
+        return True
+
+    interrupted(child, waits, signal.SIGHUP)
+    assert not list(tmp_path.glob("*out.tar*"))
+
+
+def test_a_lost_terminal_does_not_end_what_nohup_started(proxy, archive, run_cli):
+    schedule = proxy.schedule("nohup", Fault(Effect.DELAY, "POST", seconds=1))
+    push = ("push", archive, "-t", f"{proxy.host}/nohup:1", "--plain-http")
+    child = run_cli.start(
+        *push,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    with killed_at_last(child):
+        wait_for(lambda: bool(schedule.met), child)
+        child.send_signal(signal.SIGHUP)
+        _, said = child.communicate(timeout=20)
+    assert child.returncode == 0, said
+
+
 HANGING_END = """\
 import dockerpush.system.cancellation as module, time
 def cancel(self, reason=""):
@@ -276,7 +317,7 @@ module.Cancellation.cancel = cancel
 """
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_at_once(
     number, second, proxy, archive, tmp_path, run_cli
