@@ -23,7 +23,7 @@ from .archive import Archive, open_archive, select_image
 from .archive.forward import is_lasting, open_forward
 from .archive.sniff import is_forward
 from .credentials.identity import Credentials, CredentialSource, Secret
-from .errors import PusherError, UsageError
+from .errors import MORE_TEMP_SPACE, PusherError, UsageError
 from .events import OnEvent, ignore
 from .oci import Platform
 from .reference import Reference
@@ -366,7 +366,7 @@ def _cache(directory: StrPath | None) -> Iterator[Cache]:
         yield Cache(Path(directory))
         return
     with tempfile.TemporaryDirectory(prefix="dockerpush-") as temporary:
-        yield Cache(Path(temporary))
+        yield Cache(Path(temporary), room=MORE_TEMP_SPACE)
 
 
 @contextmanager

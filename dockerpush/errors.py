@@ -14,6 +14,13 @@ from typing import Sequence
 STATUS_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
+WRITE_ELSEWHERE = "make room, or write it elsewhere"
+"""What to do about a full disk, where nothing else is known of the place."""
+
+MORE_TEMP_SPACE = "free some space there, or set TMPDIR to a larger directory"
+"""What to do when temp files find no room."""
+
+
 class PusherError(Exception):
     """Base of every error that dockerpush raises on purpose.
 

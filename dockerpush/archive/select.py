@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Iterator, Sequence
 
 from ..errors import ArchiveError, NotFound, UsageError, some_of
@@ -41,7 +42,7 @@ def select_image(
     if len(found) > 1:
         raise UsageError(
             f"{quoted(name)} means {len(found)} images of the archive, pick one with "
-            f"--name: {', '.join(_apart(found))}"
+            f"--name: {describe(found)}"
         )
     return found[0]
 
@@ -52,7 +53,7 @@ def _only(images: Sequence[StoredImage]) -> StoredImage:
     if len(sound) > 1:
         raise UsageError(
             f"the archive holds {len(sound)} images, pick one with --name: "
-            + ", ".join(_apart(sound))
+            + describe(sound)
         )
     broken = [image for image in images if image.problem]
     if not broken:
@@ -95,21 +96,14 @@ def _runs_on(image: StoredImage, platform: Platform) -> bool:
 
 
 def describe(images: Sequence[StoredImage]) -> str:
-    """The names of *images*, for an error; an image without one has its digest."""
-    names = [name for image in images for name in _labels(image)]
-    return some_of(names, _SHOWN)
-
-
-def _apart(images: Sequence[StoredImage]) -> list[str]:
     """What picks each of *images*: its names, its digest where others have them too."""
     labels = [(name, image) for image in images for name in _labels(image)]
-    names = [name for name, _ in labels]
+    images_of = Counter(name for name, _ in labels)
     found = [
-        name if names.count(name) == 1 else f"{next(_digests(image))} ({name})"
-        for name, image in labels[:_SHOWN]
+        name if images_of[name] == 1 else f"{_digest(image)} ({name})"
+        for name, image in labels
     ]
-    rest = len(labels) - len(found)
-    return [*found, f"and {rest} more"] if rest else found
+    return some_of(found, _SHOWN)
 
 
 def label(image: StoredImage) -> str:
@@ -123,7 +117,11 @@ def identity(image: StoredImage) -> tuple[Digest, ...]:
 
 
 def _labels(image: StoredImage) -> tuple[str, ...]:
-    return image.names + image.tags or (f"(no name) {next(_digests(image))}",)
+    return image.names + image.tags or (f"(no name) {_digest(image)}",)
+
+
+def _digest(image: StoredImage) -> str:
+    return str(next(_digests(image), "no digest"))
 
 
 def _matching(images: Sequence[StoredImage], name: str) -> list[StoredImage]:

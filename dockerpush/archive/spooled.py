@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO, Iterator, Mapping
 
-from ..errors import PusherError, reason_of
+from ..errors import MORE_TEMP_SPACE, PusherError, reason_of
 from ..system.files import SharedFile
 from .tar import Window
 
@@ -54,7 +54,7 @@ class Spool:
         if self._limit is not None and self.size > self._limit:
             raise SpoolError(
                 f"cannot write more than {self._limit} bytes to {self._directory}: "
-                "free some space there, or set TMPDIR to a larger directory"
+                f"{MORE_TEMP_SPACE}"
             )
         if self._memory is not None:
             self._memory += data
@@ -91,7 +91,7 @@ class Spool:
         except OSError as error:
             raise SpoolError(
                 f"cannot write a temp file in {self._directory}: {reason_of(error)}; "
-                "free some space there, or set TMPDIR to a larger directory"
+                f"{MORE_TEMP_SPACE}"
             ) from error
 
 

@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Callable, Iterable, Iterator, Sequence, TypeVar
 
 from ..errors import (
+    WRITE_ELSEWHERE,
     ArchiveError,
     Cancelled,
     InvalidDigest,
@@ -375,7 +376,7 @@ def check_room(path: Path, size: int) -> None:
     if size > free:
         raise PusherError(
             f"{path}: it takes {size >> 20} MiB, and the disk has {free >> 20} MiB "
-            "free: make room, or write it elsewhere"
+            f"free: {WRITE_ELSEWHERE}"
         )
 
 

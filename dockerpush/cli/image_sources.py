@@ -12,7 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator, NamedTuple, Sequence, Union
 
-from ..errors import InvalidReference, PusherError, StateError, UsageError
+from ..errors import (
+    MORE_TEMP_SPACE,
+    InvalidReference,
+    PusherError,
+    StateError,
+    UsageError,
+)
 from ..reference import DOCKER_HUB, Reference, looks_like_file, without_docker
 from ..values import replace
 from . import console, location
@@ -415,7 +421,7 @@ def usable_cache(connections: Connections, *, needed: bool) -> Iterator[Cache]:
         degraded = Notice(f"{error}; continuing without it", warning=True)
         connections.session.on_event(degraded)
         with tempfile.TemporaryDirectory(prefix="dockerpush-") as directory:
-            yield Cache(Path(directory) / "cache")
+            yield Cache(Path(directory) / "cache", room=MORE_TEMP_SPACE)
         return
     yield cache
 

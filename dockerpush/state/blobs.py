@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import BinaryIO, Callable, Iterator, Protocol
 
 from ..documents import Walk, check_names_nothing, children_of, is_document
-from ..errors import ContentMismatch, InvalidDigest, InvalidJSON, StateError, reason_of
+from ..errors import (
+    WRITE_ELSEWHERE,
+    ContentMismatch,
+    InvalidDigest,
+    InvalidJSON,
+    StateError,
+    reason_of,
+)
 from ..events import BlobFinished, BlobStarted, BytesSent, OnEvent, Outcome, Retrying
 from ..oci import JSON_LIMIT, Descriptor, Digest
 from ..system.cancellation import Cancellation
@@ -49,7 +56,8 @@ class BlobDirectory:
     """The blobs below *directory*, which is made when it is written to.
 
     Any number of threads and processes may use it. Everything raises StateError when
-    the file system does not allow it; *what* says in such an error what this is.
+    the file system does not allow it; *what* says in such an error what this is, and
+    *room* what to do when the disk is full.
     """
 
     def __init__(
@@ -57,6 +65,7 @@ class BlobDirectory:
         directory: Path,
         *,
         what: str,
+        room: str = WRITE_ELSEWHERE,
         mode: int = 0o777,
         partials: str = PARTIALS,
     ) -> None:
@@ -66,10 +75,15 @@ class BlobDirectory:
         """
         self.directory = directory
         self._what = what
+        self._room = room
         self._mode = mode
         self._partials = partials
         self._owners: dict[tuple[int, int, int], bool] = {}  # who is one of us
         self._hashed: dict[tuple[Digest, int, int], bool] = {}  # what others wrote
+
+    def failing(self) -> contextlib.AbstractContextManager[None]:
+        """Turn an OSError into a StateError that says which directory it is about."""
+        return failing(f"{self._what} {self.directory}", self._room)
 
     def path_of(self, digest: Digest) -> Path:
         """Where the blob *digest* is, if it is there."""
@@ -139,7 +153,7 @@ class BlobDirectory:
         final = self.path_of(descriptor.digest)
         if self.has(descriptor):
             return True
-        with failing(f"{self._what} {self.directory}"):
+        with self.failing():
             final.parent.mkdir(mode=self._mode, parents=True, exist_ok=True)
         try:
             os.link(path, final)
@@ -218,7 +232,7 @@ class BlobDirectory:
                 own = own_name(path)
             while not self._claimed(lock, stack):
                 cancellation.wait(_STEP)
-            found = Partial(own, self.path_of(digest), self._mode)
+            found = Partial(own, self.path_of(digest), self._mode, self.failing)
             try:
                 yield found
             finally:
@@ -240,7 +254,7 @@ class BlobDirectory:
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
         """Hold the directory's own lock for a moment."""
-        with failing(f"{self._what} {self.directory}"):
+        with self.failing():
             self.directory.mkdir(mode=self._mode, parents=True, exist_ok=True)
             with claim(self.directory / LOCK, timeout=GUARD_TIMEOUT):
                 yield
@@ -274,18 +288,22 @@ class BlobDirectory:
             self._reach(child, found, walk, depth + 1, strict=strict)
 
     def _write(self, path: Path, raw: bytes) -> None:
-        with self.guarded(), failing(f"{self._what} {self.directory}"):
+        with self.guarded(), self.failing():
             path.parent.mkdir(mode=self._mode, parents=True, exist_ok=True)
             replace_file(path, raw, mode=default_mode(), durable=False)
 
 
 @value
 class Partial:
-    """The beginning of a blob at *path*, which becomes *final* when it is complete."""
+    """The beginning of a blob at *path*, which becomes *final* when it is complete.
+
+    *failing* makes StateErrors of OSErrors.
+    """
 
     path: Path
     final: Path
     mode: int
+    failing: Callable[[], contextlib.AbstractContextManager[None]]
 
     def size(self) -> int:
         """Bytes that an earlier run, or this one, has left; 0 for none."""
@@ -297,26 +315,29 @@ class Partial:
 
     def keep(self) -> None:
         """It is complete, and was hashed: give it its name."""
-        with failing(f"{self.final}"):
+        with self.failing():
             self.final.parent.mkdir(mode=self.mode, parents=True, exist_ok=True)
             self.path.replace(self.final)
 
     def discard(self) -> None:
         """Delete it: nothing of it is of any use."""
-        with failing(f"{self.path}"):
+        with self.failing():
             self.path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def failing(what: str) -> Iterator[None]:
-    """Turn an OSError into a StateError that says *what* cannot be used, and why."""
+def failing(what: str, room: str = WRITE_ELSEWHERE) -> Iterator[None]:
+    """Turn an OSError into a StateError that says *what* cannot be used, and why.
+
+    *room* says what to do when the disk is full.
+    """
     try:
         yield
     except OSError as error:
         reason = reason_of(error)
         hint = ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = "; 'dockerpush cache prune' makes room"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            hint = f"; {room}"
         raise StateError(f"{what}: {reason}{hint}") from error
 
 
@@ -425,7 +446,7 @@ def receive_partial(
     if partial.size() > descriptor.size:
         partial.discard()
     failure = None
-    with failing(str(partial.path)), partial.open() as file:
+    with partial.failing(), partial.open() as file:
         place = BlobPlace(file, have=partial.size())
         try:
             received = receive(

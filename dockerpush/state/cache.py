@@ -26,7 +26,7 @@ from ..system.cancellation import Cancellation
 from ..system.files import NotOurFile, open_own, open_trusted, try_lock
 from ..system.workers import in_parallel
 from ..values import value
-from .blobs import BlobDirectory, digest_of_file, failing
+from .blobs import BlobDirectory, digest_of_file
 
 
 @value
@@ -42,6 +42,9 @@ class CachedImage:
     used_at: float
 
 
+PRUNE = "'dockerpush cache prune' makes room"
+
+
 class Cache(BlobDirectory):
     """The files below *directory*, which is made when it is written to.
 
@@ -49,8 +52,11 @@ class Cache(BlobDirectory):
     the file system does not allow it.
     """
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory, what="the cache", mode=0o700, partials="partial")
+    def __init__(self, directory: Path, *, room: str = PRUNE) -> None:
+        """*room* says what to do when the disk is full."""
+        super().__init__(
+            directory, what="the cache", room=room, mode=0o700, partials="partial"
+        )
 
     def blobs(self) -> Iterator[tuple[Digest, os.stat_result]]:
         """Every blob, in no order."""
@@ -66,7 +72,7 @@ class Cache(BlobDirectory):
 
     def forget(self, reference: str) -> None:
         """Remember *reference* no more; its blobs stay until the next prune."""
-        with failing(f"{reference} of the cache"):
+        with self.failing():
             self._image_path(reference).unlink(missing_ok=True)
 
     def find(self, reference: str) -> CachedImage | None:
@@ -96,8 +102,8 @@ class Cache(BlobDirectory):
         if missing > free:
             raise StateError(
                 f"the disk of the cache {self.directory} has {free >> 20} MiB free, "
-                f"and the image needs {missing >> 20} MiB; make room with "
-                "'dockerpush cache prune', or use pull --no-cache -o FILE"
+                f"and the image needs {missing >> 20} MiB; {self._room}, or use "
+                "pull --no-cache -o FILE"
             )
 
     def pins(self) -> Pins:

@@ -27,7 +27,7 @@ from ..oci import Descriptor, Digest, parse_json
 from ..reference import Reference
 from ..registry.client import RegistryClient
 from ..registry.pages import referrers_tag
-from ..state.blobs import BlobDirectory, failing
+from ..state.blobs import BlobDirectory
 from ..strict_json import DOCUMENT
 from ..system.cancellation import Cancellation
 from ..system.workers import Workers
@@ -326,7 +326,7 @@ class DirectoryPruner:
 
     def plan(self) -> list[PruneItem]:
         """What would go, images first."""
-        with failing(f"the directory {self._path}"):
+        with self._blobs.failing():
             index = read_index(self._path)
         entries = {_key(entry): entry for entry in (index.manifests if index else ())}
         shown = {key: self._look(entry) for key, entry in entries.items()}
@@ -366,7 +366,7 @@ class DirectoryPruner:
         """
         doomed = {(item.name, item.digest) for item in items}
         try:
-            with failing(f"the directory {self._path}"):
+            with self._blobs.failing():
                 take_from_index(
                     self._path,
                     lambda entry: (_key(entry), entry.digest) in doomed,

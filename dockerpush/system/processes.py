@@ -73,7 +73,7 @@ class PipeReader(RawReader):
 def ending_signals() -> list[signal.Signals]:
     """The signals that end a run in order: SIGINT, SIGTERM, and SIGHUP of a terminal.
 
-    SIGHUP comes when the terminal, or the SSH connection, is gone. ``nohup`` ignores it.
+    SIGHUP says that a terminal or an SSH connection is gone; ``nohup`` ignores it.
     """
     signals = [signal.SIGINT, signal.SIGTERM]
     hangup = getattr(signal, "SIGHUP", None)  # POSIX

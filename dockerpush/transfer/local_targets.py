@@ -15,10 +15,10 @@ from ..archive.writers import (
     read_index,
 )
 from ..documents import RawManifest, is_document
-from ..errors import ContentMismatch
+from ..errors import WRITE_ELSEWHERE, ContentMismatch
 from ..events import BlobFinished, OnEvent, Outcome
 from ..oci import OCI_INDEX, Descriptor, Digest, Index
-from ..state.blobs import BlobDirectory, failing, receive_partial
+from ..state.blobs import BlobDirectory, receive_partial
 from ..state.cache import Cache, Pins
 from ..system.cancellation import Cancellation
 from ..upload.content import PreparedBlob
@@ -43,11 +43,15 @@ class DirectoryTarget(Target):
         cancellation: Cancellation,
         on_event: OnEvent,
         have: HeldBlobs = NOTHING_HELD,
+        *,
+        what: str = "the directory",
+        room: str = WRITE_ELSEWHERE,
     ) -> None:
+        """An error says *what* it is about, and *room* what to do about a full disk."""
         super().__init__(str(path), cancellation, on_event)
         self._left_out = LeftOut(have)
         self._path = path
-        self._blobs = BlobDirectory(path, what="the directory")
+        self._blobs = BlobDirectory(path, what=what, room=room)
         self._referrers: set[Digest] = set()
         self._entries()
 
@@ -101,7 +105,7 @@ class DirectoryTarget(Target):
         False for one that the index has to name as well, which is how it lists it.
         """
         digest = document.descriptor.digest
-        with failing(f"the directory {self._path}"):
+        with self._blobs.failing():
             if not self._left_out.takes(document.descriptor):
                 self._blobs.put(digest, document.raw)
             if reference != digest:
@@ -113,7 +117,7 @@ class DirectoryTarget(Target):
         """Have the index name *images*, whose manifests are left out, in one step."""
         found = [BundledImage(root, (name,), ()) for name, root in images]
         if found and all(self._left_out.takes(one.root) for one in found):
-            with failing(f"the directory {self._path}"):
+            with self._blobs.failing():
                 self._add(index_of(found))
 
     def _add(self, entries: Index) -> None:
@@ -124,7 +128,7 @@ class DirectoryTarget(Target):
 
     def list_referrers(self, subject: Digest, listed: Sequence[Descriptor]) -> None:
         """Have the index name these, which is how a directory lists them."""
-        with failing(f"the directory {self._path}"):
+        with self._blobs.failing():
             self._add(Index(OCI_INDEX, tuple(listed)))
 
     def _is_there(self, entry: Descriptor) -> bool:
@@ -133,7 +137,7 @@ class DirectoryTarget(Target):
         return self._blobs.is_whole(entry, self._left_out.takes)
 
     def _entries(self) -> Sequence[Descriptor]:
-        with failing(f"the directory {self._path}"):
+        with self._blobs.failing():
             index = read_index(self._path)
         return index.manifests if index else ()
 

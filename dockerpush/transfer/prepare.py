@@ -19,7 +19,7 @@ from ..archive.decompress import digests, open_decompressed, peeked
 from ..archive.sniff import HEAD_SIZE, compression_of
 from ..archive.spooled import Spool, SpoolError, temp_directory
 from ..archive.stored import Compression, StoredBlob, compression_of_type
-from ..errors import ContentMismatch
+from ..errors import MORE_TEMP_SPACE, ContentMismatch
 from ..events import BytesRead, Notice, OnEvent
 from ..oci import Descriptor, Digest
 from ..system.cancellation import Cancellation
@@ -167,8 +167,8 @@ class Preparer:
         stored = planned.stored
         if stored.compression is not Compression.NONE or stored.digest is None:
             raise SpoolError(
-                f"layer {stored.member} {why} in {self.space.directory}: free some "
-                "space there, or set TMPDIR to a larger directory"
+                f"layer {stored.member} {why} in {self.space.directory}: "
+                f"{MORE_TEMP_SPACE}"
             )
         self.on_event(
             Notice(

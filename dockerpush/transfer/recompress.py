@@ -20,7 +20,7 @@ from ..archive.sniff import HEAD_SIZE
 from ..archive.spooled import temp_directory
 from ..archive.stored import Compression, Member, MemberKind, compression_of_type
 from ..archive.writers import BundledImage, index_of
-from ..errors import UsageError
+from ..errors import MORE_TEMP_SPACE, UsageError
 from ..system.streams import RawReader
 from ..values import replace
 from .archive_source import ArchiveSource
@@ -196,7 +196,13 @@ def recompress_images(
     named = [tuple(without_digests(one.names, "@")) for one in wanted]
     numbered = [one._replace(names=(str(n),)) for n, one in enumerate(wanted)]
     with TemporaryDirectory("", "dockerpush-", temp_directory(os.environ)) as path:
-        kept = DirectoryTarget(Path(path), target.cancellation, target.on_event)
+        kept = DirectoryTarget(
+            Path(path),
+            target.cancellation,
+            target.on_event,
+            what="the temp directory",
+            room=MORE_TEMP_SPACE,
+        )
         kept.blobs = target.blobs
         made = _into_directory(numbered, kept, options, referrers=referrers)
         with open_archive(path) as archive:

@@ -41,6 +41,7 @@ from ..archive.stored import (
     layers_by_member,
 )
 from ..errors import (
+    MORE_TEMP_SPACE,
     ArchiveError,
     Cancelled,
     ContentMismatch,
@@ -511,8 +512,7 @@ class _Reader:
         if spool is None:
             raise SpoolError(
                 f"layer {member.name} is larger than the free temp space in "
-                f"{self._space.directory}: free some space there, or set TMPDIR to a "
-                "larger directory"
+                f"{self._space.directory}: {MORE_TEMP_SPACE}"
             )
         return spool
 

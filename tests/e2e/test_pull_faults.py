@@ -352,7 +352,22 @@ class TestFullDisk:
         for error, out in zip(self.errors(disk), outs):
             assert "no space left" in error or "MiB free" in error
             assert out.rstrip("/") in error
+            assert error.endswith("make room, or write it elsewhere")
         assert len(self.errors(disk)) == 2
+
+    def test_under_what_is_recompressed_names_the_temp_directory(
+        self, disk, large, tmp_path
+    ):
+        out = tmp_path / "out.tar"
+        (code,) = disk.run(
+            "2m",
+            f"dockerpush copy {large} {out} --recompress zstd",
+            TMPDIR=str(disk.directory),
+        )
+        (error,) = self.errors(disk)
+        assert (code, out.exists()) == ("exit 1", False)
+        assert "set TMPDIR to a larger directory" in error
+        assert "cache prune" not in error
 
     def test_a_full_cache_does_not_matter_to_a_copy_into_a_file(
         self, disk, large, tmp_path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from archives import Image, layout, legacy, tar
 
@@ -83,6 +85,19 @@ def test_a_tag_of_an_annotation_picks_an_image(tmp_path):
         assert (found.tags, found.root) == (("v1",), image.root)
         digest = str(image.root.descriptor.digest)
         assert select_image(archive.images, digest) is image
+
+
+def test_names_that_several_images_have_are_told_apart_by_digest(tmp_path):
+    """Also where all images of the archive are listed, which a broken one is among."""
+    both = layout(Image.of("1"), Image.of("2")).annotated(ref="v1")
+    with open_archive(tar(tmp_path / "image.tar", both.files())) as archive:
+        digests = [str(image.root.descriptor.digest) for image in archive.images]
+        shown = ", ".join(f"{digest} (v1)" for digest in digests)
+        assert describe(archive.images) == shown
+        with pytest.raises(NotFound, match=re.escape(shown)):
+            select_image(archive.images, "v2")
+        broken = StoredImage((), ("v1",), None, None, problem="damaged")
+        assert describe([*archive.images, broken]).endswith("no digest (v1)")
 
 
 def test_a_long_list_is_cut_short():
