@@ -30,6 +30,7 @@ else:
 HAS_PREAD = hasattr(os, "preadv")
 
 _HELD_BY_ANOTHER = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}
+_SHORTEST_STEP, _LONGEST_STEP = 0.0005, 0.02  # seconds between two tries to lock a file
 _FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _FOREIGN = {errno.ELOOP, errno.EMLINK, errno.EACCES, errno.EISDIR, errno.ENXIO}
 
@@ -369,11 +370,12 @@ def _is_file_at(path: Path, descriptor: int) -> bool:
 
 
 def _lock_within(descriptor: int, timeout: float) -> bool:
-    deadline = time.monotonic() + timeout
+    deadline, step = time.monotonic() + timeout, _SHORTEST_STEP
     while not _lock_now(descriptor):
         if time.monotonic() >= deadline:
             return False
-        time.sleep(0.02)
+        time.sleep(step)
+        step = min(2 * step, _LONGEST_STEP)
     return True
 
 

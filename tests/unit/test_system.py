@@ -103,6 +103,20 @@ def take(path):
         return held
 
 
+def test_a_lock_that_is_held_for_moments_is_asked_for_again_at_once(
+    tmp_path, monkeypatch
+):
+    """Threads that begin together hold it for less than a millisecond each."""
+    waited: list[float] = []
+    monkeypatch.setattr(files.time, "sleep", waited.append)
+    path = tmp_path / "lock"
+    with files.try_lock(path), files.try_lock(path, timeout=0.2) as held:
+        assert not held
+    assert waited[0] <= 0.001
+    assert waited == sorted(waited)
+    assert max(waited) <= 0.02
+
+
 def test_the_lock_of_a_killed_process_is_free(tmp_path):
     script = (
         "import sys, time; from pathlib import Path\n"
