@@ -227,29 +227,32 @@ class BlobDirectory:
         """
         path = self.directory / self._partials / str(digest).replace(":", "-")
         with contextlib.ExitStack() as stack:
-            with self.guarded():
-                lock = own_name(path.with_name(f"{path.name}.lock"))
-                own = own_name(path)
-            while not self._claimed(lock, stack):
+            while (found := self._claimed(path, digest, stack)) is None:
                 cancellation.wait(_STEP)
-            found = Partial(own, self.path_of(digest), self._mode, self.failing)
+            lock, part = found
             try:
-                yield found
+                yield part
             finally:
                 with contextlib.suppress(OSError, StateError), self.guarded():
-                    if not found.size() or own != path:
-                        found.discard()
+                    if not part.size() or part.path != path:
+                        part.discard()
                     lock.unlink()
                     lock.parent.rmdir()  # the last one, if nothing was left
 
-    def _claimed(self, lock: Path, stack: contextlib.ExitStack) -> bool:
+    def _claimed(
+        self, path: Path, digest: Digest, stack: contextlib.ExitStack
+    ) -> tuple[Path, Partial] | None:
+        """The lock and the partial file at *path*, ours until *stack* is left."""
         with self.guarded():
-            lock.parent.mkdir(mode=self._mode, exist_ok=True)
+            path.parent.mkdir(mode=self._mode, exist_ok=True)
+            lock = own_name(path.with_name(f"{path.name}.lock"))
             with contextlib.ExitStack() as mine:
-                free = mine.enter_context(try_lock(lock))
-                if free:
-                    stack.push(mine.pop_all())
-                return free
+                if not mine.enter_context(try_lock(lock)):
+                    return None
+                own, final = own_name(path), self.path_of(digest)
+                part = Partial(own, final, self._mode, self.failing)
+                stack.push(mine.pop_all())
+                return lock, part
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:

@@ -218,6 +218,16 @@ class TestPartial:
         assert cache.size_of(digest) == 4
         assert list((cache.directory / "partial").glob("*")) == []
 
+    def test_the_lock_of_the_directory_is_taken_once_to_begin_and_once_to_end(
+        self, cache, cancellation, monkeypatch
+    ):
+        """Many small blobs wait for it."""
+        times, guarded = [], cache.guarded
+        monkeypatch.setattr(cache, "guarded", lambda: times.append(1) or guarded())
+        with cache.partial(Digest.of(b"blob"), cancellation):
+            assert len(times) == 1
+        assert len(times) == 2
+
     def test_the_second_waits_for_the_first(self, cache, cancellation):
         digest, order = Digest.of(b"blob"), []
 
