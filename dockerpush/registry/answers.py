@@ -39,6 +39,8 @@ from .retry import (
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
+    from .meter import Meter
+
 log = logging.getLogger(__name__)
 
 PIECE = 256 * 1024
@@ -75,6 +77,10 @@ class Answer(Closeable):
     ) -> None:
         """*task* names what fails when the connection breaks inside the body."""
         self._raw = raw
+        # urllib3 would copy every byte once more on its way to us
+        inner: Any = getattr(raw, "_original_response", None)
+        self._meter: Meter | None = getattr(inner, "meter", None)
+        self._body: Any = inner if self._meter else raw
         self._cancellation = cancellation
         self._rate = rate
         self._task = task
@@ -134,37 +140,41 @@ class Answer(Closeable):
 
     def end_within(self, seconds: float) -> None:
         """Have what is read from now on fail after *seconds*."""
-        meter = getattr(getattr(self._raw, "_original_response", None), "meter", None)
-        if meter is not None:
-            meter.end_within(seconds)
+        if self._meter is not None:
+            self._meter.end_within(seconds)
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill *buffer* as far as the next bytes go; 0 at the end of the body."""
-        piece = self._next(len(buffer))
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def _next(self, count: int) -> bytes:
         self._cancellation.check()
         if self._rate is not None:
-            count = min(count, self._rate.grant)
+            buffer = buffer[: self._rate.grant]
         try:
-            piece = self._raw.read(count)
+            count: int = self._body.readinto(buffer)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as e:
+            self.part()
             self._cancellation.check()
             raise translated(self.host, e).during(self._task) from e
-        self._read += len(piece)
-        if piece:
-            if self._rate is not None:  # no socket waits meanwhile
-                self._rate.take_all(len(piece), self._cancellation)
-            return piece
+        except PusherError:
+            self.part()
+            raise
+        self._read += count
+        if not count:
+            self._check_end()
+        elif self._rate is not None:  # no socket waits meanwhile
+            self._rate.take_all(count, self._cancellation)
+        return count
+
+    def _next(self, count: int) -> bytes:
+        buffer = bytearray(count)
+        return bytes(buffer[: self.readinto(memoryview(buffer))])
+
+    def _check_end(self) -> None:
         self._cancellation.check()
         self._ended = True
         missing = 0 if self._is_bodiless else (self.size or 0) - self._read
         if missing > 0:
             cut = http.client.IncompleteRead(b"", missing)
             raise translated(self.host, cut).during(self._task)
-        return b""
 
     def part(self) -> None:
         """Have no other request use the connection of this answer."""

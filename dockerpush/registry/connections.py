@@ -201,10 +201,10 @@ class FinalResponse(http.client.HTTPResponse):
         super().begin()
         self.meter.begin_body()
 
-    def read(self, amt: int | None = None) -> bytes:
-        """At most *amt* bytes of the body."""
-        self.meter.allow(amt or 0)
-        return super().read(amt)
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill *buffer* as far as the next bytes of the body go."""
+        self.meter.allow(len(buffer))
+        return super().readinto(buffer)
 
     def _read_status(self) -> tuple[str, int, str]:
         for _ in range(MOST_INTERIM):

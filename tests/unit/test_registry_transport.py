@@ -9,6 +9,7 @@ import time
 from typing import Iterator
 
 import pytest
+import urllib3
 from peers import answer, peer, read_body, read_head, reset, wait_for_end
 from registries import make_certificates
 
@@ -280,6 +281,46 @@ def test_a_body_that_ends_early_is_an_error(transport):
 
     with peer(handle) as port, pytest.raises(TransientError):
         get(transport, f"http://127.0.0.1:{port}/")
+
+
+def test_a_body_goes_straight_into_the_buffer_that_is_given(transport, monkeypatch):
+    def handle(sock: socket.socket) -> None:
+        read_head(sock)
+        sock.sendall(answer(200, bytes(range(256)) * 1000))
+
+    def copying(*_: object) -> bytes:
+        raise AssertionError("urllib3 copies what it reads")
+
+    monkeypatch.setattr(urllib3.HTTPResponse, "read", copying)
+    buffer = memoryview(bytearray(PIECE))
+    with (
+        peer(handle) as port,
+        transport.request("GET", f"http://127.0.0.1:{port}/", headers={}) as response,
+    ):
+        assert response.readinto(buffer) == 256_000
+        assert response.readinto(buffer[256_000:]) == 0
+    assert buffer[:256_000] == bytes(range(256)) * 1000
+
+
+def test_a_connection_that_broke_is_not_read_again_when_its_answer_is_closed(
+    cancellation,
+):
+    def handle(sock: socket.socket) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+        ended.append(sock.recv(1))
+
+    ended: list[bytes] = []
+    settings = TransportSettings(timeout=0.3)
+    transport = Transport(settings, cancellation, "127.0.0.1")
+    with peer(handle) as port:
+        response = transport.request("GET", f"http://127.0.0.1:{port}/", headers={})
+        with pytest.raises(TransientError, match="no answer"):
+            response.read(100)
+        response.readinto = None
+        response.close()
+    transport.close()
+    assert ended == [b""]
 
 
 def test_a_file_that_cannot_be_read_is_no_failure_of_the_network(transport):
