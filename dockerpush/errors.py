@@ -17,6 +17,15 @@ STATUS_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 WRITE_ELSEWHERE = "make room, or write it elsewhere"
 """What to do about a full disk, where nothing else is known of the place."""
 
+SMALLER_FILES = (
+    "the file system, or ulimit -f, allows no larger file: write it elsewhere, or an "
+    "archive with --split fat32"
+)
+"""What to do where a file may not be as large as it gets."""
+
+MORE_FILES = "allow more (ulimit -n), or use fewer --jobs"
+"""What to do when no more files or connections can be opened."""
+
 MORE_TEMP_SPACE = "free some space there, or set TMPDIR to a larger directory"
 """What to do when temp files find no room."""
 
@@ -68,7 +77,14 @@ def file_error(what: str, error: OSError) -> PusherError:
     """
     kind = NotFound if isinstance(error, FileNotFoundError) else PusherError
     kind = UsageError if error.errno == errno.ENAMETOOLONG else kind
-    return kind(f"{what}: {reason_of(error)}")
+    return kind(f"{what}: {reason_of(error)}{about_room(error)}")
+
+
+def about_room(error: OSError, room: str = WRITE_ELSEWHERE) -> str:
+    """What to do when *error* is a full disk, which *room* says, or a large file."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"; {room}"
+    return f"; {SMALLER_FILES}" if error.errno == errno.EFBIG else ""
 
 
 def some_of(names: Sequence[str], most: int) -> str:
@@ -79,7 +95,9 @@ def some_of(names: Sequence[str], most: int) -> str:
 
 def reason_of(error: Exception) -> str:
     """Why the system refused something, as the middle of a sentence."""
-    return (getattr(error, "strerror", None) or str(error)).lower()
+    reason = (getattr(error, "strerror", None) or str(error)).lower()
+    is_limit = getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)
+    return f"{reason}; {MORE_FILES}" if is_limit else reason
 
 
 class ArchiveError(PusherError):
@@ -92,6 +110,10 @@ class ContentMismatch(PusherError):
 
 class StateError(PusherError):
     """A file of the state directory cannot be read or written, and must be."""
+
+
+class CacheError(StateError):
+    """The cache cannot be used: what is left to do may go without it."""
 
 
 class HelperFailed(PusherError):

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Callable, Iterator, NamedTuple, Sequence, Unio
 
 from ..errors import (
     MORE_TEMP_SPACE,
+    CacheError,
     InvalidReference,
     PusherError,
-    StateError,
     UsageError,
 )
 from ..reference import DOCKER_HUB, Reference, looks_like_file, without_docker
@@ -415,9 +415,10 @@ def usable_cache(connections: Connections, *, needed: bool) -> Iterator[Cache]:
     try:
         with cache.guarded():
             pass
-    except StateError as error:
+    except CacheError as error:
         if needed:
-            raise
+            elsewhere = "set DOCKERPUSH_STATE_DIR to a directory that can be written"
+            raise CacheError(f"{error}; {elsewhere}") from error
         degraded = Notice(f"{error}; continuing without it", warning=True)
         connections.session.on_event(degraded)
         with tempfile.TemporaryDirectory(prefix="dockerpush-") as directory:

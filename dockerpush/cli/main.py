@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Sequence
 
 from .. import __version__
-from ..errors import PusherError, reason_of
+from ..errors import PusherError, about_room, reason_of
 from . import console
 from .options import (
     EMPTY,
@@ -317,10 +317,7 @@ def _refusal(error: OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         return "out of memory; allow more, or use fewer --jobs"
     what = f"{error.filename}: " if isinstance(error.filename, str) else ""
-    reason = reason_of(error)
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{what}{reason}; allow more (ulimit -n), or use fewer --jobs"
-    return f"{what}{reason}"
+    return f"{what}{reason_of(error)}{about_room(error)}"
 
 
 def _module(command: str) -> Any:

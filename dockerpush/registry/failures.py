@@ -14,7 +14,7 @@ from typing import Iterator, Mapping
 
 import urllib3.exceptions
 
-from ..errors import NetworkError, TransientError
+from ..errors import NetworkError, TransientError, reason_of
 from .debug import one_line
 from .proxies import refusal
 
@@ -157,7 +157,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, http.client.RemoteDisconnected):
         return "the server closed it without an answer"
     if isinstance(error, OSError) and error.errno in errno.errorcode:
-        return one_line(error.strerror or str(error), 160).lower()
+        return one_line(reason_of(error), 160)
     return one_line(str(error) or type(error).__name__, 160)
 
 

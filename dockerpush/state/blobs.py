@@ -9,7 +9,6 @@ A source may break or lie, so a blob is hashed as it is written.
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..errors import (
     InvalidDigest,
     InvalidJSON,
     StateError,
+    about_room,
     reason_of,
 )
 from ..events import BlobFinished, BlobStarted, BytesSent, OnEvent, Outcome, Retrying
@@ -60,6 +60,8 @@ class BlobDirectory:
     *room* what to do when the disk is full.
     """
 
+    error: type[StateError] = StateError
+
     def __init__(
         self,
         directory: Path,
@@ -83,7 +85,7 @@ class BlobDirectory:
 
     def failing(self) -> contextlib.AbstractContextManager[None]:
         """Turn an OSError into a StateError that says which directory it is about."""
-        return failing(f"{self._what} {self.directory}", self._room)
+        return failing(f"{self._what} {self.directory}", self._room, self.error)
 
     def path_of(self, digest: Digest) -> Path:
         """Where the blob *digest* is, if it is there."""
@@ -329,19 +331,18 @@ class Partial:
 
 
 @contextlib.contextmanager
-def failing(what: str, room: str = WRITE_ELSEWHERE) -> Iterator[None]:
-    """Turn an OSError into a StateError that says *what* cannot be used, and why.
+def failing(
+    what: str, room: str = WRITE_ELSEWHERE, kind: type[StateError] = StateError
+) -> Iterator[None]:
+    """Turn an OSError into a *kind* that says *what* cannot be used, and why.
 
     *room* says what to do when the disk is full.
     """
     try:
         yield
     except OSError as error:
-        reason = reason_of(error)
-        hint = ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            hint = f"; {room}"
-        raise StateError(f"{what}: {reason}{hint}") from error
+        reason = f"{reason_of(error)}{about_room(error, room)}"
+        raise kind(f"{what}: {reason}") from error
 
 
 PIECE = 256 * 1024

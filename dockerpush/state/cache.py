@@ -20,7 +20,7 @@ from shutil import disk_usage
 from types import TracebackType
 from typing import Any, Iterable, Iterator
 
-from ..errors import InvalidDigest, InvalidJSON, StateError, reason_of
+from ..errors import CacheError, InvalidDigest, InvalidJSON, StateError, reason_of
 from ..oci import JSON_LIMIT, Descriptor, Digest, parse_json, require, required
 from ..system.cancellation import Cancellation
 from ..system.files import NotOurFile, open_own, open_trusted, try_lock
@@ -48,9 +48,11 @@ PRUNE = "'dockerpush cache prune' makes room"
 class Cache(BlobDirectory):
     """The files below *directory*, which is made when it is written to.
 
-    Any number of threads and processes may use it. Everything raises StateError when
+    Any number of threads and processes may use it. Everything raises CacheError when
     the file system does not allow it.
     """
+
+    error = CacheError
 
     def __init__(self, directory: Path, *, room: str = PRUNE) -> None:
         """*room* says what to do when the disk is full."""
@@ -95,12 +97,21 @@ class Cache(BlobDirectory):
         known = [image for image in found if image is not None]
         return sorted(known, key=lambda image: image.used_at, reverse=True)
 
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Hold the cache's own lock for a moment; another run may keep it too long."""
+        try:
+            with super().guarded():
+                yield
+        except StateError as error:
+            raise CacheError(str(error)) from error
+
     def check_room(self, blobs: Iterable[Descriptor]) -> None:
-        """Check that the disk has room for *blobs*. Raises StateError."""
+        """Check that the disk has room for *blobs*. Raises CacheError."""
         missing = sum(blob.size for blob in blobs if not self.has(blob))
         free = disk_usage(self.directory).free
         if missing > free:
-            raise StateError(
+            raise CacheError(
                 f"the disk of the cache {self.directory} has {free >> 20} MiB free, "
                 f"and the image needs {missing >> 20} MiB; {self._room}, or use "
                 "pull --no-cache -o FILE"
@@ -177,13 +188,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise StateError(f"{folder}: {reason_of(error)}") from error
+        raise CacheError(f"{folder}: {reason_of(error)}") from error
 
 
 def damaged(cache: Cache, cancellation: Cancellation) -> list[Digest]:
     """The blobs that were not what their name says; they are removed.
 
-    Raises StateError, Cancelled.
+    Raises CacheError, Cancelled.
     """
     held = sorted(digest for digest, _ in cache.blobs())
 
@@ -194,7 +205,7 @@ def damaged(cache: Cache, cancellation: Cancellation) -> list[Digest]:
         except FileNotFoundError:  # pruned meanwhile
             return False
         except OSError as error:
-            raise StateError(f"{path}: {reason_of(error)}") from error
+            raise CacheError(f"{path}: {reason_of(error)}") from error
 
     found = zip(held, in_parallel(is_damaged, held, cancellation))
     wrong = [digest for digest, is_wrong in found if is_wrong]
@@ -224,7 +235,7 @@ def prune(
     *keep_since* is seconds since the epoch: images used before are removed, and what no
     image has only if it is older too; None keeps all images. *max_size* is bytes, to
     which images are removed, those first that were used longest ago. What a live run
-    has pinned stays. Raises StateError.
+    has pinned stays. Raises CacheError.
     """
     with cache.guarded():
         uses = [_Use(cache, image) for image in cache.images()]

@@ -46,7 +46,7 @@ def pull_images(
 
     *into* has to be made with `notices_of` (*on_event*), since the bytes count once.
     *only* is the platform that is taken of an index when *options* names none. Raises
-    what `copy_images` does, and StateError when the cache cannot be written.
+    what `copy_images` does, and CacheError when the cache cannot be written.
     """
     cached = CacheTarget(cache, pins, cancellation, on_event)
     target: Target = cached if into is None else ThroughCache(cached, cache, into)

@@ -673,7 +673,8 @@ class TestOddPlaces:
             said = child.communicate(timeout=30)[1].decode()
         assert child.returncode == 1
         assert said == (
-            "error: cannot write standard output: no space left on device\n"
+            "error: cannot write standard output: no space left on device; "
+            "make room, or write it elsewhere\n"
         )
 
     def test_what_makes_no_sense_is_refused(self, source, run_cli, tmp_path):

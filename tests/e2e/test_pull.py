@@ -420,11 +420,31 @@ def test_a_full_disk_is_one_line_and_the_next_pull_continues(output, tmp_path, r
             )
             assert child.wait(60) == 1
         lines = (tmp_path / "err").read_text().splitlines()
-        assert "file too large" in lines[-1]
+        assert "file too large; the file system, or ulimit -f," in lines[-1]
         assert not out.exists() and list(tmp_path.glob(".*.part")) == []
         done = run_cli("pull", reference, "-o", out, "--json")
     assert done.returncode == 0, done.stderr
     assert done.json["bytes"] < 2_100_000
+
+
+@pytest.mark.parametrize("limit", [10, 12, 14])
+@pytest.mark.parametrize("output", [["-o", "out.tar"], ["-o", "out/"], []])
+def test_too_few_descriptors_are_said_with_what_to_do(output, limit, tmp_path, run_cli):
+    path = docker_archive(tmp_path / "app.tar", [tar_of({"f": b"1"})])
+    with RegistryServer(Registry(tmp_path / "registry")) as server:
+        reference = f"{server.host}/few:1"
+        assert run_cli("push", path, "-t", reference).returncode == 0
+        child = run_cli.start(
+            *("pull", reference, *output, "--retry-times", "0"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: resource.setrlimit(
+                resource.RLIMIT_NOFILE, (limit, limit)
+            ),
+        )
+        said = child.communicate(timeout=30)[1].decode()
+    if child.returncode != 0:
+        assert "allow more (ulimit -n), or use fewer" in said.splitlines()[-1]
 
 
 def test_every_error_is_one_of_ours(bench):

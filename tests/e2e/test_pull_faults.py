@@ -354,6 +354,7 @@ class TestFullDisk:
             assert out.rstrip("/") in error
             assert error.endswith("make room, or write it elsewhere")
         assert len(self.errors(disk)) == 2
+        assert not any("without the cache" in line for line in disk.said)
 
     def test_under_what_is_recompressed_names_the_temp_directory(
         self, disk, large, tmp_path

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Sequence
 
-from ...errors import StateError, UsageError
+from ...errors import CacheError, UsageError
 from ...transfer.choices import DOCKER_ARCHIVE, FORMS
 from ...values import replace, value
 from .. import console, location
@@ -209,7 +209,7 @@ def _into_file(
     else:
         try:
             images = _through_cache(request, into, connections)
-        except StateError as error:
+        except CacheError as error:
             degraded = Notice(f"{error}; continuing without the cache", warning=True)
             session.on_event(degraded)
             images = _without_cache(request, into, connections)
@@ -229,7 +229,7 @@ def _into_file(
 def _through_cache(
     request: PullRequest, into: ImageOutput, connections: Connections
 ) -> list[PulledImage]:
-    """Into the cache and the output in one pass. Raises StateError."""
+    """Into the cache and the output in one pass. Raises CacheError."""
     from ...transfer.pull import Pull, notices_of, pull_images
 
     session = connections.session
