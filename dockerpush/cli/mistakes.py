@@ -8,6 +8,7 @@ from argparse import SUPPRESS, Action, ArgumentParser
 from typing import Iterable
 
 from ..expressions import expression
+from . import other_tools
 from .help_pages import needed, value_of
 from .options import subparsers
 
@@ -16,6 +17,7 @@ _MISSING = expression(r"the following arguments are required: (.*)", re.DOTALL)
 _ABOUT = expression(r"argument (\S+?): (.*)", re.DOTALL)
 _CHOICE = expression(r"invalid choice: (.*?) \(", re.DOTALL)
 _LIMIT = 200  # characters of a word that are shown
+_ALIKE = 0.7  # of two options, as difflib measures it
 
 
 def explained(message: str, parser: ArgumentParser) -> str:
@@ -35,11 +37,35 @@ def _unknown(word: str, parser: ArgumentParser) -> str:
     name, shown = word.partition("=")[0], word[:_LIMIT]
     if not word.startswith("-"):
         return f"{_called(parser)} takes no argument {shown!r}{_see(parser)}"
-    if name in _options(parser):
-        command = next(iter(subparsers(parser)), "COMMAND")
+    known = _options(parser)
+    if name in known and (command := _owner(name, parser)):
         return f"{name} goes after the command: dockerpush {command} ... {shown}"
-    hint = _similar(name, _options(parser))
+    hint = _their_option(name, parser) or _similar_option(name, known)
     return f"unknown option {name[:_LIMIT]}{hint or _see(parser)}"
+
+
+def _owner(name: str, parser: ArgumentParser) -> str:
+    """The command that takes the option *name*; only those of the line have options."""
+    found = subparsers(parser).items()
+    return next((of for of, its in found if name in its._option_string_actions), "")
+
+
+def _their_option(name: str, parser: ArgumentParser) -> str:
+    """What another tool's option *name* is called here."""
+    for theirs, ours in other_tools.SIDES.items():
+        same = name.replace(theirs, ours, 1)
+        if name.startswith(theirs) and same in _options(parser):
+            return f"; did you mean {same}?"
+    command = parser.prog.partition(" ")[2]
+    configured = (of for of, its in subparsers(parser).items() if _options(its))
+    return other_tools.advice(name, command or next(configured, ""))
+
+
+def _similar_option(name: str, known: Iterable[str]) -> str:
+    """The one of *known* that *name* may be; the dashes make no two names similar."""
+    bare = [one.lstrip("-") for one in known]
+    close = difflib.get_close_matches(name.lstrip("-")[:_LIMIT], bare, 1, _ALIKE)
+    return f"; did you mean --{close[0]}?" if close else ""
 
 
 def _about_argument(name: str, text: str, parser: ArgumentParser) -> str:
@@ -65,6 +91,9 @@ def _long(names: str) -> str:
 
 def _no_choice(name: str, word: str, parser: ArgumentParser) -> str:
     if name == "COMMAND":
+        if word in other_tools.COMMANDS:
+            ours = other_tools.COMMANDS[word]
+            return f"unknown command {word!r}; did you mean {ours}?"
         hint = _similar(word, [*subparsers(parser), "help", "version"])
         return f"unknown command {word[:_LIMIT]!r}{hint or '; see dockerpush help'}"
     words = [str(one) for one in _choices(name, parser)]

@@ -11,6 +11,7 @@ import pytest
 from conftest import Command, Finished
 from inprocess import run_here
 
+from dockerpush.cli import other_tools
 from dockerpush.cli.help_pages import GROUPS, PAGES, value_of
 from dockerpush.cli.main import COMMANDS, WITHOUT_OPTIONS, build_parser
 from dockerpush.cli.options import subparsers
@@ -134,6 +135,20 @@ MISTAKES = {
     "-q": "no command; see dockerpush help",
     "--plain-http push x": "--plain-http goes after the command: dockerpush push ... "
     "--plain-http",
+    "--tls-verify=false copy a b": "--tls-verify goes after the command: dockerpush "
+    "copy ... --tls-verify=false",
+    "ls x": "unknown command 'ls'; did you mean tags?",
+    "catalog x": "unknown command 'catalog'; did you mean repos?",
+    "help cp": "unknown command 'cp'; did you mean copy?",
+    "copy --all a b": "unknown option --all: every platform is taken anyway; leave it "
+    "out",
+    "--override-os linux copy a b": "unknown option --override-os; write --platform "
+    "OS/ARCH",
+    "sync --src yaml a b": "unknown option --src; write the list, then the target",
+    "copy --src yaml a b": "unknown option --src; see dockerpush help copy",
+    "copy --from-username=me a b": "unknown option --from-username; did you mean "
+    "--src-username?",
+    "delete -f a": "unknown option -f; write --yes",
     "inspect x --raw --image-config": "--image-config and --raw cannot be used "
     "together",
 }
@@ -144,6 +159,33 @@ def test_a_mistake_is_one_line_with_a_hint(words: str, message: str) -> None:
     done = run(words)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {message}\n"
+
+
+ANSWERED = [
+    f"{option} {command}"
+    for options, texts in other_tools.OPTIONS.items()
+    for option in options.split()
+    for commands in texts
+    for command in commands.split() or COMMANDS
+]
+
+
+@pytest.mark.parametrize("words", ANSWERED)
+def test_an_option_of_another_tool_is_answered_with_one_of_ours(words: str) -> None:
+    option, command = words.split()
+    parser = PARSERS[command]
+    assert option not in parser._option_string_actions, "it is one of ours"
+    text = other_tools.advice(option, command)
+    owner = PARSERS["copy"] if "dockerpush copy" in text else parser
+    advised = set(re.findall(r"--[a-z-]+", text))
+    assert text and advised <= set(owner._option_string_actions)
+
+
+@pytest.mark.parametrize("theirs", sorted(other_tools.COMMANDS))
+def test_a_command_of_another_tool_is_answered_with_one_of_ours(theirs: str) -> None:
+    command, *options = other_tools.COMMANDS[theirs].split()
+    assert theirs not in COMMANDS
+    assert set(options) <= set(PARSERS[command]._option_string_actions)
 
 
 def test_the_real_command_says_the_same(run_cli: Command) -> None:
