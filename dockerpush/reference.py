@@ -29,6 +29,7 @@ LABEL_LIMIT = 63
 _LEGACY_DOCKER_HUB = "index.docker.io"
 _OFFICIAL = "library/"
 _SCHEME = expression(r"(https?)://", re.IGNORECASE)
+_ANY_SCHEME = expression(r"(https?:/|[A-Za-z][A-Za-z0-9+.-]*://).*", re.DOTALL)
 _IMAGE_ID = expression(r"[a-f0-9]{64}")
 _LABEL = expression(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?")
 _PORT = expression(r"[0-9]{1,9}")
@@ -38,10 +39,12 @@ _FILE = expression(
     r"[./~].*|.*\.(tar|oci|zip|json|ya?ml|txt|t?[gx]z|zst|bz2|tbz2?)(\.[0-9]{3})?",
     re.DOTALL,
 )
-_TRANSPORTS = (
+TRANSPORTS = (
     *("oci:", "oci-archive:", "docker-archive:", "dir:", "tarball:", "sif:"),
-    *("docker-daemon:", "containers-storage:", "ostree:"),
+    "ostree:",
 )
+"""What skopeo writes before archives and directories."""
+_RUNTIMES = {"docker-daemon:": "docker", "containers-storage:": "podman"}
 _YEARS = range(1990, 2100)  # amazonlinux:2023 is an image, host:5000 is a registry
 
 
@@ -212,11 +215,11 @@ def _check_is_image(text: str) -> None:
         not has_registry(text) and _is_file_name(path)
     ):
         raise LooksLikeFile(f"{_quoted(text)} looks like a file, not like an image")
-    if text.startswith(_TRANSPORTS):
+    if text.startswith(TRANSPORTS):
         raise LooksLikeFile(
-            f"{_quoted(text)} is an archive or a directory, not an image of a "
-            "registry; for an archive write its path alone"
+            f"{_quoted(text)} is an archive or a directory, not an image of a registry"
         )
+    check_no_runtime(text)
     if "/" in text or not text:
         return
     host, _, tag = text.partition("@")[0].partition(":")
@@ -226,6 +229,16 @@ def _check_is_image(text: str) -> None:
             f"{_quoted(text)} is a registry without a repository: write "
             f"{text}/REPOSITORY:TAG" + hub * (not _is_host(host))
         )
+
+
+def check_no_runtime(text: str) -> None:
+    """Raises InvalidReference for what skopeo calls an image of docker or podman."""
+    for prefix, runtime in _RUNTIMES.items():
+        if text.startswith(prefix):
+            raise InvalidReference(
+                f"{_quoted(text)} is an image of {runtime}, not of a registry: push "
+                f"--runtime {runtime} pushes one, save and load read and write one"
+            )
 
 
 def _is_file_name(text: str) -> bool:
@@ -295,6 +308,10 @@ def _check_scheme(text: str) -> None:
     scheme, rest = split_scheme(text)
     if scheme:
         raise InvalidReference(f"leave out '{scheme}://', write {_quoted(rest)}")
+    if match := _ANY_SCHEME.fullmatch(text):
+        raise InvalidReference(
+            f"{match[1]!r:.80} is no scheme of a registry; leave it out"
+        )
 
 
 def _check_registry(registry: str) -> None:

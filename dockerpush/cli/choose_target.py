@@ -302,7 +302,9 @@ def parse_target_option(text: str) -> tuple[Reference, bool]:
     from ..reference import split_scheme
 
     scheme, rest = split_scheme(text)
-    return location.target(rest if scheme else text), scheme == "http"
+    to_file = "to write a file: dockerpush copy SRC FILE"
+    found = location.target(rest if scheme else text, if_file=to_file)
+    return found, scheme == "http"
 
 
 def repository(text: str, connections: Connections) -> Reference:

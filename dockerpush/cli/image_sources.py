@@ -19,7 +19,13 @@ from ..errors import (
     PusherError,
     UsageError,
 )
-from ..reference import DOCKER_HUB, Reference, looks_like_file, without_docker
+from ..reference import (
+    DOCKER_HUB,
+    LooksLikeFile,
+    Reference,
+    looks_like_file,
+    without_docker,
+)
 from ..values import replace
 from . import console, location
 
@@ -482,7 +488,13 @@ def image_name(text: str) -> Reference | None:
         Reference.parse(name)
     except InvalidReference:
         return None
-    reference = location.source(text)
+    try:
+        reference = location.source(text)
+    except InvalidReference as error:
+        hint = "it is no file here either"
+        if isinstance(error, LooksLikeFile):
+            hint = "write its path alone"
+        raise InvalidReference(f"{error}; {hint}") from error
     if reference.tag or reference.digest:
         return reference
     is_clear = name != text or reference.registry != DOCKER_HUB

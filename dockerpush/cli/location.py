@@ -17,10 +17,12 @@ from ..expressions import expression
 from ..reference import (
     DOCKER,
     DOCKER_HUB,
+    TRANSPORTS,
     LooksLikeFile,
     OnePart,
     Place,
     Reference,
+    check_no_runtime,
     looks_like_file,
     parse_source,
     parse_target,
@@ -63,15 +65,21 @@ def place(text: str) -> Place:
     Raises InvalidReference, and UsageError for what is rather a file or a directory.
     """
     name = without_docker(text)
+    if text.startswith(TRANSPORTS):
+        raise UsageError(_no_registry(text, "an archive or a directory"))
     found = Place.parse(name)
     is_host = "." in found.registry or ":" in found.registry
     here = not is_host and name == text and Path(text).exists()
     if here or (name == text and "/" not in text and looks_like_file(text)):
-        raise UsageError(
-            f"{text!r:.200} is a {_kind(text)}, not a registry: write HOST[:PORT]"
-            "[/PREFIX], or oci:DIR where a directory is meant"
-        )
+        raise UsageError(_no_registry(text, f"a {_kind(text)}"))
     return found
+
+
+def _no_registry(text: str, what: str) -> str:
+    return (
+        f"{text!r:.200} is {what}, not a registry: write HOST[:PORT][/PREFIX], or "
+        "oci:DIR where a directory is meant"
+    )
 
 
 def short_path(name: Reference) -> str:
@@ -85,7 +93,7 @@ def _kind(text: str) -> str:
 
 
 def _with_hint(error: InvalidReference, hint: str) -> InvalidReference:
-    return InvalidReference(f"{error}; {hint}" if hint else str(error))
+    return type(error)(f"{error}; {hint}" if hint else str(error))
 
 
 STDOUT = "-"
@@ -139,6 +147,23 @@ def is_here(text: str) -> bool:
     with contextlib.suppress(OSError):  # too long for a name
         return Path(text).exists() or Path(f"{text}.001").exists()
     return False
+
+
+def archive_path(text: str) -> str:
+    """*text* without the prefix of an archive or a directory, which is to be read.
+
+    Raises UsageError for one image in it, which only `copy` and `load` name so, and
+    InvalidReference for an image of a runtime.
+    """
+    if is_here(text):
+        return text
+    check_no_runtime(text)
+    if not text.startswith(tuple(_PREFIXES)):
+        return text
+    place = local(text)
+    if place is None or place.name is not None:
+        raise UsageError(f"{text!r:.200}: write the path alone, without an image")
+    return place.path
 
 
 def directory(text: str) -> Path | None:

@@ -87,7 +87,7 @@ def speaks_tls(where: str) -> NetworkError:
     """*where* wants TLS and was asked in plain HTTP."""
     return NetworkError(
         f"{where} is an HTTPS server, and dockerpush sent plain HTTP; leave out "
-        "--plain-http"
+        "--plain-http, or http://"
     )
 
 

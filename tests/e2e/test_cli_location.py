@@ -107,6 +107,56 @@ def test_the_name_of_a_file(command, word, ask, tmp_path):
         assert "looks like a file" in done.stderr
 
 
+WHAT_TO_DO = {
+    ("digest", "X"): "see: dockerpush inspect out.tar",
+    ("tags", "X"): "see: dockerpush inspect out.tar",
+    ("tag", "X", "new"): "to push it: dockerpush push out.tar -t REF",
+    ("push", "image.tar", "-t", "Y"): "to write a file: dockerpush copy SRC FILE",
+}
+
+
+@pytest.mark.parametrize("command", WHAT_TO_DO, ids=" ".join)
+def test_what_to_do_with_a_file(command, ask):
+    done = ask(command, "out.tar")
+    assert done.returncode == 2
+    assert done.error.endswith(WHAT_TO_DO[command])
+
+
+@pytest.mark.parametrize("command", ["push", "inspect"])
+def test_a_mistyped_archive_is_said_to_be_no_file(command, ask):
+    more = ("-t", "127.0.0.1:9/team/app:1") if command == "push" else ()
+    done = ask((command, "X", *more), "image.tra")
+    assert done.returncode == 2
+    assert "it is no file here either" in done.error
+
+
+@pytest.mark.parametrize("words", [("verify", "X"), ("verify", "X", "image.tar")])
+def test_verify_wants_the_archive_first(words, ask):
+    reference = "127.0.0.1:9/team/app:1"
+    done = ask(words, reference)
+    assert done.returncode == 2
+    assert done.error.endswith(f"dockerpush verify image.tar {reference}")
+
+
+@pytest.mark.parametrize("word", ["docker-archive:x.tar", "dir:x", "oci:"])
+def test_a_prefix_in_the_place_of_a_registry(word, ask):
+    done = ask(("check", "X"), word)
+    assert done.returncode == 2
+    assert "is an archive or a directory, not a registry" in done.error
+
+
+@pytest.mark.parametrize(
+    ("word", "runtime"),
+    [("docker-daemon:app:1", "docker"), ("containers-storage:app:1", "podman")],
+)
+@pytest.mark.parametrize("command", [*READS[:2], *READS[5:7], WRITES[5]], ids=" ".join)
+def test_an_image_of_a_runtime(command, word, runtime, ask):
+    done = ask(command, word)
+    assert done.returncode == 2
+    assert f"is an image of {runtime}, not of a registry" in done.error
+    assert f"push --runtime {runtime}" in done.error
+
+
 def test_pull_says_how_to_write_a_file(ask):
     done = ask(("pull", "127.0.0.1:9/team/app:1", "X"), "out.tar")
     assert done.returncode == 2
@@ -177,11 +227,17 @@ def test_an_image_of_docker_hub_is_asked_for_there(word, run_cli, outside):
 def test_an_archive_by_skopeos_words(command, word, ask, tmp_path):
     """``copy``, ``sync`` and ``verify`` take some of them, and for themselves."""
     done = ask(command, word)
+    if command[0] in ("push", "inspect") and command[1] == "X" and word[:4] != "dir:":
+        assert done.returncode == 4, done.stderr
+        assert done.error.endswith(
+            f"{word.partition(':')[2]}: no such file or directory"
+        )
+        return
     assert done.returncode == 2, done.stderr
     if (command[0], word[:4]) == ("verify", "oci:"):
         assert "image.tar is no list of images" in done.stderr
     else:
-        assert "write its path alone" in done.stderr
+        assert "an archive or a directory, not an image of a registry" in done.stderr
 
 
 @pytest.mark.parametrize("word", ["layoutdir", "file.tar"])

@@ -83,6 +83,54 @@ def test_docker_may_stand_before_any_reference(line: str, run: Run) -> None:
     run(line)
 
 
+PREFIXED = (
+    "push docker-archive:{archive} -t {host}/prefixed:1",
+    "push oci:{layout} -t {host}/prefixed:2",
+    "push docker-archive:{archive} oci-archive:{other} -t {host}/prefixed:3",
+    "copy docker-archive:{archive} {host}/prefixed:4",
+    "inspect docker-archive:{archive}",
+    "inspect oci:{layout}",
+    "verify docker-archive:{archive}",
+    "verify docker-archive:{archive} {image}",
+    "verify oci:{layout}",
+)
+
+
+@pytest.mark.parametrize("line", PREFIXED)
+def test_a_prefix_may_stand_before_an_archive(line: str, run: Run) -> None:
+    run(line)
+
+
+@pytest.mark.parametrize("command", ["push", "inspect", "verify"])
+def test_one_image_behind_a_prefix_is_refused(command: str, run: Run) -> None:
+    more = " -t {host}/prefixed:9" if command == "push" else ""
+    done = run(command + " docker-archive:{archive}:app:1" + more, 2)
+    assert "write the path alone" in done.error
+
+
+@pytest.mark.parametrize(
+    ("prefix", "form"),
+    [
+        ("oci:", "oci-dir"),
+        ("oci-archive:", "oci-archive"),
+        ("docker-archive:", "docker-archive"),
+    ],
+)
+def test_pull_writes_the_form_that_a_prefix_says(
+    prefix: str, form: str, run: Run, tmp_path: Path
+) -> None:
+    done = run(f"pull {{image}} -o {prefix}{{tmp}}/pulled")
+    assert f"wrote {tmp_path}/pulled ({form})" in done.stderr
+    run(f"pull {{image}} -o {prefix}{{tmp}}/pulled --format {form}")
+    run(f"verify {prefix}{{tmp}}/pulled")
+    done = run(f"pull {{image}} -o {prefix}{{tmp}}/named:app:1", 2)
+    assert f"copy REF {prefix}{tmp_path}/named:app:1" in done.error
+    other = "oci-archive" if form == "oci-dir" else "oci-dir"
+    done = run(f"pull {{image}} -o {prefix}{{tmp}}/other --format {other}", 2)
+    assert "contradict" in done.error
+    assert not (tmp_path / "named").exists() and not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize("scheme", ["http://", "https://"])
 def test_a_scheme_may_stand_before_a_target(scheme: str, run: Run) -> None:
     """https is what is used anyway, and plain HTTP is tried on this machine."""

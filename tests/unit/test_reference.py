@@ -90,6 +90,9 @@ BAD = {
     HEX: "image ID",
     "https://github.com/a/b": r"leave out 'https://', write 'github.com/a/b'",
     "HTTP://reg/a": r"leave out 'http://', write 'reg/a'",
+    "htp://reg/a": r"'htp://' is no scheme of a registry; leave it out",
+    "http:/reg/a": r"'http:/' is no scheme of a registry; leave it out",
+    "ocidir://a": r"'ocidir://' is no scheme of a registry; leave it out",
     "[::1]": "no repository",
     "[::1]:5000": "no repository",
     # repositories

@@ -43,7 +43,10 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Ask the registry, without fetching the image. Raises NotFound, SomeFailed."""
-    references = [location.source(text) for text in args.references]
+    references = [
+        location.source(text, if_file=f"see: dockerpush inspect {text}")
+        for text in args.references
+    ]
     chosen_platforms([args.platform] if args.platform else [])
     tally = Outcomes("images", session)
     tally.expect(len(references))

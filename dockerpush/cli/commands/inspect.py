@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Sequence
 from ...errors import UsageError
 from ...oci import parse_json
 from ...strict_json import CONFIG
-from .. import console
+from .. import console, location
 from ..endpoints import Connections
 from ..image_sources import image_name
 from ..inspected import Inspected, contents_of, runtime_settings, settings_rows
@@ -74,15 +74,16 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace, session: Session) -> int:
     """Show the images of archives and registries; the exit code."""
     chosen_platforms([args.platform] if args.platform else [])
+    sources = list(map(location.archive_path, args.sources))
     tally = Outcomes("sources", session)
-    tally.expect(len(args.sources))
+    tally.expect(len(sources))
     found = 0
     with ExitStack() as stack:
         connections = None
-        if any(image_name(source) for source in args.sources):
+        if any(map(image_name, sources)):
             connections = Connections(endpoint(args), session, writes=False)
             stack.enter_context(connections)
-        for source in args.sources:
+        for source in sources:
             with tally.attempt(source):
                 _show(source, args, session, connections, first=not found)
                 found += 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 from ...archive.select import select_image
 from ...errors import Unauthorized, UsageError
-from .. import console, report
+from .. import console, location, report
 from ..choose_target import target_lock
 from ..endpoints import Connections, Endpoint
 from ..image_sources import STDIN, DeltaImages, ForwardSource, ImagePush
@@ -131,8 +131,11 @@ def _add_rare(group: Any) -> None:
 
 def run(args: Namespace, session: Session) -> int:
     """Push what *args* name; the exit code."""
+    operands = (args.source, *args.more)
+    if args.runtime is None:
+        operands = tuple(map(location.archive_path, operands))
     request = PushRequest(
-        (args.source, *args.more),
+        operands,
         tuple(args.targets),
         args.registry,
         args.runtime,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Iterator, NamedTuple, Sequence
 from ...errors import PusherError, UsageError
 from ...settings.quantities import parse_size
 from ...values import replace
-from .. import console
+from .. import console, location
 from ..options import OPERANDS, RARE, add_volumes_option
 from ..side_options import read_password_line
 
@@ -136,7 +136,10 @@ def run(args: Namespace, session: Session) -> int:
     if (args.tls_cert is None) != (args.tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together")
     with ExitStack() as stack:
-        archives = [stack.enter_context(open_archive(name)) for name in args.archives]
+        archives = [
+            stack.enter_context(open_archive(location.archive_path(name)))
+            for name in args.archives
+        ]
         sources = _sources(archives, session)
         log = _access_log(args, session)
         server = _server(args, directory, sources, log)
@@ -299,7 +302,6 @@ def _source(
     from ...archive.select import label as name_of
     from ...server import ReadOnlySource, ServedManifest, SourceBlob
     from ...transfer.archive_source import ArchiveSource
-    from ..location import short_path
 
     repositories: dict[str, dict[str, Digest]] = {}
     manifests, blobs = {}, {}
@@ -322,7 +324,7 @@ def _source(
             blobs[blob.digest] = SourceBlob(blob.size, opened)
         root = plan.documents[-1].descriptor.digest
         for name, text in _names(archive, image):
-            place = (short_path(name), name.tag or "latest")
+            place = (location.short_path(name), name.tag or "latest")
             label = f"{archive.path}:{text} ({root})"
             _claim(place, _Served(root, label), names)
             repositories.setdefault(place[0], {})[place[1]] = root

@@ -47,7 +47,12 @@ class Tagged(NamedTuple):
 
 def run(args: Namespace, session: Session) -> int:
     """Give the image its new names; the exit code."""
-    source = with_tag(location.source(args.reference))
+    source = with_tag(
+        location.source(
+            args.reference,
+            if_file=f"to push it: dockerpush push {args.reference} -t REF",
+        )
+    )
     targets = list(dict.fromkeys(_target(name, source) for name in args.names))
     tally = Outcomes("tags", session)
     tally.expect(len(targets))

@@ -90,7 +90,7 @@ def _noted(tags: Iterable[str], seen: list[str]) -> Iterator[str]:
 
 
 def _repository(text: str) -> Reference:
-    reference = location.source(text)
+    reference = location.source(text, if_file=f"see: dockerpush inspect {text}")
     if reference.tag or reference.digest:
         raise UsageError(f"tags takes a repository: {reference.name}")
     return reference

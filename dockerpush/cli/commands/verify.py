@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ...errors import UsageError
 from .. import console, location
 from ..endpoints import Connections
+from ..image_sources import image_name
 from ..options import (
     OPERANDS,
     RARE,
@@ -60,6 +61,7 @@ def run(args: Namespace, session: Session) -> int:
     """Read everything, and say what is wrong; the exit code."""
     from .. import proofs
 
+    args.source = _source(args.source)
     where = args.reference
     if where is None:
         if args.name or args.scoped:
@@ -79,6 +81,17 @@ def run(args: Namespace, session: Session) -> int:
             args.source, place, endpoint(args), session, scoped=args.scoped
         )
     return _compare(args, session)
+
+
+def _source(text: str) -> str:
+    """The path that *text* means. Raises UsageError for an image of a registry."""
+    path = location.archive_path(text)
+    if path != text or (reference := image_name(text)) is None:
+        return path
+    raise UsageError(
+        f"{reference} is an image of a registry, and verify compares one with an "
+        f"archive: dockerpush verify image.tar {reference}"
+    )
 
 
 def _is_list(source: str) -> bool:
