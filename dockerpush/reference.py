@@ -225,7 +225,7 @@ def _check_is_image(text: str) -> None:
     host, _, tag = text.partition("@")[0].partition(":")
     hub = f" (for an image of Docker Hub: {DOCKER_HUB}/{_OFFICIAL}{text})"
     if _is_host(host) or _is_port(tag):
-        raise InvalidReference(
+        raise NoRepository(
             f"{_quoted(text)} is a registry without a repository: write "
             f"{text}/REPOSITORY:TAG" + hub * (not _is_host(host))
         )
@@ -244,6 +244,10 @@ def check_no_runtime(text: str) -> None:
 def _is_file_name(text: str) -> bool:
     """True for an archive's name, also with the name of an image behind a colon."""
     return looks_like_file(text) or looks_like_file(text.rpartition(":")[0])
+
+
+class NoRepository(InvalidReference):
+    """What was given in the place of an image is a registry alone."""
 
 
 class LooksLikeFile(InvalidReference):

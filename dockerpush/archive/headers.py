@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 
+SAVE_AGAIN = "get or save it again"
+"""What to do about an archive that lacks its end."""
+
 HOP_LIMIT = 40
 """Links that may lead from one name to its file, as in Linux (path_resolution(7))."""
 
@@ -374,7 +377,7 @@ class TarStream:
         if count == 0:
             raise ArchiveError(
                 f"truncated: the file ends inside {quoted(self._name)}, "
-                f"{self._left} bytes too early"
+                f"{self._left} bytes too early; {SAVE_AGAIN}"
             )
         self._advance(count)
         return count
@@ -469,7 +472,7 @@ class TarStream:
         if self._end is not None and self._position + size > self._end:
             raise ArchiveError(
                 f"truncated: the file ends inside {quoted(name)}, "
-                f"{self._position + size - self._end} bytes too early"
+                f"{self._position + size - self._end} bytes too early; {SAVE_AGAIN}"
             )
         self._name = name
         self._sparse, self._reached = None, 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Callable
 
 from ..errors import ArchiveError, PusherError, reason_of
 from ..system.streams import RawReader
-from .headers import BLOCK, TarStream
+from .headers import BLOCK, SAVE_AGAIN, TarStream
 from .sniff import check_tar
 from .stored import Member
 from .volumes import RandomAccess, blame, open_file
@@ -70,7 +70,8 @@ class Window(RawReader):
             raise ArchiveError(f"{self._name}: cannot be read: {reason}") from error
         if count == 0:
             raise ArchiveError(
-                f"{self._name}: truncated: the file ends {left} bytes too early"
+                f"{self._name}: truncated: the file ends {left} bytes too early; "
+                f"{SAVE_AGAIN}"
             )
         self._position += count
         return count

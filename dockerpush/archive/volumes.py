@@ -297,9 +297,11 @@ def _check_complete(found: VolumeSet) -> None:
     if missing:
         names = some_of([volume_path(found.path, one).name for one in missing], _SHOWN)
         of = f" of {len(found.numbers)}" if found.sums else ""
+        one = len(missing) == 1
+        what, it = ("volume {} is", "it") if one else ("volumes {} are", "them")
         raise ArchiveError(
-            f"volume {names}{of} is missing: copy it here, or say with --volumes DIR "
-            "where it is"
+            f"{what.format(names + of)} missing: copy {it} here, or give the directory "
+            "with --volumes DIR"
         )
 
 

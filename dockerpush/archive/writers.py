@@ -375,8 +375,8 @@ def check_room(path: Path, size: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise PusherError(
-            f"{path}: it takes {size >> 20} MiB, and the disk has {free >> 20} MiB "
-            f"free: {WRITE_ELSEWHERE}"
+            f"{path}: it takes {size / 2**20:.1f} MiB, and the disk has "
+            f"{free / 2**20:.1f} MiB free: {WRITE_ELSEWHERE}"
         )
 
 

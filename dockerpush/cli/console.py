@@ -263,9 +263,9 @@ def size_text(size: int) -> str:
     return f"{size / 1024 / 1024:.1f} MiB"
 
 
-def blobs(count: int) -> str:
+def counted(count: int, noun: str) -> str:
     """``1 blob``, ``2 blobs``."""
-    return f"{count} blob{'' if count == 1 else 's'}"
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def is_interactive() -> bool:

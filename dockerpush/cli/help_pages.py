@@ -29,11 +29,11 @@ class HelpPage(NamedTuple):
 _TITLES = {"positional arguments": "arguments", "optional arguments": "options"}
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "images": ("push", "pull", "copy", "sync", "inspect", "verify"),
+    "images": (*("push", "pull", "copy", "sync", "save", "load", "inspect", "verify"),),
     "registries": (
         *("login", "logout", "repos", "tags", "digest", "tag", "delete", "check"),
     ),
-    "air gap": ("images", "inventory", "save", "load", "serve"),
+    "air gap": ("images", "inventory", "serve"),
     "this machine": ("cache", "config", "completion", "help", "version"),
 }
 
@@ -197,8 +197,8 @@ PAGES: Mapping[str, HelpPage] = {
         ("check REGISTRY", "check REGISTRY/REPO", "check REGISTRY/REPO --json"),
     ),
     "inventory": HelpPage(
-        "PLACE [REPO ...] [options]",
-        "a place",
+        "SOURCE [REPO ...] [options]",
+        "a registry, a directory or an archive",
         "Print what a registry, an OCI directory or archive holds, as one JSON "
         "document, so that --have of sync, copy and pull can leave it out.",
         (
@@ -290,7 +290,7 @@ PAGES: Mapping[str, HelpPage] = {
 
 def overview(commands: Mapping[str, str]) -> str:
     """All *commands*, in groups, a line each."""
-    lines = ["Push container images to registries: no daemon, flat memory.", ""]
+    lines = ["Push, pull, copy and mirror container images, without a daemon.", ""]
     lines.append("Usage: dockerpush COMMAND [options]")
     for title, names in GROUPS.items():
         lines += ["", f"{title}:"]

@@ -158,6 +158,8 @@ def output_form(
                 "oci-archive, or write to oci:DIR"
             )
         form = OCI_ARCHIVE
+    if form == OCI_DIRECTORY:
+        check_directory(path)
     if form != OCI_DIRECTORY and place.path != location.STDOUT:
         if path.is_dir():
             raise UsageError(f"{path} is a directory: name a file for a {form}")
@@ -169,6 +171,12 @@ def output_form(
     check_split(place, form, split)
     check_sums(sums=sums, is_directory=form == OCI_DIRECTORY)
     return form
+
+
+def check_directory(path: Path) -> None:
+    """Raises UsageError when there is a file where an OCI directory is to be."""
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file: name a directory")
 
 
 def _guessed(place: location.Local) -> str:

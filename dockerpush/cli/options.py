@@ -230,19 +230,27 @@ def seconds(text: str) -> float:
 
 def chosen_platforms(texts: Sequence[str]) -> tuple[Platform, ...]:
     """The platforms that *texts* name; none of them means all. Raises UsageError."""
-    from ..errors import InvalidJSON
-    from ..oci import Platform
-
     if ALL in texts:
         if len(texts) > 1:
             raise UsageError(
                 "--platform all and another --platform cannot be used together"
             )
         return ()
+    return tuple(map(_platform, texts))
+
+
+def _platform(text: str) -> Platform:
+    from ..errors import InvalidJSON
+    from ..oci import Platform
+
     try:
-        return tuple(Platform.parse(text) for text in texts)
+        return Platform.parse(text)
     except InvalidJSON as error:
-        raise UsageError(f"--platform: {error}") from error
+        hint = f"; did you mean linux/{text}?" if text in _ARCHITECTURES else ""
+        raise UsageError(f"--platform: {error}{hint}") from error
+
+
+_ARCHITECTURES = ("386", "amd64", "arm", "arm64", "ppc64le", "riscv64", "s390x")
 
 
 USED: Mapping[str, Collection[str]] = {

@@ -163,10 +163,11 @@ def _of(images: Sequence[str]) -> str:
 
 
 def _count(proof: Proof) -> str:
-    images = f"{proof.images} image{'s' * (proof.images != 1)}"
-    read = f"{console.blobs(proof.blobs)}, {console.size_text(proof.size)} read"
-    left = f"; a delta, {console.blobs(proof.needs)} left out" if proof.needs else ""
-    return f"{images}, {read}{left}"
+    images = console.counted(proof.images, "image")
+    read = f"{console.counted(proof.blobs, 'blob')}, {console.size_text(proof.size)}"
+    needs = console.counted(proof.needs, "blob")
+    left = f"; a delta, {needs} left out" if proof.needs else ""
+    return f"{images}, {read} read{left}"
 
 
 def _failure(what: str, proof: Proof, missing: Sequence[str]) -> PusherError:

@@ -191,7 +191,8 @@ def show_raw(raw: bytes) -> None:
 def show(record: dict[str, Any]) -> None:
     """*record* for people."""
     console.result(record["ref"])
-    console.result(f"  {record['mediaType']}, {len(record['images'])} image(s)")
+    images = console.counted(len(record["images"]), "image")
+    console.result(f"  {record['mediaType']}, {images}")
     for image in record["images"]:
         console.result("")
         rows = [

@@ -154,7 +154,7 @@ def moved(verb: str, result: PushResult | CopyResult, seconds: float) -> str:
     there = sum(result.blobs.values()) - mounted
     there -= (sent := result.blobs.get(Outcome.UPLOADED, 0))
     if not sent and not mounted:
-        what = f"{console.blobs(there)} {'is' if there == 1 else 'are'}"
+        what = f"{console.counted(there, 'blob')} {'is' if there == 1 else 'are'}"
         return f"nothing to {verb}: {what if there else 'the image is'} already there"
     rest = [
         f"{number} {how}"
@@ -164,7 +164,7 @@ def moved(verb: str, result: PushResult | CopyResult, seconds: float) -> str:
     if not sent:
         return f"nothing to {verb}: {', '.join(rest)}"
     size = console.size_text(result.sent)
-    done = f"{_PAST[verb]} {console.blobs(sent)} ({size}) in {seconds:.1f} s"
+    done = f"{_PAST[verb]} {console.counted(sent, 'blob')} ({size}) in {seconds:.1f} s"
     return "; ".join([done, *rest])
 
 
@@ -225,7 +225,6 @@ def _print_plan(record: dict[str, Any]) -> None:
     for blob in record["blobs"]:
         rows.append((blob["blob"], console.size_text(blob["size"]), blob["action"]))
     console.table(rows)
-    console.result(
-        f"{record['target']}: {console.size_text(record['bytes'])} at most "
-        "would be sent"
-    )
+    most = f"at most {console.size_text(record['bytes'])}"
+    would = f"would send {most if record['bytes'] else 'nothing'}"
+    console.result(f"{record['target']}: {would}")

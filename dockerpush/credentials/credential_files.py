@@ -203,7 +203,7 @@ class CredentialFiles:
     def _report_once(self, text: str) -> None:
         if text not in self._reported:
             self._reported.add(text)
-            self._on_event(Notice(text))
+            self._on_event(Notice(text, warning=True))
 
 
 @value

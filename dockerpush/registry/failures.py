@@ -156,7 +156,9 @@ def _root(error: Exception) -> BaseException:
 def _reason(error: BaseException) -> str:
     if isinstance(error, http.client.RemoteDisconnected):
         return "the server closed it without an answer"
-    if isinstance(error, OSError) and error.errno in errno.errorcode:
+    if isinstance(error, socket.gaierror) or (
+        isinstance(error, OSError) and error.errno in errno.errorcode
+    ):
         return one_line(reason_of(error), 160)
     return one_line(str(error) or type(error).__name__, 160)
 

@@ -93,7 +93,9 @@ class Asked:
     def _advice(self) -> str:
         source = self.credentials.source if self.credentials else ""
         if self.was_sent and source.startswith(("-", "DOCKERPUSH_")):
-            return f"correct {source}, or ask for the right to do this"
+            has_password = source.lower().endswith("username")
+            what = f"{source} and the password" if has_password else source
+            return f"correct {what}, or ask for the right to do this"
         return f"try: dockerpush login {self.registry}"
 
     def _missing(self, detail: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ bytes than it announced.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
 import ssl
@@ -18,6 +19,7 @@ from socketserver import TCPServer, ThreadingMixIn
 from types import TracebackType
 from typing import Any, Callable, Sequence
 
+from ..errors import reason_of
 from ..system.processes import raise_file_limit
 from .browsers import is_for_people
 from .certificate import Certificate
@@ -257,7 +259,9 @@ class RegistryServer:
             )
         except OSError as error:
             self.registry.close()
-            reason = error.strerror or str(error)
+            reason = reason_of(error)
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                reason += "; choose another port"
             raise ServerError(f"cannot listen on {self.host}: {reason}") from error
         self._listener = listener
         self._measure(listener.slots)

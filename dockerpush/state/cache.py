@@ -112,9 +112,9 @@ class Cache(BlobDirectory):
         free = disk_usage(self.directory).free
         if missing > free:
             raise CacheError(
-                f"the disk of the cache {self.directory} has {free >> 20} MiB free, "
-                f"and the image needs {missing >> 20} MiB; {self._room}, or use "
-                "pull --no-cache -o FILE"
+                f"the disk of the cache {self.directory} has {free / 2**20:.1f} MiB "
+                f"free, and the image needs {missing / 2**20:.1f} MiB; {self._room}, "
+                "or use pull --no-cache -o FILE"
             )
 
     def pins(self) -> Pins:

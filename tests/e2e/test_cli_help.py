@@ -124,6 +124,20 @@ MISTAKES = {
     "help psuh": "unknown command 'psuh'; did you mean push?",
     "push x --compress gzpi": "--compress: 'gzpi' is not one of auto, gzip, zstd, "
     "none; did you mean gzip?",
+    "cache rm": "'cache rm' needs an image: dockerpush cache rm REGISTRY/REPO:TAG",
+    "cache ls app:1": "'cache ls' takes no image; only 'cache rm' does: leave out "
+    "'app:1'",
+    "completion ksh": "SHELL: 'ksh' is not one of bash, fish, zsh; did you mean zsh?",
+    "inventory": "inventory needs a registry, a directory or an archive: dockerpush "
+    "inventory REGISTRY > have.json",
+    "pull 127.0.0.1:9/x:1 --platform arm64": "--platform: not a platform (wanted "
+    "os/arch[/variant][:os.version]): 'arm64'; did you mean linux/arm64?",
+    "tags 127.0.0.1:9": "tags takes 127.0.0.1:9/REPOSITORY; to list the repositories: "
+    "dockerpush repos 127.0.0.1:9",
+    "tag 127.0.0.1:9/x:1 127.0.0.1:8/x": "tag works within 127.0.0.1:9; for another "
+    "registry: dockerpush copy 127.0.0.1:9/x:1 127.0.0.1:8/x",
+    "sync / 127.0.0.1:9": "/ is a directory, not a list; for its images: dockerpush "
+    "sync oci:/ DST",
     "cache lss": "ACTION: 'lss' is not one of ls, verify, prune, rm; did you mean ls?",
     "push x --target": "--target needs a value: --target REF",
     "push x -t": "--target needs a value: --target REF",

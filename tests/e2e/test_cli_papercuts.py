@@ -131,6 +131,41 @@ def test_pull_writes_the_form_that_a_prefix_says(
     assert not (tmp_path / "named").exists() and not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pull {image} -o {archive} --format oci-dir",
+        "pull {image} -o oci:{archive}",
+        "copy {image} oci:{archive}",
+        "sync {list} oci:{archive}",
+    ],
+)
+def test_a_file_in_the_place_of_an_oci_directory(line: str, run: Run) -> None:
+    done = run(line, 2)
+    assert done.stderr.startswith("error: ")
+    assert done.error.endswith("image.tar is a file: name a directory")
+
+
+def test_one_of_something_is_no_several(run: Run, tmp_path: Path) -> None:
+    docker_archive(tmp_path / "one.tar", [b""], names=["one:1"])
+    run("push {tmp}/one.tar -t {host}/one:1")
+    assert " 1 layer, " in run("verify {tmp}/one.tar {host}/one:1").stdout
+    assert run("inspect {image}").stdout.splitlines()[1].endswith("json, 1 image")
+    run("pull {image}")
+    assert "would remove 0 files, " in run("cache prune --dry-run").stdout
+    assert ": none is damaged" in run("cache verify").stdout
+
+
+def test_a_template_in_the_place_of_a_path(run: Run) -> None:
+    done = run("inspect {image} --format {{{{.Digest}}}}", 2)
+    assert done.error.endswith("it takes a path, no template: --format digest")
+
+
+def test_the_name_of_one_repository_in_the_place_of_a_list(run: Run) -> None:
+    done = run("sync {repo} {host}/mirror", 4)
+    assert "for one repository: dockerpush copy --all-tags" in done.error
+
+
 @pytest.mark.parametrize("scheme", ["http://", "https://"])
 def test_a_scheme_may_stand_before_a_target(scheme: str, run: Run) -> None:
     """https is what is used anyway, and plain HTTP is tried on this machine."""

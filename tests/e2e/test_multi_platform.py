@@ -474,7 +474,7 @@ def test_a_dry_run_of_a_join_looks_at_each_archive(single, host, run_cli):
     join = ("push", *single, "-t", f"{host}/app:1", "--dry-run")
     done = run_cli(*join)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("at most would be sent") == 2
+    assert done.stdout.count("would send at most") == 2
     assert f"{single[1]}: linux/arm64" in done.stdout
     records = [
         json.loads(line) for line in run_cli(*join, "--json").stdout.splitlines()

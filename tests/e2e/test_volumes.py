@@ -176,7 +176,7 @@ def test_every_reader_finds_volumes_in_other_directories(
     (tmp_path / "out.tar.sha256").rename(tmp_path / "disc1/out.tar.sha256")
     done = here(*reader("disc0/out.tar.001"))
     assert done.returncode in (6, 7)
-    assert "volume out.tar.002, out.tar.003 is missing" in done.stderr
+    assert "volumes out.tar.002, out.tar.003 are missing: copy them here" in done.stderr
     done = here(*reader("disc0/out.tar.001"), "--volumes", "disc1", "disc2")
     assert done.returncode == 0, done.stderr
     done = here(*reader("out.tar"), "--volumes", "disc0", "disc1", "--volumes=disc2")

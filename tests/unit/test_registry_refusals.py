@@ -8,6 +8,7 @@ from dockerpush.credentials.identity import Credentials, Secret
 from dockerpush.registry.refusals import Asked
 
 ALICE = Credentials("alice", Secret("wrong"), source="auth.json")
+TYPED = Credentials("alice", Secret("wrong"), source="--username")
 FLAG = Credentials("alice", Secret("wrong"), source="--src-creds")
 DIGEST = "sha256:" + "a" * 64
 LATEST = "/v2/team/app/manifests/latest"
@@ -41,6 +42,13 @@ def words(explained: tuple[str, str]) -> str:
             "cannot read r:5000/team/app:latest: r:5000 rejected user 'alice' (from "
             "--src-creds): wrong password, or no right to read this (403 Forbidden); "
             "correct --src-creds, or ask for the right to do this",
+        ),
+        (
+            asked("GET", LATEST, TYPED),
+            "401 Unauthorized",
+            "cannot read r:5000/team/app:latest: r:5000 rejected user 'alice' (from "
+            "--username): wrong password, or no right to read this (401 Unauthorized); "
+            "correct --username and the password, or ask for the right to do this",
         ),
         (
             asked("GET", LATEST),

@@ -16,7 +16,7 @@ from ..options import OPERANDS
 from ..report import Outcomes
 
 if TYPE_CHECKING:
-    from ...state.cache import Cache, CachedImage
+    from ...state.cache import Cache, CachedImage, Pruned
     from ...state.directory import StateDirectory
     from ..session import Session
 
@@ -62,10 +62,14 @@ def run(args: Namespace, session: Session) -> int:
 
     if args.action != "prune" and (args.keep_since or args.max_size or args.dry_run):
         raise UsageError("--keep-since, --max-size and --dry-run go with 'cache prune'")
-    if (args.action == "rm") != bool(args.references):
+    if args.action == "rm" and not args.references:
         raise UsageError(
-            "images go with 'cache rm', and it needs one: dockerpush cache rm "
-            "REGISTRY/REPO:TAG"
+            "'cache rm' needs an image: dockerpush cache rm REGISTRY/REPO:TAG"
+        )
+    if args.action != "rm" and args.references:
+        raise UsageError(
+            f"'cache {args.action}' takes no image; only 'cache rm' does: leave out "
+            f"{args.references[0]!r:.200}"
         )
     state = StateDirectory.locate(os.environ, session.on_event)
     cache = Cache(state.path / "cache")
@@ -103,7 +107,7 @@ def _remove(cache: Cache, args: Namespace, session: Session) -> None:
     else:
         for reference in removed:
             console.result(f"removed {reference}")
-        console.result(f"removed {done.files} files, {console.size_text(done.size)}")
+        console.result(f"removed {_files(done)}")
     tally.finish()
 
 
@@ -143,6 +147,10 @@ def _size(cache: Cache, image: CachedImage) -> int:
     return sum(cache.size_of(digest) or 0 for digest in cache.occupied(image.root))
 
 
+def _files(done: Pruned) -> str:
+    return f"{console.counted(done.files, 'file')}, {console.size_text(done.size)}"
+
+
 def _verify(cache: Cache, args: Namespace, session: Session) -> None:
     from ...state.cache import damaged
 
@@ -160,7 +168,8 @@ def _verify(cache: Cache, args: Namespace, session: Session) -> None:
             "images again"
         )
     if not args.json:
-        console.result(f"{count} blobs are right, {console.size_text(size)}")
+        blobs = console.counted(count, "blob")
+        console.result(f"verified {blobs}, {console.size_text(size)}: none is damaged")
 
 
 def _prune(cache: Cache, state: StateDirectory, args: Namespace) -> None:
@@ -187,7 +196,7 @@ def _prune(cache: Cache, state: StateDirectory, args: Namespace) -> None:
     verb = "would remove" if args.dry_run else "removed"
     for reference in done.images:
         console.result(f"{verb} {reference}")
-    console.result(f"{verb} {done.files} files, {console.size_text(done.size)}")
+    console.result(f"{verb} {_files(done)}")
 
 
 def _age(text: str) -> float:

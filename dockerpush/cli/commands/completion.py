@@ -75,7 +75,9 @@ class Command:
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments of ``completion``."""
-    parser.add_argument("shell", choices=sorted(_SHELLS), help="for which shell")
+    parser.add_argument(
+        "shell", metavar="SHELL", choices=sorted(_SHELLS), help="bash, zsh or fish"
+    )
 
 
 def run(args: Namespace, session: Session) -> int:

@@ -165,6 +165,10 @@ def value_at(path: str, record: Any) -> str:
 
     Raises UsageError, which says what there is.
     """
+    if "{{" in path:
+        raise UsageError(
+            f"--format {path:.200}: it takes a path, no template: --format digest"
+        )
     found, there = record, ""
     for part in path.strip(".").split("."):
         known = _parts(found)

@@ -1,4 +1,4 @@
-"""``inventory PLACE [REPO ...]``: what a registry, a directory or an archive holds."""
+"""``inventory SOURCE [REPO ...]``: what a registry, a directory or an archive holds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def configure(parser: ArgumentParser) -> None:
     """Add the arguments of ``inventory``."""
     parser.add_argument(
         "place",
-        metavar="PLACE",
+        metavar="SOURCE",
         help="REGISTRY[/PREFIX], oci:DIR, or an OCI archive",
     )
     parser.add_argument(
@@ -37,7 +37,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--list",
         metavar="FILE",
-        help="only the repositories that 'sync FILE PLACE' would write to",
+        help="only the repositories that 'sync FILE SOURCE' would write to",
     )
     parser.add_argument(
         "--scoped", action="store_true", help="with --list: as sync --scoped"
@@ -88,8 +88,11 @@ class _Count:
 
     def __str__(self) -> str:
         kind = "repository" if self.repositories == 1 else "repositories"
-        tags = f"{self.tags} tag{'s' * (self.tags != 1)}"
-        return f"{self.repositories} {kind}, {tags}, {console.blobs(self.blobs)}"
+        tags, blobs = (
+            console.counted(self.tags, "tag"),
+            console.counted(self.blobs, "blob"),
+        )
+        return f"{self.repositories} {kind}, {tags}, {blobs}"
 
 
 def _of_registry(

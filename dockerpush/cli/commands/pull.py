@@ -67,7 +67,7 @@ def configure(parser: ArgumentParser) -> None:
         "--format",
         choices=(*FORMS, "json"),
         help="form of the output (default: oci-dir for a directory, oci-archive for "
-        ".oci and .oci.tar, else docker-archive)",
+        ".oci and .oci.tar, else docker-archive); json is the same as --json",
     )
     add_platform_option(
         parser,
@@ -325,10 +325,11 @@ def _report(
 
 
 def _received(image: PulledImage, seconds: float) -> str:
+    blobs = console.counted(image.blobs, "blob")
     if not image.received:
-        return f"nothing to receive: {console.blobs(image.blobs)} already in the cache"
+        return f"nothing to receive: {blobs} already in the cache"
     size = console.size_text(image.received)
-    return f"{console.blobs(image.blobs)}, {size} received in {seconds:.1f} s"
+    return f"{blobs}, {size} received in {seconds:.1f} s"
 
 
 def _record(image: PulledImage, seconds: float) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "more",
-        metavar="ARCHIVE",
+        metavar="ARCHIVE ...",
         nargs="*",
         help="with -t: more archives, joined into one multi-platform image",
     )

@@ -206,7 +206,8 @@ def _collect(args: Namespace, directory: Path) -> int:
     for name in done.unread:
         console.warn(f"{name} has a manifest that cannot be read: all its blobs stay")
     verb = "would remove" if args.dry_run else "removed"
-    console.result(f"{verb} {done.files} blobs, {console.size_text(done.size)}")
+    blobs = console.counted(done.files, "blob")
+    console.result(f"{verb} {blobs}, {console.size_text(done.size)}")
     return console.DONE
 
 

@@ -9,12 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Sequence
 
-from ...errors import Cancelled, UsageError
+from ...errors import Cancelled, NotFound, UsageError
+from ...reference import has_registry
 from ...settings.keys import RECEIVING, is_own_variable
 from .. import console, location
 from ..endpoints import Connections, Endpoint
 from ..have import add_have_option, check_have, read_have
-from ..image_files import check_sums
+from ..image_files import check_directory, check_sums
+from ..image_sources import is_file
 from ..options import (
     OPERANDS,
     RARE,
@@ -251,6 +253,8 @@ def _request(args: Namespace) -> SyncRequest:
         origin = _carried(args.source) or Path(args.source)
     into = location.directory(args.place or "")
     output = archive_output(args.place or "", args.split)
+    if into is not None:
+        check_directory(into)
     check_sums(sums=args.sums, is_directory=into is not None)
     check_recompress(args.recompress, args.compress, args.have)
     if args.recompress and output:
@@ -317,9 +321,24 @@ def _endpoints(request: SyncRequest, args: Namespace) -> tuple[Endpoint, Endpoin
 def _read_list(request: SyncRequest, origin: CarriedDirectory | None) -> SyncList:
     """The whole list, checked; every mistake is reported with its line."""
     if not (request.whole and origin):
+        _check_list(request.file)
         return read_list(request.file, request.defaults, request.variables)
     name, text = _names(request.file, origin)
     return parse_list(text, name, request.defaults, {}, is_plain=True)
+
+
+def _check_list(file: str) -> None:
+    """Raises UsageError for a directory, and NotFound for what may be a repository."""
+    if Path(file).is_dir():
+        raise UsageError(
+            f"{file:.200} is a directory, not a list; for its images: dockerpush sync "
+            f"{location.OCI_PREFIX}{file:.200} DST"
+        )
+    if has_registry(file) and not is_file(file):
+        raise NotFound(
+            f"{file:.200}: no such list; for one repository: dockerpush copy "
+            f"--all-tags {file:.200} DST"
+        )
 
 
 def _names(file: str, origin: CarriedDirectory) -> tuple[str, str]:

@@ -79,7 +79,7 @@ def _target(text: str, source: Reference) -> Reference:
         raise UsageError(f"{text!r:.200}: a digest is no new name: write a tag")
     if found.registry != source.registry:
         raise UsageError(
-            f"tag stays within {source.registry}; to another registry goes: "
+            f"tag works within {source.registry}; for another registry: "
             f"dockerpush copy {source} {found}"
         )
     return found if found.tag else found.with_tag(source.tag or "latest")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ...documents import held
 from ...errors import UsageError
+from ...reference import NoRepository
 from ...state.history import MOST_TAGS, remember_tags
 from .. import console, location
 from ..endpoints import Connections
@@ -90,7 +91,13 @@ def _noted(tags: Iterable[str], seen: list[str]) -> Iterator[str]:
 
 
 def _repository(text: str) -> Reference:
-    reference = location.source(text, if_file=f"see: dockerpush inspect {text}")
+    try:
+        reference = location.source(text, if_file=f"see: dockerpush inspect {text}")
+    except NoRepository as error:
+        raise UsageError(
+            f"tags takes {text:.200}/REPOSITORY; to list the repositories: dockerpush "
+            f"repos {text:.200}"
+        ) from error
     if reference.tag or reference.digest:
         raise UsageError(f"tags takes a repository: {reference.name}")
     return reference

@@ -141,7 +141,8 @@ def _compare(args: Namespace, session: Session) -> int:
         )
     else:
         console.result(
-            f"verified {reference}: {found.digest}, {found.blobs} layers, "
+            f"verified {reference}: {found.digest}, "
+            f"{console.counted(found.blobs, 'layer')}, "
             f"{console.size_text(found.size)} read back"
         )
     return console.DONE
