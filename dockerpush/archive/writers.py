@@ -15,6 +15,7 @@ one owner at a time; who finds it taken writes another one, without a note.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -406,7 +407,7 @@ def read_index(path: Path) -> Index | None:
     """
     try:
         with (path / "index.json").open("rb") as file:
-            return Index.from_bytes(file.read(JSON_LIMIT + 1), OCI_INDEX)
+            return _parsed_index(file.read(JSON_LIMIT + 1))
     except (FileNotFoundError, NotADirectoryError):
         if _holds_something_else(path):
             raise ArchiveError(
@@ -415,6 +416,12 @@ def read_index(path: Path) -> Index | None:
         return None
     except (InvalidJSON, InvalidDigest) as error:
         raise ArchiveError(f"{path}/index.json: {error}") from error
+
+
+@functools.lru_cache(maxsize=1)
+def _parsed_index(raw: bytes) -> Index:
+    """The index *raw*; a sync reads the same one for each of its images."""
+    return Index.from_bytes(raw, OCI_INDEX)
 
 
 def _holds_something_else(path: Path) -> bool:

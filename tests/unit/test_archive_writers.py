@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import threading
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Callable, TypeVar
 
 import pytest
 from archives import Image, attestation, gzipped, layout
@@ -17,10 +18,12 @@ from dockerpush.archive.writers import BundledImage, tar_layout
 from dockerpush.documents import RawManifest
 from dockerpush.errors import ArchiveError, ContentMismatch
 from dockerpush.events import ignore
-from dockerpush.oci import OCI_MANIFEST, Descriptor, Digest, Manifest
+from dockerpush.oci import OCI_MANIFEST, Descriptor, Digest, Index, Manifest
 from dockerpush.system.cancellation import Cancellation
 from dockerpush.transfer.copy_image import copy_image
 from dockerpush.transfer.local_targets import DirectoryTarget
+
+T = TypeVar("T")
 
 
 class Blobs:
@@ -159,6 +162,16 @@ def test_sizes_beyond_what_ustar_can_hold_are_written():
     assert layout.size == layout.pieces[-1].offset + 1024
 
 
+def counted(call: Callable[..., T], calls: list[object]) -> Callable[..., T]:
+    """*call*, which also adds to *calls*."""
+
+    def counting(*arguments: Any) -> T:
+        calls.append(arguments)
+        return call(*arguments)
+
+    return counting
+
+
 class TestDirectory:
     """An OCI layout that is added to."""
 
@@ -191,6 +204,34 @@ class TestDirectory:
         with open_archive(path) as archive:
             (image,) = archive.images
         assert image.root.descriptor.digest == second.root.digest
+
+    def test_an_index_that_did_not_change_is_read_once(
+        self, blobs, write, tmp_path, monkeypatch
+    ):
+        """A sync asks at each of its images, and the index names them all."""
+        path, parsed = tmp_path / "layout", []
+        for number in range(9):
+            write(path, blobs.image(Image.of(f"{number}"), f"r.io/a:{number}"))
+        monkeypatch.setattr(Index, "from_bytes", counted(Index.from_bytes, parsed))
+        with Cancellation() as cancellation:
+            for number in range(9):
+                target = DirectoryTarget(path, cancellation, ignore)
+                assert target.digest_of(f"r.io/a:{number}") is not None
+        assert len(parsed) <= 1
+
+    def test_an_index_that_changed_is_read_again_whatever_its_time_and_size(
+        self, blobs, write, tmp_path
+    ):
+        path = tmp_path / "layout"
+        write(path, blobs.image(ONE, "r.io/a:1"))
+        index = path / "index.json"
+        with Cancellation() as cancellation:
+            target = DirectoryTarget(path, cancellation, ignore)
+            assert target.names() == ["r.io/a:1"]
+            before, raw = index.stat(), index.read_bytes()
+            index.write_bytes(raw.replace(b"r.io/a:1", b"r.io/b:1"))
+            os.utime(index, ns=(before.st_atime_ns, before.st_mtime_ns))
+            assert target.names() == ["r.io/b:1"]
 
     def test_a_directory_with_something_else_in_it_is_left_alone(
         self, blobs, write, tmp_path
