@@ -25,6 +25,7 @@ from .credential_helpers import CredentialHelpers
 from .credential_store import (
     CredentialStore,
     fitting,
+    is_for_part,
     same_registry,
     server_name,
 )
@@ -116,6 +117,8 @@ class CredentialFiles:
         self._files: dict[str, _File] = {}
         self._answers: dict[tuple[str, str], Credentials | None] = {}
         self._reported: set[str] = set()
+        self._found: dict[str, Credentials | None] = {}  # by registry
+        self._has_paths = False  # then a repository may have others
 
     def __call__(self, registry: str, repository: str) -> Credentials | None:
         """What fits best, None for nothing; this makes it a CredentialSource.
@@ -123,7 +126,12 @@ class CredentialFiles:
         Raises Cancelled.
         """
         with self._lock:
-            return next(filter(None, self._look(registry, repository)), None)
+            if registry in self._found:
+                return self._found[registry]
+            found = next(filter(None, self._look(registry, repository)), None)
+            if not self._has_paths:
+                self._found[registry] = found
+            return found
 
     def _look(self, registry: str, repository: str) -> Iterator[Credentials | None]:
         """What each place has, in order of precedence."""
@@ -163,6 +171,7 @@ class CredentialFiles:
     ) -> Credentials | None:
         if file.problem:
             self._report_once(f"{file.name} {file.problem}, ignored")
+        self._has_paths = self._has_paths or file.has_paths
         found = self._ask_helper(file, registry)
         return found or self._entry(file, registry, repository)
 
@@ -215,6 +224,11 @@ class _File:
     by_host: Mapping[str, Any]
     for_all: str = ""
     problem: str = ""
+
+    @property
+    def has_paths(self) -> bool:
+        """True when a key may be for a part of a registry."""
+        return any(map(is_for_part, self.auths))
 
     def helper(self, registry: str) -> str:
         """The suffix of the helper for *registry*, or ""."""

@@ -71,6 +71,11 @@ def same_registry(key: str, registry: str) -> bool:
     return _plain(key) == registry_name(registry)
 
 
+def is_for_part(key: str) -> bool:
+    """True when *key*, in any spelling, is for some repositories of a registry."""
+    return "/" in _plain(key)
+
+
 def _prefixes(host: str, repository: str) -> Iterator[str]:
     """``host/a/b``, ``host/a``, ``host``."""
     parts = [part for part in repository.split("/") if part]

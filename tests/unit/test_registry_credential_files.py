@@ -361,6 +361,45 @@ class TestEntries:
         assert machine.notices == []
 
 
+class TestManyRepositories:
+    """A list of images has one registry and hundreds of repositories."""
+
+    @pytest.fixture
+    def reads(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The registries that are looked for in our own file."""
+        reads: list[str] = []
+        find = CredentialStore.find
+
+        def counting(store: CredentialStore, registry: str) -> Credentials | None:
+            reads.append(registry)
+            return find(store, registry)
+
+        monkeypatch.setattr(CredentialStore, "find", counting)
+        return reads
+
+    @pytest.mark.parametrize("auths", [{}, {"https://r:5000/v2/": entry("host")}])
+    def test_each_registry_is_looked_for_once(
+        self, machine: Machine, reads: list[str], auths: dict[str, Any]
+    ) -> None:
+        machine.docker({"auths": auths})
+        files = machine.files()
+        found = {files("r:5000", f"team/app{number}") for number in range(9)}
+        assert files("other", "team/app") is None
+        assert len(found) == 1
+        assert reads == ["r:5000", "other"]
+
+    @pytest.mark.parametrize("first", [".docker/config.json", ".dockercfg"])
+    def test_a_key_with_a_path_counts_in_any_file(
+        self, machine: Machine, first: str
+    ) -> None:
+        auths = {"r:5000/team/app2": entry("two"), "r:5000": entry("all")}
+        flat = first == ".dockercfg"
+        machine.write(first, auths if flat else {"auths": auths})
+        files = machine.files()
+        found = [files("r:5000", f"team/app{number}") for number in range(4)]
+        assert [one and one.username for one in found] == ["all", "all", "two", "all"]
+
+
 class TestBrokenFiles:
     @pytest.mark.parametrize(
         ("content", "problem"),
