@@ -67,6 +67,34 @@ def test_a_push_of_what_is_there_loads_only_what_it_needs(run_cli, tmp_path, flo
     assert len([name for name in loaded if name.startswith("dockerpush")]) <= 125
 
 
+COUNTING = """
+import gc, sys
+looks = []
+gc.callbacks.append(lambda phase, about: phase == "start" and looks.append(about))
+from dockerpush.__main__ import main
+code = main()
+print("looks", len(looks))
+sys.exit(code)
+"""
+"""Runs a command, and prints how often Python looked for garbage in it."""
+
+
+def test_a_command_looks_for_hardly_any_garbage_while_it_loads(run_cli, tmp_path):
+    """Every 700 objects, as Python does by itself, is 25 times in a short command."""
+    archive = small_archive(tmp_path / "image.tar")
+    with RegistryServer(Registry(tmp_path / "registry")) as server:
+        assert run_cli("push", archive, "-t", f"{server.host}/a:1").returncode == 0
+        done = subprocess.run(
+            [sys.executable, "-c", COUNTING, "tags", f"{server.host}/a"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    tag, looks = done.stdout.splitlines()
+    assert tag == "1"
+    assert int(looks.split()[1]) <= 6
+
+
 def test_importing_the_package_loads_nothing_else():
     code = "import sys; old = {*sys.modules}; import dockerpush; "
     done = subprocess.run(
