@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -162,7 +163,7 @@ def output_form(
         check_directory(path)
     if form != OCI_DIRECTORY and place.path != location.STDOUT:
         if path.is_dir():
-            raise UsageError(f"{path} is a directory: name a file for a {form}")
+            raise UsageError(f"{path} is a directory: name a file for the {form}")
         if path.suffix in _COMPRESSED:
             raise UsageError(
                 f"{path}: archives are written plain, their layers are compressed "
@@ -406,7 +407,9 @@ def names_in(into: ImageOutput, names: Sequence[str]) -> tuple[str, ...]:
 
 def _own_name(origin: ImageOrigin, path: Path, count: int) -> str:
     """For an image without a name: that of the directory, unless there are several."""
-    return path.resolve().name if count == 1 else origin.reference.replace(":", "-")
+    if count > 1:
+        return origin.reference.replace(":", "-")
+    return Path(os.path.realpath(path)).name  # which no circle of links ends
 
 
 def check_sums(*, sums: bool, is_directory: bool) -> None:
@@ -440,6 +443,11 @@ def check_split(place: location.Local, form: str, split: int | None) -> None:
     if place.path == location.STDOUT or form == OCI_DIRECTORY:
         what = "a directory" if form == OCI_DIRECTORY else "standard output"
         raise UsageError(f"--split is for an archive in a file, not for {what}")
+    if not Path(place.path).name.isprintable():
+        raise UsageError(
+            f"{place.path!r}: --split writes the name into a file of sums: choose one "
+            "without control characters"
+        )
     if _NUMBERED.fullmatch(Path(place.path).suffix):
         raise UsageError(
             f"{place.path}: --split adds .001 and so on: leave "

@@ -29,7 +29,7 @@ from ..reference import (
     without_docker,
 )
 from ..transfer.choices import DOCKER_ARCHIVE, OCI_ARCHIVE, OCI_DIRECTORY
-from ..values import value
+from ..values import replace, value
 
 
 def source(text: str, *, if_file: str = "") -> Reference:
@@ -97,6 +97,7 @@ def _with_hint(error: InvalidReference, hint: str) -> InvalidReference:
 
 
 STDOUT = "-"
+_STDOUT_NAMES = (STDOUT, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 OCI_PREFIX = "oci:"
 _ARCHIVE_PREFIX = "oci-archive:"
@@ -140,6 +141,20 @@ def local(text: str) -> Local | None:
     if is_path or _ENDING.search(text) or is_here(text):
         return Local(text)
     return None
+
+
+def output(text: str) -> Local | None:
+    """As `local`, for what is written: standard output by its other names is STDOUT."""
+    place = local(text)
+    return place and replace(place, path=output_path(place.path))
+
+
+def output_path(path: str) -> str:
+    """*path*, or STDOUT for a name that the system has for it.
+
+    A file of that name would be written beside what goes to standard output.
+    """
+    return STDOUT if path in _STDOUT_NAMES else path
 
 
 def is_here(text: str) -> bool:

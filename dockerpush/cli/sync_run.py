@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -66,9 +67,9 @@ class SyncRequest:
     def target(self) -> str:
         """Where the list goes, however it was written; "" when the list says it."""
         if self.into is not None:
-            return f"oci:{self.into.resolve()}"
+            return f"oci:{os.path.realpath(self.into)}"
         if self.output is not None:
-            return f"oci-archive:{Path(self.output.place.path).resolve()}"
+            return f"oci-archive:{os.path.realpath(self.output.place.path)}"
         return str(self.defaults.place or "")
 
 
@@ -330,6 +331,8 @@ def archive_output(place: str, split: int | None) -> ImageOutput | None:
         if split:
             raise UsageError("--split is for oci-archive:FILE as the destination")
         return None
+    if location.output_path(str(path)) == location.STDOUT:
+        raise UsageError("sync prints its result to standard output: name a file")
     local = location.Local(str(path), OCI_ARCHIVE)
     return ImageOutput(local, output_form(local, split), no_clobber=False, split=split)
 

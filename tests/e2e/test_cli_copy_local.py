@@ -677,6 +677,56 @@ class TestOddPlaces:
             "make room, or write it elsewhere\n"
         )
 
+    @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+    @pytest.mark.parametrize("words", ["copy {} {}", "pull {} -o {}"])
+    def test_standard_output_is_the_same_by_its_other_names(
+        self, words, name, source, run_cli, tmp_path
+    ):
+        """A pipe got the result behind the archive; a file of many was replaced."""
+        line = words.format(f"{source.host}/small:1", name).split()
+        piped = run_cli.start(*line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        archive = piped.communicate(timeout=30)[0]
+        assert piped.returncode == 0
+        assert archive.endswith(bytes(1024))
+        with (tmp_path / "many").open("wb") as many:
+            many.write(b"before")
+            many.flush()
+            child = run_cli.start(*line, stdout=many, stderr=subprocess.DEVNULL)
+            assert child.wait(30) == 0
+        assert (tmp_path / "many").read_bytes() == b"before" + archive
+
+    def test_a_sync_prints_its_result_there(self, source, run_cli, tmp_path):
+        lines = tmp_path / "images.txt"
+        lines.write_text(f"{source.host}/small:1\n")
+        commands = [
+            ("sync", lines, f"oci-archive:{name}") for name in ("-", "/dev/stdout")
+        ]
+        for done in refused(run_cli, 2, *commands):
+            assert "sync prints its result to standard output" in done.error
+            assert done.stdout == ""
+
+    def test_a_circle_of_links_is_replaced_like_any_link(
+        self, source, run_cli, tmp_path
+    ):
+        """Python resolves it with an error of its own."""
+        lines, out = tmp_path / "images.txt", tmp_path / "out.oci"
+        lines.write_text(f"{source.host}/small:1\n")
+        for words in (("sync", lines), ("copy", f"{source.host}/small:1")):
+            out.unlink(missing_ok=True)
+            out.symlink_to(out)
+            run_all(run_cli, (*words, f"oci-archive:{out}"))
+            assert not out.is_symlink()
+
+    @pytest.mark.parametrize("name", ["a\nb.tar", "a\x1b[31m.tar", b"\xff.tar"])
+    def test_volumes_have_names_that_a_file_of_sums_can_hold(
+        self, name, source, run_cli, tmp_path
+    ):
+        out = tmp_path / os.fsdecode(name)
+        line = ("copy", f"{source.host}/small:1", out, "--split", "400KB")
+        (done,) = refused(run_cli, 2, line)
+        assert "choose one without control characters" in done.error
+        assert list(tmp_path.glob("*.00*")) == []
+
     def test_what_makes_no_sense_is_refused(self, source, run_cli, tmp_path):
         host, bundle = source.host, f"oci:{tmp_path / 'dir'}"
         run_all(run_cli, ("copy", "-a", f"{host}/tags", bundle))

@@ -107,17 +107,21 @@ class TestNamed:
         assert "nginx_latest.tar" in done.error
         assert list(out.iterdir()) == []
 
-    def test_standard_output_holds_the_archive_alone(self, programs, run_cli, tmp_path):
+    @pytest.mark.parametrize("output", ["-", "/dev/stdout"])
+    def test_standard_output_holds_the_archive_alone(
+        self, output, programs, run_cli, tmp_path
+    ):
         piped = tmp_path / "piped.tar"
         with piped.open("wb") as file:
             child = run_cli.start(
-                *("save", NGINX, "-o", "-", "--runtime", programs / "podman"),
+                *("save", NGINX, "-o", output, "--runtime", programs / "podman"),
                 stdout=file,
                 stderr=subprocess.PIPE,
             )
             _, said = child.communicate(timeout=60)
         assert child.returncode == 0, said
         assert tags(piped) == [NGINX]
+        assert b"/dev/stdout" not in piped.read_bytes()
 
     def test_an_existing_file_stays_unless_forced(self, save, out):
         file = out / "nginx_latest.tar"

@@ -133,7 +133,7 @@ class CopyRequest:
 
 def run(args: Namespace, session: Session) -> int:
     """Copy what *args* name; the exit code."""
-    source, target = location.local(args.source), location.local(args.target)
+    source, target = location.local(args.source), location.output(args.target)
     request = CopyRequest(
         args.source,
         args.target,

@@ -166,7 +166,7 @@ def _output(args: Namespace, display: Display) -> ImageOutput | None:
         if args.no_clobber:
             console.warn("pull does not use --no-clobber without -o; leave it out")
         return None
-    place = location.local(args.output) or location.Local(args.output)
+    place = location.output(args.output) or location.Local(args.output)
     if place.name is not None:
         raise UsageError(
             f"{args.output!r:.200}: pull keeps the names of images; for another name: "
@@ -175,7 +175,7 @@ def _output(args: Namespace, display: Display) -> ImageOutput | None:
     if wanted and place.form not in (None, wanted):
         raise UsageError(f"--format {wanted} and {args.output!r:.200} contradict")
     place = location.Local(place.path, place.form or wanted)
-    if args.output == location.STDOUT:
+    if place.path == location.STDOUT:
         warn_of_json("pull", display)
     form = output_form(place, args.split, sums=args.sums, is_delta=bool(args.have))
     one = form == DOCKER_ARCHIVE and not args.platform

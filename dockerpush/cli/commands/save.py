@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ...runtimes.runtime import Runtime
     from ..session import Session
 
-STDOUT = "-"
-
 
 def configure(parser: ArgumentParser) -> None:
     """Add the arguments of ``save``."""
@@ -61,12 +59,14 @@ def run(args: Namespace, session: Session) -> int:
     """Save the images that are named or chosen; prints the paths written."""
     from ...runtimes.runtime import find_runtime
 
-    if args.output == STDOUT and sys.stdout.isatty():
+    output = location.output_path(args.output or "")
+    to_stdout = output == location.STDOUT
+    if to_stdout and sys.stdout.isatty():
         raise UsageError("an archive is not for a terminal: redirect it, or use -o")
-    check_split(location.Local(args.output or ""), DOCKER_ARCHIVE, args.split)
+    check_split(location.Local(output), DOCKER_ARCHIVE, args.split)
     runtime = find_runtime(args.runtime, cancellation=session.cancellation)
     names = args.images or _choose(runtime, session)
-    if args.output == STDOUT:
+    if to_stdout:
         _save(runtime, names, None, args, session)
         return console.DONE
     plan = _plan(names, args)
