@@ -53,7 +53,7 @@ def run(*arguments: object) -> int:
 @contextlib.contextmanager
 def serving(directory: Path) -> Iterator[str]:
     """The host and port of an embedded registry, which stops with the ``with``."""
-    words = ["-m", "dockerpush", "serve", "--dir", str(directory)]
+    words = ["-m", "dockerpush", "serve", "-q", "--dir", str(directory)]
     words += ["--addr", "127.0.0.1", "--port", "0"]
     print("$ python", shlex.join(words), "&", flush=True)
     with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE) as server:

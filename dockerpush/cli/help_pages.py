@@ -159,8 +159,8 @@ PAGES: Mapping[str, HelpPage] = {
         "REF NEW [NEW ...] [options]",
         "an image and a new name",
         "Give an image more names in its registry: tags in the same "
-        "repository, or names in other repositories, where the "
-        "registry mounts its blobs. Nothing is uploaded.",
+        "repository, or names in other repositories. Blobs move only if the "
+        "registry does not mount them.",
         (
             "tag REGISTRY/REPO:1.4 stable 1",
             "tag REGISTRY/REPO@sha256:DIGEST restored",

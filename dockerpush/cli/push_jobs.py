@@ -181,7 +181,7 @@ def all_jobs(
         with tally.attempt(operand):
             source = stack.enter_context(_open_pushed(operand, request, connections))
             jobs += _jobs(operand, source, request, connections, tally)
-    jobs = _apart(jobs)
+    jobs = _without_repeats(jobs)
     if request.all_tags and not request.targets:
         targets = [job.target for job in jobs]
         confirm_all(targets, request.consent(request.operands[0]), connections)
@@ -267,10 +267,10 @@ def _jobs_of_all(
         if image.problem:
             tally.failed(f"{operand}:{label(image)}", image.problem)
     if not request.targets:
-        found = _below(location.place(request.registry or ""), images)
+        found = _named_below(location.place(request.registry or ""), images)
     else:
         repositories = [repository(text, connections) for text in request.targets]
-        found = [one for place in repositories for one in _inside(place, images)]
+        found = [one for place in repositories for one in _named_inside(place, images)]
     for image in _left_out(images, found):
         tally.failed(
             f"{operand}:{label(image)}",
@@ -288,7 +288,7 @@ def _is_read_once(source: Source, request: PushRequest) -> bool:
     return is_pipe or not request.name
 
 
-def _below(place: Place, images: Iterable[StoredImage]) -> list[_Named]:
+def _named_below(place: Place, images: Iterable[StoredImage]) -> list[_Named]:
     """Every image under each of its full names at *place*."""
     return [
         _Named(image, name, place.reference(short_path(parsed), parsed.tag or "latest"))
@@ -297,7 +297,7 @@ def _below(place: Place, images: Iterable[StoredImage]) -> list[_Named]:
     ]
 
 
-def _inside(repository: Reference, images: Iterable[StoredImage]) -> list[_Named]:
+def _named_inside(repository: Reference, images: Iterable[StoredImage]) -> list[_Named]:
     """Every image in one *repository*, under the tags of its names.
 
     Raises UsageError when *repository* has a tag itself.
@@ -331,14 +331,14 @@ def _left_out(
     return rest
 
 
-def _apart(jobs: Iterable[Job]) -> list[Job]:
+def _without_repeats(jobs: Iterable[Job]) -> list[Job]:
     """*jobs*, each once. Raises UsageError when two images would go to one target."""
     first: dict[Reference, Job] = {}
     for job in jobs:
         other = first.setdefault(job.target, job)
         if other is not job and not _is_same(other, job):
             raise UsageError(
-                f"{job.target} would get both {_called(other)} and {_called(job)}; "
+                f"{job.target} would get both {_shown(other)} and {_shown(job)}; "
                 "nothing was pushed: push each with -t, and --name NAME or "
                 "--name sha256:..."
             )
@@ -360,7 +360,7 @@ def _is_same(one: Job, other: Job) -> bool:
     return identity(one.image) == identity(other.image)
 
 
-def _called(job: Job) -> str:
+def _shown(job: Job) -> str:
     if job.image is None:
         return job.operand
     name = job.name or label(job.image)

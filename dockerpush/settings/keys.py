@@ -184,7 +184,8 @@ KEYS: tuple[Key, ...] = (
     _key("jobs", counts(1, 64), "large blobs at a time", default=3),
     _key("limit_rate", RATE, "most bytes a second, sent and received together"),
     _key(
-        *("min_rate", LEAST_RATE, "end a transfer slower than this for 5 minutes"),
+        *("min_rate", LEAST_RATE),
+        help="end a transfer of fewer bytes a second for 5 minutes",
         default=100,
     ),
     _key("timeout", TIMEOUT, "time without progress that ends a request", default=60.0),

@@ -34,8 +34,8 @@ class Target:
 
     *place* is a registry (``host[:port]``) or a path, *repository* is in it. *blobs* is
     what earlier runs left in the state directory, None for nothing. It *is_new* when
-    the registry has no such repository yet. Here is what suits files that are written
-    again: nothing is there before, and nothing has to be remembered.
+    the registry has no such repository yet. The methods of this class suit a file that
+    is written from its beginning: it holds nothing, and nothing is remembered.
     """
 
     def __init__(

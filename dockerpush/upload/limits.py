@@ -1,14 +1,10 @@
-"""What each registry allows in an upload, as values; what was seen updates them.
+"""What each registry allows in an upload, and what a failed request says about that.
 
-The defaults per host and the reactions are facts about registries, each of them paid
-for by somebody's bug report. No registry's name appears anywhere else.
-
-What the uploads of one run have learned about their host; threads share it.
-
-What a failed request means for the upload it belongs to; pure.
-
-The table is that of the registries we know: the same status has different meanings in
-different places, and the text decides.
+`HostLimits` are values: `default_limits` has those that are known of a host, each from
+somebody's bug report. No other module decides by the name of a registry how to upload.
+`LearnedLimits` are those of one run, which the answers of the host change; its threads
+share them. `fault_of` says what a failed request means for its upload: the same status
+means different things at different registries, and then the text decides.
 """
 
 from __future__ import annotations
