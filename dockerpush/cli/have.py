@@ -149,8 +149,9 @@ def _explained(error: RegistryError, registry: str, advice: str) -> PusherError:
     """What it means that the list is not given."""
     if isinstance(error, Unauthorized):
         said = error.detail or error.code or f"status {error.status}"
+        login = f"try: dockerpush login {registry}; " if error.status == 401 else ""
         return error.in_words(
-            f"{registry} does not let you list its repositories: {said}; many "
+            f"{registry} does not let you list its repositories: {said}; {login}many "
             f"registries let only administrators, or nobody; {advice}"
         )
     if error.status in _NO_CATALOG:

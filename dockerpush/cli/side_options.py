@@ -140,9 +140,12 @@ def warn_of_secrets(args: Namespace) -> None:
     if "@" in (getattr(args, "proxy", None) or ""):
         shown.append("--proxy")
     if shown and not args.quiet:
+        of = [side for side in SIDES if shown[0].startswith(f"--{side}-")]
+        before = f"--{of[0]}-" if of and len(shown) == 1 else "--"
         console.say(
             f"note: {' and '.join(shown)} can be seen in the process list; use "
-            "--password-stdin, --password-file, a variable or dockerpush login"
+            f"{before}password-stdin, {before}password-file, a variable or dockerpush "
+            "login"
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Iterable, Iterator, Sequence, Union
 
+from ..errors import reason_of
 from ..oci import Digest
 from ..system import files
 from .checked_names import Repository, SessionId, Tag
@@ -108,7 +109,10 @@ class Registry:
             self._storage.load()
         except OSError as error:
             self.close()
-            raise ServerError(f"cannot store in {root}: {error.strerror}") from error
+            reason = reason_of(error)
+            raise ServerError(
+                f"cannot store in {root}: {reason}; name another directory"
+            ) from error
         except ServerError:
             self.close()
             raise

@@ -395,6 +395,8 @@ def test_a_secret_on_the_command_line_is_warned_of_once(name, run_cli):
     noted = [line for line in done.stderr.splitlines() if "process list" in line]
     assert len(noted) == 1, done.stderr
     assert noted[0].startswith(f"note: {name} can be seen in the process list; use ")
+    side = name[: name.index("-", 2) + 1] if sided else "--"
+    assert f"use {side}password-stdin, {side}password-file, " in noted[0]
     assert "hidden" not in done.stderr
     assert "process list" not in run_cli(*words, *SEEN[name], "-q", env=ONCE).stderr
 

@@ -268,6 +268,15 @@ class TestFailures:
             asked = server.asked("DELETE")
         assert len(asked) == (2 if status == 405 else 1)  # 409: the tag is protected
 
+    def test_a_look_that_is_refused_is_no_push(self, run_cli, tmp_path):
+        def bend(request, honest):
+            return refused(401) if request.path.endswith("/manifests/1") else honest()
+
+        with BentServer(tmp_path / "bent", bend) as server:
+            done = run_cli("delete", f"{server.host}/app:1", "--yes")
+        assert done.returncode == 3
+        assert done.error.startswith(f"error: cannot read {server.host}/app:1: ")
+
     def test_a_registry_that_only_says_that_it_deletes(self, run_cli, tmp_path):
         def bend(request, honest):
             return refused(202) if request.method == "DELETE" else honest()

@@ -99,6 +99,7 @@ def test_a_closed_catalog_is_reported_in_one_line(
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.count("\n") == 1
     assert words in done.error and "dockerpush tags" in done.error
+    assert ("; try: dockerpush login " in done.error) is (status == 401)
 
 
 def test_nonsense_in_the_place_of_the_list(run_cli, tmp_path):

@@ -84,7 +84,7 @@ def run(args: Namespace, session: Session) -> int:
         )
     tally = Outcomes("deletions", session)
     tally.expect(len(wanted))
-    with Connections(endpoint(args), session) as connections:
+    with Connections(endpoint(args), session, writes=False) as connections:
         run = _Run(request, connections, tally)
         found = run.find()
         if request.dry_run:
