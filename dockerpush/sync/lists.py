@@ -445,12 +445,18 @@ def _narrowed_apart(entries: Sequence[SyncEntry]) -> Iterator[Problem]:
             )
 
 
+def place_of(reference: Reference) -> str:
+    """What *reference* and all others have that mean the same: a host has no case."""
+    return str(reference).replace(reference.registry, reference.registry.lower(), 1)
+
+
 def _clashes(entries: Sequence[SyncEntry]) -> Iterator[Problem]:
     """Targets that are written twice, and sources that are their own."""
     first: dict[str, int] = {}
     for entry in entries:
-        line = first.setdefault(str(entry.target), entry.line)
-        if line != entry.line or entry.source == entry.target:
+        target = place_of(entry.target)
+        line = first.setdefault(target, entry.line)
+        if line != entry.line or place_of(entry.source) == target:
             why = (
                 f"goes to the same target as line {line}"
                 if line != entry.line

@@ -13,14 +13,14 @@ from typing import Callable, Iterator, Mapping, Protocol, Sequence
 
 from ..documents import held
 from ..errors import Cancelled, NotFound, PusherError
-from ..oci import Descriptor, Digest
+from ..oci import Descriptor, Digest, Platform
 from ..reference import Reference
 from ..registry.looks import unless_refused
 from ..system.cancellation import Cancellation
 from ..system.workers import Workers
 from ..transfer.engine import ConcurrencyLimits
 from ..values import replace, value
-from .lists import OnExists, SyncEntry, TagRules, version_key
+from .lists import OnExists, SyncEntry, TagRules, place_of, version_key
 
 
 class TagLister(Protocol):
@@ -95,7 +95,7 @@ class Planner:
             listed = workers.wait(
                 [workers.submit(self._expanded, entry) for entry in entries]
             )
-            found = [item for items in listed for item in items]
+            found = _apart([item for items in listed for item in items])
             return workers.wait([workers.submit(self._decided, i) for i in found])
 
     def _expanded(self, entry: SyncEntry) -> list[SyncItem]:
@@ -216,6 +216,27 @@ class Planner:
         with self._limits.permit(self._cancellation, reference.registry):
             registry = registries[reference.registry]
             return registry.manifest_descriptor(reference.repository, named(reference))
+
+
+def _apart(items: Sequence[SyncItem]) -> list[SyncItem]:
+    """*items*, each once; those that rules give one target have failed."""
+    makers: dict[str, dict[tuple[str, frozenset[Platform]], SyncItem]] = {}
+    for number, item in enumerate(items):
+        made_of = (place_of(item.source), frozenset(item.entry.platforms))
+        is_one = item.target.tag or item.target.digest  # rules chose some
+        target = place_of(item.target) if is_one else str(number)
+        makers.setdefault(target, {}).setdefault(made_of, item)
+    return [
+        item if len(made) == 1 else _clashing(item, list(made.values()))
+        for made in makers.values()
+        for item in made.values()
+    ]
+
+
+def _clashing(item: SyncItem, items: Sequence[SyncItem]) -> SyncItem:
+    sources = [" ".join([str(s.source), *map(str, s.entry.platforms)]) for s in items]
+    why = f"it would get {' and '.join(sources)}: change the rules, or one target"
+    return replace(item, action=Action.FAILED, why=why)
 
 
 def named(reference: Reference) -> str:

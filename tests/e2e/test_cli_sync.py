@@ -426,6 +426,79 @@ class TestPlans:
         assert actions(done) == {"green:1": action}
         assert (read(two, "green", "1") == before) is (rule != "compare")
 
+    @pytest.mark.parametrize("before", [False, True])
+    def test_a_tag_that_rules_give_to_two_images_gets_neither(
+        self, before, filled, run_cli, tmp_path
+    ):
+        """A list knows only with the tags before it that two of its entries meet."""
+        one, two = filled
+        if before:
+            assert run_cli("copy", f"{one}/blue:1", f"{two}/m:1").returncode == 0
+        entries = [
+            {"source": f"{one}/{name}", "target": f"{two}/m", "tags": {"allow": ["1"]}}
+            for name in ("red", "green")
+        ]
+        entries.append({"source": f"{one}/blue:1", "target": f"{two}/blue:1"})
+        path = write(
+            tmp_path / "list.json", json.dumps({"version": 1, "sync": entries})
+        )
+        for _ in range(2):
+            done = run_cli("sync", path)
+            assert done.returncode == 7, done.stdout
+            assert "2 of 3 images failed" in done.error
+            assert f"{one}/red:1 and {one}/green:1" in done.stdout
+            shown = read(two, "m", "1") if before else None
+            assert run_cli("digest", f"{two}/m:1").returncode == (0 if before else 4)
+            assert shown == (read(one, "blue", "1") if before else None)
+            assert_whole(two, "blue", read(two, "blue", "1"))
+
+    def test_an_image_that_two_rules_choose_is_copied_once(
+        self, filled, run_cli, tmp_path
+    ):
+        one, two = filled
+        entry = {"source": f"{one}/red", "target": f"{two}/m"}
+        entries = [{**entry, "tags": {"allow": [rule]}} for rule in ("1", "[0-9]")]
+        path = write(
+            tmp_path / "list.json", json.dumps({"version": 1, "sync": entries})
+        )
+        done = run_cli("sync", path, "--json")
+        assert (done.returncode, done.json["copy"]) == (0, 1), done.stderr
+
+    def test_a_directory_holds_no_image_for_two_choices_of_platforms(
+        self, pair, run_cli, tmp_path
+    ):
+        one = pair[0].host
+        layout = Layout(tmp_path / "multi")
+        names = ("amd64", "arm64")
+        layout.root(layout.index(*(layout.image("linux", name) for name in names)))
+        layout.send(one, "app")
+        entries = [
+            {
+                "source": f"{one}/app",
+                "tags": {"allow": [rule]},
+                "platforms": [f"linux/{name}"],
+            }
+            for rule, name in zip(("1", "[0-9]"), names)
+        ]
+        path = write(
+            tmp_path / "list.json", json.dumps({"version": 1, "sync": entries})
+        )
+        done = run_cli("sync", path, f"oci:{tmp_path / 'out'}")
+        assert done.returncode == 7, done.stdout
+        wanted = f"{one}/app:1 linux/amd64 and {one}/app:1 linux/arm64"
+        assert wanted in done.stdout
+
+    def test_a_host_is_the_same_in_capitals(self, filled, run_cli, tmp_path):
+        one, two = filled
+        port = two.rpartition(":")[2]
+        lines = (
+            f"{one}/red:1 localhost:{port}/m:1",
+            f"{one}/green:1 LocalHost:{port}/m:1",
+        )
+        done = run_cli("sync", write(tmp_path / "list", *lines))
+        assert done.returncode == 2
+        assert "goes to the same target as line 1" in done.error
+
     def test_a_tag_that_moves_names_the_image_that_it_pointed_to(
         self, filled, run_cli, tmp_path
     ):
