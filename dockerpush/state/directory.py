@@ -145,7 +145,8 @@ class StateDirectory:
 
 
 def _dump(record: Record) -> bytes:
-    return json.dumps(record, indent=1).encode() + b"\n"
+    """A line for each entry. With an indent it would be made by Python, not in C."""
+    return json.dumps(record, separators=(",\n", ": ")).encode() + b"\n"
 
 
 def _reason(error: OSError | StateError) -> str:
