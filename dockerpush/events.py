@@ -59,7 +59,10 @@ class BlobStarted:
 
 @value
 class BytesSent:
-    """*count* more bytes were sent, received or read back; negative: once more."""
+    """*count* more bytes were sent, received or read back; negative: once more.
+
+    A blob that is compressed may be sent before it has started, while it is made.
+    """
 
     key: str
     count: int

@@ -41,6 +41,9 @@ NARROWEST_BAR = 8
 SMALLEST = MIB // 20
 """Bytes of a blob that gets a bar: less would be 0.0 MiB."""
 
+_READING = "reading"
+"""The name of a row whose blob has no digest yet."""
+
 Say = Callable[[str], object]
 
 
@@ -53,6 +56,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
+        self.sent: dict[str, int] = {}
         self.finished: set[str] = set()
         self.read = 0
         self.saving = ""
@@ -70,6 +74,7 @@ class Tally:
             self._size(event.key, event.size)
         elif isinstance(event, BytesSent):
             self.bytes_done += event.count
+            self.sent[event.key] = self.sent.get(event.key, 0) + event.count
         elif isinstance(event, BytesSaved):
             self.saving = event.what
             self.bytes_done += event.count
@@ -208,16 +213,18 @@ class BarProgress:
         if isinstance(event, BlobStarted):
             rows.pop(event.key, None)
             if event.size >= SMALLEST:
-                rows[event.key] = Row(event.digest.short, 0, event.size, ())
+                sent = self._tally.sent.get(event.key, 0)
+                rows[event.key] = Row(event.digest.short, sent, event.size, ())
         elif isinstance(event, BlobFinished):
             rows.pop(event.key, None)
         elif isinstance(event, BytesRead):
             size = self._tally.sizes.get(event.key, 0)
-            row = rows.setdefault(event.key, Row("reading", 0, size, ()))
+            row = rows.setdefault(event.key, Row(_READING, 0, size, ()))
             rows[event.key] = row._replace(done=row.done + event.count)
         elif isinstance(event, BytesSent) and event.key in rows:
             row = rows[event.key]
-            rows[event.key] = row._replace(done=row.done + event.count)
+            if row.name != _READING:  # it is sent while it is still read
+                rows[event.key] = row._replace(done=row.done + event.count)
 
     def _render(self, columns: int, height: int) -> list[str]:
         tally = self._tally

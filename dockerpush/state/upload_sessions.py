@@ -140,6 +140,18 @@ class UploadSessions:
         """True when a session of that blob may have been left; costs little."""
         return self.path_of((registry, repository, digest)).exists()
 
+    def has_any(self, registry: str, repository: str) -> bool:
+        """True when a session of any blob may have been left in that repository."""
+        with contextlib.suppress(OSError):
+            for path in self._directory.glob("*.json"):
+                saved = _read(path)
+                if saved and (saved.registry, saved.repository) == (
+                    registry,
+                    repository,
+                ):
+                    return True
+        return False
+
     def claim(
         self, registry: str, repository: str, digest: Digest
     ) -> ClaimedUpload | None:

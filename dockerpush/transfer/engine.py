@@ -7,7 +7,8 @@ held in memory but manifests.
 
 Threads: the caller's plans and waits; *jobs* workers bring large blobs, and more of
 them look, and bring small ones. Where blobs must be read before they can be sent, one
-producer reads them, and a pool compresses.
+producer reads them, and a pool compresses. A large blob that is new has its worker
+already while it is compressed, and is sent as far as it is written.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from ..oci import Digest
 from ..system.cancellation import Cancellation
 from ..system.workers import STEP, Lanes, Workers, wide
 from ..upload.content import PreparedBlob
+from ..upload.early import LEAST, GrowingBlob
 from ..upload.limits import SMALL, is_small
+from ..values import replace
 from .choices import CopyResult
 from .manifests import documents, has_lost_blobs, named_before, store
 from .plan import Method, PlannedBlob, PlannedImage
@@ -140,6 +143,10 @@ class _Turn:
         self.came.acquire()
 
 
+_REMEMBERED = (Outcome.REUSED, Outcome.MOUNTED)
+"""How compressed layers come to be there that earlier runs have made."""
+
+
 class ImagePlanner(Protocol):
     """Plans images, for the first try and for a second one."""
 
@@ -198,6 +205,7 @@ class _Transfer:
         self._step = step
         self._sources: dict[str, Source] = {}
         self._trusting = True
+        self._remembered = self._is_new = False
         self.skipped_existing = False
 
     def run(
@@ -217,7 +225,12 @@ class _Transfer:
             shortcuts = shortcuts if trusting else shortcuts.invalidate(blobs)
             results = shortcuts.find(blobs)
             self.skipped_existing |= shortcuts.are_used(blobs)
-        results.update(self._bring_all([b for b in blobs if b.key not in results]))
+            outcomes = {result.outcome for result in results.values()}
+            self._remembered = not outcomes.isdisjoint(_REMEMBERED)
+        wanted = [blob for blob in blobs if blob.key not in results]
+        configs = {blob.key for one in images for blob in one.plan.configs}
+        self._is_new = any(blob.key in configs for blob in wanted)
+        results.update(self._bring_all(wanted))
         outcomes = {result.outcome for result in results.values()}
         self.skipped_existing |= Outcome.MOUNTED in outcomes
         if shortcuts is None and results:
@@ -257,26 +270,54 @@ class _Transfer:
             if preparer is not None and packed:
                 producer = Workers(cancellation, 1, name="producer")
                 stack.enter_context(producer)
-                read = partial(self._read_all, preparer, packed, uploads)
+                early = self._early(packed)
+                read = partial(self._read_all, preparer, packed, early, uploads)
                 reading = producer.submit(read)
             sending = [self._added(uploads, blob, self._window) for blob in ready]
             if preparer is not None:
-                prepare = preparer.prepare
-                sending += [self._added(uploads, blob, prepare) for blob in hashed]
+                inspect = preparer.inspect
+                sending += [self._added(uploads, blob, inspect) for blob in hashed]
             results = uploads.wait(sending)
             if reading is not None:
                 results += uploads.wait(producer.wait([reading])[0])
         return dict(zip((blob.key for blob in (*ready, *hashed, *packed)), results))
 
     def _read_all(
-        self, preparer: Preparer, blobs: Sequence[PlannedBlob], uploads: Lanes
+        self,
+        preparer: Preparer,
+        blobs: Sequence[PlannedBlob],
+        early: Sequence[PlannedBlob],
+        uploads: Lanes,
     ) -> list[Future[UploadResult]]:
-        """The producer thread's work: what it made waits in temp space for its turn."""
-        made = map(preparer.prepare, blobs)
-        return [
-            uploads.lane(small=is_small(blob.descriptor)).submit(self._bring, blob)
-            for blob in made
-        ]
+        """The producer thread's work: what it made waits in temp space for its turn.
+
+        Those that go *early* are sent while they are made.
+        """
+        sending: list[Future[UploadResult]] = []
+        for planned in blobs:
+            growing = preparer.begin(planned)
+            if growing and planned in early:
+                large = uploads.lane(small=False)
+                sending.append(large.submit(self._bring_early, growing))
+                preparer.complete(planned, growing)
+            else:
+                blob = preparer.complete(planned, growing)
+                lane = uploads.lane(small=is_small(blob.descriptor))
+                sending.append(lane.submit(self._bring, blob))
+        return sending
+
+    def _early(self, packed: Sequence[PlannedBlob]) -> Sequence[PlannedBlob]:
+        """Those of *packed* that are sent while they are made: what is large and new.
+
+        What is sent early goes in vain when it is there already, which shows only by
+        its digest. All layers are new in a new repository, and where earlier runs have
+        made the others; the top one, where the image's config is.
+        """
+        if not self._target.may_be_early():
+            return ()
+        all_new = self._target.is_new or self._remembered
+        new = packed if all_new else packed[-1:] if self._is_new else ()
+        return [blob for blob in new if blob.stored.size >= LEAST]
 
     def _added(
         self,
@@ -322,6 +363,14 @@ class _Transfer:
             return result
         finally:
             blob.release()
+
+    def _bring_early(self, growing: GrowingBlob) -> UploadResult:
+        """A worker thread's work: send a blob from its first bytes on."""
+        cancellation = self._target.cancellation
+        with self._target.early(growing) as early:
+            with self._limits.permit(cancellation, self._target.place, small=False):
+                early.run()
+            return self._bring(replace(growing.made(cancellation), early=early))
 
     def _finish(
         self, image: PlannedImage, results: Mapping[str, UploadResult]

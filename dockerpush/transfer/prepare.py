@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, Protocol
 
 from ..archive.decompress import digests, open_decompressed, peeked
 from ..archive.sniff import HEAD_SIZE, compression_of
-from ..archive.spooled import Spool, SpoolError, temp_directory
+from ..archive.spooled import SpoolError, temp_directory
 from ..archive.stored import Compression, StoredBlob, compression_of_type
 from ..errors import MORE_TEMP_SPACE, ContentMismatch
 from ..events import BytesRead, Notice, OnEvent
@@ -25,6 +25,7 @@ from ..oci import Descriptor, Digest
 from ..system.cancellation import Cancellation
 from ..system.workers import Workers, block_threads
 from ..upload.content import PIECE, BlobReader, PreparedBlob
+from ..upload.early import GrowingBlob
 from ..values import value
 from .choices import PushOptions
 from .compress import Codec, compress
@@ -92,37 +93,47 @@ class Preparer:
     cancellation: Cancellation
     on_event: OnEvent
 
-    def prepare(self, planned: PlannedBlob) -> PreparedBlob:
-        """*planned*, read once now; what is compressed, on the producer thread.
+    def begin(self, planned: PlannedBlob) -> GrowingBlob | None:
+        """Room for what *planned* becomes, None where there is none. Raises Cancelled.
 
-        Raises ContentMismatch when the bytes are not what the config promises,
-        ArchiveError, SpoolError, Cancelled.
+        Waits for what others need.
         """
-        if planned.method is not Method.COMPRESS:
-            return self._inspected(planned)
         most = _upper_bound(planned.stored, self.codec)
         if planned.stored.compression is not Compression.NONE:
             most = min(most, self.space.budget)  # an estimate refuses nothing
         spool = self.space.admit(most, self.cancellation)
-        if spool is None:
+        return GrowingBlob(planned.key, spool) if spool else None
+
+    def complete(
+        self, planned: PlannedBlob, growing: GrowingBlob | None
+    ) -> PreparedBlob:
+        """*planned*, read once now and compressed into *growing*.
+
+        Raises as `inspect` does, SpoolError.
+        """
+        if growing is None:
             return self._without_space(planned, "is larger than the free temp space")
         try:
-            return self._compressed(planned, spool)
+            made = self._compressed(planned, growing)
         except SpoolError as error:
-            self.space.release(spool)
+            self.space.release(growing.spool)
             if planned.stored.compression is not Compression.NONE:
                 raise
-            return self._without_space(planned, f"found no room ({error})")
+            made = self._without_space(planned, f"found no room ({error})")
+            growing.end(made, of_spool=False)
         except BaseException:
-            self.space.release(spool)
+            self.space.release(growing.spool)
             raise
+        else:
+            growing.end(made, of_spool=True)
+        return made
 
-    def _compressed(self, planned: PlannedBlob, spool: Spool) -> PreparedBlob:
-        stored = planned.stored
+    def _compressed(self, planned: PlannedBlob, growing: GrowingBlob) -> PreparedBlob:
+        stored, spool = planned.stored, growing.spool
         with self._open_raw(planned) as reader:
             packed = compress(
                 reader,
-                spool,
+                growing,
                 codec=self.codec,
                 blocks=self.blocks,
                 cancellation=self.cancellation,
@@ -148,8 +159,12 @@ class Preparer:
             reader, compression_of(head), name=f"layer {stored.member}"
         )
 
-    def _inspected(self, planned: PlannedBlob) -> PreparedBlob:
-        """A compressed layer of a docker-archive: one pass gives digest and diff_id."""
+    def inspect(self, planned: PlannedBlob) -> PreparedBlob:
+        """A compressed layer of a docker-archive: one pass gives digest and diff_id.
+
+        Raises ContentMismatch when the bytes are not what the config promises,
+        ArchiveError, Cancelled.
+        """
         stored = planned.stored
         assert stored.member is not None
         found = digests(

@@ -28,6 +28,7 @@ from ..state.upload_sessions import UploadSessions
 from ..system.cancellation import Cancellation
 from ..system.workers import Workers, wide
 from ..upload.content import BlobReader, PreparedBlob
+from ..upload.early import EarlyUpload, GrowingBlob
 from ..upload.limits import LearnedLimits, default_limits, is_small, limits_for
 from ..upload.uploader import Uploader
 from ..values import replace
@@ -218,6 +219,14 @@ class RegistryTarget(Target):
             known = self.blobs.holders(digest, self.place)
             names += [reference.repository for reference in known]
         return [name for name in names if name != self.repository]
+
+    def may_be_early(self) -> bool:
+        """True unless an earlier run has left something to continue."""
+        return self.uploader.may_be_early()
+
+    def early(self, blob: GrowingBlob) -> EarlyUpload:
+        """What sends *blob* while it is being made."""
+        return self.uploader.early(blob)
 
     def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:
         """Have the repository hold *blob*."""

@@ -14,6 +14,7 @@ from .plan import PlannedBlob, PlannedImage, unique
 
 if TYPE_CHECKING:
     from ..state.known_blobs import KnownBlobs
+    from ..upload.early import EarlyUpload, GrowingBlob
     from .source import Source
 
 
@@ -84,6 +85,14 @@ class Target:
     ) -> list[str]:
         """Repositories that the blob may be mounted from; *source* has it."""
         return []
+
+    def may_be_early(self) -> bool:
+        """True when `early` may be asked for, for all blobs that are not there."""
+        return False
+
+    def early(self, blob: GrowingBlob) -> EarlyUpload:
+        """What sends *blob* while it is being made."""
+        raise NotImplementedError
 
     def put_blob(self, blob: PreparedBlob, mounts: Sequence[str]) -> UploadResult:
         """Have the target hold *blob*, which may be in the repositories *mounts*."""

@@ -7,7 +7,8 @@ close a blob that is not what we promised.
 
 from __future__ import annotations
 
-from typing import Callable, Iterator, Protocol
+import hashlib
+from typing import TYPE_CHECKING, Callable, Iterator, Protocol
 
 from ..errors import ArchiveError, ContentMismatch, reason_of
 from ..events import BytesSent, OnEvent
@@ -15,6 +16,9 @@ from ..oci import Descriptor, Digest
 from ..system.cancellation import Cancellation
 from ..system.streams import Closeable
 from ..values import value
+
+if TYPE_CHECKING:
+    from .open_session import UploadSession
 
 PIECE = 256 * 1024
 """Bytes read and sent at a time: a link of 20 KB/s moves them within a quarter of the
@@ -52,6 +56,30 @@ class FileReader:
         self._reader.close()
 
 
+class Blob(Protocol):
+    """What is sent: *descriptor* is None until it is complete, *key* names it."""
+
+    @property
+    def key(self) -> str: ...  # noqa: D102
+
+    @property
+    def descriptor(self) -> Descriptor | None: ...  # noqa: D102
+
+    @property
+    def open_at(self) -> Callable[[int], BlobReader]: ...  # noqa: D102
+
+
+class Begun(Protocol):
+    """What has sent parts of a blob before its digest was known."""
+
+    @property
+    def content(self) -> CheckedContent:
+        """The bytes, hashed as far as they were sent."""
+
+    def continued(self) -> UploadSession | None:
+        """The session that has them; None where there is none any more."""
+
+
 @value
 class PreparedBlob:
     """A blob whose digest and size are known, and whose bytes can be read again.
@@ -61,7 +89,7 @@ class PreparedBlob:
     made the blob calls it once, when the registry has the blob or the run has ended.
     *from_network* says that wrong bytes may be right when they are read once more.
     *made_from* is the digest of the content that this run compressed into the blob,
-    None when it did not.
+    None when it did not. *early* has sent parts of it, if anything has.
     """
 
     key: str
@@ -70,6 +98,7 @@ class PreparedBlob:
     release: Callable[[], None] = lambda: None
     from_network: bool = False
     made_from: Digest | None = None
+    early: Begun | None = None
 
 
 class Pieces:
@@ -89,26 +118,27 @@ class CheckedContent(Closeable):
 
     One thread uses it. `position` is how far the bytes were handed out; going back is
     reported as a negative BytesSent, and what was hashed is not hashed again. A *piece*
-    has at most so many bytes.
+    has at most so many bytes. Nothing is promised of a *blob* without a descriptor.
     """
 
     def __init__(
         self,
-        blob: PreparedBlob,
+        blob: Blob,
         cancellation: Cancellation,
         on_event: OnEvent,
         *,
         piece: int = PIECE,
     ) -> None:
+        descriptor = blob.descriptor
         self._piece = piece
-        self.size = blob.descriptor.size
         self.position = 0
         self._blob = blob
         self._cancellation = cancellation
         self._on_event = on_event
-        self._hasher = blob.descriptor.digest.hasher()
+        self._hasher = descriptor.digest.hasher() if descriptor else hashlib.sha256()
         self._hashed = 0
-        self._buffer = memoryview(bytearray(max(1, min(PIECE, self.size))))
+        size = min(PIECE, descriptor.size) if descriptor else PIECE
+        self._buffer = memoryview(bytearray(max(1, size)))
         self._reader: BlobReader | None = None
         self._read = 0
 
@@ -117,6 +147,11 @@ class CheckedContent(Closeable):
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+    def take_back(self) -> None:
+        """Nothing of what was handed out counts: it does not become the blob."""
+        self._on_event(BytesSent(self._blob.key, -self.position))
+        self.position = 0
 
     def start_at(self, offset: int) -> None:
         """Continue at *offset*; what lies before it and was never hashed is hashed now.
@@ -146,7 +181,8 @@ class CheckedContent(Closeable):
                 self.position, min(end, self.position + self._piece)
             )
             self._hash(piece, self.position)
-            if self.position + len(piece) == self.size:
+            descriptor = self._blob.descriptor
+            if descriptor and self.position + len(piece) == descriptor.size:
                 self.verify()
             yield piece
             self.position += len(piece)
@@ -157,10 +193,12 @@ class CheckedContent(Closeable):
 
         To be called when all of it was read.
         """
+        descriptor = self._blob.descriptor
+        assert descriptor is not None, "only what is complete can be verified"
         found = Digest.from_hash(self._hasher)
-        if self._hashed != self.size or found != self._blob.descriptor.digest:
+        if self._hashed != descriptor.size or found != descriptor.digest:
             raise self._mismatch(f"its {self._hashed} bytes are {found}")
-        if self._reader is None or self._read < self.size:
+        if self._reader is None or self._read < descriptor.size:
             return
         if self._fill(self._reader, memoryview(bytearray(1))):
             raise self._mismatch("it is longer than its descriptor")
@@ -206,11 +244,14 @@ class CheckedContent(Closeable):
         return count
 
     def _mismatch(self, found: str) -> ContentMismatch:
+        descriptor = self._blob.descriptor
+        if descriptor:
+            found = f"wanted {descriptor.size} bytes of that digest, but {found}"
         return ContentMismatch(
-            f"{self._name}: wanted {self.size} bytes of that digest, but {found}; "
-            "the source is damaged or was changed, get it again"
+            f"{self._name}: {found}; the source is damaged or was changed, get it again"
         )
 
     @property
     def _name(self) -> str:
-        return f"blob {self._blob.descriptor.digest}"
+        descriptor = self._blob.descriptor
+        return f"blob {descriptor.digest if descriptor else self._blob.key}"

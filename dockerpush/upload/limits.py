@@ -319,6 +319,8 @@ class LearnedLimits:
         """Whether a mount that is answered with success is one; None: not known yet."""
         self.rate: float | None = None
         """Bytes a second of the last request that has told, None: not known yet."""
+        self.takes_early = True
+        """Whether no part of a blob was refused that was sent while it was made."""
         self._is_posting = False
 
     @property

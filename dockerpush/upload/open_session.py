@@ -52,18 +52,25 @@ class UploadSession:
     """
 
     def __init__(
-        self, target: UploadTarget, descriptor: Descriptor, opened: Upload | None = None
+        self,
+        target: UploadTarget,
+        descriptor: Descriptor,
+        opened: Upload | None = None,
+        offset: int = 0,
     ) -> None:
-        """*opened* is a session that is open already (of a mount that was refused)."""
+        """*opened* is a session that is open already (of a mount that was refused).
+
+        It has *offset* bytes of the blob; then none of an earlier run is looked for.
+        """
         self.upload = opened
-        self.offset = 0
-        self.resumed = False
+        self.offset = offset
+        self.resumed = offset > 0
         self.chunk_size: int | None = None
         self._target = target
         self._descriptor = descriptor
         self._claim: ClaimedUpload | None = None
         self._claimed = False
-        self._may_adopt = True
+        self._may_adopt = offset == 0
         self._off_by_one = False
         self._one_byte = False
 

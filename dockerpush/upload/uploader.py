@@ -20,7 +20,6 @@ from ..errors import (
 from ..events import (
     BlobFinished,
     BlobStarted,
-    BytesSent,
     OnEvent,
     Outcome,
     Retrying,
@@ -33,9 +32,11 @@ from ..registry.retry import RetryPolicy
 from ..registry.uploads import Upload
 from ..state.upload_sessions import UploadSessions
 from ..system.cancellation import Cancellation
+from ..system.files import HAS_PREAD
 from ..values import replace
 from .blob_upload import BlobUpload
 from .content import CheckedContent, PreparedBlob
+from .early import EarlyUpload, GrowingBlob
 from .limits import LearnedLimits
 from .open_session import UploadSession, UploadTarget
 
@@ -65,6 +66,22 @@ class Uploader:
             client, repository, limits, policy, cancellation, on_event, sessions
         )
         self._pause = pause
+
+    def may_be_early(self) -> bool:
+        """True when `early` may send blobs that are still being made.
+
+        False where an earlier run has left a session, which has more of a blob; and
+        where a file that is written cannot be read beside that.
+        """
+        target = self._target
+        sessions, registry = target.sessions, target.client.registry
+        if sessions and sessions.has_any(registry, target.repository):
+            return False
+        return HAS_PREAD
+
+    def early(self, blob: GrowingBlob) -> EarlyUpload:
+        """An upload of *blob* that begins before it is complete."""
+        return EarlyUpload(self._target, blob)
 
     def upload(
         self,
@@ -107,6 +124,9 @@ class Uploader:
         client, repository = self._target.client, self._target.repository
         if not known_absent and client.has_blob(repository, blob.descriptor):
             return Outcome.EXISTS
+        session = blob.early.continued() if blob.early else None
+        if session is not None:
+            return self._continue(blob, session)
         outcome, opened = self.mount(blob.descriptor, mount_from)
         if outcome is Outcome.UPLOADED:
             self._send(blob, opened)
@@ -147,19 +167,39 @@ class Uploader:
             log.info("no mount of %s: it is not there", descriptor.digest)
         return limits.mounts is not False
 
-    def _send(self, blob: PreparedBlob, opened: Upload | None) -> None:
-        target, descriptor = self._target, blob.descriptor
-        target.on_event(BlobStarted(blob.key, descriptor.digest, descriptor.size))
-        piece = target.client.piece_size
-        content = CheckedContent(
-            blob, target.cancellation, target.on_event, piece=piece
-        )
+    def _continue(self, blob: PreparedBlob, session: UploadSession) -> Outcome:
+        """Send the rest of a blob; all of it, where the registry refuses that."""
+        early = blob.early
+        assert early is not None, "it has begun the session"
         try:
-            with content, UploadSession(target, descriptor, opened) as session:
-                BlobUpload(target, descriptor, content, session).run()
+            self._send_into(session, blob, early.content)
+        except RegistryError as error:
+            log.info("%s: sent once more: %s", blob.descriptor.digest, error)
+            self._target.limits.takes_early = False
+            early.content.take_back()
+            self._send(blob, None)
+        return Outcome.UPLOADED
+
+    def _send(self, blob: PreparedBlob, opened: Upload | None) -> None:
+        target = self._target
+        content = CheckedContent(
+            blob, target.cancellation, target.on_event, piece=target.client.piece_size
+        )
+        session = UploadSession(target, blob.descriptor, opened)
+        try:
+            self._send_into(session, blob, content)
         except ContentMismatch as error:
             if not blob.from_network:
                 raise
-            target.on_event(BytesSent(blob.key, -content.position))
-            target.on_event(Retrying(f"blob {descriptor.digest.short}", str(error), 0))
+            what = f"blob {blob.descriptor.digest.short}"
+            content.take_back()
+            target.on_event(Retrying(what, str(error), 0))
             self._send(replace(blob, from_network=False), None)
+
+    def _send_into(
+        self, session: UploadSession, blob: PreparedBlob, content: CheckedContent
+    ) -> None:
+        target, descriptor = self._target, blob.descriptor
+        target.on_event(BlobStarted(blob.key, descriptor.digest, descriptor.size))
+        with content, session:
+            BlobUpload(target, descriptor, content, session).run()

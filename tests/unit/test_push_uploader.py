@@ -197,7 +197,7 @@ def test_cancelling_stops_between_two_pieces():
     cancellation = Cancellation()
     blob = blob_of(noise(4 * prepared.PIECE))
     with CheckedContent(blob, cancellation, lambda event: None) as content:
-        pieces = iter(content.pieces(0, content.size))
+        pieces = iter(content.pieces(0, blob.descriptor.size))
         next(pieces)
         cancellation.cancel("stop")
         with pytest.raises(Cancelled, match="stop"):
