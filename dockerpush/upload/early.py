@@ -22,12 +22,16 @@ from ..system.streams import Closeable
 from ..system.workers import STEP
 from ..values import replace
 from .content import BlobReader, CheckedContent, PreparedBlob
-from .limits import LONG, MIB, LearnedLimits, Status
+from .limits import LONG, MIB, SMALLEST_CHUNK, LearnedLimits, Status
 from .link import SlowLink, TimedBody
 from .open_session import UploadSession, UploadTarget
 
 PART = 10 * MIB
 """Bytes that are worth a request: what distribution's S3 driver writes at a time."""
+
+SOON = 2.0
+"""Seconds that a part should take: no run resumes what was early, and the rest waits
+for the part that is under way."""
 
 LEAST = 4 * PART
 """Bytes of a content that is sent early: what is shorter is ready soon enough."""
@@ -204,12 +208,15 @@ def _part_sizes(learned: LearnedLimits) -> tuple[int, int]:
     """Bytes of the smallest and of the largest part; zeros where none is sent.
 
     A host of which nothing is known takes parts of all sizes, as far as it says nothing
-    else; where something is known of a host, there is a reason for it.
+    else; where something is known of a host, there is a reason for it. The first part
+    is small, and shows how fast the link is.
     """
-    limits = learned.current
+    limits, rate = learned.current, learned.rate
     if not (learned.takes_early and limits.adapts and limits.chunked):
         return 0, 0
     if limits.equal_chunks:
         return 0, 0
-    most = limits.for_link(limits.chunk_size, learned.rate).chunk_size
-    return min(max(PART, limits.chunk_min), most), most
+    there = int(rate * SOON) // MIB * MIB if rate else 0
+    least = max(min(PART, there), SMALLEST_CHUNK, limits.chunk_min)
+    most = max(min(limits.chunk_size, there), least)
+    return min(least, limits.chunk_size), min(most, limits.chunk_size)
