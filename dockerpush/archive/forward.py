@@ -14,7 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Callable, Iterator, Mapping
 
-from ..errors import ArchiveError, InvalidDigest, InvalidJSON, NotFound, reason_of
+from ..errors import (
+    ArchiveError,
+    InvalidDigest,
+    InvalidJSON,
+    NotFound,
+    file_error,
+    reason_of,
+)
 from ..oci import JSON_LIMIT, Descriptor, Digest, Manifest
 from ..system.cancellation import Cancellation
 from ..system.processes import PipeReader
@@ -344,6 +351,8 @@ def _open_raw(
         file = io.FileIO(os.fspath(path))
     except FileNotFoundError as error:
         raise NotFound(f"{name}: no such file or directory") from error
+    except PermissionError as error:
+        raise file_error(f"{name}: cannot be read", error) from error
     except OSError as error:
         raise ArchiveError(f"{name}: cannot be read: {reason_of(error)}") from error
     if Path(path).is_file():

@@ -19,6 +19,7 @@ from ..errors import (
     InvalidJSON,
     NotFound,
     PusherError,
+    file_error,
     reason_of,
 )
 from ..oci import JSON_LIMIT, Descriptor, Digest, Index
@@ -330,6 +331,8 @@ def _errors_about(path: Path) -> Iterator[None]:
         raise type(error)(f"{path}: {error}") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"{path}: no such file or directory") from error
+    except PermissionError as error:
+        raise file_error(f"{path}: cannot be read", error) from error
     except OSError as error:
         reason = reason_of(error)
         raise ArchiveError(f"{path}: cannot be read: {reason}") from error

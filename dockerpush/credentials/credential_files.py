@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import errno
+import itertools
 import threading
 from pathlib import Path
 from typing import Any, Iterator, Mapping
@@ -72,6 +73,10 @@ class CredentialPlaces:
         )
 
 
+RUN = Path("/run")
+"""Where podman's files of a session are."""
+
+
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
@@ -87,11 +92,22 @@ def _default_files(
     if runtime:
         yield runtime / "containers" / "auth.json"
     elif uid is not None:
-        yield Path(f"/run/user/{uid}/containers/auth.json")
-        yield Path(f"/run/containers/{uid}/auth.json")
+        guessed = (f"user/{uid}/containers/auth.json", f"containers/{uid}/auth.json")
+        yield from itertools.filterfalse(_is_closed, (RUN / one for one in guessed))
     config = _path(environ.get("XDG_CONFIG_HOME")) or (home and home / ".config")
     if config:
         yield config / "containers" / "auth.json"
+
+
+def _is_closed(path: Path) -> bool:
+    """True where this user may not look: root's podman makes such directories."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 class CredentialFiles:

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 from archives import Image, Layout, blob, folder, layout, legacy, packed, simple, tar
+from nobody import as_nobody
 
 from dockerpush.archive import open_archive
+from dockerpush.archive.forward import open_forward
 from dockerpush.errors import (
     ArchiveError,
     InvalidDigest,
@@ -24,6 +26,7 @@ from dockerpush.errors import (
     NotFound,
     PusherError,
 )
+from dockerpush.system.cancellation import Cancellation
 
 A = Image.of("one", "two", tags=("app:1",))
 
@@ -193,6 +196,18 @@ def test_a_file_that_cannot_be_opened_says_why(tmp_path):
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
     assert "cannot be read: too many levels" in error_of(loop)
+
+
+@pytest.mark.parametrize("name", ["image.tar", "image.tar.gz"])
+def test_a_file_that_nobody_may_read_is_not_called_broken(name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(b"x")
+    path.chmod(0)
+    raised = pytest.raises(PusherError)
+    with Cancellation() as run, as_nobody(tmp_path), raised as caught:
+        open_forward(path, run) if name.endswith(".gz") else open_archive(path)
+    assert str(caught.value) == f"{path}: cannot be read: permission denied"
+    assert not isinstance(caught.value, ArchiveError)
 
 
 def test_a_directory_without_an_image_says_so(tmp_path):

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nobody import as_nobody
 
+from dockerpush.credentials import credential_files
 from dockerpush.credentials.credential_files import (
     CredentialFiles,
     CredentialPlaces,
@@ -446,6 +448,20 @@ class TestBrokenFiles:
         path.mkdir(parents=True)
         assert machine.find() is None
         assert machine.notices == [f"{path} cannot be read: is a directory, ignored"]
+
+    def test_a_guessed_directory_that_is_closed_is_no_file(
+        self, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As of root's podman, for every other user of the machine."""
+        monkeypatch.setattr(credential_files, "RUN", machine.home / "run")
+        closed = machine.write("run/containers/7/auth.json", "{")
+        (closed.parents[1]).chmod(0)
+        places = {"home": machine.home, "uid": 7}
+        with as_nobody(machine.home):
+            found = CredentialPlaces.from_environ({}, **places).files
+        closed.parents[1].chmod(0o700)
+        assert closed not in found and len(found) == 3
+        assert closed in CredentialPlaces.from_environ({}, **places).files
 
     def test_a_broken_variable_is_named_and_not_quoted(self, machine: Machine) -> None:
         machine.environ["DOCKER_AUTH_CONFIG"] = "s3cret"

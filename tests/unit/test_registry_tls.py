@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
+from nobody import as_nobody
 
 from dockerpush.errors import PusherError, UsageError
 from dockerpush.events import Event, Notice
@@ -491,26 +492,6 @@ def with_roots(places: TrustPlaces, *roots: Path) -> TrustPlaces:
         default_file=places.default_file,
         default_directory=places.default_directory,
     )
-
-
-@contextlib.contextmanager
-def as_nobody(directory: Path) -> Iterator[None]:
-    """Not root, to whom everything is permitted, but able to reach *directory*."""
-    if os.geteuid():
-        yield
-        return
-    parents = (directory, *directory.parents)
-    modes = {path: path.stat().st_mode for path in parents}
-    modes = {path: mode for path, mode in modes.items() if not mode & 0o001}
-    for path in modes:
-        path.chmod(0o755)
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        for path, mode in modes.items():
-            path.chmod(mode)
 
 
 class TestExplanations:

@@ -103,8 +103,9 @@ def typed_credentials(
     from ...credentials.identity import Credentials, Secret
 
     username = username or console.ask(f"Username at {registry}")
-    password = password or console.ask_password("Password")
     _check_username(username)
+    if username and not password:
+        password = console.ask_password("Password")
     if not username or not password:
         raise UsageError("login needs a username and a password; nothing was stored")
     return Credentials(username, Secret(password), source="the prompt")
