@@ -149,6 +149,13 @@ class TestNamed:
         assert done.returncode == 4
         assert "missing" in done.error
 
+    @pytest.mark.parametrize("prefix", ["oci:", "oci-archive:", "docker-archive:"])
+    def test_a_prefix_is_no_part_of_a_name(self, prefix, save, out):
+        done = save(NGINX, "-o", f"{prefix}{out}/x.tar")
+        assert done.returncode == 2
+        assert done.error.endswith("save writes a docker-archive: give its path alone")
+        assert list(out.iterdir()) == []
+
     def test_no_runtime_at_all(self, run_cli, tmp_path):
         done = run_cli("save", "nginx", env={"PATH": str(tmp_path)})
         assert done.returncode == 4

@@ -60,6 +60,11 @@ def run(args: Namespace, session: Session) -> int:
     from ...runtimes.runtime import find_runtime
 
     output = location.output_path(args.output or "")
+    place = location.local(output)
+    if place is not None and place.form is not None:
+        raise UsageError(
+            f"{output!r:.200}: save writes a docker-archive: give its path alone"
+        )
     to_stdout = output == location.STDOUT
     if to_stdout and sys.stdout.isatty():
         raise UsageError("an archive is not for a terminal: redirect it, or use -o")
