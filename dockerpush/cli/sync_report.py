@@ -117,9 +117,9 @@ class SyncReport:
     def check(self) -> None:
         """Raises SomeFailed when something did."""
         bad = [str(i.target) for i in self.items if i.action.value in _BAD]
-        bad += [item.name for item in self.pruned if item.action.value in _BAD]
-        if bad:
-            raise some_failed(bad, len(self.items) + len(self.pruned), "images")
+        kept = [item.name for item in self.pruned if item.action.value in _BAD]
+        if bad or kept:
+            raise some_failed(bad + kept, len(self.items) + len(kept), "images")
 
 
 _BAD = ("missing", "failed")

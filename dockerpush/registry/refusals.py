@@ -109,8 +109,11 @@ class Asked:
             login = f", or try: dockerpush login {self.registry}"
             login = "" if self.credentials else login
             return "", f"{missing}{self._unseen}{see}{advice}{login}"
-        what = f"repository {name}" if self.repository else "registry at this address"
         said = f" ({detail})" if detail else ""
+        if found and found["kind"] == "blobs" and detail.startswith("BLOB_UNKNOWN"):
+            lost = f"the registry does not have it{said}"
+            return self.task, f"{lost}; have the image pushed there again"
+        what = f"repository {name}" if self.repository else "registry at this address"
         login = "" if self.was_sent else f", or try: dockerpush login {self.registry}"
         return self.task, f"no {what}{self._unseen}{said}; check the name{login}"
 

@@ -102,6 +102,11 @@ class TestWhatGoes:
         # repositories that the list does not write to are none of its business
         assert tags(filled, "other") == ["1"] and tags(filled, "multi") == ["v1"]
 
+    def test_what_was_pruned_is_no_image_that_could_fail(self, filled, sync):
+        done = sync(filled, "app:2", "gone:1")
+        assert (done.returncode, done.json["prune"]) == (7, 2), done.stderr
+        assert "1 of 2 images failed" in done.error
+
     def test_the_second_run_has_nothing_to_do(self, filled, sync):
         assert sync(filled, "app:2").returncode == 0
         done = sync(filled, "app:2", options=("--prune", "--yes"))

@@ -17,7 +17,7 @@ from typing import Any, Iterator
 
 import pytest
 from conftest import Command
-from copied import read, store, write
+from copied import delete, read, store, write
 from faultproxy import ALWAYS, Effect, Fault, FaultProxy
 from images import MIB, digest_of
 from test_resume import wait_for
@@ -286,6 +286,36 @@ def large(host: str) -> str:
     """An image with a layer of 3 MiB."""
     store(host, "large", [noise_layer(3 * MIB, "large")])
     return f"{host}/large:1"
+
+
+@pytest.mark.parametrize("what", ["layer", "config"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pull {}",
+        "copy {} out.tar",
+        "copy {} oci:out",
+        "copy {} {}new",
+        "verify {list} {1}lost",
+    ],
+)
+def test_a_blob_that_the_registry_has_lost_is_called_so(
+    line, what, host, run_cli, tmp_path
+):
+    """It names the blob itself: neither the name nor the login is wrong."""
+    repository = f"lost/{uuid.uuid4().hex}"
+    store(host, repository, [noise_layer(5_000, repository)])
+    record = json.loads(read(host, repository, "1"))
+    lost = record["config"] if what == "config" else record["layers"][0]
+    delete(host, f"{repository}/blobs/{lost['digest']}")
+    reference = f"{host}/{repository}:1"
+    lines = write(tmp_path / "list", f"registry.example.com/app:1 {reference}")
+    words = line.format(reference, f"{host}/", list=lines).split()
+    done = run_cli(*words, *QUICK)
+    assert done.returncode in (4, 6), done.stderr
+    assert "the registry does not have it (BLOB_UNKNOWN" in done.stderr
+    assert "have the image pushed there again" in done.stderr
+    assert "login" not in done.stderr
 
 
 FILES = "find {} -type f -size +0 ! -name .lock"
