@@ -13,6 +13,7 @@ from ..errors import (
     UsageError,
     file_error,
 )
+from ..reference import looks_like_file
 from ..transfer.choices import DOCKER_ARCHIVE
 from . import console, location
 
@@ -81,6 +82,8 @@ def _of_registry(word: str, connections: Connections) -> Iterator[Holding]:
     """Of a registry whose repositories cannot all be read, nothing counts."""
     from ..transfer.registry_scan import RegistryScan
 
+    if looks_like_file(word):
+        raise NotFound(f"--have {word:.200}: no such file or directory")
     place = location.place(word)
     if not any(sign in place.registry for sign in ".:") and "/" not in word:
         raise NotFound(

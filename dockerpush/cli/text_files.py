@@ -80,6 +80,7 @@ def parse_list(
             return parse_document(text, name, defaults, variables)
         return parse_lines(text, name, defaults)
     except SyncListError as error:
-        for problem in error.problems:
-            console.say(f"{name}:{problem.line}: {problem.text}")
+        if len(error.problems) > 1:  # one alone is in the error
+            for problem in error.problems:
+                console.say(f"{name}:{problem.line}: {problem.text}")
         raise

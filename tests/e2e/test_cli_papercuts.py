@@ -161,6 +161,13 @@ def test_a_template_in_the_place_of_a_path(run: Run) -> None:
     assert done.error.endswith("it takes a path, no template: --format digest")
 
 
+@pytest.mark.parametrize("name", ["have.json", "none/have.json", "usb.oci"])
+def test_what_have_names_and_is_not_there(name: str, run: Run, tmp_path: Path) -> None:
+    done = run(f"sync {{list}} oci:{{tmp}}/next --have {name}", 4)
+    assert done.error == f"error: --have {name}: no such file or directory"
+    assert not (tmp_path / "next").exists()
+
+
 def test_the_name_of_one_repository_in_the_place_of_a_list(run: Run) -> None:
     done = run("sync {repo} {host}/mirror", 4)
     assert "for one repository: dockerpush copy --all-tags" in done.error

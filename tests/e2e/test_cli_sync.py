@@ -181,12 +181,18 @@ class TestLists:
         assert [line.split(":")[1] for line in told] == ["1", "3", "4"]
         assert "3 mistakes, nothing was copied" in done.error
 
+    def test_one_mistake_is_one_line(self, run_cli, tmp_path):
+        done = run_cli("sync", write(tmp_path / "list", "a.test/x:1"))
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "1 mistake, nothing was copied: line 1: no target" in done.error
+
     @pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[1]", b'{"sync":1}'])
     def test_what_is_no_list_is_one_line(self, content, run_cli, tmp_path):
         (tmp_path / "list").write_bytes(content)
         done = run_cli("sync", tmp_path / "list", "b.test")
         assert done.returncode == 2
         assert done.error.startswith("error: ") and "Traceback" not in done.stderr
+        assert done.stderr.count("\n") == 1
 
     @pytest.mark.parametrize("content", [b"", b"# none\n", b"{}", b'{"sync":[]}'])
     def test_a_list_without_images_is_not_found(self, content, run_cli, tmp_path):
