@@ -633,7 +633,7 @@ class TestOddPlaces:
         places = {
             "oci:{}/other": "no OCI layout",
             "{}/other": "no OCI layout",
-            "oci:{}/other/file": "file exists",
+            "oci:{}/other/file": "is a file: name a directory",
             "oci-archive:{}/other": "is a directory",
             "{}/other/file/x.tar": "cannot write",
             "{}/none/x.tar": "cannot write",
