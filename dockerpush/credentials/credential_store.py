@@ -259,7 +259,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             raw = file.read(JSON_LIMIT + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise _failed(path, "read", error) from error
@@ -292,5 +292,5 @@ def _broken(path: Path, wrong: str) -> StateError:
 
 
 def _failed(path: Path, verb: str, error: Exception) -> StateError:
-    reason = reason_of(error)
-    return StateError(f"{path} cannot be {verb}: {reason}; nothing was changed")
+    kept = "; nothing was changed" if verb == "written" else ""
+    return StateError(f"{path} cannot be {verb}: {reason_of(error)}{kept}")

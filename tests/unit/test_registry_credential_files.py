@@ -443,6 +443,11 @@ class TestBrokenFiles:
         (notice,) = machine.notices
         assert notice.startswith(f"{machine.own} is not JSON, and is left as it is")
 
+    def test_our_own_below_a_file_is_none(self, machine: Machine) -> None:
+        machine.own.parent.write_text("a file where the state directory should be")
+        assert machine.find() is None
+        assert machine.notices == []
+
     def test_a_directory_in_its_place_is_reported(self, machine: Machine) -> None:
         path = machine.home / ".docker" / "config.json"
         path.mkdir(parents=True)
