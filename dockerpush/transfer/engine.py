@@ -218,8 +218,10 @@ class _Transfer:
         moving = [one for one in images if one.plan.documents or one.plan.root]
         self._announce(moving)
         blobs = target.begin(moving)
+        went = shortcuts.done if shortcuts is not None else {}  # from a stream
         for blob in blobs:
-            target.on_event(BlobPlanned(blob.key, blob.stored.size))
+            if blob.key not in went:
+                target.on_event(BlobPlanned(blob.key, blob.stored.size))
         results: dict[str, UploadResult] = {}
         if shortcuts is not None:
             shortcuts = shortcuts if trusting else shortcuts.invalidate(blobs)

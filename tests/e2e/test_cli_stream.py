@@ -16,6 +16,8 @@ from images import MIB, docker_archive, large_archive, small_archive, tar_of
 from registries import read_back, run
 from suites import first
 
+import dockerpush
+from dockerpush.events import BlobFinished, BlobPlanned
 from dockerpush.server import Registry, RegistryServer
 
 
@@ -36,6 +38,19 @@ def archive(tmp_path: Path) -> Path:
 def zstd(data: bytes, path: Path) -> bytes:
     path.write_bytes(data)
     return run("zstd", "-qc", path)
+
+
+def test_each_blob_of_a_stream_is_counted_once(archive, embedded, tmp_path):
+    """The plan comes after the blobs: they were counted again, and never ended."""
+    path = tmp_path / "image.tar.gz"
+    path.write_bytes(gzip.compress(archive.read_bytes()))
+    for _ in range(2):
+        events: list = []
+        dockerpush.push(path, f"{embedded.host}/counted:1", on_event=events.append)
+        planned = [one.key for one in events if isinstance(one, BlobPlanned)]
+        finished = [one.key for one in events if isinstance(one, BlobFinished)]
+        assert len(set(planned)) == len(planned) > 1
+        assert sorted(planned) == sorted(finished)
 
 
 @pytest.mark.parametrize("ending", ["gz", "bz2", "xz", "zst"])
