@@ -407,23 +407,29 @@ def receive(
     *,
     cancellation: Cancellation,
     on_event: OnEvent,
+    key: str = "",
 ) -> int:
     """Put the blob into *place*; returns how many bytes came from the source for it.
 
+    *key* is the one of its events, its digest where none is given.
     Continues what an earlier run left. A blob that turns out wrong is fetched once more
     from its first byte, since a cache or a proxy on the way may have lied. Raises
     ContentMismatch when it is still not what *descriptor* says, Cancelled, OSError when
     it cannot be written, and what the reader raises.
     """
     digest = descriptor.digest
-    key = str(digest)
+    key = key or str(digest)
+
+    def on_moved(count: int) -> None:
+        on_event(BytesSent(key, count))
+
     on_event(BlobStarted(key, digest, descriptor.size))
-    found = _Receiving(descriptor, open_at, place, cancellation, on_event).run()
+    found = _Receiving(descriptor, open_at, place, cancellation, on_moved).run()
     if found.digest != digest:
-        on_event(BytesSent(key, -found.size))
+        on_moved(-found.size)
         on_event(Retrying(f"blob {digest.short}", _described(found), 0.0))
         place = replace(place, have=0)
-        again = _Receiving(descriptor, open_at, place, cancellation, on_event).run()
+        again = _Receiving(descriptor, open_at, place, cancellation, on_moved).run()
         found = replace(again, received=found.received + again.received)
     if found.digest != digest:
         place.on_written(0)
@@ -442,6 +448,7 @@ def receive_partial(
     *,
     cancellation: Cancellation,
     on_event: OnEvent,
+    key: str = "",
 ) -> int:
     """The same into the file *partial*, which gets its name when it is complete.
 
@@ -459,6 +466,7 @@ def receive_partial(
                 place,
                 cancellation=cancellation,
                 on_event=on_event,
+                key=key,
             )
             share(file)
         except ContentMismatch as error:
@@ -483,13 +491,13 @@ class _Receiving:
         open_at: OpenAt,
         place: BlobPlace,
         cancellation: Cancellation,
-        on_event: OnEvent,
+        on_moved: Callable[[int], None],
     ) -> None:
         self._descriptor = descriptor
         self._open_at = open_at
         self._place = place
         self._cancellation = cancellation
-        self._on_event = on_event
+        self._on_moved = on_moved
         self._hasher = descriptor.digest.hasher()
         self._buffer = memoryview(bytearray(max(1, min(PIECE, descriptor.size))))
 
@@ -535,4 +543,4 @@ class _Receiving:
 
     def _took(self, piece: memoryview) -> None:
         self._hasher.update(piece)
-        self._on_event(BytesSent(str(self._descriptor.digest), len(piece)))
+        self._on_moved(len(piece))

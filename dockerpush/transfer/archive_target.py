@@ -281,6 +281,7 @@ class _FillingTar:
                 place,
                 cancellation=cancellation,
                 on_event=on_event,
+                key=blob.key,
             )
 
     def copy(self, blob: Descriptor, path: Path, cancellation: Cancellation) -> bool:

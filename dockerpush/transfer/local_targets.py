@@ -267,5 +267,6 @@ def put_file(
             blob.open_at,
             cancellation=cancellation,
             on_event=on_event,
+            key=blob.key,
         )
     return UploadResult(wanted, Outcome.UPLOADED, moved, blob.made_from)

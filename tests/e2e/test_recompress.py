@@ -30,6 +30,7 @@ from multiplatform import (
 import dockerpush
 from dockerpush import events
 from dockerpush.archive.zstd import find_zstd
+from dockerpush.cli.session import Session
 from dockerpush.errors import PusherError
 from dockerpush.oci import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
 from dockerpush.server import Registry, RegistryServer
@@ -443,6 +444,24 @@ def test_a_file_is_not_made_of_a_damaged_layer(here, host, tmp_path, form):
     here(*words, *options, code=6)
     assert not list(tmp_path.glob("to.tar*"))
     assert not (tmp_path / "to" / "index.json").exists()
+
+
+@pytest.mark.parametrize("to", ["oci:to", "to.tar", "{host}/to:1"])
+def test_each_blob_that_was_planned_ends(to, here, gzipped, host, monkeypatch):
+    """Under the name that it was planned with, whatever its new digest is."""
+    seen: list[events.Event] = []
+    usual = Session.on_event
+
+    def on_event(session: Session, event: events.Event) -> None:
+        seen.append(event)
+        usual(session, event)
+
+    monkeypatch.setattr(Session, "on_event", on_event)
+    here("copy", gzipped, to.format(host=host), "--recompress", "zstd")
+    planned = {one.key for one in seen if isinstance(one, events.BlobPlanned)}
+    finished = {one.key for one in seen if isinstance(one, events.BlobFinished)}
+    assert planned == finished
+    assert len(planned) > 1
 
 
 @pytest.mark.parametrize("to", ["oci:to", "to.tar"])
