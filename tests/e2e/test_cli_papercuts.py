@@ -168,6 +168,12 @@ def test_what_have_names_and_is_not_there(name: str, run: Run, tmp_path: Path) -
     assert not (tmp_path / "next").exists()
 
 
+@pytest.mark.parametrize("line", ["copy -a {image} {host}/z", "copy -a {repo} {image}"])
+def test_every_tag_is_not_one_tag(line: str, run: Run, host: str) -> None:
+    done = run(line, 2)
+    assert done.error.endswith(f"write {host}/app in place of {host}/app:1")
+
+
 def test_the_name_of_one_repository_in_the_place_of_a_list(run: Run) -> None:
     done = run("sync {repo} {host}/mirror", 4)
     assert "for one repository: dockerpush copy --all-tags" in done.error

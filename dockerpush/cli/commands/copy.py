@@ -365,7 +365,7 @@ class _Copying:
         if not self._request.all_tags:
             found = [with_tag(wanted)]
         elif wanted.tag or wanted.digest:
-            raise UsageError("--all-tags takes repositories: no tag, no digest")
+            raise _not_a_repository(wanted)
         else:
             tags = held(client.tags(wanted.repository))
             found = [wanted.with_tag(tag) for tag in tags]
@@ -418,7 +418,7 @@ class _Copying:
         """Copy each to its place in the registry."""
         wanted = _target(self._request.target)
         if self._request.all_tags and (wanted.tag or wanted.digest):
-            raise UsageError("--all-tags takes repositories: no tag, no digest")
+            raise _not_a_repository(wanted)
         done: list[Copied] = []
         pairs = [(one, target) for one in origins for target in _targets(one, wanted)]
         if not self._request.all_tags:
@@ -497,6 +497,12 @@ class _Copying:
                 self._request.digestfile,
                 ((str(one.result.descriptor.digest), one.target) for one in done),
             )
+
+
+def _not_a_repository(reference: Reference) -> UsageError:
+    return UsageError(
+        f"--all-tags takes a repository: write {reference.name} in place of {reference}"
+    )
 
 
 def _name(label: str) -> str:
