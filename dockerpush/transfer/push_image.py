@@ -83,13 +83,13 @@ def transfer_planned(
         planner, target, jobs=jobs, limits=limits, shortcuts=shortcuts, step=step
     )
     if step.options.recompress:
-        _tell_new_digest(target, plan, done)
+        _report_new_digest(target, plan, done)
     if image.before == done.descriptor.digest:
         return replace(done, manifests=0)
     return done
 
 
-def _tell_new_digest(target: Target, plan: Plan, done: CopyResult) -> None:
+def _report_new_digest(target: Target, plan: Plan, done: CopyResult) -> None:
     """Say which digest an image had whose layers were compressed in another way."""
     before = plan.root.stored.descriptor if plan.root else None
     if before and before.digest != done.descriptor.digest:
