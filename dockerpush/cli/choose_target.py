@@ -360,13 +360,13 @@ def target_lock(
     Another run that has it is waited for while it lives, or with *if_busy* ``leave``
     PusherError is raised. Raises Cancelled.
     """
-    from ..system.files import try_lock
+    from ..system.files import make_directories, try_lock
     from ..system.workers import ticker
 
     path = _lock_path(target, state)
     with contextlib.ExitStack() as stack:
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directories(path.parent)
             free = stack.enter_context(try_lock(path))
         except OSError:
             yield  # no state directory, no locks: see the README

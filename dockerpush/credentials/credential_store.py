@@ -22,7 +22,7 @@ from typing import Any, Iterable, Iterator
 from ..errors import InvalidJSON, StateError, reason_of
 from ..oci import JSON_LIMIT, parse_json
 from ..reference import DOCKER_HUB
-from ..system.files import locked, replace_file
+from ..system.files import locked, make_directories, replace_file
 from ..values import value
 from .credential_helpers import CredentialHelpers
 from .identity import Credentials, Secret
@@ -242,7 +242,7 @@ def _changing(
     """
     try:
         target = path.resolve()
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directories(target.parent)
         with locked(target.with_name(target.name + ".lock"), timeout=timeout):
             record = _read(target)
             yield record

@@ -94,8 +94,7 @@ class Registry:
             return
         root = self._layout.root
         try:
-            root.parent.mkdir(parents=True, exist_ok=True)
-            root.mkdir(mode=0o700, exist_ok=True)
+            files.make_directories(root)
             self._layout.incomplete.mkdir(exist_ok=True)
             held = self._open.enter_context(files.try_lock(self._layout.lock))
             if not held:

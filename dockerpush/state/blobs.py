@@ -31,6 +31,7 @@ from ..system.files import (
     claim,
     default_mode,
     is_ours,
+    make_directories,
     open_own,
     own_name,
     replace_file,
@@ -156,7 +157,7 @@ class BlobDirectory:
         if self.has(descriptor):
             return True
         with self.failing():
-            final.parent.mkdir(mode=self._mode, parents=True, exist_ok=True)
+            make_directories(final.parent, self._mode)
         try:
             os.link(path, final)
         except OSError:
@@ -260,7 +261,7 @@ class BlobDirectory:
     def guarded(self) -> Iterator[None]:
         """Hold the directory's own lock for a moment."""
         with self.failing():
-            self.directory.mkdir(mode=self._mode, parents=True, exist_ok=True)
+            make_directories(self.directory, self._mode)
             with claim(self.directory / LOCK, timeout=GUARD_TIMEOUT):
                 yield
 
@@ -294,7 +295,7 @@ class BlobDirectory:
 
     def _write(self, path: Path, raw: bytes) -> None:
         with self.guarded(), self.failing():
-            path.parent.mkdir(mode=self._mode, parents=True, exist_ok=True)
+            make_directories(path.parent, self._mode)
             replace_file(path, raw, mode=default_mode(), durable=False)
 
 
@@ -321,7 +322,7 @@ class Partial:
     def keep(self) -> None:
         """It is complete, and was hashed: give it its name."""
         with self.failing():
-            self.final.parent.mkdir(mode=self.mode, parents=True, exist_ok=True)
+            make_directories(self.final.parent, self.mode)
             self.path.replace(self.final)
 
     def discard(self) -> None:

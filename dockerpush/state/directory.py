@@ -128,7 +128,7 @@ class StateDirectory:
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
         """Raises OSError, or StateError when another run keeps the lock too long."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_directories(self.path)
         lock = self.path / f".{name}.lock"
         with contextlib.ExitStack() as stack:
             try:

@@ -21,7 +21,13 @@ from typing import Any, Callable, Tuple
 from ..errors import InvalidDigest, InvalidJSON, StateError
 from ..expressions import expression
 from ..oci import Digest, parse_json, require, required
-from ..system.files import locked, open_trusted, replace_file, try_lock
+from ..system.files import (
+    locked,
+    make_directories,
+    open_trusted,
+    replace_file,
+    try_lock,
+)
 from ..system.streams import Closeable
 from ..values import as_dict, field, value
 
@@ -161,7 +167,7 @@ class UploadSessions:
         """
         key = (registry, repository, digest)
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directories(self._directory)
             if not self._purged:
                 self._purged = True
                 self.purge()

@@ -85,6 +85,20 @@ class NotOurFile(PusherError, PermissionError):
         )
 
 
+def make_directories(path: Path, mode: int = 0o700) -> None:
+    """Make the directory *path*, and those above it that are missing, all with *mode*.
+
+    ``mkdir(parents=True)`` lets everybody read those above. Raises OSError.
+    """
+    try:
+        path.mkdir(mode=mode, exist_ok=True)
+    except FileNotFoundError:
+        if path.parent == path:  # the current directory is gone
+            raise
+        make_directories(path.parent, mode)
+        path.mkdir(mode=mode, exist_ok=True)
+
+
 def open_own(path: Path) -> BinaryIO:
     """The partial, temporary or lock file *path*, unbuffered, to be read and written.
 

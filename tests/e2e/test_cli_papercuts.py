@@ -46,11 +46,10 @@ def run(host: str, run_cli: Command, tmp_path: Path) -> Run:
     }
     archive = (tmp_path / "image.tar").read_bytes()
     (tmp_path / "other.tar").write_bytes(archive.replace(b'"amd64"', b'"arm64"'))
-    environment = run_cli.environment()
 
     def run_it(line: str, code: int = 0, *more: str) -> Finished:
         words = [word.format(**names) for word in line.split()]
-        done = run_here([*words, *more], environment)
+        done = run_here([*words, *more], run_cli.environment())
         assert done.returncode == code, (line, done.stderr)
         return done
 
@@ -81,6 +80,29 @@ SKOPEO = (
 @pytest.mark.parametrize("line", SKOPEO)
 def test_docker_may_stand_before_any_reference(line: str, run: Run) -> None:
     run(line)
+
+
+FIRST = (
+    "push {archive} -t {host}/first:1",
+    "pull {image}",
+    "copy {image} {host}/first:2",
+    "tags {repo}",
+    "sync {list} {host}/first",
+    "login {host} -u me -p secret",
+    "serve --port 99 --addr 192.0.2.1",
+)
+
+
+@pytest.mark.parametrize("line", FIRST)
+def test_the_state_is_private_whatever_makes_it_first(
+    line: str, run: Run, run_cli: Command, tmp_path: Path
+) -> None:
+    """So are the directories above it that were missing, and those in it."""
+    state = tmp_path / "new" / "state"
+    run_cli.state = state
+    run(line, 1 if line.startswith("serve") else 0)
+    made = [state.parent, state, *(path for path in state.iterdir() if path.is_dir())]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made} <= {0o700}
 
 
 PREFIXED = (
