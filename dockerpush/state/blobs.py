@@ -296,7 +296,8 @@ class BlobDirectory:
     def _write(self, path: Path, raw: bytes) -> None:
         with self.guarded(), self.failing():
             make_directories(path.parent, self._mode)
-            replace_file(path, raw, mode=default_mode(), durable=False)
+            mode = default_mode() & self._mode
+            replace_file(path, raw, mode=mode, durable=False)
 
 
 @value

@@ -102,7 +102,9 @@ def test_the_state_is_private_whatever_makes_it_first(
     run_cli.state = state
     run(line, 1 if line.startswith("serve") else 0)
     made = [state.parent, state, *(path for path in state.iterdir() if path.is_dir())]
-    assert {stat.S_IMODE(path.stat().st_mode) for path in made} <= {0o700}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o700}
+    files = [p for p in state.rglob("*") if p.is_file() and p.parent.name != "sha256"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} <= {0o600}
 
 
 PREFIXED = (
