@@ -166,10 +166,7 @@ def planned(
     known = knowledge_of(target, codec, options, trusted)
     shrinks = shrinks or partial(layer_shrinks, archive)
     plan = plan_of(target, image, options=options, known=known, shrinks=shrinks)
-    tagged = trusted
-    if not options.trust_target:
-        tagged = TargetImage.read(target.client, target.repository, tags, trusted=False)
-    target.is_new = tagged.is_new
+    tagged = tagged_image(target, tags, options, trusted)
     return codec, plan, Shortcuts(target, known, options.jobs, tagged)
 
 
@@ -205,6 +202,20 @@ def trusted_image(
         return EMPTY
     wanted = tags or [target.reference]
     return TargetImage.read(target.client, target.repository, wanted, trusted=True)
+
+
+def tagged_image(
+    target: RegistryTarget,
+    tags: Sequence[str],
+    options: PushOptions,
+    trusted: TargetImage,
+) -> TargetImage:
+    """The image under the target's tag, by which *target* knows whether it is new."""
+    tagged = trusted
+    if not options.trust_target:
+        tagged = TargetImage.read(target.client, target.repository, tags, trusted=False)
+    target.is_new = tagged.is_new
+    return tagged
 
 
 def knowledge_of(

@@ -14,7 +14,6 @@ read once more, and a pipe is refused by name. Tags come last, as always.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zlib
 from concurrent.futures import Future
@@ -50,20 +49,28 @@ from ..errors import (
 )
 from ..events import BlobFinished, BlobPlanned, BytesRead, Notice, Outcome
 from ..oci import Descriptor, Digest
-from ..system.streams import RawReader
 from ..upload.content import PIECE, PreparedBlob
+from ..upload.early import LEAST, GrowingBlob
 from ..upload.limits import is_small
 from ..values import replace, value
 from .choices import PushOptions, PushResult
 from .compress import Codec, compress
-from .known import Knowledge, Shortcuts
+from .known import Knowledge, Shortcuts, TargetImage
 from .manifests import has_lost_blobs
 from .plan import Method, Plan
 from .prepare import WORTH, CompressionStep, Sample, decision, sample_size
-from .push_image import codec_of, knowledge_of, plan_of, push_planned, trusted_image
+from .push_image import (
+    codec_of,
+    knowledge_of,
+    plan_of,
+    push_planned,
+    tagged_image,
+    trusted_image,
+)
 from .registry_target import RegistryTarget
 from .sent_archive import SentArchive, StreamedLayer, finished, open_unpacked
 from .spool import Pools, open_pools
+from .streamed_file import StreamedFile
 from .target import UploadResult
 
 if TYPE_CHECKING:
@@ -93,8 +100,10 @@ def push_stream(
     more, where that can be done. Raises as `push_image` does.
     """
     codec = codec_of(options)
-    known = knowledge_of(target, codec, options, trusted_image(target, tags, options))
-    push = StreamPush(target, archive, codec, options, known, select, image)
+    trusted = trusted_image(target, tags, options)
+    known = knowledge_of(target, codec, options, trusted)
+    tagged = tagged_image(target, tags, options, trusted)
+    push = StreamPush(target, archive, codec, options, known, tagged, select, image)
     return push.run(tags, again)
 
 
@@ -122,9 +131,10 @@ class _Again(PusherError):
 class StreamPush:
     """One archive on its way, while it is being read.
 
-    *select* chooses among the images once they are known. *image* is what it chooses
-    where an earlier reading found that, None when nobody knows yet. *methods* are what
-    becomes of each member, where an earlier attempt has found out.
+    *tagged* is what was under the target's tag. *select* chooses among the images once
+    they are known. *image* is what it chooses where an earlier reading found that, None
+    when nobody knows yet. *methods* are what becomes of each member, where an earlier
+    attempt has found out.
     """
 
     target: RegistryTarget
@@ -132,6 +142,7 @@ class StreamPush:
     codec: Codec
     options: PushOptions
     known: Knowledge
+    tagged: TargetImage
     select: Select
     image: StoredImage | None = None
     methods: Mapping[str, Method] | None = None
@@ -186,7 +197,11 @@ class StreamPush:
                     plan,
                     tags=tags,
                     shortcuts=Shortcuts(
-                        self.target, self.known, self.options.jobs, done=done
+                        self.target,
+                        self.known,
+                        self.options.jobs,
+                        replace(self.tagged, blobs=frozenset()),
+                        done=done,
                     ),
                     step=CompressionStep(sent, self.codec, self.options),
                 )
@@ -297,6 +312,8 @@ class _Reader:
         self._uploads = pools.uploads
         self._cancellation = push.target.cancellation
         self._on_event = push.target.on_event
+        self._may_be_early = push.target.may_be_early()
+        self._remembered = False
 
     def run(self) -> dict[str, StreamedLayer]:
         """What went by, by the name of the member; the last of a name counts."""
@@ -393,16 +410,19 @@ class _Reader:
         layer = self._push.known.reusable_layer(named) if named and raw else None
         outcome = self._reusable(layer) if layer else None
         if named and layer and outcome:
+            self._remembered = True
             return self._skip_existing(current, named, named, layer, outcome)
         hasher = named.hasher() if named and raw and not named.is_canonical else None
         spool = self._admit(member.size + member.size // 1000 + PIECE, member)
+        growing = GrowingBlob(member.name, spool)
+        sending = self._sent_early(growing, member.size)
         packed = compress(
             open_decompressed(
                 self._source(current, hasher=hasher),
                 compression,
                 name=f"layer {member.name}",
             ),
-            spool,
+            growing,
             codec=self._push.codec,
             blocks=self._blocks,
             cancellation=self._cancellation,
@@ -418,11 +438,31 @@ class _Reader:
             unpacked = partial(self._unpacked, spool, member)
             prepared = self._spooled(member, became, spool)
             prepared = replace(prepared, open_at=unpacked)
-            return self._sent(current, Method.AS_IS, both, prepared)
+            growing.end(prepared, of_spool=False)
+            return self._sent(current, Method.AS_IS, both, prepared, sending)
         became = Descriptor(self._push.codec.media_type, packed.digest, packed.size)
         prepared = self._spooled(member, became, spool)
         prepared = replace(prepared, made_from=packed.diff_id)
-        return self._sent(current, Method.COMPRESS, both, prepared)
+        growing.end(prepared, of_spool=True)
+        return self._sent(current, Method.COMPRESS, both, prepared, sending)
+
+    def _sent_early(
+        self, growing: GrowingBlob, size: int
+    ) -> Future[UploadResult] | None:
+        """What comes of *growing*, if it is large and hardly there: the repository is
+        new, or earlier runs have made layers beside it."""
+        is_new = self._push.target.is_new or self._remembered
+        if not (self._may_be_early and is_new and size >= LEAST):
+            return None
+        return self._uploads.lane(small=False).submit(self._send_early, growing)
+
+    def _send_early(self, growing: GrowingBlob) -> UploadResult:
+        """An uploader thread's work."""
+        target = self._push.target
+        with target.early(growing) as early:
+            early.run()
+            made = growing.made(self._cancellation)
+            return self._send(replace(made, early=early))
 
     def _stays_raw(self, current: _Current, diff_id: Digest) -> bool:
         """True when the sample, now that all was read, says so."""
@@ -441,14 +481,14 @@ class _Reader:
         *,
         spool: Spool | None = None,
         hasher: _Hash | None = None,
-    ) -> _Source:
+    ) -> StreamedFile:
         name = current.member.name
 
         def report(count: int) -> None:
             self._cancellation.check()
             self._on_event(BytesRead(name, count))
 
-        return _Source(self._archive, report, spool, current.sample, hasher)
+        return StreamedFile(self._archive, report, spool, current.sample, hasher)
 
     def _spooled(
         self, member: Member, became: Descriptor, spool: Spool
@@ -464,12 +504,15 @@ class _Reader:
         method: Method,
         found: tuple[Digest | None, Digest | None],
         prepared: PreparedBlob,
+        sending: Future[UploadResult] | None = None,
     ) -> StreamedLayer:
+        """*prepared* on its way, unless it is *sending* already."""
         sample = current.sample
         shrinks = sample.shrinks if sample is not None else None
-        lane = self._uploads.lane(small=is_small(prepared.descriptor))
-        result = lane.submit(self._send, prepared)
-        return StreamedLayer(method, *found, result, shrinks)
+        if sending is None:
+            lane = self._uploads.lane(small=is_small(prepared.descriptor))
+            sending = lane.submit(self._send, prepared)
+        return StreamedLayer(method, *found, sending, shrinks)
 
     def _send(self, prepared: PreparedBlob) -> UploadResult:
         """An uploader thread's work."""
@@ -520,47 +563,6 @@ class _Reader:
 def _described(digest: Digest, size: int, compression: Compression) -> Descriptor:
     media_type = StoredBlob(None, size, compression, digest).media_type
     return Descriptor(media_type, digest, size)
-
-
-class _Source(RawReader):
-    """The current file of an archive, for whoever else needs to see its bytes."""
-
-    def __init__(
-        self,
-        archive: ForwardArchive,
-        report: Callable[[int], None],
-        spool: Spool | None,
-        sample: Sample | None,
-        hasher: _Hash | None,
-    ) -> None:
-        super().__init__()
-        self._archive = archive
-        self._report = report
-        self._spool = spool
-        self._sample = sample
-        self._hasher = hasher
-
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
-        view = memoryview(buffer).cast("B")
-        count = self._archive.readinto(view)
-        if count:
-            piece = view[:count]
-            self._report(count)
-            if self._spool is not None:
-                self._spool.write(bytes(piece))
-            if self._sample is not None:
-                self._sample.feed(piece)
-            if self._hasher is not None:
-                self._hasher.update(piece)
-        return count
-
-    def read_all(self, named: Digest | None) -> Digest:
-        """Have all of it seen; its digest, of the algorithm that *named* has."""
-        self._hasher = named.hasher() if named else hashlib.sha256()
-        buffer = memoryview(bytearray(PIECE))
-        while self.readinto(buffer):
-            pass
-        return Digest.from_hash(self._hasher)
 
 
 def _check_name(member: Member, named: Digest | None, found: Digest) -> None:

@@ -245,7 +245,10 @@ def test_what_the_registry_lost_is_sent_where_it_can_be_read_again(
     packed = tmp_path / "image.tar.gz"
     packed.write_bytes(gzip.compress(raw))
     claims = {digest(content): len(content) for content in files.values()}
+    before = archives.packed(image((LAYER, archives.layer("another")), raw=()))
     for target, way in (("b", "pipe"), ("c", "gz")):
+        server.stubborn.claims = {}  # in a new repository it would not be asked
+        run_cli("push", "-", "-t", f"{server.host}/{target}:0", stdin=before)
         server.stubborn.claims = claims
         word, stdin = ("-", raw) if way == "pipe" else (packed, b"")
         words = ("push", word, "-t", f"{server.host}/{target}:1")
@@ -254,7 +257,7 @@ def test_what_the_registry_lost_is_sent_where_it_can_be_read_again(
             assert done.returncode == 1, done.stderr
             assert done.error.startswith("error: standard input: the registry lost")
             assert "run the same command once more" in done.error
-            assert run_cli("tags", f"{server.host}/{target}").stdout == ""
+            assert run_cli("tags", f"{server.host}/{target}").stdout == "0\n"
             server.stubborn.claims = {}
             done = run_cli(*words, stdin=stdin)
         assert done.returncode == 0, done.stderr
