@@ -149,6 +149,7 @@ class EarlyUpload(Closeable):
         if not self._sending or self._asked(session):
             return session
         session.cancel()
+        self.content.take_back()
         return None
 
     def _asked(self, session: UploadSession) -> bool:

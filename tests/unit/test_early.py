@@ -289,9 +289,10 @@ def test_a_registry_whose_word_is_worth_nothing_is_not_asked(spool):
     registry, content = FakeRegistry(), noise(SIZE)
     registry.script("PATCH", cut_after(1000))
     with uploading(registry, replace(ADAPTS, status=Status.NEVER)) as sender:
-        send_early(sender, spool, content, lambda _: True)
+        send_early(sender, spool, content, asked_for(registry, "PATCH", 1))
     assert holds(registry, content)
     assert "STATUS" not in registry.methods()
+    assert counted(sender) == SIZE and not registry.uploads
 
 
 UNUSUAL = {
