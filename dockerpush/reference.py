@@ -311,7 +311,8 @@ def _check_beginning(text: str) -> None:
 def _check_scheme(text: str) -> None:
     scheme, rest = split_scheme(text)
     if scheme:
-        raise InvalidReference(f"leave out '{scheme}://', write {_quoted(rest)}")
+        plain = ", and give --plain-http" if scheme == "http" else ""
+        raise InvalidReference(f"leave out '{scheme}://', write {_quoted(rest)}{plain}")
     if match := _ANY_SCHEME.fullmatch(text):
         raise InvalidReference(
             f"{match[1]!r:.80} is no scheme of a registry; leave it out"

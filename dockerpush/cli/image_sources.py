@@ -24,6 +24,7 @@ from ..reference import (
     LooksLikeFile,
     Reference,
     looks_like_file,
+    split_scheme,
     without_docker,
 )
 from ..values import replace
@@ -487,6 +488,8 @@ def image_name(text: str) -> Reference | None:
     try:
         Reference.parse(name)
     except InvalidReference:
+        if split_scheme(name)[0]:
+            raise
         return None
     try:
         reference = location.source(text)

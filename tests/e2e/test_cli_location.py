@@ -107,6 +107,13 @@ def test_the_name_of_a_file(command, word, ask, tmp_path):
         assert "looks like a file" in done.stderr
 
 
+@pytest.mark.parametrize("command", READS[:7], ids=" ".join)
+def test_a_scheme_before_what_is_read(command, ask):
+    done = ask(command, "http://127.0.0.1:9/team/app:1")
+    assert done.returncode == 2, done.stderr
+    assert "write '127.0.0.1:9/team/app:1', and give --plain-http" in done.error
+
+
 WHAT_TO_DO = {
     ("digest", "X"): "see: dockerpush inspect out.tar",
     ("tags", "X"): "see: dockerpush inspect out.tar",

@@ -89,7 +89,7 @@ BAD = {
     f"r.io/@{SHA256}": "repository is missing",
     HEX: "image ID",
     "https://github.com/a/b": r"leave out 'https://', write 'github.com/a/b'",
-    "HTTP://reg/a": r"leave out 'http://', write 'reg/a'",
+    "HTTP://reg/a": r"leave out 'http://', write 'reg/a', and give --plain-http",
     "htp://reg/a": r"'htp://' is no scheme of a registry; leave it out",
     "http:/reg/a": r"'http:/' is no scheme of a registry; leave it out",
     "ocidir://a": r"'ocidir://' is no scheme of a registry; leave it out",
