@@ -204,7 +204,7 @@ class TestTags:
 
     def test_all_of_a_tag_makes_no_sense(self, run_cli):
         done = run_cli("copy", "-a", "a.test/app:1", "b.test/app")
-        assert done.returncode == 2 and "no tag" in done.error
+        assert done.returncode == 2 and "takes a repository" in done.error
 
     def test_one_that_exists_is_left_alone(self, pair, run_cli, tmp_path):
         one, two = (server.host for server in pair)
