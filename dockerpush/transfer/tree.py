@@ -5,6 +5,7 @@ From an index to a part of it: the images for some platforms.
 
 from __future__ import annotations
 
+from graphlib import TopologicalSorter
 from typing import Callable, Iterator, Protocol, Sequence
 
 from ..documents import (
@@ -68,6 +69,7 @@ class Walker:
         self._documents: list[RawManifest] = []
         self._referrers: list[RawManifest] = []
         self._listed: dict[Digest, Sequence[Descriptor]] = {}
+        self._needs: dict[Digest, list[Digest]] = {}
         self._blobs: dict[Digest, PlannedBlob] = {}
         self._visits = Walk(label(source))
         self._skipped_existing = False
@@ -101,11 +103,20 @@ class Walker:
         """All that was found."""
         return Plan(
             blobs=tuple(self._blobs.values()),
-            documents=tuple(self._documents),
-            referrers=tuple(self._referrers),
+            documents=self._children_first(self._documents),
+            referrers=self._children_first(self._referrers),
             listed=self._listed,
             skipped_existing=self._skipped_existing,
         )
+
+    def _children_first(self, documents: list[RawManifest]) -> tuple[RawManifest, ...]:
+        """*documents* in the order in which a registry takes them.
+
+        An index and one below it may name the same manifest, which was found once.
+        """
+        found = {one.descriptor.digest: one for one in documents}
+        sorter = TopologicalSorter({one: self._needs.get(one, ()) for one in found})
+        return tuple(found[one] for one in sorter.static_order() if one in found)
 
     def _add(
         self, nodes: Sequence[Descriptor], into: list[RawManifest], depth: int
@@ -132,6 +143,8 @@ class Walker:
     def _walk(self, document: RawManifest, into: list[RawManifest], depth: int) -> None:
         self._visits.takes(document.raw, document.descriptor.size)
         children = children_of(document.descriptor, document.raw)
+        below = (*children.documents, *children.unknown)
+        self._needs[document.descriptor.digest] = [one.digest for one in below]
         after_all = {one.digest for one in children.unknown if self._finds(one, into)}
         for blob in children.blobs:
             known = self._blobs.get(blob.digest)

@@ -16,6 +16,7 @@ from faultproxy import Effect, Fault, FaultProxy
 from images import digest_of, tar_of
 from inprocess import run_here
 from registries import make_certificates
+from suites import first
 
 from dockerpush.oci import OCI_INDEX, OCI_MANIFEST
 from dockerpush.server import Registry, RegistryServer
@@ -534,6 +535,44 @@ class TestPlans:
         assert done.json["images"][0]["digest"] == images[1]["digest"]
         again = run_cli("sync", path, two, *flags)
         assert again.json["skip"] == 1 and again.json["bytes"] == 0
+
+
+@pytest.mark.parametrize("shape", ["inside first", "inside last", "two inside", "deep"])
+@pytest.mark.parametrize(
+    "words", first(1, ["copy {one}/app:1 {two}/app:1", "sync {list} {two}"])
+)
+@pytest.mark.parametrize("kind", first(1, ["registry", "directory"]))
+def test_an_index_may_name_what_an_index_below_it_names(
+    kind, words, shape, pair, run_cli, tmp_path
+):
+    """A registry takes the inner index only after all that it names."""
+    one, two = (server.host for server in pair)
+    layout = Layout(tmp_path / "nested")
+    image, second = (layout.image("linux", name) for name in ("amd64", "arm64"))
+    inner = layout.index(image, second)
+    children = {
+        "inside first": (inner, image),
+        "inside last": (second, inner),
+        "two inside": (layout.index(inner, second), inner, image),
+        "deep": (layout.index(layout.index(image)), inner, second),
+    }
+    layout.root(layout.index(*children[shape]))
+    assert run_cli("push", layout.path, "-t", f"{one}/app:1").returncode == 0
+    source = one
+    if kind == "directory":
+        taken = run_cli("copy", f"{one}/app:1", f"oci:{tmp_path / 'dir'}:{one}/app:1")
+        assert taken.returncode == 0, taken.stderr
+        source = "oci:" + str(tmp_path / "dir")
+    lines = write(tmp_path / "list", f"{one}/app:1")
+    line = words.format(one=one, two=two, list=lines).split()
+    if kind == "directory" and line[0] == "sync":
+        line += ["--from", source]
+    elif kind == "directory":
+        line[1] = f"{source}:{one}/app:1"
+    done = run_cli(*line)
+    assert done.returncode == 0, done.stderr
+    assert read(two, "app", "1") == read(one, "app", "1")
+    assert_whole(two, "app", read(two, "app", "1"))
 
 
 def test_a_layer_that_images_share_is_sent_once(filled, run_cli, tmp_path):
