@@ -291,7 +291,9 @@ PAGES: Mapping[str, HelpPage] = {
 def overview(commands: Mapping[str, str]) -> str:
     """All *commands*, in groups, a line each."""
     lines = ["Push, pull, copy and mirror container images, without a daemon.", ""]
-    lines.append("Usage: dockerpush COMMAND [options]")
+    lines += ["Usage: dockerpush COMMAND [options]", "", "Examples:"]
+    firsts = (PAGES[name].examples[0] for name in ("push", "pull", "copy"))
+    lines += [f"  dockerpush {first}" for first in firsts]
     for title, names in GROUPS.items():
         lines += ["", f"{title}:"]
         lines += [f"  {name:<12}{commands[name]}" for name in names]

@@ -43,6 +43,8 @@ def test_the_overview_has_every_command_on_a_line(words: str) -> None:
         assert re.search(rf"^  {name} +{re.escape(text)}$", done.stdout, re.M)
     for group in GROUPS:
         assert f"\n{group}:\n" in done.stdout
+    for name in ("push", "pull", "copy"):
+        assert f"\n  dockerpush {PAGES[name].examples[0]}\n" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
