@@ -23,6 +23,7 @@ from registries import read_back
 from dockerpush.archive.spooled import Spool, SpoolError
 from dockerpush.server.messages import Request, Response
 from dockerpush.transfer import engine, stream
+from dockerpush.transfer.plan import PlannedBlob
 from dockerpush.upload import early
 from dockerpush.upload.early import EarlyUpload, GrowingBlob
 
@@ -58,7 +59,19 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def in_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing more is written before what there is was sent, if somebody sends."""
     write, run, next_part = GrowingBlob.write, EarlyUpload.run, EarlyUpload._next_part
+    chosen, chosen_of_stream = engine._Transfer._early, stream._Reader._sent_early
     sent: dict[str, float] = {}
+
+    def noted_choice(self: engine._Transfer, packed: list[PlannedBlob]) -> object:
+        early = chosen(self, packed)
+        sent.update(dict.fromkeys((blob.key for blob in early), 0))
+        return early
+
+    def noted_of_stream(self: stream._Reader, growing: GrowingBlob, size: int):
+        sending = chosen_of_stream(self, growing, size)
+        if sending is not None:
+            sent.setdefault(growing.key, 0)
+        return sending
 
     def note(upload: EarlyUpload, size: float) -> None:
         with upload._blob._changed:
@@ -69,7 +82,7 @@ def in_step(monkeypatch: pytest.MonkeyPatch) -> None:
         write(self, data)
         with self._changed:
             self._changed.wait_for(
-                lambda: self._size - sent.get(self.key, self._size) < MIB, timeout=10
+                lambda: self._size - sent.get(self.key, self._size) < MIB, timeout=20
             )
 
     def noted_part(self: EarlyUpload) -> int:
@@ -82,6 +95,8 @@ def in_step(monkeypatch: pytest.MonkeyPatch) -> None:
         finally:
             note(self, float("inf"))
 
+    monkeypatch.setattr(engine._Transfer, "_early", noted_choice)
+    monkeypatch.setattr(stream._Reader, "_sent_early", noted_of_stream)
     monkeypatch.setattr(GrowingBlob, "write", write_in_step)
     monkeypatch.setattr(EarlyUpload, "_next_part", noted_part)
     monkeypatch.setattr(EarlyUpload, "run", noted_run)
