@@ -170,7 +170,7 @@ def here(run_cli: Command, tmp_path: Path) -> Iterator[Here]:
 def test_all_layers_go_early_into_a_new_repository(jobs, way, here, in_step):
     layers = [layer(1), layer(2)]
     done = here.push(*layers, more=["-j", jobs], way=way)
-    assert "sent 3 blobs (6.5 MiB)" in done.stderr
+    assert "sent 3 blobs (" in done.stderr
     assert here.early() == 2
     here.check(*layers)
 

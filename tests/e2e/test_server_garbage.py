@@ -188,10 +188,10 @@ def test_the_command_says_what_goes(run_cli, tmp_path):
         age(tmp_path)
         where = ("serve", "--dir", tmp_path / "r", "--gc")
         done = run_cli(*where, "--dry-run")
-        assert done.stdout.startswith("would remove 1 blobs, ")
+        assert done.stdout.startswith("would remove 1 blob, ")
         assert client("HEAD", f"/v2/a/blobs/{stray}").status == 200
         done = run_cli(*where)
-        assert (done.returncode, done.stdout.split(",")[0]) == (0, "removed 1 blobs")
+        assert (done.returncode, done.stdout.split(",")[0]) == (0, "removed 1 blob")
         assert client("HEAD", f"/v2/a/blobs/{stray}").status == 404
     assert run_cli("serve", "--dir", tmp_path / "none", "--gc").returncode == 4
     assert run_cli("serve", "--dry-run").returncode == 2
