@@ -461,8 +461,7 @@ class _Reader:
         target = self._push.target
         with target.early(growing) as early:
             early.run()
-            made = growing.made(self._cancellation)
-            return self._send(replace(made, early=early))
+            return self._send(early.made())
 
     def _stays_raw(self, current: _Current, diff_id: Digest) -> bool:
         """True when the sample, now that all was read, says so."""

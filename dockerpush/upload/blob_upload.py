@@ -254,15 +254,12 @@ class BlobUpload:
         """The bytes of *request*; the first one of a blob stops where it takes long."""
         limits = self._target.limits
 
-        def measured(rate: float) -> None:
-            limits.rate = rate
-
         def is_too_slow(rate: float) -> bool:
             adapted = self._limits.for_link(self._size, rate)
             return request.start == 0 and adapted != self._limits
 
         pieces = self._content.pieces(request.start, request.end)
-        return TimedBody(pieces, limits.clock, measured, is_too_slow)
+        return TimedBody(pieces, limits.clock, limits.measured, is_too_slow)
 
     def _go_in_parts(self, slow: SlowLink) -> None:
         """Send the rest in chunks, from where the session stands."""

@@ -135,6 +135,10 @@ class EarlyUpload(Closeable):
             if not isinstance(error, SlowLink):
                 self._target.limits.takes_early = False
 
+    def made(self) -> PreparedBlob:
+        """The blob, once it is complete, with what `run` has sent. Raises Cancelled."""
+        return replace(self._blob.made(self._target.cancellation), early=self)
+
     def continued(self) -> UploadSession | None:
         """The session of the whole blob, at the end of what was sent; None for none.
 
@@ -195,14 +199,11 @@ class EarlyUpload(Closeable):
     def _body(self, start: int, size: int) -> TimedBody:
         limits = self._target.limits
 
-        def measured(rate: float) -> None:
-            limits.rate = rate
-
         def is_too_slow(rate: float) -> bool:
             return start == 0 and size > rate * LONG
 
         pieces = self.content.pieces(start, start + size)
-        return TimedBody(pieces, limits.clock, measured, is_too_slow)
+        return TimedBody(pieces, limits.clock, limits.measured, is_too_slow)
 
 
 def _part_sizes(learned: LearnedLimits) -> tuple[int, int]:

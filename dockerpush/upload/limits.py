@@ -351,6 +351,10 @@ class LearnedLimits:
         if size >= SMALLEST_CHUNK:
             self.rate = size / max(seconds, 0.001)
 
+    def measured(self, rate: float) -> None:
+        """A body that is under way goes at *rate* bytes a second."""
+        self.rate = rate
+
     def went_in(self, part: int) -> None:
         """An earlier run sent a blob in chunks of *part* bytes.
 
