@@ -36,7 +36,6 @@ from ..system.workers import STEP, Lanes, Workers, wide
 from ..upload.content import PreparedBlob
 from ..upload.early import LEAST, GrowingBlob
 from ..upload.limits import SMALL, is_small
-from ..values import replace
 from .choices import CopyResult
 from .manifests import documents, has_lost_blobs, named_before, store
 from .plan import Method, PlannedBlob, PlannedImage
@@ -205,7 +204,6 @@ class _Transfer:
         self._step = step
         self._sources: dict[str, Source] = {}
         self._trusting = True
-        self._remembered = self._is_new = False
         self.skipped_existing = False
 
     def run(
@@ -227,12 +225,9 @@ class _Transfer:
             shortcuts = shortcuts if trusting else shortcuts.invalidate(blobs)
             results = shortcuts.find(blobs)
             self.skipped_existing |= shortcuts.are_used(blobs)
-            outcomes = {result.outcome for result in results.values()}
-            self._remembered = not outcomes.isdisjoint(_REMEMBERED)
         wanted = [blob for blob in blobs if blob.key not in results]
-        configs = {blob.key for one in images for blob in one.plan.configs}
-        self._is_new = any(blob.key in configs for blob in wanted)
-        results.update(self._bring_all(wanted))
+        early = self._early(images, wanted, results)
+        results.update(self._bring_all(wanted, early))
         outcomes = {result.outcome for result in results.values()}
         self.skipped_existing |= Outcome.MOUNTED in outcomes
         if shortcuts is None and results:
@@ -251,7 +246,30 @@ class _Transfer:
         for key in dict.fromkeys(foreign):
             self._target.on_event(Notice(f"not copied, it stays at its urls: {key}"))
 
-    def _bring_all(self, blobs: Sequence[PlannedBlob]) -> dict[str, UploadResult]:
+    def _early(
+        self,
+        images: Sequence[PlannedImage],
+        wanted: Sequence[PlannedBlob],
+        found: Mapping[str, UploadResult],
+    ) -> set[str]:
+        """The keys of those *wanted* that are sent while they are made: large and new.
+
+        What is sent early goes in vain when it is there already, which shows only by
+        its digest. All layers are new in a new repository, and where earlier runs have
+        made those *found*; the top one, where the image's config is.
+        """
+        packed = [blob for blob in wanted if blob.method is Method.COMPRESS]
+        configs = {blob.key for image in images for blob in image.plan.configs}
+        remembered = any(one.outcome in _REMEMBERED for one in found.values())
+        new = packed if self._target.is_new or remembered else []
+        if not new and any(blob.key in configs for blob in wanted):
+            new = packed[-1:]
+        large = {blob.key for blob in new if blob.stored.size >= LEAST}
+        return large if large and self._target.may_be_early() else set()
+
+    def _bring_all(
+        self, blobs: Sequence[PlannedBlob], early: set[str]
+    ) -> dict[str, UploadResult]:
         """Have the target hold *blobs*; those that need no reading come first."""
         if not blobs:
             return {}
@@ -272,7 +290,6 @@ class _Transfer:
             if preparer is not None and packed:
                 producer = Workers(cancellation, 1, name="producer")
                 stack.enter_context(producer)
-                early = self._early(packed)
                 read = partial(self._read_all, preparer, packed, early, uploads)
                 reading = producer.submit(read)
             sending = [self._added(uploads, blob, self._window) for blob in ready]
@@ -288,7 +305,7 @@ class _Transfer:
         self,
         preparer: Preparer,
         blobs: Sequence[PlannedBlob],
-        early: Sequence[PlannedBlob],
+        early: set[str],
         uploads: Lanes,
     ) -> list[Future[UploadResult]]:
         """The producer thread's work: what it made waits in temp space for its turn.
@@ -298,28 +315,15 @@ class _Transfer:
         sending: list[Future[UploadResult]] = []
         for planned in blobs:
             growing = preparer.begin(planned)
-            if growing and planned in early:
+            if growing and planned.key in early:
                 large = uploads.lane(small=False)
                 sending.append(large.submit(self._bring_early, growing))
-                preparer.complete(planned, growing)
+                preparer.complete(planned, growing, is_read=True)
             else:
-                blob = preparer.complete(planned, growing)
+                blob = preparer.complete(planned, growing, is_read=False)
                 lane = uploads.lane(small=is_small(blob.descriptor))
                 sending.append(lane.submit(self._bring, blob))
         return sending
-
-    def _early(self, packed: Sequence[PlannedBlob]) -> Sequence[PlannedBlob]:
-        """Those of *packed* that are sent while they are made: what is large and new.
-
-        What is sent early goes in vain when it is there already, which shows only by
-        its digest. All layers are new in a new repository, and where earlier runs have
-        made the others; the top one, where the image's config is.
-        """
-        if not self._target.may_be_early():
-            return ()
-        all_new = self._target.is_new or self._remembered
-        new = packed if all_new else packed[-1:] if self._is_new else ()
-        return [blob for blob in new if blob.stored.size >= LEAST]
 
     def _added(
         self,
@@ -372,7 +376,7 @@ class _Transfer:
         with self._target.early(growing) as early:
             with self._limits.permit(cancellation, self._target.place, small=False):
                 early.run()
-            return self._bring(replace(growing.made(cancellation), early=early))
+            return self._bring(early.made())
 
     def _finish(
         self, image: PlannedImage, results: Mapping[str, UploadResult]

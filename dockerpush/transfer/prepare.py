@@ -26,7 +26,7 @@ from ..system.cancellation import Cancellation
 from ..system.workers import Workers, block_threads
 from ..upload.content import PIECE, BlobReader, PreparedBlob
 from ..upload.early import GrowingBlob
-from ..values import value
+from ..values import replace, value
 from .choices import PushOptions
 from .compress import Codec, compress
 from .plan import Method, PlannedBlob, blob_key
@@ -105,25 +105,28 @@ class Preparer:
         return GrowingBlob(planned.key, spool) if spool else None
 
     def complete(
-        self, planned: PlannedBlob, growing: GrowingBlob | None
+        self, planned: PlannedBlob, growing: GrowingBlob | None, *, is_read: bool
     ) -> PreparedBlob:
         """*planned*, read once now and compressed into *growing*.
 
-        Raises as `inspect` does, SpoolError.
+        With *is_read*, another thread reads it meanwhile, so its spool stays open until
+        that thread gives it back. A failure leaves it to the temp space, which closes
+        when all threads have ended. Raises as `inspect` does, SpoolError.
         """
         if growing is None:
             return self._without_space(planned, "is larger than the free temp space")
         try:
             made = self._compressed(planned, growing)
         except SpoolError as error:
-            self.space.release(growing.spool)
             if planned.stored.compression is not Compression.NONE:
                 raise
             made = self._without_space(planned, f"found no room ({error})")
+            give_back = partial(self.space.release, growing.spool)
+            if is_read:
+                made = replace(made, release=give_back)
+            else:
+                give_back()
             growing.end(made, of_spool=False)
-        except BaseException:
-            self.space.release(growing.spool)
-            raise
         else:
             growing.end(made, of_spool=True)
         return made

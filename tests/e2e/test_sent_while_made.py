@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import json
 import random
+import threading
 from pathlib import Path
 from typing import Iterator, Sequence
 
@@ -19,11 +20,11 @@ from conftest import Command, Finished
 from images import MIB, config_of, digest_of, docker_archive, tar_of
 from inprocess import run_here
 from registries import read_back
+from waiting import wait_for
 
 from dockerpush.archive.spooled import Spool, SpoolError
 from dockerpush.server.messages import Request, Response
 from dockerpush.transfer import engine, stream
-from dockerpush.transfer.plan import PlannedBlob
 from dockerpush.upload import early
 from dockerpush.upload.early import EarlyUpload, GrowingBlob
 
@@ -62,9 +63,9 @@ def in_step(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen, chosen_of_stream = engine._Transfer._early, stream._Reader._sent_early
     sent: dict[str, float] = {}
 
-    def noted_choice(self: engine._Transfer, packed: list[PlannedBlob]) -> object:
-        early = chosen(self, packed)
-        sent.update(dict.fromkeys((blob.key for blob in early), 0))
+    def noted_choice(self: engine._Transfer, *given: object) -> set[str]:
+        early = chosen(self, *given)
+        sent.update(dict.fromkeys(early, 0))
         return early
 
     def noted_of_stream(self: stream._Reader, growing: GrowingBlob, size: int):
@@ -271,6 +272,33 @@ def test_a_temp_disk_that_fills_up_has_the_layer_sent_as_it_is(
     done = here.push(layer(1))
     assert "warning: " in done.stderr and "sent without compression" in done.stderr
     assert here.early() >= 1
+    here.check(layer(1))
+
+
+def test_a_temp_disk_that_fills_up_leaves_what_is_read_meanwhile_open(
+    here, monkeypatch
+):
+    """The sender reads a part when the maker has given up already."""
+    write, body = Spool.write, EarlyUpload._body
+
+    def full(self: Spool, data: bytes | memoryview) -> int:
+        if self.size > 2 * MIB:
+            wait_for(started.is_set)
+            raise SpoolError("no space left on the device")
+        return write(self, data)
+
+    def late_body(self: EarlyUpload, start: int, size: int) -> object:
+        started.set()
+        self._blob.made(self._target.cancellation)
+        return body(self, start, size)
+
+    started = threading.Event()
+    monkeypatch.setattr(Spool, "write", full)
+    monkeypatch.setattr(EarlyUpload, "_body", late_body)
+    done = here.push(layer(1))
+    assert "sent without compression" in done.stderr
+    parts = [one.status for one in here.server.seen if one.method == "PATCH"]
+    assert parts == [202]
     here.check(layer(1))
 
 
